@@ -1,0 +1,1 @@
+"""pscx: image compression with pretrained diffusion models."""

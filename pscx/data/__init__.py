@@ -1,0 +1,3 @@
+"""LightningDataModules: folders of images, whole for evaluation or as crops for training."""
+
+from pscx.data.crops import CropData

@@ -1,0 +1,103 @@
+"""Random crops of a folder of photographs, for training a prior."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pscx.data.files import image_files
+from pscx.images import read_image
+
+
+class CropData(LightningDataModule):
+    """Square crops at mixed scales, flipped and turned, from folders of images (searched recursively).
+
+    A crop is a function of (seed, epoch, index) alone, so a resumed run sees what an undisturbed one would.
+
+    Args:
+        root: folder or folders to train on.
+        val_root: folder or folders to validate on.
+        crop: side of a crop in pixels, after scaling.
+        scales: smallest and largest factor, in (0, 1], by which an image is shrunk before it is cropped; one pair
+            for every root, or one pair each. Shrinking removes traces of earlier JPEG coding.
+        batch_size: crops a batch.
+        crops_per_epoch: crops after which an epoch (and with it a validation and a checkpoint) ends.
+        val_crops: crops in the validation set.
+        seed: of the crops, not of the noise.
+        num_workers: processes that prepare crops.
+        cache: number of decoded images kept in memory.
+    """
+
+    def __init__(
+        self,
+        root: str | list[str],
+        val_root: str | list[str],
+        crop: int = 64,
+        scales: list[float] | list[list[float]] = [0.35, 1.0],  # noqa: B006 (jsonargparse copies defaults)
+        batch_size: int = 16,
+        crops_per_epoch: int = 8000,
+        val_crops: int = 96,
+        seed: int = 0,
+        num_workers: int = 0,
+        cache: int = 4096,
+    ) -> None:
+        super().__init__()
+        self.roots = [root] if isinstance(root, str) else root
+        self.val_roots = [val_root] if isinstance(val_root, str) else val_root
+        self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)
+        if len(self.scales) != len(self.roots):
+            raise ValueError(f"data.scales must hold one pair or {len(self.roots)} (one a root), got {len(self.scales)}")
+        self.crop, self.batch_size, self.seed = crop, batch_size, seed
+        self.crops_per_epoch, self.val_crops = crops_per_epoch, val_crops
+        self.num_workers, self.cache = num_workers, cache
+
+    def setup(self, stage: str) -> None:
+        pools = [(image_files(root), pair) for root, pair in zip(self.roots, self.scales, strict=True)]
+        whole = [(image_files(root), [0.5, 1.0]) for root in self.val_roots]
+        self.train_set = Crops(pools, self.crops_per_epoch, self.crop, self.seed, self.cache)
+        self.val_set = Crops(whole, self.val_crops, self.crop, self.seed, self.cache)
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        self.train_set.epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        return DataLoader(self.train_set, self.batch_size, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        return DataLoader(self.val_set, 2 * self.batch_size, num_workers=self.num_workers)
+
+
+class Crops(Dataset[Tensor]):
+    """Map-style dataset of crops ``(3, crop, crop)``, float32 in [-1, 1]."""
+
+    def __init__(
+        self, pools: list[tuple[list[Path], list[float]]], length: int, crop: int, seed: int, cache: int
+    ) -> None:
+        self.choices = [(file, pair) for files, pair in pools for file in files]
+        self.length, self.crop, self.seed, self.epoch = length, crop, seed, 0
+        self.read = lru_cache(cache)(read_image)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Tensor:
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        file, (low, high) = self.choices[rng.integers(len(self.choices))]
+        pixels = self.read(file)
+        height, width = pixels.shape[:2]
+        low = max(low, self.crop / min(height, width))
+        scale = max(low, np.exp(rng.uniform(np.log(min(low, high)), np.log(high))))
+        side = min(round(self.crop / scale), height, width)
+        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+        piece = pixels[top : top + side, left : left + side]
+        if side != self.crop:
+            piece = np.asarray(Image.fromarray(piece).resize((self.crop, self.crop), Image.Resampling.LANCZOS))
+        if rng.integers(2):
+            piece = piece[:, ::-1]
+        piece = np.rot90(piece, int(rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])))
+        return torch.from_numpy(piece.copy()).permute(2, 0, 1).float() / 127.5 - 1

@@ -1,0 +1,56 @@
+"""What a codec may ask of an image prior."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from hashlib import sha256
+
+from torch import Tensor, nn
+
+
+class Prior(nn.Module, ABC):
+    """A diffusion model of images, seen as a denoiser.
+
+    Everything that depends on what the network predicts (noise, v, the clean signal) ends here: a sampler sees
+    :meth:`denoise` and the schedule alone.
+    """
+
+    stride: int
+    """Sides of an image must be multiples of this (pixels)."""
+
+    alphas_cumprod: Tensor
+    """Share of signal variance at each step, Ho et al. 2020, section 2: shape ``(steps,)``, float64, falling."""
+
+    @abstractmethod
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        """Estimate of the clean signal ``E[x0 | x_t]`` at step ``t``.
+
+        ``x_t`` is ``(batch, *signal)`` at variance-preserving scale, any float dtype; the answer has its shape and
+        dtype.
+        """
+
+    @abstractmethod
+    def to_signal(self, image: Tensor) -> Tensor:
+        """From images ``(batch, 3, height, width)`` in [-1, 1] to the signal that is measured."""
+
+    @abstractmethod
+    def to_image(self, signal: Tensor) -> Tensor:
+        """From signals back to images ``(batch, 3, height, width)``, nominally in [-1, 1], not clipped."""
+
+    @abstractmethod
+    def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the signal of one image of this size (sides multiples of :attr:`stride`)."""
+
+    @abstractmethod
+    def fingerprint(self) -> bytes:
+        """Four bytes that identify the weights and the schedule; a stream carries them."""
+
+
+def digest(*tensors: Tensor) -> bytes:
+    """Four bytes that identify the exact values, dtypes and shapes of ``tensors``."""
+    state = sha256()
+    for tensor in tensors:
+        array = tensor.detach().cpu().contiguous()
+        state.update(f"{array.dtype}{tuple(array.shape)}".encode())
+        state.update(array.numpy().tobytes())
+    return state.digest()[:4]

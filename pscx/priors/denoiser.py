@@ -1,0 +1,95 @@
+"""A diffusers network and its noise schedule as one denoiser of pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+class PixelDenoiser(nn.Module):
+    """``UNet2DModel`` behind space-to-depth, turned into ``E[x0 | x_t]`` whatever it predicts.
+
+    Args:
+        network: takes ``3 p^2`` channels for an integer ``p >= 1`` and gives as many, or twice as many where it also
+            learned the variance (Nichol and Dhariwal 2021), which is not used.
+        scheduler: holds the noise schedule and the prediction type.
+    """
+
+    def __init__(self, network: UNet2DModel, scheduler: DDPMScheduler) -> None:
+        super().__init__()
+        channels = network.config.in_channels
+        patch = round((channels / 3) ** 0.5)
+        if patch < 1 or channels != 3 * patch**2:
+            raise ValueError(f"network.in_channels must be 3, 12, 27 or another 3 p^2, got {channels}")
+        if scheduler.config.prediction_type not in PREDICTIONS:
+            raise ValueError(
+                f"scheduler.prediction_type must be one of {', '.join(PREDICTIONS)}, "
+                f"got {scheduler.config.prediction_type!r}"
+            )
+        self.network = network.to(memory_format=torch.channels_last)
+        self.scheduler = scheduler
+        self.patch = patch
+        self.stride = patch * 2 ** (len(network.config.block_out_channels) - 1)
+        self.prediction: str = scheduler.config.prediction_type
+        self.alphas_cumprod: Tensor
+        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.double(), persistent=False)
+
+    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The network's own output: ``(batch, 3, height, width)`` in the noise schedule's scale, ``t`` ``(batch,)``."""
+        x = functional.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
+        output = self.network(x, t).sample[:, : x.shape[1]]
+        return functional.pixel_shuffle(output, self.patch)
+
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        """``E[x0 | x_t]``, shape and dtype of ``x_t``; Salimans and Ho 2022, appendix D, for the v target."""
+        steps = torch.full((len(x_t),), t, device=x_t.device)
+        output = self.predict(x_t.to(self.network.dtype), steps).to(x_t.dtype)
+        a = self.alphas_cumprod[t].to(x_t.dtype)
+        if self.prediction == "v_prediction":
+            return a.sqrt() * x_t - (1 - a).sqrt() * output
+        if self.prediction == "epsilon":
+            return (x_t - (1 - a).sqrt() * output) / a.sqrt()
+        return output
+
+    def save(self, folder: Path) -> None:
+        """Write EMA or plain weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""
+        half = UNet2DModel.from_config(self.network.config)
+        half.load_state_dict(self.network.state_dict())
+        half.half().save_pretrained(folder / "unet")
+        self.scheduler.save_pretrained(folder / "scheduler")
+
+
+def load_denoiser(path: str | Path) -> PixelDenoiser:
+    """Load from a local folder or a hub id: ``unet/`` and ``scheduler/``, or both configs at the root.
+
+    Raises ``FileNotFoundError`` in one sentence where nothing loadable is found.
+    """
+    folder = Path(path)
+    nested = (folder / "unet").is_dir() if folder.exists() else not _root_layout(str(path))
+    options: list[dict[str, Any]] = [{"subfolder": "unet"}, {"subfolder": "scheduler"}] if nested else [{}, {}]
+    try:
+        network = UNet2DModel.from_pretrained(path, **options[0]).float().eval()
+        if folder.exists() and not nested and not (folder / "scheduler_config.json").exists():
+            raise OSError(f"{folder / 'scheduler_config.json'} is missing")
+        scheduler = DDPMScheduler.from_pretrained(path, **options[1])
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"no diffusers pixel prior at '{path}': expected a local folder with unet/ and scheduler/ (or both "
+            f"configs at its root), or a hub id that can be reached ({str(error).splitlines()[0]})"
+        ) from error
+    return PixelDenoiser(network, scheduler)
+
+
+def _root_layout(hub_id: str) -> bool:
+    try:
+        UNet2DModel.load_config(hub_id)
+    except OSError:
+        return False
+    return True
