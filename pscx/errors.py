@@ -1,0 +1,13 @@
+"""Errors that a user can cause: one sentence each, shown without a traceback, exit code 2."""
+
+
+class PscxError(Exception):
+    """Bad input; the message says what, where and what is allowed."""
+
+
+class StreamError(PscxError):
+    """A stream that cannot be decoded: not one of ours, damaged, of another version, prior or arithmetic."""
+
+
+class ImageError(PscxError):
+    """An image that cannot be read or is of a kind that the codec does not take."""

@@ -1,0 +1,42 @@
+"""What a codec may ask of a quantizer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Quantizer(ABC):
+    """A scalar quantizer: a measurement becomes one of ``alphabet`` integer symbols, ordered as the values are.
+
+    All tensors are one-dimensional, ``(rows,)``; values and means float64, symbols int64 in ``[0, alphabet)``.
+    ``mean`` is the prediction that both sides hold before the symbol is known; a quantizer may quantize the
+    difference to it, or ignore it.
+    """
+
+    alphabet: int
+    """Number of symbols; a fixed-length code spends ``ceil(log2(alphabet))`` bits."""
+
+    parameter: float | None
+    """The one number that sets the quality, exactly representable in bfloat16 (a stream carries two bytes), or none."""
+
+    @abstractmethod
+    def quantize(self, value: Tensor, mean: Tensor) -> Tensor:
+        """Symbols of ``value``; what lies outside the range saturates."""
+
+    @abstractmethod
+    def dequantize(self, symbol: Tensor, mean: Tensor) -> Tensor:
+        """The value that a symbol stands for."""
+
+    @abstractmethod
+    def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:
+        """Smallest value of the symbol's cell; ``-inf`` for symbol 0, ``+inf`` for symbol ``alphabet``."""
+
+    @abstractmethod
+    def noise_variance(self, symbol: Tensor, mean: Tensor) -> Tensor:
+        """Variance of ``value - dequantize(symbol)`` for a value uniform in the cell."""
+
+    @abstractmethod
+    def with_parameter(self, parameter: float | None) -> Quantizer:
+        """The same quantizer at another quality; raises ``ValueError`` where the value is not allowed."""

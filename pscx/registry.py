@@ -1,0 +1,73 @@
+"""Names of components: what YAML and streams call them, and what they were built with."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Maps short names to the classes of one kind; jsonargparse, not the registry, builds the objects.
+
+    A registered class remembers the options that an object was built with, so that :func:`spec` can write them into
+    a stream. Registration refuses a name that is taken and a class of another kind.
+    """
+
+    def __init__(self, kind: str, base: type[T]) -> None:
+        self.kind, self.base = kind, base
+        self.classes: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator: make the class known as ``name``. Raises ``ValueError`` or ``TypeError``."""
+
+        def add(cls: type[T]) -> type[T]:
+            if not issubclass(cls, self.base):
+                raise TypeError(f"{self.kind} '{name}' must derive from {self.base.__name__}, got {cls.__qualname__}")
+            if name in self.classes:
+                taken = self.classes[name]
+                raise ValueError(f"{self.kind} '{name}' is taken by {taken.__module__}.{taken.__qualname__}")
+            self.classes[name] = cls
+            _remember_options(cls)
+            return cls
+
+        return add
+
+    def get(self, name: str) -> type[T]:
+        """The class of that name. Raises ``KeyError`` with the choices and the nearest match."""
+        if name in self.classes:
+            return self.classes[name]
+        near = get_close_matches(name, self.classes, 1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise KeyError(f"unknown {self.kind} '{name}'{hint}; choose from {', '.join(sorted(self.classes))}")
+
+    def name_of(self, component: T) -> str:
+        """The name under which the class of ``component`` is registered. Raises ``KeyError`` where it is not."""
+        for name, cls in self.classes.items():
+            if type(component) is cls:
+                return name
+        raise KeyError(f"{type(component).__qualname__} is not a registered {self.kind}; register it to use streams")
+
+    def spec(self, component: T) -> dict[str, Any]:
+        """Name and non-default options of a component: ``{"name": ..., option: ...}``."""
+        options: dict[str, Any] = component.__dict__["_options"]
+        return {"name": self.name_of(component), **options}
+
+
+def _remember_options(cls: type[Any]) -> None:
+    init = cls.__init__
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(self, *args, **kwargs)
+        given = dict(list(bound.arguments.items())[1:])
+        init(self, *args, **kwargs)
+        defaults = signature.parameters
+        self.__dict__["_options"] = {k: v for k, v in given.items() if v != defaults[k].default}
+
+    cls.__init__ = wrapped
