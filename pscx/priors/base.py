@@ -7,6 +7,8 @@ from hashlib import sha256
 
 from torch import Tensor, nn
 
+from pscx.registry import Registry
+
 
 class Prior(nn.Module, ABC):
     """A diffusion model of images, seen as a denoiser.
@@ -54,3 +56,6 @@ def digest(*tensors: Tensor) -> bytes:
         state.update(f"{array.dtype}{tuple(array.shape)}".encode())
         state.update(array.numpy().tobytes())
     return state.digest()[:4]
+
+
+PRIORS: Registry[Prior] = Registry("prior", Prior)

@@ -1,0 +1,109 @@
+"""What both sides know of the signal: orthonormal rows ``H`` and noisy values ``y = H x``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Cuts a signal ``(channels, height, width)`` into square blocks; ``block=None`` makes it one block.
+
+    A block is a vector of ``dim`` numbers, ordered channel, row, column; blocks are ordered as text is read.
+    """
+
+    channels: int
+    height: int
+    width: int
+    block: int | None
+
+    def __post_init__(self) -> None:
+        if self.block is not None and (self.height % self.block or self.width % self.block):
+            raise ValueError(f"block {self.block} must divide the signal's sides, got {self.height}x{self.width}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Blocks down and across."""
+        return (1, 1) if self.block is None else (self.height // self.block, self.width // self.block)
+
+    @property
+    def count(self) -> int:
+        """Number of blocks."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a block."""
+        return self.channels * self.height * self.width // self.count
+
+    def split(self, signal: Tensor) -> Tensor:
+        """``(n, channels, height, width)`` to ``(n, count, dim)``."""
+        rows, columns = self.grid
+        return rearrange(signal, "n c (y p) (x q) -> n (y x) (c p q)", y=rows, x=columns)
+
+    def join(self, blocks: Tensor) -> Tensor:
+        """The inverse of :meth:`split`."""
+        rows, columns = self.grid
+        height, width = self.height // rows, self.width // columns
+        return rearrange(blocks, "n (y x) (c p q) -> n c (y p) (x q)", y=rows, x=columns, p=height, q=width)
+
+
+class Measurements:
+    """Orthonormal rows, each inside one block of a partition, with quantized values and their noise variance.
+
+    Rows are only ever appended; they must be orthonormal to each other and to those already there, so that ``H^T`` is
+    the pseudo-inverse and none is ever computed. Stored block by block, ``(blocks, rows of the fullest block, dim)``,
+    float64, unused places zero.
+    """
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.rows = torch.zeros(partition.count, 0, partition.dim, dtype=torch.float64)
+        self.values = torch.zeros(partition.count, 0, dtype=torch.float64)
+        self.variances = torch.zeros(partition.count, 0, dtype=torch.float64)
+        self.counts = torch.zeros(partition.count, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
+        """Add rows ``(r, dim)`` in blocks ``(r,)`` with values and noise variances ``(r,)``."""
+        place = self.counts[block] + rank_within(block)
+        fullest = int(place.max()) + 1 if len(place) else 0
+        grow = max(fullest - self.rows.shape[1], 0)
+        pad = torch.nn.functional.pad
+        self.rows = pad(self.rows, (0, 0, 0, grow))
+        self.values, self.variances = pad(self.values, (0, grow)), pad(self.variances, (0, grow))
+        self.rows[block, place] = rows
+        self.values[block, place] = values
+        self.variances[block, place] = variances
+        self.counts += torch.bincount(block, minlength=len(self.counts))
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """``H x``: ``(n, channels, height, width)`` to ``(n, blocks, places)``, zero at unused places."""
+        return torch.einsum("nbd,bkd->nbk", self.partition.split(signal), self.rows)
+
+    def adjoint(self, values: Tensor) -> Tensor:
+        """``H^T v``: ``(n, blocks, places)`` back to signals."""
+        return self.partition.join(torch.einsum("nbk,bkd->nbd", values, self.rows))
+
+    def complement(self, block: Tensor, vectors: Tensor) -> Tensor:
+        """Remove from vectors ``(r, dim)`` in blocks ``(r,)`` all that the rows of those blocks span."""
+        rows = self.rows[block]
+        for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik 2005)
+            vectors = vectors - torch.einsum("rk,rkd->rd", torch.einsum("rd,rkd->rk", vectors, rows), rows)
+        return vectors
+
+
+def rank_within(block: Tensor) -> Tensor:
+    """How many earlier entries hold the same number: ``[4, 7, 4, 4]`` gives ``[0, 0, 1, 2]``."""
+    order = torch.argsort(block, stable=True)
+    ordered = block[order]
+    start = torch.searchsorted(ordered, ordered)
+    rank = torch.empty_like(block)
+    rank[order] = torch.arange(len(block)) - start
+    return rank

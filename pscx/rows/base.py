@@ -1,0 +1,68 @@
+"""What a codec may ask of a row-selection rule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pscx.measurements import Measurements, Partition
+from pscx.priors.base import Prior
+from pscx.registry import Registry
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """New rows, in the order in which they are coded.
+
+    ``block`` ``(r,)`` says which block of the partition a row lies in, ``rows`` ``(r, dim)`` float64 are orthonormal
+    to each other and to all earlier ones, ``variance`` ``(r,)`` is the predicted variance of the signal along them.
+    ``groups`` are sizes that add up to ``r``: rows of one group are coded together, and an entropy coder may learn
+    from one group for the next.
+    """
+
+    block: Tensor
+    rows: Tensor
+    variance: Tensor
+    groups: list[int]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a rule knows when it is asked: both sides know it too.
+
+    ``samples`` ``(s, channels, height, width)`` float64, or none in an iteration for which :meth:`RowRule.samples`
+    was zero; ``resolution`` is the standard deviation below which a row is not worth coding (signal units), or zero.
+    """
+
+    prior: Prior
+    measurements: Measurements
+    samples: Tensor | None
+    iteration: int
+    iterations: int
+    resolution: float
+
+
+class RowRule(ABC):
+    """Chooses what to measure next. Stateless: what it needs of the past is in the measurements."""
+
+    @abstractmethod
+    def partition(self, shape: tuple[int, ...]) -> Partition:
+        """How signals of this shape are cut; every row lies inside one block."""
+
+    @abstractmethod
+    def needs_samples(self, iteration: int) -> bool:
+        """Whether posterior samples must be drawn before this iteration's rows can be proposed."""
+
+    @abstractmethod
+    def propose(self, situation: Situation) -> Proposal:
+        """The next rows; an empty proposal where nothing is worth measuring in this iteration."""
+
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Sides of a signal must be multiples of this."""
+
+
+ROWS: Registry[RowRule] = Registry("row rule", RowRule)

@@ -1,0 +1,43 @@
+"""What a codec may ask of a posterior sampler."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pscx.measurements import Measurements
+from pscx.noise import Noise
+from pscx.priors.base import Prior
+from pscx.registry import Registry
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One posterior to draw from: ``p(x | H, y)`` under a prior.
+
+    ``estimate`` is the best guess of ``x`` so far, ``(channels, height, width)`` float64, or none; ``iteration``
+    tells the noise source which of the codec's iterations asks.
+    """
+
+    prior: Prior
+    measurements: Measurements
+    noise: Noise
+    iteration: int
+    shape: tuple[int, ...]
+    estimate: Tensor | None = None
+
+
+class Sampler(ABC):
+    """A zero-shot posterior sampler: stateless configuration, one method."""
+
+    @abstractmethod
+    def sample(self, problem: Problem, indices: range) -> Tensor:
+        """Draws number ``indices`` of the posterior: ``(len(indices), *shape)``, float64.
+
+        A draw is a function of the problem and its own index, never of the others drawn beside it.
+        """
+
+
+SAMPLERS: Registry[Sampler] = Registry("sampler", Sampler)
