@@ -44,6 +44,13 @@ class Prior(nn.Module, ABC):
         """Shape of the signal of one image of this size (sides multiples of :attr:`stride`)."""
 
     @abstractmethod
+    def block_covariance(self, block: int) -> Tensor:
+        """Covariance of a ``block`` x ``block`` piece of the signal under the prior, whatever the image.
+
+        Shape ``(dim, dim)`` float64 with ``dim = channels * block^2``, ordered channel, row, column.
+        """
+
+    @abstractmethod
     def fingerprint(self) -> bytes:
         """Four bytes that identify the weights and the schedule; a stream carries them."""
 

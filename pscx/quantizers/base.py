@@ -21,6 +21,9 @@ class Quantizer(ABC):
     parameter: float | None
     """The one number that sets the quality, exactly representable in bfloat16 (a stream carries two bytes), or none."""
 
+    resolution: float
+    """Standard deviation, in units of the signal, below which a measurement is mostly lost in the quantizer."""
+
     @abstractmethod
     def quantize(self, value: Tensor, mean: Tensor) -> Tensor:
         """Symbols of ``value``; what lies outside the range saturates."""

@@ -1,0 +1,277 @@
+"""PSC: posterior sampling-based compression (Elata, Michaeli and Elad, TMLR 2025, Algorithm 1).
+
+Encoder and decoder are one loop. :meth:`PSC.rounds` draws posterior samples, lets the row rule propose rows, yields
+each group of rows with its predictions and is sent the symbols: by the encoder, who looks at the signal, or by the
+decoder, who reads the stream. Data flows like this::
+
+    signal  -> (samples -> rows -> predictions -> symbols) x iterations -> payload
+    payload -> (samples -> rows -> predictions -> symbols) x iterations -> restoration -> signal
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from pscx.coders.base import Coder
+from pscx.errors import StreamError
+from pscx.measurements import Measurements
+from pscx.noise import Noise
+from pscx.priors.base import Prior
+from pscx.quantizers.base import Quantizer
+from pscx.restorations.base import Restoration
+from pscx.rows.base import Proposal, RowRule, Situation
+from pscx.samplers.base import Problem, Sampler
+
+SEGMENT_BITS, LAST_SEGMENT_BITS = 4, 8
+FINAL = 1 << 16  # what the noise source knows as the iteration of the final restoration
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A group of rows on which both sides agree, before its symbols are known.
+
+    ``block``, ``mean`` and ``scale`` (predicted standard deviation) are ``(r,)``, ``rows`` is ``(r, dim)``.
+    """
+
+    block: Tensor
+    rows: Tensor
+    mean: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The end of a segment: ``bits`` bits that digest what was measured in it; both sides must find the same."""
+
+    segment: int
+    digest: int
+    bits: int
+
+
+@dataclass
+class Account:
+    """What a run cost: rows and ideal bits of each segment, denoiser evaluations, seconds in the network and in all."""
+
+    segment_rows: list[int] = field(default_factory=list)
+    segment_bits: list[float] = field(default_factory=list)
+    evaluations: int = 0
+    network_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What either side holds after the last segment. ``estimate`` is the last mean of the samples, if any."""
+
+    measurements: Measurements
+    estimate: Tensor | None
+    account: Account
+
+
+Rounds = Generator[Question | Seal, Tensor | None, Outcome]
+
+
+class PSC:
+    """The loop of PSC over signals, for one choice of components.
+
+    Args:
+        prior: the diffusion model.
+        sampler: draws the posterior samples inside the loop.
+        rows: chooses what to measure.
+        quantizer: turns a measurement into a symbol.
+        coder: turns symbols into bytes.
+        restoration: makes the final picture from all that was measured.
+        restoration_sampler: draws for the restoration; the loop's sampler if none is given.
+        samples: posterior samples an iteration, at least 1 (``s`` of the paper).
+        iterations: rounds of sampling and measuring, at least 1 (``N`` of the paper).
+        batch: at most this many samples go through the network in one call.
+        seed: of all noise, in [0, 2^64).
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        sampler: Sampler,
+        rows: RowRule,
+        quantizer: Quantizer,
+        coder: Coder,
+        restoration: Restoration,
+        restoration_sampler: Sampler | None = None,
+        samples: int = 4,
+        iterations: int = 8,
+        batch: int = 4,
+        seed: int = 0,
+    ) -> None:
+        for name, value in (("samples", samples), ("iterations", iterations), ("batch", batch)):
+            if not 1 <= value < FINAL:
+                raise ValueError(f"{name} must be at least 1 and below {FINAL}, got {value}")
+        self.prior, self.sampler, self.rows = prior, sampler, rows
+        self.quantizer, self.coder, self.restoration = quantizer, coder, restoration
+        self.restoration_sampler = restoration_sampler or sampler
+        self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
+        self.noise = Noise(seed)
+
+    @torch.no_grad()
+    def encode(self, signal: Tensor, progress: Progress | None = None) -> tuple[bytes, Outcome]:
+        """Measure and code a signal ``(channels, height, width)``; calls ``progress(done, total)`` each iteration."""
+        encoder = self.coder.encoder()
+        shape = tuple(signal.shape)
+        blocks = self.rows.partition(shape).split(signal[None].double())[0]
+        bits = [0.0]
+
+        def answer(question: Question) -> Tensor:
+            value = (blocks[question.block] * question.rows).sum(1)
+            symbols = self.quantizer.quantize(value, question.mean)
+            bits[-1] += encoder.put(symbols, self.quantizer, question.mean, question.scale)
+            return symbols
+
+        def seal(seal: Seal) -> None:
+            encoder.put_bits(seal.digest, seal.bits)
+            bits.append(0.0)
+
+        outcome = self._drive(shape, answer, seal, progress)
+        outcome.account.segment_bits = bits[:-1]
+        return encoder.finish(), outcome
+
+    @torch.no_grad()
+    def decode(self, payload: bytes, shape: tuple[int, ...], progress: Progress | None = None) -> Outcome:
+        """The encoder's measurements, from its payload alone.
+
+        Raises ``StreamError`` at the first segment whose digest differs from the encoder's.
+        """
+        decoder = self.coder.decoder(payload)
+
+        def answer(question: Question) -> Tensor:
+            return decoder.get(self.quantizer, question.mean, question.scale)
+
+        def seal(seal: Seal) -> None:
+            if decoder.get_bits(seal.bits) != seal.digest:
+                raise StreamError(
+                    f"segment {seal.segment + 1} of {self.iterations} does not decode to what was encoded: this "
+                    "machine's arithmetic differs from the encoder's"
+                )
+
+        return self._drive(shape, answer, seal, progress)
+
+    @torch.no_grad()
+    def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
+        """Final restoration number ``index`` of a signal, ``(channels, height, width)`` float64."""
+        prior = CountedPrior(self.prior, outcome.account)
+        problem = Problem(prior, outcome.measurements, self.noise, FINAL, shape, outcome.estimate)
+        started = time.perf_counter()
+        signal = self.restoration.restore(problem, self.restoration_sampler, index, self.batch)
+        outcome.account.seconds += time.perf_counter() - started
+        return signal
+
+    def rounds(self, shape: tuple[int, ...], account: Account) -> Rounds:
+        """The loop itself: yields groups of rows and is sent their symbols, yields a seal after each segment."""
+        prior = CountedPrior(self.prior, account)
+        measurements = Measurements(self.rows.partition(shape))
+        estimate: Tensor | None = None
+        for iteration in range(self.iterations):
+            samples = None
+            if self.rows.needs_samples(iteration):
+                problem = Problem(prior, measurements, self.noise, iteration, shape, estimate)
+                samples = self._draw(problem)
+                estimate = samples.mean(0)
+            proposal = self.rows.propose(
+                Situation(prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution)
+            )
+            check = yield from self._measure(proposal, measurements, estimate)
+            account.segment_rows.append(len(proposal.block))
+            bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else SEGMENT_BITS
+            yield Seal(iteration, check >> (32 - bits), bits)
+        return Outcome(measurements, estimate, account)
+
+    def _draw(self, problem: Problem) -> Tensor:
+        parts = [
+            self.sampler.sample(problem, range(first, min(first + self.batch, self.samples)))
+            for first in range(0, self.samples, self.batch)
+        ]
+        return torch.cat(parts)
+
+    def _measure(
+        self, proposal: Proposal, measurements: Measurements, estimate: Tensor | None
+    ) -> Generator[Question, Tensor | None, int]:
+        """Ask for each group in turn, append all rows, and return a checksum of the values."""
+        mean = torch.zeros(len(proposal.block), dtype=torch.float64)
+        if estimate is not None:
+            blocks = measurements.partition.split(estimate[None])[0]
+            mean = (blocks[proposal.block] * proposal.rows).sum(1)
+        scale = proposal.variance.clamp_min(0).sqrt()
+        values, variances = [], []
+        for block, rows, m, s in zip(
+            *(t.split(proposal.groups) for t in (proposal.block, proposal.rows, mean, scale)), strict=True
+        ):
+            symbols = yield Question(block, rows, m, s)
+            assert symbols is not None
+            values.append(self.quantizer.dequantize(symbols, m))
+            variances.append(self.quantizer.noise_variance(symbols, m))
+        if values:
+            measurements.append(proposal.block, proposal.rows, torch.cat(values), torch.cat(variances))
+        return crc32(b"".join(v.numpy().tobytes() for v in values))
+
+    def _drive(
+        self,
+        shape: tuple[int, ...],
+        answer: Callable[[Question], Tensor],
+        seal: Callable[[Seal], None],
+        progress: Progress | None,
+    ) -> Outcome:
+        account = Account()
+        started = time.perf_counter()
+        rounds = self.rounds(shape, account)
+        reply: Tensor | None = None
+        try:
+            while True:
+                step = rounds.send(reply)
+                if isinstance(step, Question):
+                    reply = answer(step)
+                    continue
+                seal(step)
+                reply = None
+                if progress is not None:
+                    progress(step.segment + 1, self.iterations)
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+        account.seconds += time.perf_counter() - started
+        return outcome
+
+
+class CountedPrior(Prior):
+    """A prior whose denoiser evaluations are counted and timed; otherwise ``inner``."""
+
+    def __init__(self, inner: Prior, account: Account) -> None:
+        super().__init__()
+        self.inner, self.account = inner, account
+        self.stride, self.alphas_cumprod = inner.stride, inner.alphas_cumprod
+
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        started = time.perf_counter()
+        x0 = self.inner.denoise(x_t, t)
+        self.account.network_seconds += time.perf_counter() - started
+        self.account.evaluations += len(x_t)
+        return x0
+
+    def to_signal(self, image: Tensor) -> Tensor:
+        return self.inner.to_signal(image)
+
+    def to_image(self, signal: Tensor) -> Tensor:
+        return self.inner.to_image(signal)
+
+    def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return self.inner.signal_shape(height, width)
+
+    def block_covariance(self, block: int) -> Tensor:
+        return self.inner.block_covariance(block)
+
+    def fingerprint(self) -> bytes:
+        return self.inner.fingerprint()
