@@ -4,30 +4,50 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
-from torch.nn import functional
 
-from pscx.priors.base import Prior, fingerprint
+from pscx.priors.base import PRIORS, Prior, digest
+from pscx.priors.denoiser import load_denoiser
+from pscx.priors.photographs import photograph_covariance
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
 
+@PRIORS.register("ddpm")
 class DDPM(Prior):
     """Pixel-space DDPM (Ho et al. 2020): a diffusers ``UNet2DModel`` and its noise schedule.
 
     A network over ``3 p^2`` channels sees the image through space-to-depth with factor ``p``, so one of 12 channels
-    works at half resolution. Images are ``(batch, 3, height, width)`` in [-1, 1]; their sides must be multiples of
-    :attr:`stride`.
+    works at half resolution. The signal is the image itself, ``(batch, 3, height, width)`` in [-1, 1].
 
     Args:
         path: ``embedded`` for the prior that ships with pscx, else a local folder or a hub id, in the layout of
             ``DDPMPipeline`` (``unet/`` and ``scheduler/``) or with both configs at its root.
+
+    Raises:
+        FileNotFoundError: nothing loadable is at ``path``.
     """
 
     def __init__(self, path: str = "embedded") -> None:
         super().__init__()
-        folder = EMBEDDED if path == "embedded" else Path(path)
-        network, scheduler = _load(str(folder) if path == "embedded" or folder.exists() else path)
-        self._set(network, scheduler)
+        self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
+        self.stride = self.denoiser.stride
+        self.alphas_cumprod = self.denoiser.alphas_cumprod
+
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        return self.denoiser.denoise(x_t, t)
+
+    def to_signal(self, image: Tensor) -> Tensor:
+        return image
+
+    def to_image(self, signal: Tensor) -> Tensor:
+        return signal
+
+    def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return (3, height, width)
+
+    def block_covariance(self, block: int) -> Tensor:
+        return photograph_covariance(block)
+
+    def fingerprint(self) -> bytes:
+        return digest(*self.denoiser.network.state_dict().values(), self.alphas_cumprod)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pscx.measurements import Measurements
@@ -27,6 +28,12 @@ class Problem:
     iteration: int
     shape: tuple[int, ...]
     estimate: Tensor | None = None
+
+    def draw(self, indices: range, step: int) -> Tensor:
+        """Standard normal noise of a sampler's step for draws ``indices``: ``(len(indices), *shape)`` float64."""
+        return torch.stack(
+            [self.noise.normal(self.shape, iteration=self.iteration, sample=i, step=step) for i in indices]
+        )
 
 
 class Sampler(ABC):

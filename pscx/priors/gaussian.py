@@ -1,0 +1,85 @@
+"""A Gaussian image model, whose denoiser, posterior and rate-distortion function are closed form."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from pscx.priors.base import PRIORS, Prior, digest
+
+
+@PRIORS.register("gaussian")
+class Gaussian(Prior):
+    """Zero-mean Gaussian images with separable first-order autoregressive correlation: the oracle for tests.
+
+    The covariance of two values is ``deviation^2 color^[channels differ] correlation^(|dy| + |dx|)``. The denoiser is
+    the Wiener filter ``E[x0|x_t] = sqrt(a) C (a C + (1-a) I)^-1 x_t``, evaluated in the eigenbasis of ``C``, a
+    Kronecker product of three small ones.
+
+    Args:
+        correlation: between neighbouring pixels, in [0, 1).
+        color: between the channels of a pixel, in [0, 1).
+        deviation: standard deviation of a value, over 0; images are nominally in [-1, 1].
+    """
+
+    def __init__(self, correlation: float = 0.95, color: float = 0.9, deviation: float = 0.5) -> None:
+        super().__init__()
+        for name, value in (("correlation", correlation), ("color", color)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {value}")
+        if not deviation > 0:
+            raise ValueError(f"deviation must be over 0, got {deviation}")
+        self.correlation, self.color, self.deviation = correlation, color, deviation
+        self.stride = 1
+        self.alphas_cumprod = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.double()
+        self._spectra: dict[tuple[int, int], tuple[list[Tensor], Tensor]] = {}
+
+    def covariance(self, height: int, width: int) -> Tensor:
+        """Exact covariance of an image, ``(n, n)`` float64 with ``n = 3 height width``."""
+        color, rows, columns = self._factors(height, width)
+        return torch.kron(color, torch.kron(rows, columns))
+
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        bases, spectrum = self._spectrum(x_t.shape[-2], x_t.shape[-1])
+        a = self.alphas_cumprod[t]
+        gain = a.sqrt() * spectrum / (a * spectrum + 1 - a)
+        z = torch.einsum("ndhw,dc,hy,wx->ncyx", x_t.double(), *bases) * gain
+        return torch.einsum("ncyx,dc,hy,wx->ndhw", z, *bases).to(x_t.dtype)
+
+    def draw(self, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """One image of the model, ``(1, 3, height, width)`` float64; not clipped."""
+        bases, spectrum = self._spectrum(height, width)
+        z = spectrum.sqrt() * torch.randn(1, 3, height, width, generator=generator, dtype=torch.float64)
+        return torch.einsum("ncyx,dc,hy,wx->ndhw", z, *bases)
+
+    def to_signal(self, image: Tensor) -> Tensor:
+        return image
+
+    def to_image(self, signal: Tensor) -> Tensor:
+        return signal
+
+    def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return (3, height, width)
+
+    def block_covariance(self, block: int) -> Tensor:
+        return self.covariance(block, block)
+
+    def fingerprint(self) -> bytes:
+        options = torch.tensor([self.correlation, self.color, self.deviation], dtype=torch.float64)
+        return digest(options, self.alphas_cumprod)
+
+    def _factors(self, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        color = self.color + (1 - self.color) * torch.eye(3, dtype=torch.float64)
+        rows, columns = (
+            self.correlation ** (torch.arange(n)[:, None] - torch.arange(n)).abs().double() for n in (height, width)
+        )
+        return self.deviation**2 * color, rows, columns
+
+    def _spectrum(self, height: int, width: int) -> tuple[list[Tensor], Tensor]:
+        """Eigenvectors of the three factors, and the eigenvalues of their product ``(3, height, width)``."""
+        if (height, width) not in self._spectra:
+            values, vectors = zip(*(torch.linalg.eigh(f) for f in self._factors(height, width)), strict=True)
+            spectrum = torch.einsum("c,y,x->cyx", *values).clamp_min(0)
+            self._spectra = {(height, width): (list(vectors), spectrum)}
+        return self._spectra[(height, width)]

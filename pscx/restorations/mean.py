@@ -1,0 +1,32 @@
+"""The mean of posterior samples: least squared error."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pscx.restorations.base import RESTORATIONS, Restoration
+from pscx.samplers.base import Problem, Sampler
+
+
+@RESTORATIONS.register("mean")
+class Mean(Restoration):
+    """Mean of posterior samples, the minimum mean squared error estimate (Elata et al. 2025, section 3.1).
+
+    Args:
+        samples: how many are averaged, at least 1; restoration number ``i`` uses draws ``i * samples`` and on.
+    """
+
+    def __init__(self, samples: int = 4) -> None:
+        if samples < 1:
+            raise ValueError(f"restoration.samples must be at least 1, got {samples}")
+        self.samples = samples
+
+    def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
+        first = index * self.samples
+        last = first + self.samples
+        parts = [
+            sampler.sample(problem, range(start, min(start + batch, last))).sum(0)
+            for start in range(first, last, batch)
+        ]
+        return torch.stack(parts).sum(0) / self.samples

@@ -1,0 +1,17 @@
+"""Small linear algebra that row rules share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def orthonormalize(vectors: Tensor) -> Tensor:
+    """Rows ``(..., r, dim)`` turned orthonormal in order (QR), each keeping its own direction as far as it can."""
+    return torch.linalg.qr(vectors.mT).Q.mT
+
+
+def fix_signs(rows: Tensor) -> Tensor:
+    """Rows ``(..., r, dim)`` with the entry of largest magnitude made positive, so that both sides choose one sign."""
+    largest = rows.gather(-1, rows.abs().argmax(-1, keepdim=True))
+    return rows * torch.where(largest < 0, -1.0, 1.0)

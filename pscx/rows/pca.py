@@ -1,0 +1,47 @@
+"""The paper's row rule: principal components of the posterior samples."""
+
+from __future__ import annotations
+
+import torch
+
+from pscx.measurements import Partition
+from pscx.rows.base import ROWS, Proposal, RowRule, Situation
+from pscx.rows.orthonormal import fix_signs, orthonormalize
+
+
+@ROWS.register("pca")
+class PCA(RowRule):
+    """Top right singular vectors of the centred samples of the whole signal (Elata et al. 2025, Algorithm 1).
+
+    Args:
+        per_iteration: rows an iteration, at least 1; no more are proposed than the samples span (``r`` of the paper).
+    """
+
+    def __init__(self, per_iteration: int = 12) -> None:
+        if per_iteration < 1:
+            raise ValueError(f"rows.per_iteration must be at least 1, got {per_iteration}")
+        self.per_iteration = per_iteration
+
+    @property
+    def stride(self) -> int:
+        return 1
+
+    def partition(self, shape: tuple[int, ...]) -> Partition:
+        return Partition(*shape, block=None)
+
+    def needs_samples(self, iteration: int) -> bool:
+        return True
+
+    def propose(self, situation: Situation) -> Proposal:
+        measurements, samples = situation.measurements, situation.samples
+        assert samples is not None
+        centred = measurements.partition.split(samples - samples.mean(0))[:, 0]
+        block = torch.zeros(len(centred), dtype=torch.int64)
+        centred = measurements.complement(block, centred)
+        values, vectors = torch.linalg.eigh(centred @ centred.T)
+        keep = min(self.per_iteration, max(len(centred) - 1, 0), centred.shape[1] - len(measurements))
+        values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
+        worth = values > 1e-12 * values[:1].clamp_min(1e-300)
+        rows = orthonormalize(measurements.complement(block[: int(worth.sum())], (vectors.T @ centred)[worth]))
+        variance = values[worth] / max(len(centred) - 1, 1)
+        return Proposal(block[: len(rows)], fix_signs(rows), variance, [len(rows)] if len(rows) else [])
