@@ -1,15 +1,198 @@
-"""Reading and writing image files."""
+"""Image files, images in memory and tensors: everything becomes RGB pixels ``(height, width, 3)``, uint8, and back."""
 
 from __future__ import annotations
 
+import io
+import threading
 from pathlib import Path
 
 import numpy as np
+import torch
+from einops import rearrange
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from pscx.errors import ImageError, PscxError
+from pscx.files import write_whole
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MIN_SIDE = 16
+MAX_PIXELS = 2**28
+WEBP_MAX_SIDE = 16383
+
+_pillow_limit = threading.Lock()
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """One image file as RGB pixels ``(height, width, 3)``, uint8, EXIF orientation applied."""
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    """One PNG, JPEG or WebP file as RGB pixels ``(height, width, 3)``, uint8, EXIF orientation applied.
+
+    Greyscale and palettes become RGB, CMYK too (without its colour profile; profiles are ignored throughout). Of 16
+    bits the upper eight are kept. Transparent pixels are laid over white.
+
+    Raises :class:`ImageError` for a file that is missing, empty, damaged, of another format, animated, smaller than
+    16 pixels on a side or larger than 2^28 pixels.
+    """
+    data = _read_bytes(Path(path))
+    try:
+        with _open(data) as image:
+            _check_header(image, path)
+            return _rgb(image)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"'{path}' is not a PNG, JPEG or WebP image, or its first bytes are damaged") from error
+    except Exception as error:  # decoders raise nearly anything on damaged data: SyntaxError, struct.error, ...
+        raise ImageError(f"'{path}' is damaged or cut short and cannot be decoded: {error}") from error
+
+
+def write_image(path: str | Path, pixels: NDArray[np.uint8], *, force: bool = False) -> None:
+    """Write RGB pixels ``(height, width, 3)``, uint8, without loss as ``.png`` or ``.webp``, whole or not at all.
+
+    Raises :class:`PscxError` for another suffix, where the file exists and ``force`` is off, or where it cannot be
+    written; ``ValueError`` for pixels of another shape or type.
+    """
+    check_image_suffix(path)
+    _check_pixels(pixels)
+    lossless_webp = Path(path).suffix.lower() == ".webp"
+    if lossless_webp and max(pixels.shape[:2]) > WEBP_MAX_SIDE:
+        raise PscxError(f"'{path}': WebP holds at most {WEBP_MAX_SIDE} pixels a side, got {_size(pixels)}; use .png")
+    buffer = io.BytesIO()
+    if lossless_webp:
+        Image.fromarray(pixels).save(buffer, "WEBP", lossless=True)
+    else:
+        Image.fromarray(pixels).save(buffer, "PNG")
+    write_whole(path, buffer.getvalue(), force=force)
+
+
+def check_image_suffix(path: str | Path) -> None:
+    """Raise :class:`PscxError` unless :func:`write_image` can write a file of that name."""
+    suffix = Path(path).suffix.lower()
+    if suffix in (".jpg", ".jpeg"):
+        raise PscxError(f"'{path}': JPEG would change the decoded pixels; the output must end in .png or .webp")
+    if suffix not in (".png", ".webp"):
+        raise PscxError(f"'{path}': the output image must end in .png or .webp, got '{suffix}'")
+
+
+def as_pixels(image: Image.Image | NDArray[np.uint8] | Tensor) -> NDArray[np.uint8]:
+    """An image in memory as RGB pixels ``(height, width, 3)``, uint8; at least 16x16.
+
+    Takes a Pillow image of any mode that :func:`read_image` meets (treated likewise), an array ``(height, width, 3)``
+    or ``(height, width)`` of uint8, or a tensor ``(3, height, width)`` or ``(1, 3, height, width)``, either
+    floating-point in [-1, 1] or uint8.
+
+    Raises ``ValueError`` for another shape, dtype, mode or range, ``TypeError`` for another kind of object.
+    """
+    if isinstance(image, Image.Image):
+        pixels = _rgb(image)
+    elif isinstance(image, np.ndarray):
+        pixels = np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+    elif isinstance(image, Tensor):
+        pixels = _tensor_pixels(image.detach())
+    else:
+        raise TypeError(f"image must be a Pillow image, a numpy array or a torch tensor, got {type(image).__name__}")
+    _check_pixels(pixels)
+    if min(pixels.shape[:2]) < MIN_SIDE:
+        raise ValueError(f"image must be at least {MIN_SIDE}x{MIN_SIDE} pixels, got {_size(pixels)}")
+    return pixels
+
+
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels ``(height, width, 3)``, uint8, as a tensor ``(1, 3, height, width)``, float32 in [-1, 1]."""
+    image = torch.from_numpy(np.array(pixels))
+    return rearrange(image, "h w c -> 1 c h w").float().contiguous() / 127.5 - 1
+
+
+def to_pixels(tensor: Tensor) -> NDArray[np.uint8]:
+    """A tensor ``(1, 3, height, width)``, nominally in [-1, 1], as pixels ``(height, width, 3)``, uint8.
+
+    Values are clipped, then rounded to the nearest level. Raises ``ValueError`` for another shape or for NaN.
+    """
+    if tensor.ndim != 4 or tensor.shape[:2] != (1, 3):
+        raise ValueError(f"tensor must have the shape (1, 3, height, width), got {tuple(tensor.shape)}")
+    if tensor.isnan().any():
+        raise ValueError("tensor must hold numbers only, got NaN")
+    levels = tensor.detach().cpu().double().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    pixels: NDArray[np.uint8] = rearrange(levels, "1 c h w -> h w c").contiguous().numpy()
+    return pixels
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"no such file: '{path}'") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"'{path}' is a folder: expected one PNG, JPEG or WebP file") from error
+    except OSError as error:
+        raise ImageError(f"cannot read '{path}': {error.strerror or error}") from error
+    if not data:
+        raise ImageError(f"'{path}' is empty: expected a PNG, JPEG or WebP image")
+    return data
+
+
+def _open(data: bytes) -> Image.Image:
+    """Pillow's reading of the header, without its limit on pixels (a module global): :func:`_check_header` has ours."""
+    with _pillow_limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_header(image: Image.Image, path: str | Path) -> None:
+    width, height = image.size
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"'{path}' is {width}x{height} pixels: an image must be at least {MIN_SIDE}x{MIN_SIDE}")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"'{path}' is {width}x{height} pixels: an image must have at most 2^28 = {MAX_PIXELS}")
+    # A camera's MPO file is a JPEG with previews behind it, not an animation.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise ImageError(f"'{path}' is animated: expected a single image; save the wanted frame as one first")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the orientation is a hint: where its record is damaged the pixels still count, as stored
+        return image
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    image = _upright(image)
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"image mode '{image.mode}' has no fixed range of values; convert it to 'L' or 'RGB' first")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def _tensor_pixels(image: Tensor) -> NDArray[np.uint8]:
+    shape = tuple(image.shape)
+    if len(shape) < 3 or shape[-3] != 3 or shape[:-3] not in ((), (1,)):
+        raise ValueError(f"tensor must have the shape (3, height, width) or (1, 3, height, width), got {shape}")
+    image = image.reshape(1, *shape[-3:])
+    if image.dtype == torch.uint8:
+        pixels: NDArray[np.uint8] = rearrange(image.cpu(), "1 c h w -> h w c").contiguous().numpy()
+        return pixels
+    if not image.is_floating_point():
+        raise ValueError(f"tensor must be floating-point in [-1, 1] or uint8, got {image.dtype}")
+    if image.numel() and not (image.min() >= -1 and image.max() <= 1):
+        raise ValueError(f"tensor must lie in [-1, 1], got values in [{image.min():g}, {image.max():g}]")
+    return to_pixels(image)
+
+
+def _check_pixels(pixels: NDArray[np.uint8]) -> None:
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"pixels must be uint8, got {pixels.dtype}")
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"pixels must have the shape (height, width, 3), got {pixels.shape}")
+
+
+def _size(pixels: NDArray[np.uint8]) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"

@@ -53,7 +53,7 @@ class CropData(LightningDataModule):
         self.val_roots = [val_root] if isinstance(val_root, str) else val_root
         self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)
         if len(self.scales) != len(self.roots):
-            raise ValueError(f"data.scales must hold one pair or {len(self.roots)} (one a root), got {len(self.scales)}")
+            raise ValueError(f"data.scales must hold 1 pair or {len(self.roots)} (one a root), got {len(self.scales)}")
         self.crop, self.batch_size, self.seed = crop, batch_size, seed
         self.crops_per_epoch, self.val_crops = crops_per_epoch, val_crops
         self.num_workers, self.cache = num_workers, cache

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pscx.errors import ImageError
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def image_files(root: str | Path) -> list[Path]:
-    """Every PNG, JPEG and WebP under ``root`` (or ``root`` itself), sorted by path.
+    """Every PNG, JPEG and WebP under ``root`` (or the file ``root`` itself), sorted by path; hidden files left out.
 
-    Raises ``FileNotFoundError`` where ``root`` is missing or holds none.
+    Raises :class:`ImageError` where ``root`` is missing or holds none.
     """
     root = Path(root)
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise FileNotFoundError(f"data.root: no such file or folder: '{root}'")
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+        raise ImageError(f"data.root must be a folder of images or an image, but '{root}' does not exist")
+    files = sorted(file for file in root.rglob("*") if _is_image(file))
     if not files:
-        raise FileNotFoundError(f"data.root: no images in '{root}': expected files ending in {', '.join(SUFFIXES)}")
+        raise ImageError(f"data.root must hold images ({', '.join(SUFFIXES)}), but '{root}' holds none")
     return files
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()

@@ -1,0 +1,111 @@
+"""Whole photographs, one at a time, for evaluating a codec."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pscx.data.files import image_files
+from pscx.errors import ImageError
+from pscx.images import MIN_SIDE, read_image
+
+BUNDLED = Path(__file__).parent / "photos"
+
+
+class Photo(TypedDict):
+    """One item of :class:`FolderData`."""
+
+    name: str
+    """Unique in its folder and fit for a file name, without suffix; ``sub/a.png`` is ``sub__a``."""
+    pixels: Tensor
+    """``(3, height, width)``, uint8."""
+
+
+class FolderData(LightningDataModule):
+    """Photographs of a folder as they are, one :class:`Photo` a batch, for ``test`` and ``predict``.
+
+    Args:
+        root: a folder (searched recursively) or one image; ``bundled`` for the five photographs of this package (a
+            folder of that name is ``./bundled``).
+        subset: take the first so many images in order of their paths, or all.
+        crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
+        num_workers: processes that read images.
+
+    Raises:
+        ValueError: for an option outside its range.
+        ImageError: in ``setup``, where ``root`` is missing or holds no image; when an image is asked for, where it
+            cannot be read or is smaller than ``crop``.
+    """
+
+    def __init__(
+        self, root: str = "bundled", subset: int | None = None, crop: int | None = None, num_workers: int = 0
+    ) -> None:
+        super().__init__()
+        if subset is not None and subset < 1:
+            raise ValueError(f"data.subset must be at least 1, or none for all images, got {subset}")
+        if crop is not None and crop < MIN_SIDE:
+            raise ValueError(f"data.crop must be at least {MIN_SIDE}, or none for whole images, got {crop}")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers must be at least 0, got {num_workers}")
+        self.root = BUNDLED if root == "bundled" else Path(root)
+        self.subset, self.crop, self.num_workers = subset, crop, num_workers
+
+    def setup(self, stage: str) -> None:
+        self.photos = Photos(self.root, self.subset, self.crop)
+
+    def test_dataloader(self) -> DataLoader[Photo]:
+        return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)
+
+    def predict_dataloader(self) -> DataLoader[Photo]:
+        return self.test_dataloader()
+
+
+class Photos(Dataset[Photo]):
+    """Map-style dataset of the images under ``root``; see :class:`FolderData`."""
+
+    def __init__(self, root: Path, subset: int | None, crop: int | None) -> None:
+        files = image_files(root)
+        self.files, self.names = files[:subset], unique_names(root, files)[:subset]
+        self.crop = crop
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Photo:
+        file = self.files[index]
+        pixels = torch.from_numpy(read_image(file)).permute(2, 0, 1)
+        if self.crop is not None:
+            pixels = _central(pixels, self.crop, file)
+        return {"name": self.names[index], "pixels": pixels.contiguous()}
+
+
+def unique_names(root: Path, files: list[Path]) -> list[str]:
+    """Names for what is made of ``files``: folders below ``root`` joined by ``__``, odd characters as ``_``.
+
+    Where two would be equal (``a.png`` and ``a.jpg``, or ``a`` and ``A`` on some file systems) the later ones in
+    order get ``_2``, ``_3``, ...
+    """
+    names: dict[str, str] = {}
+    for file in files:
+        folders = file.relative_to(root).parts[:-1]
+        stem = name = re.sub(r"^\.|[^\w.\-]", "_", "__".join([*folders, file.stem]))
+        count = 1
+        while name.casefold() in names:
+            count += 1
+            name = f"{stem}_{count}"
+        names[name.casefold()] = name
+    return list(names.values())
+
+
+def _central(pixels: Tensor, side: int, file: Path) -> Tensor:
+    height, width = pixels.shape[1:]
+    if min(height, width) < side:
+        raise ImageError(f"data.crop must fit into every image, but {side} exceeds '{file}' of {width}x{height}")
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[:, top : top + side, left : left + side]

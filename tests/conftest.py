@@ -1,0 +1,47 @@
+"""Fixtures that several test files share: small photographs, and a folder of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pscx.data.folder import BUNDLED
+
+
+def load(name: str) -> NDArray[np.uint8]:
+    with Image.open(BUNDLED / f"{name}.png") as image:
+        return np.array(image)
+
+
+@pytest.fixture
+def astronaut() -> NDArray[np.uint8]:
+    """A bundled photograph, ``(128, 128, 3)``, uint8."""
+    return load("astronaut")
+
+
+@pytest.fixture
+def cat() -> NDArray[np.uint8]:
+    """A bundled photograph that is wider than high, ``(112, 160, 3)``, uint8."""
+    return load("chelsea")
+
+
+@pytest.fixture
+def rocket() -> NDArray[np.uint8]:
+    """A bundled photograph that is higher than wide, ``(128, 96, 3)``, uint8."""
+    return load("rocket")
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path, astronaut: NDArray[np.uint8], cat: NDArray[np.uint8]) -> Path:
+    """A folder with ``a.png`` (32x32), ``b.webp`` (48x32, lossless), ``sub/a.png`` (40x24) and a text file."""
+    root = tmp_path / "images"
+    (root / "sub").mkdir(parents=True)
+    Image.fromarray(astronaut[:32, :32]).save(root / "a.png")
+    Image.fromarray(cat[:32, :48]).save(root / "b.webp", lossless=True)
+    Image.fromarray(cat[40:64, 60:100]).save(root / "sub" / "a.png")
+    (root / "notes.txt").write_text("not an image")
+    return root

@@ -1,0 +1,162 @@
+"""pscx.data: which images are found, under which names, and what a data loader gives of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+
+from pscx.data import CropData, FolderData
+from pscx.data.files import image_files
+from pscx.data.folder import BUNDLED, unique_names
+from pscx.errors import ImageError
+from pscx.images import read_image
+
+
+def photos(**options):
+    data = FolderData(**options)
+    data.setup("test")
+    return list(data.test_dataloader())
+
+
+def test_files_are_found_below_the_root_in_order(image_folder):
+    found = [str(file.relative_to(image_folder)) for file in image_files(image_folder)]
+    assert found == ["a.png", "b.webp", "sub/a.png"]
+
+
+def test_hidden_files_and_folders_of_a_picture_name_are_no_images(image_folder):
+    (image_folder / "._a.png").write_bytes(b"what a Mac leaves behind")
+    (image_folder / "c.png").mkdir()
+    assert len(image_files(image_folder)) == 3
+
+
+def test_a_root_that_does_not_exist(tmp_path):
+    with pytest.raises(ImageError, match=r"data.root must be a folder of images or an image, but '.*gone' does not"):
+        photos(root=str(tmp_path / "gone"))
+
+
+def test_a_root_without_images(tmp_path):
+    with pytest.raises(ImageError, match=r"data.root must hold images \(\.png, \.jpg, \.jpeg, \.webp\), but"):
+        photos(root=str(tmp_path))
+
+
+def test_photos_come_whole_one_at_a_time(image_folder):
+    items = photos(root=str(image_folder))
+    assert [item["name"] for item in items] == ["a", "b", "sub__a"]
+    assert [tuple(item["pixels"].shape) for item in items] == [(3, 32, 32), (3, 32, 48), (3, 24, 40)]
+    for item, file in zip(items, image_files(image_folder), strict=True):
+        assert item["pixels"].dtype == torch.uint8
+        np.testing.assert_array_equal(item["pixels"].permute(1, 2, 0), read_image(file))
+
+
+def test_one_file_as_root(image_folder):
+    (item,) = photos(root=str(image_folder / "sub" / "a.png"))
+    assert (item["name"], tuple(item["pixels"].shape)) == ("a", (3, 24, 40))
+
+
+def test_subset_takes_the_first(image_folder):
+    assert [item["name"] for item in photos(root=str(image_folder), subset=2)] == ["a", "b"]
+    assert len(photos(root=str(image_folder), subset=99)) == 3
+
+
+def test_crop_is_central(image_folder):
+    for item in photos(root=str(image_folder), crop=20):
+        file = image_folder / {"a": "a.png", "b": "b.webp", "sub__a": "sub/a.png"}[item["name"]]
+        with Image.open(file) as image:
+            left, top = (image.width - 20) // 2, (image.height - 20) // 2
+            expected = np.array(image.crop((left, top, left + 20, top + 20)))
+        np.testing.assert_array_equal(item["pixels"].permute(1, 2, 0), expected)
+
+
+def test_crop_larger_than_an_image(image_folder):
+    with pytest.raises(ImageError, match=r"data.crop must fit into every image, but 30 exceeds '.*a\.png' of 40x24"):
+        photos(root=str(image_folder), crop=30)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"subset": 0}, "data.subset must be at least 1, or none for all images, got 0"),
+        ({"crop": 15}, "data.crop must be at least 16, or none for whole images, got 15"),
+        ({"num_workers": -1}, "data.num_workers must be at least 0, got -1"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        FolderData(**options)
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a.jpg", "a.png", "a.webp"], ["a", "a_2", "a_3"]),
+        (["A.png", "a.png"], ["A", "a_2"]),
+        (["a.jpg", "a.png", "a_2.png"], ["a", "a_2", "a_2_2"]),
+        (["s/a.png", "s/t/a.png", "s__a.png"], ["s__a", "s__t__a", "s__a_2"]),
+        (["two words.png", "x:y?.png", "v1.5.png", "è.png"], ["two_words", "x_y_", "v1.5", "è"]),
+        ([".d/a.png"], ["_d__a"]),
+    ],
+)
+def test_names_are_unique_and_fit_for_files(tmp_path, files, names):
+    assert unique_names(tmp_path, [tmp_path / file for file in files]) == names
+
+
+def test_names_do_not_depend_on_the_subset(image_folder):
+    Image.new("RGB", (16, 16)).save(image_folder / "a.jpg")
+    assert [item["name"] for item in photos(root=str(image_folder), subset=2)] == ["a", "a_2"]
+
+
+def test_bundled_photographs():
+    shapes = {item["name"]: tuple(item["pixels"].shape[1:]) for item in photos()}
+    assert shapes == {
+        "astronaut": (128, 128), "chelsea": (112, 160), "coffee": (128, 128), "hubble": (128, 128), "rocket": (128, 96)
+    }  # fmt: skip
+    assert all(f"{name}.png" in (BUNDLED / "SOURCES.md").read_text() for name in shapes)
+    assert sum(file.stat().st_size for file in BUNDLED.iterdir()) < 200_000
+
+
+class Collect(LightningModule):
+    """Keeps what a Trainer hands to ``test`` and ``predict``."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def test_step(self, batch, batch_idx):
+        self.seen.append((batch["name"], tuple(batch["pixels"].shape)))
+
+    def predict_step(self, batch, batch_idx):
+        return batch["name"]
+
+
+def test_a_trainer_tests_and_predicts_on_it(image_folder, tmp_path):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer, module = Trainer(default_root_dir=tmp_path, **quiet), Collect()
+    data = FolderData(str(image_folder))
+    trainer.test(module, data, verbose=False)
+    assert module.seen == [("a", (3, 32, 32)), ("b", (3, 32, 48)), ("sub__a", (3, 24, 40))]
+    assert trainer.predict(module, data) == ["a", "b", "sub__a"]
+
+
+def test_crops_are_a_function_of_seed_epoch_and_index(image_folder):
+    def crops(seed, epoch):
+        data = CropData(str(image_folder), str(image_folder), crop=16, crops_per_epoch=6, batch_size=3, seed=seed)
+        data.setup("fit")
+        data.train_set.epoch = epoch
+        return torch.stack([data.train_set[index] for index in range(6)])
+
+    first = crops(0, 0)
+    assert first.shape == (6, 3, 16, 16)
+    assert first.min() >= -1
+    assert first.max() <= 1
+    assert torch.equal(first, crops(0, 0))
+    assert not torch.equal(first, crops(0, 1))
+    assert not torch.equal(first, crops(1, 0))
+    assert len({crop.numpy().tobytes() for crop in first}) == 6
+
+
+def test_crops_want_scales_for_every_root():
+    with pytest.raises(ValueError, match=r"data.scales must hold 1 pair or 3 \(one a root\), got 2"):
+        CropData(["a", "b", "c"], "v", scales=[[0.5, 1.0], [0.5, 1.0]])
