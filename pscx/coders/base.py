@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from pscx.quantizers.base import Quantizer
+from pscx.registry import Registry
 
 
 class Encoder(ABC):
@@ -53,3 +54,6 @@ class Coder(ABC):
 
     @abstractmethod
     def decoder(self, data: bytes) -> Decoder: ...
+
+
+CODERS: Registry[Coder] = Registry("coder", Coder)  # type: ignore[type-abstract]

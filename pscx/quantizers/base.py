@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from pscx.registry import Registry
+
 
 class Quantizer(ABC):
     """A scalar quantizer: a measurement becomes one of ``alphabet`` integer symbols, ordered as the values are.
 
-    All tensors are one-dimensional, ``(rows,)``; values and means float64, symbols int64 in ``[0, alphabet)``.
-    ``mean`` is the prediction that both sides hold before the symbol is known; a quantizer may quantize the
-    difference to it, or ignore it.
+    All tensors are one-dimensional, ``(rows,)``, on the CPU; values and means float64, finite; symbols int64 in
+    ``[0, alphabet)``. ``mean`` is the prediction that both sides hold before the symbol is known; a quantizer may
+    quantize the difference to it, or ignore it.
     """
 
     alphabet: int
@@ -43,3 +45,6 @@ class Quantizer(ABC):
     @abstractmethod
     def with_parameter(self, parameter: float | None) -> Quantizer:
         """The same quantizer at another quality; raises ``ValueError`` where the value is not allowed."""
+
+
+QUANTIZERS: Registry[Quantizer] = Registry("quantizer", Quantizer)  # type: ignore[type-abstract]

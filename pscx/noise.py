@@ -1,0 +1,62 @@
+"""Counter-based noise: every number has an address, and no generator keeps a state."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+DOMAIN = 0x70736378  # second word of the key, so that other users of Philox with the same seed see other bits
+LEVELS = 1 << 16
+GRID = 1 << 12
+
+
+class Noise:
+    """Gaussian noise that is the same on every machine: a function of seed, iteration, sample, step and position.
+
+    Philox4x64-10 (Salmon et al. 2011) with key ``(seed, DOMAIN)`` and counter ``(block, step, sample, iteration)``,
+    lowest word first; the first block has the number 1. Each 64-bit output is cut into four 16-bit integers, lowest
+    first, and each of those picks a value of :func:`quantiles`. Integers and a table: nothing is rounded on the way.
+    The batch, the order of asking and the device have no part in it.
+
+    Args:
+        seed: in [0, 2^64); raises ``ValueError`` otherwise.
+    """
+
+    def __init__(self, seed: int) -> None:
+        if not 0 <= seed < 1 << 64:
+            raise ValueError(f"seed must lie in [0, 2^64), got {seed}")
+        self.seed = seed
+
+    def normal(self, shape: tuple[int, ...], *, iteration: int, sample: int, step: int) -> Tensor:
+        """Numbers of mean 0 and variance 0.99998 (see :func:`quantiles`): ``shape``, float64, on the CPU.
+
+        A larger shape starts with the same values in row-major order. Raises ``ValueError`` where a coordinate is
+        not in [0, 2^64).
+        """
+        for name, value in (("iteration", iteration), ("sample", sample), ("step", step)):
+            if not 0 <= value < 1 << 64:
+                raise ValueError(f"{name} must lie in [0, 2^64), got {value}")
+        key = np.array([self.seed, DOMAIN], np.uint64)
+        counter = np.array([0, step, sample, iteration], np.uint64)
+        count = prod(shape)
+        words = np.random.Philox(key=key, counter=counter).random_raw(-(-count // 4))
+        indices = words.astype("<u8").view("<u2")[:count]
+        return torch.from_numpy(quantiles()[indices]).reshape(shape)
+
+
+@lru_cache(1)
+def quantiles() -> NDArray[np.float64]:
+    """Standard normal quantiles at ``(i + 0.5) / 65536``, ``(65536,)``, rounded to multiples of 2^-12.
+
+    Exactly antisymmetric, at most 4.325 in magnitude, variance 0.99998, kurtosis 2.9991. The nearest quantile is
+    1.7e-5 of a grid step from a tie, so the last digits of a machine's logarithm cannot change the table.
+    """
+    inverse = NormalDist().inv_cdf
+    lower = np.array([round(inverse((i + 0.5) / LEVELS) * GRID) for i in range(LEVELS // 2)], np.float64) / GRID
+    return np.concatenate([lower, -lower[::-1]])

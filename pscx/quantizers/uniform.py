@@ -1,0 +1,50 @@
+"""A uniform grid around the prediction."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pscx.quantizers.base import QUANTIZERS, Quantizer
+
+
+@QUANTIZERS.register("uniform")
+class Uniform(Quantizer):
+    """Rounds ``value - mean`` to the nearest multiple of ``step``; the middle symbol stands for the mean itself.
+
+    Args:
+        step: width of a cell in signal units, in (0, 1000) after it was rounded to bfloat16 (``parameter`` is the
+            rounded number).
+        bits: the alphabet has ``2^bits - 1`` symbols, as many on either side of the mean; 2 to 24.
+    """
+
+    def __init__(self, step: float = 0.05, bits: int = 14) -> None:
+        rounded = torch.tensor(step, dtype=torch.float64).to(torch.bfloat16).item()
+        if not 0 < rounded < 1000:
+            raise ValueError(f"quantizer.step must lie in (0, 1000) as a bfloat16 number, got {step}")
+        if not 2 <= bits <= 24:
+            raise ValueError(f"quantizer.bits must lie in 2..24, got {bits}")
+        self.parameter = self.resolution = self.step = float(rounded)
+        self.bits = bits
+        self.alphabet = (1 << bits) - 1
+        self._half = (1 << (bits - 1)) - 1
+
+    def quantize(self, value: Tensor, mean: Tensor) -> Tensor:
+        cells = ((value - mean) / self.step).round().clamp(-self._half, self._half)
+        return cells.long() + self._half
+
+    def dequantize(self, symbol: Tensor, mean: Tensor) -> Tensor:
+        return mean + (symbol.double() - self._half) * self.step
+
+    def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:
+        edge = mean + (symbol.double() - (self._half + 0.5)) * self.step
+        edge = torch.where(symbol == 0, -torch.inf, edge)
+        return torch.where(symbol == self.alphabet, torch.inf, edge)
+
+    def noise_variance(self, symbol: Tensor, mean: Tensor) -> Tensor:
+        return torch.full_like(mean, self.step**2 / 12)
+
+    def with_parameter(self, parameter: float | None) -> Uniform:
+        if parameter is None:
+            raise ValueError("quantizer uniform needs a parameter, its step, got none")
+        return Uniform(parameter, self.bits)

@@ -1,0 +1,213 @@
+"""The file format: a header that says how to decode, and the payload of an entropy coder.
+
+Version 1. Numbers of more than one byte are big-endian. A *varint* is an unsigned LEB128 number: seven bits a byte,
+lowest first, the top bit set on all bytes but the last; below 2^64 and in its shortest form (no last byte of zero
+but for the number 0 itself). A *text* is a varint, the length in bytes of what follows, and a raw DEFLATE stream
+(RFC 1951, no zlib header) of 1 to 65536 bytes of UTF-8::
+
+    offset  bytes   what
+    0       3       magic: 0xB7, 'P', 'X'
+    3       1       high nibble: version, 1
+                    low nibble, flags: 1 a parameter, 2 a seed, 4 a caption; 8 is not in use and zero
+    4       1       recipe: number of a shipped recipe, or 0 where the spec is embedded
+    5       4       CRC-32 (as in zlib) of all bytes before and after these four
+    9       varint  height in pixels, less 1
+            varint  width in pixels, less 1
+            4       fingerprint of the prior
+            2       parameter of the quantizer: a finite, positive bfloat16 number      only with flag 1
+            varint  seed of the noise, not zero (without the flag the seed is zero)    only with flag 2
+            text    caption                                                            only with flag 4
+            text    spec of the codec, JSON                                            only with recipe 0
+            rest    payload
+
+Height and width are at most 65535 and their product at most 2^28, so a hostile header cannot ask for much memory.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+from pscx.errors import StreamError
+
+MAGIC = b"\xb7PX"
+VERSION = 1
+HAS_PARAMETER, HAS_SEED, HAS_CAPTION = 1, 2, 4
+CHECK = slice(5, 9)
+SIDE_LIMIT, AREA_LIMIT, TEXT_LIMIT = 65535, 1 << 28, 1 << 16
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a decoder must know before it reads the payload. Raises ``ValueError`` where a field is out of bounds.
+
+    Args:
+        height: of the image, in pixels, 1 to 65535.
+        width: likewise; ``height * width`` is at most 2^28.
+        fingerprint: four bytes that identify the prior.
+        recipe: number of a shipped recipe, 1 to 255, or 0 where ``spec`` holds the codec.
+        spec: the codec as JSON, at most 65536 bytes of UTF-8; not empty if and only if ``recipe`` is 0.
+        parameter: of the quantizer, positive, finite and exact in bfloat16; or none.
+        seed: of the noise, in [0, 2^64).
+        caption: at most 65536 bytes of UTF-8.
+    """
+
+    height: int
+    width: int
+    fingerprint: bytes
+    recipe: int
+    spec: str = ""
+    parameter: float | None = None
+    seed: int = 0
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for name, side in (("height", self.height), ("width", self.width)):
+            if not 1 <= side <= SIDE_LIMIT:
+                raise ValueError(f"{name} must lie in 1..{SIDE_LIMIT}, got {side}")
+        if self.height * self.width > AREA_LIMIT:
+            raise ValueError(f"height times width must be at most {AREA_LIMIT}, got {self.height} x {self.width}")
+        if len(self.fingerprint) != 4:
+            raise ValueError(f"fingerprint must have 4 bytes, got {len(self.fingerprint)}")
+        if not 0 <= self.recipe <= 255:
+            raise ValueError(f"recipe must lie in 0..255, got {self.recipe}")
+        if (self.recipe == 0) != bool(self.spec):
+            raise ValueError(f"spec must be given if and only if recipe is 0, got recipe {self.recipe}")
+        if not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"seed must lie in [0, 2^64), got {self.seed}")
+        for name, text in (("spec", self.spec), ("caption", self.caption)):
+            if len(text.encode()) > TEXT_LIMIT:
+                raise ValueError(f"{name} must be at most {TEXT_LIMIT} bytes of UTF-8, got {len(text.encode())}")
+        if self.parameter is not None:
+            _from_bfloat16(_to_bfloat16(self.parameter))
+
+
+def pack(header: Header, payload: bytes) -> bytes:
+    """Header and payload as one stream."""
+    flags, fields = 0, [_varint(header.height - 1), _varint(header.width - 1), header.fingerprint]
+    if header.parameter is not None:
+        flags |= HAS_PARAMETER
+        fields.append(_to_bfloat16(header.parameter))
+    if header.seed:
+        flags |= HAS_SEED
+        fields.append(_varint(header.seed))
+    if header.caption:
+        flags |= HAS_CAPTION
+        fields.append(_deflate(header.caption))
+    if header.recipe == 0:
+        fields.append(_deflate(header.spec))
+    before = MAGIC + bytes([VERSION << 4 | flags, header.recipe])
+    after = b"".join([*fields, payload])
+    return before + zlib.crc32(before + after).to_bytes(4, "big") + after
+
+
+def unpack(data: bytes, name: str = "stream") -> tuple[Header, bytes]:
+    """Header and payload of a stream; ``name`` is what an error calls it.
+
+    Raises ``StreamError`` where it is not a pscx stream, of another version, damaged, cut short or out of bounds.
+    """
+    if data[:3] != MAGIC:
+        raise StreamError(f"{name} is not a pscx stream")
+    if len(data) < CHECK.stop:
+        raise StreamError(f"{name} is cut short: {len(data)} bytes cannot hold a header")
+    version = data[3] >> 4
+    if version != VERSION:
+        raise StreamError(f"{name} has version {version} of the stream format; this program reads version {VERSION}")
+    if zlib.crc32(data[: CHECK.start] + data[CHECK.stop :]) != int.from_bytes(data[CHECK], "big"):
+        raise StreamError(f"{name} is damaged or cut short: its checksum does not match")
+    try:
+        return _parse(data)
+    except (ValueError, zlib.error) as error:
+        raise StreamError(f"{name} has a header that no encoder writes: {error}") from error
+
+
+def _parse(data: bytes) -> tuple[Header, bytes]:
+    flags, recipe = data[3] & 15, data[4]
+    if flags > HAS_PARAMETER | HAS_SEED | HAS_CAPTION:
+        raise ValueError(f"flags {flags} are not in use")
+    fields = _Fields(data, CHECK.stop)
+    header = Header(
+        height=fields.varint() + 1,
+        width=fields.varint() + 1,
+        fingerprint=fields.take(4),
+        recipe=recipe,
+        parameter=_from_bfloat16(fields.take(2)) if flags & HAS_PARAMETER else None,
+        seed=fields.seed() if flags & HAS_SEED else 0,
+        caption=fields.text() if flags & HAS_CAPTION else "",
+        spec=fields.text() if recipe == 0 else "",
+    )
+    return header, fields.rest()
+
+
+class _Fields:
+    """Reads one field after the other; raises ``ValueError`` where the data is not one."""
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data, self._at = data, start
+
+    def take(self, count: int) -> bytes:
+        if count > len(self._data) - self._at:
+            raise ValueError(f"a field of {count} bytes is cut short")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def varint(self) -> int:
+        value = 0
+        for place in range(0, 70, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 127) << place
+            if byte < 128:
+                if value >> 64 or (place and not byte):
+                    break
+                return value
+        raise ValueError("a number is not below 2^64 in its shortest form")
+
+    def seed(self) -> int:
+        value = self.varint()
+        if value == 0:
+            raise ValueError("a seed is flagged but zero")
+        return value
+
+    def text(self) -> str:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        content = inflater.decompress(self.take(self.varint()), TEXT_LIMIT + 1)
+        if len(content) > TEXT_LIMIT or not inflater.eof or inflater.unused_data:
+            raise ValueError(f"a text is not one deflated string of at most {TEXT_LIMIT} bytes")
+        if not content:
+            raise ValueError("a text is flagged but empty")
+        return content.decode()
+
+    def rest(self) -> bytes:
+        return self._data[self._at :]
+
+
+def _varint(value: int) -> bytes:
+    parts = [value & 127]
+    while value := value >> 7:
+        parts[-1] |= 128
+        parts.append(value & 127)
+    return bytes(parts)
+
+
+def _deflate(text: str) -> bytes:
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    content = packer.compress(text.encode()) + packer.flush()
+    return _varint(len(content)) + content
+
+
+def _to_bfloat16(value: float) -> bytes:
+    try:
+        single = struct.pack(">f", value)
+    except OverflowError:
+        single = struct.pack(">f", float("inf"))
+    if struct.unpack(">f", single)[0] != value or any(single[2:]):
+        raise ValueError(f"parameter must be exact in bfloat16, got {value}")
+    return single[:2]
+
+
+def _from_bfloat16(content: bytes) -> float:
+    value: float = struct.unpack(">f", content + bytes(2))[0]
+    if not 0 < value < float("inf"):
+        raise ValueError(f"parameter must be positive and finite, got {value}")
+    return value

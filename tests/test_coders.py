@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import math
+from functools import partial
+from itertools import accumulate
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+import torch
+from constriction import stream
+from torch import Tensor
+
+from pscx.coders import CODERS, Coder, Posterior, Raw
+from pscx.coders.posterior import GAINS, Gain, both_sides, code_lengths, interval, mass, shortest, student_tail
+from pscx.errors import StreamError
+from pscx.quantizers import Float8, Quantizer, Uniform
+
+Group = tuple[Tensor, Tensor, Tensor]  # symbols, mean, scale
+
+CODERS_TO_TRY = [Posterior(), Posterior(adapt=False), Posterior(0), Posterior(8), Posterior(64), Raw()]
+QUANTIZERS_TO_TRY = [Float8(), Uniform(), Uniform(0.01, 5), Uniform(1.0, 2), Uniform(2.0**-10, 24)]
+coders = pytest.mark.parametrize("coder", CODERS_TO_TRY, ids=lambda c: str(CODERS.spec(c)))
+quantizers = pytest.mark.parametrize("quantizer", QUANTIZERS_TO_TRY, ids=lambda q: f"{type(q).__name__}{q.alphabet}")
+
+
+def student_draws(count: int, degrees: int, generator: torch.Generator) -> Tensor:
+    """Draws of unit variance: Student's t, or Gaussian for 0 degrees."""
+    normal = torch.randn(count, generator=generator, dtype=torch.float64)
+    if degrees == 0:
+        return normal
+    chi = torch.randn(degrees, count, generator=generator, dtype=torch.float64).square().sum(0)
+    return normal / (chi / degrees).sqrt() * math.sqrt((degrees - 2) / degrees)
+
+
+def group(quantizer: Quantizer, count: int, seed: int = 0, degrees: int = 4, off: float = 1.0) -> Group:
+    """Symbols of values around known means; the scale that the coder is told is wrong by ``off``."""
+    generator = torch.Generator().manual_seed(seed)
+    mean = torch.randn(count, generator=generator, dtype=torch.float64)
+    scale = (torch.rand(count, generator=generator, dtype=torch.float64) * 4 - 4).exp()
+    value = mean + scale * student_draws(count, degrees, generator)
+    return quantizer.quantize(value, mean), mean, scale * off
+
+
+def extremes(quantizer: Quantizer) -> Group:
+    """Every combination of hard means, scales and values."""
+    means = [0.0, -0.3, 1e-9, 500.0, -1e6, 1e300]
+    scales = [0.0, 1e-300, 1e-12, 0.01, 1.0, 1e6, 1e300]
+    offsets = [0.0, 0.06, -0.06, 3.0, -300.0, 1e12, -1e12]
+    mean, scale, offset = torch.cartesian_prod(
+        *(torch.tensor(x, dtype=torch.float64) for x in (means, scales, offsets))
+    ).T
+    symbols = quantizer.quantize(mean + offset, mean)
+    ends = torch.tensor([0, quantizer.alphabet - 1]).repeat_interleave(len(mean))
+    return torch.cat([symbols, ends]), mean.repeat(3), scale.repeat(3)
+
+
+def encode(coder: Coder, quantizer: Quantizer, groups: list[Group]) -> tuple[bytes, float]:
+    encoder = coder.encoder()
+    bits = sum(encoder.put(symbols, quantizer, mean, scale) for symbols, mean, scale in groups)
+    return encoder.finish(), bits
+
+
+@coders
+@quantizers
+def test_round_trip(coder: Coder, quantizer: Quantizer) -> None:
+    sizes = [100, 0, 1, 64, 0, 7]
+    groups = [group(quantizer, size, seed) for seed, size in enumerate(sizes)] + [extremes(quantizer)]
+    groups.append(group(quantizer, 30, 9, off=3.0))
+    encoder = coder.encoder()
+    for index, (symbols, mean, scale) in enumerate(groups):
+        assert (encoder.put(symbols, quantizer, mean, scale) > 0) == (len(symbols) > 0)
+        encoder.put_bits(index, index % 13 + 4)
+        encoder.put_bits(0, 0)
+    encoder.put_bits(65535, 16)
+    decoder = coder.decoder(encoder.finish())
+    for index, (symbols, mean, scale) in enumerate(groups):
+        found = decoder.get(quantizer, mean, scale)
+        assert found.dtype == torch.int64
+        assert torch.equal(found, symbols)
+        assert decoder.get_bits(index % 13 + 4) == index
+        assert decoder.get_bits(0) == 0
+        assert not decoder.exhausted
+    assert decoder.get_bits(16) == 65535
+    assert not decoder.exhausted
+
+
+@coders
+def test_quantizer_may_change_from_group_to_group(coder: Coder) -> None:
+    groups = [(quantizer, group(quantizer, 20)) for quantizer in QUANTIZERS_TO_TRY]
+    encoder = coder.encoder()
+    for quantizer, (symbols, mean, scale) in groups:
+        encoder.put(symbols, quantizer, mean, scale)
+    decoder = coder.decoder(encoder.finish())
+    for quantizer, (symbols, mean, scale) in groups:
+        assert torch.equal(decoder.get(quantizer, mean, scale), symbols)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "expected"),
+    [
+        (Uniform(), "0022422bbf6fbd8d3fa582a59ac2b45b22ea26f00b0c7c0dac48e9a344a741e30d"),
+        (Float8(), "07a6445daef13ee5f47d4b28b399e035f856ede6ce04041659f67680aeb9372176"),
+    ],
+)
+def test_exact_bytes(quantizer: Quantizer, expected: str) -> None:
+    value = torch.arange(-12, 12, dtype=torch.float64) / 8
+    mean, scale = value.sign() / 4, 0.125 + value.abs() / 2
+    twice = [(quantizer.quantize(value, mean), mean, scale)] * 2
+    assert encode(Posterior(), quantizer, twice)[0].hex() == expected
+
+
+@pytest.mark.parametrize(("quantizer", "expected"), [(Uniform(bits=5), "783d50"), (Float8(), "7e00fca8")])
+def test_exact_bytes_of_raw(quantizer: Quantizer, expected: str) -> None:
+    """By hand: symbols 15, 0, 30, 21 of 5 bits, and 126, 0, 252, 168 of 8."""
+    value = torch.tensor([0.0, -9999.0, 9999.0, 0.3], dtype=torch.float64)
+    zeros = torch.zeros(4, dtype=torch.float64)
+    assert encode(Raw(), quantizer, [(quantizer.quantize(value, zeros), zeros, zeros)])[0].hex() == expected
+
+
+def integral(z: float, degrees: int) -> float:
+    """Mass of Student's t of unit standard deviation above ``z``, by Simpson's rule after ``x = z + w / (1 - w)``."""
+    unit = math.sqrt(degrees / (degrees - 2))
+    norm = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(degrees * math.pi) * unit
+    spread = 1 + abs(z)
+    w = np.linspace(0, 1, 40_001)[:-1]
+    x = z + spread * w / (1 - w)
+    density = norm * (1 + (x * unit) ** 2 / degrees) ** (-(degrees + 1) / 2) * spread / (1 - w) ** 2
+    weights = np.where(np.arange(len(w)) % 2, 4, 2)
+    weights[0] = 1
+    return float((density * weights).sum() / 40_000 / 3)
+
+
+@pytest.mark.parametrize("degrees", [4, 6, 8, 16, 64])
+def test_student_tail_is_the_integral_of_the_density(degrees: int) -> None:
+    z = np.array([0.0, 1e-6, 0.1, 0.7, 1.0, 2.5, 10.0, 100.0, 1e4])
+    expected = [integral(float(point), degrees) for point in z]
+    np.testing.assert_allclose(student_tail(z, degrees), expected, rtol=1e-9)
+
+
+def cross_entropy(quantizer: Quantizer, groups: list[Group], degrees: int) -> float:
+    """Bits under the coder's model as its docstring states it, by other formulas than the coder's."""
+    above = (lambda z: NormalDist().cdf(-z)) if degrees == 0 else (lambda z: integral(z, degrees))
+    bits = 0.0
+    for symbols, mean, scale in groups:
+        low = ((quantizer.lower_edge(symbols, mean) - mean) / scale).tolist()
+        high = ((quantizer.lower_edge(symbols + 1, mean) - mean) / scale).tolist()
+        for start, stop in zip(low, high, strict=True):
+            near, far = sorted((abs(start), abs(stop)))
+            outer = 0.0 if math.isinf(far) else above(far)
+            bits -= math.log2(1 - above(near) - outer if start < 0 < stop else above(near) - outer)
+    return bits
+
+
+@pytest.mark.parametrize("quantizer", [Uniform(), Float8()], ids=["uniform", "float8"])
+@pytest.mark.parametrize("degrees", [0, 4, 8])
+@pytest.mark.parametrize("adapt", [False, True])
+def test_cost_is_the_cross_entropy(quantizer: Quantizer, degrees: int, adapt: bool) -> None:
+    groups = [group(quantizer, 100, seed, degrees) for seed in range(4)]
+    entropy = cross_entropy(quantizer, groups, degrees)
+    data, bits = encode(Posterior(degrees, adapt), quantizer, groups)
+    assert 8 * len(data) <= entropy * 1.01 + 32
+    assert bits == pytest.approx(entropy, rel=0.01 if adapt else 0.001)
+    assert bits / 8 <= len(data) <= bits / 8 * 1.0005 + 2
+
+
+@pytest.mark.parametrize("off", [1 / 3, 3.0])
+def test_adaptation_finds_scales_that_are_off(off: float) -> None:
+    quantizer = Uniform()
+    right = [group(quantizer, 64, seed) for seed in range(40)]
+    wrong = [group(quantizer, 64, seed, off=off) for seed in range(40)]
+    ideal = encode(Posterior(adapt=False), quantizer, right)[1]
+    plain = encode(Posterior(adapt=False), quantizer, wrong)[1]
+    adapted = encode(Posterior(adapt=True), quantizer, wrong)[1]
+    assert plain > 1.1 * ideal
+    assert adapted < 1.02 * ideal
+
+
+def test_adaptation_costs_little_where_scales_are_right() -> None:
+    quantizer = Uniform()
+    groups = [group(quantizer, 16, seed) for seed in range(60)]
+    assert encode(Posterior(), quantizer, groups)[1] < 1.01 * encode(Posterior(adapt=False), quantizer, groups)[1]
+
+
+def test_gain_follows_a_change() -> None:
+    gain = Gain()
+    assert gain.value == 1
+    target = {value: np.where(GAINS[:, None] == value, 0.5, 0.25) * np.ones((1, 300)) for value in (4.0, 0.5)}
+    for value in (4.0, 0.5):
+        for _ in range(6):
+            gain.learn(target[value])
+        assert gain.value == value
+        gain.learn(np.ones((len(GAINS), 0)))
+        assert gain.value == value
+
+
+def test_gain_is_not_moved_by_a_few_rows() -> None:
+    gain = Gain()
+    gain.learn(np.where(GAINS[:, None] == 0.25, 0.5, 0.25) * np.ones((1, 2)))
+    assert gain.value > 0.5
+
+
+def test_gains() -> None:
+    assert GAINS[0] == 1
+    np.testing.assert_allclose(np.sort(np.log2(GAINS)), np.arange(-8, 9) / 4, atol=0.003)
+    assert np.array_equal(GAINS * 1024, np.rint(GAINS * 1024))
+
+
+def test_code_lengths() -> None:
+    masses = np.concatenate([np.logspace(-12, 0, 5000), [1.0, 0.5, 0.25, 0.0, 1e-30]])
+    expected = -np.log2(np.maximum(masses, 2.0**-40)) * 1024
+    assert np.abs(code_lengths(masses) - expected).max() < 0.51
+
+
+@pytest.mark.parametrize("degrees", [4, 8])
+def test_mass_keeps_precision_in_both_tails(degrees: int) -> None:
+    tail = partial(student_tail, degrees=degrees)
+    start, stop = np.array([1000.0, -1300.0, -0.5]), np.array([1300.0, -1000.0, 1000.0])
+    far = integral(1000.0, degrees) - integral(1300.0, degrees)
+    expected = [far, far, 1 - integral(0.5, degrees) - integral(1000.0, degrees)]
+    np.testing.assert_allclose(mass(both_sides(start, tail), both_sides(stop, tail)), expected, rtol=1e-8)
+
+
+def test_an_impossible_value_costs_at_most_sixteen_bits_a_decision() -> None:
+    quantizer = Uniform()
+    symbols = torch.tensor([quantizer.alphabet - 1])
+    data, bits = encode(Posterior(0), quantizer, [(symbols, *torch.tensor([[0.0], [1e-9]]).double())])
+    assert 16 <= bits <= 16 * 14
+    assert len(data) <= bits / 8 + 2
+
+
+@pytest.mark.parametrize("quantizer", [Uniform(bits=14), Uniform(bits=5), Float8()], ids=["14", "5", "float8"])
+def test_raw_spends_a_fixed_number_of_bits(quantizer: Quantizer) -> None:
+    width = math.ceil(math.log2(quantizer.alphabet))
+    for sizes in ([0], [1], [3, 0, 10], [100, 1]):
+        data, bits = encode(Raw(), quantizer, [group(quantizer, size) for size in sizes])
+        assert bits == sum(sizes) * width
+        assert len(data) == math.ceil(sum(sizes) * width / 8)
+
+
+def test_raw_refuses_what_is_no_symbol() -> None:
+    zeros = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(StreamError, match="symbol 255 is not below 253"):
+        Raw().decoder(b"\x01\xff\x02").get(Float8(), zeros, zeros)
+
+
+@coders
+def test_a_stream_cut_anywhere_decodes_until_it_is_exhausted(coder: Coder) -> None:
+    """What is not flagged is right, and all is there that the bytes can hold (but for 40 bits)."""
+    quantizer = Uniform()
+    groups = [group(quantizer, size, seed) for seed, size in enumerate([5, 40, 0, 1, 30, 2, 64, 3])]
+    encoder = coder.encoder()
+    ends = list(accumulate(encoder.put(symbols, quantizer, mean, scale) for symbols, mean, scale in groups))
+    data = encoder.finish()
+    for length in range(len(data) + 1):
+        decoder, whole = coder.decoder(data[:length]), 0
+        for symbols, mean, scale in groups:
+            found = decoder.get(quantizer, mean, scale)
+            if decoder.exhausted:
+                break
+            assert torch.equal(found, symbols)
+            whole += 1
+        assert whole >= sum(end <= 8 * length - 40 for end in ends)
+        assert (whole == len(groups)) == (length == len(data))
+
+
+@coders
+def test_finish_in_between_is_a_stream_of_its_own_and_changes_nothing(coder: Coder) -> None:
+    quantizer = Uniform()
+    groups = [group(quantizer, 20, seed) for seed in range(6)]
+    encoder = coder.encoder()
+    for count, (symbols, mean, scale) in enumerate(groups, 1):
+        encoder.put(symbols, quantizer, mean, scale)
+        data = encoder.finish()
+        assert data == encoder.finish() == encode(coder, quantizer, groups[:count])[0]
+        decoder = coder.decoder(data)
+        for symbols, mean, scale in groups[:count]:
+            assert torch.equal(decoder.get(quantizer, mean, scale), symbols)
+        assert not decoder.exhausted
+
+
+@coders
+def test_nothing_is_no_bytes(coder: Coder) -> None:
+    assert coder.encoder().finish() == b""
+    decoder = coder.decoder(b"")
+    assert not decoder.exhausted
+    decoder.get_bits(8)
+    assert decoder.exhausted
+
+
+@pytest.mark.parametrize("coder", [c for c in CODERS_TO_TRY if isinstance(c, Posterior)], ids=lambda c: str(c.degrees))
+def test_bytes_that_no_encoder_wrote_give_symbols_of_the_alphabet(coder: Posterior) -> None:
+    generator = np.random.default_rng(0)
+    _, mean, scale = group(Uniform(), 50)
+    for data in [b"\xff" * 40, *(generator.bytes(size) for size in range(60))]:
+        decoder = coder.decoder(data)
+        for _ in range(4):
+            found = decoder.get(Uniform(), mean, scale)
+            assert ((found >= 0) & (found < Uniform().alphabet)).all()
+    assert decoder.exhausted
+
+
+def test_a_code_value_of_no_symbol_counts_as_exhausted() -> None:
+    decoder = Posterior().decoder(b"\xff" * 40)
+    _, mean, scale = group(Uniform(), 3)
+    assert not decoder.exhausted
+    decoder.get(Uniform(), mean, scale)
+    assert decoder.exhausted
+    assert decoder.get_bits(4) == 0
+
+
+def test_interval_is_exact() -> None:
+    """The numbers just inside decode to what was encoded, those just outside do not; carries included."""
+    generator = np.random.default_rng(1)
+    model = stream.model.Bernoulli(perfect=False)
+    for count in [1, 2, 3, 5, 20, 60] * 30:
+        p = generator.random(count) ** generator.integers(1, 8)
+        symbols = (generator.random(count) < p).astype(np.int32)
+        coder = stream.queue.RangeEncoder()
+        coder.encode(symbols, model, p)
+        low, high, bits = interval(coder)
+
+        def decodes(number: int, bits: int = bits, p: np.ndarray = p, symbols: np.ndarray = symbols) -> bool:
+            if not 0 <= number < 1 << bits:
+                return False
+            words = np.frombuffer(number.to_bytes(bits // 8, "big"), ">u4").astype(np.uint32)
+            try:
+                return bool((stream.queue.RangeDecoder(words).decode(model, p) == symbols).all())
+            except AssertionError:
+                return False
+
+        assert [decodes(number) for number in (low - 1, low, high - 1, high)] == [False, True, True, False]
+
+
+def test_shortest_string_inside_an_interval() -> None:
+    assert shortest(0, 1 << 64, 64) == b""
+    assert shortest(0x12345678 << 32, 0x12345679 << 32, 64) == b"\x12\x34\x56\x78"
+    assert shortest((0x12345678 << 32) - 5, 0x12350000 << 32, 64) == b"\x12\x34\x57"
+    assert shortest((0x12345678 << 32) + 1, 0x12390000 << 32, 64) == b"\x12\x35"
+    assert shortest((0x80 << 56) - 1, 0x82 << 56, 64) == b"\x80"
+
+
+@pytest.mark.parametrize("degrees", [-2, 1, 2, 3, 5, 66])
+def test_degrees_out_of_range(degrees: int) -> None:
+    with pytest.raises(ValueError, match=rf"coder\.degrees must be 0 or even and in 4\.\.64, got {degrees}"):
+        Posterior(degrees)
+
+
+@pytest.mark.parametrize(
+    ("mean", "scale"), [(math.nan, 1.0), (math.inf, 1.0), (0.0, math.nan), (0.0, -1.0), (0.0, math.inf)]
+)
+def test_predictions_must_be_finite(mean: float, scale: float) -> None:
+    row = [torch.tensor([x], dtype=torch.float64) for x in (mean, scale)]
+    with pytest.raises(ValueError, match="finite"):
+        Posterior().encoder().put(torch.tensor([5]), Uniform(), *row)
+    with pytest.raises(ValueError, match="finite"):
+        Posterior().decoder(b"abc").get(Uniform(), *row)
+
+
+@pytest.mark.parametrize("symbol", [-1, 253])
+def test_symbols_must_be_of_the_alphabet(symbol: int) -> None:
+    row = torch.ones(1, dtype=torch.float64)
+    with pytest.raises(ValueError, match=rf"symbols must lie in 0\.\.252, got {symbol}"):
+        Posterior().encoder().put(torch.tensor([symbol]), Float8(), row, row)
+
+
+def test_names_and_options() -> None:
+    assert CODERS.get("posterior") is Posterior
+    assert CODERS.get("raw") is Raw
+    assert CODERS.spec(Posterior(8)) == {"name": "posterior", "degrees": 8}
