@@ -93,6 +93,7 @@ def test_options_out_of_range(options, message):
     [
         (["a.jpg", "a.png", "a.webp"], ["a", "a_2", "a_3"]),
         (["A.png", "a.png"], ["A", "a_2"]),
+        (["Ab.png", "aB.png"], ["Ab", "aB_2"]),
         (["a.jpg", "a.png", "a_2.png"], ["a", "a_2", "a_2_2"]),
         (["s/a.png", "s/t/a.png", "s__a.png"], ["s__a", "s__t__a", "s__a_2"]),
         (["two words.png", "x:y?.png", "v1.5.png", "è.png"], ["two_words", "x_y_", "v1.5", "è"]),

@@ -24,7 +24,7 @@ def save(path, image, *args, **kwargs):
     return path
 
 
-def png(width, height, depth, color, rows):
+def png(width, height, depth, color, rows, text=b""):
     """A PNG file written by hand from its rows of bytes: the reader's depth of 16 has a second opinion."""
 
     def chunk(kind, data):
@@ -32,7 +32,8 @@ def png(width, height, depth, color, rows):
 
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    comment = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(text)) if text else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + comment + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 # Reading
@@ -216,6 +217,16 @@ def test_damaged_files_raise_nothing_else(tmp_path, astronaut, kind):
         except ImageError:
             refused += 1
     assert refused > 5
+
+
+@pytest.mark.parametrize("size", [100, 2**26])
+def test_a_comment_that_unpacks_to_megabytes(tmp_path, size):
+    (tmp_path / "x.png").write_bytes(png(16, 16, 8, 0, [bytes(16)] * 16, text=bytes(size)))
+    if size == 100:
+        assert not read_image(tmp_path / "x.png").any()
+    else:
+        with pytest.raises(ImageError, match="(?i)cannot be decoded: decompressed data too large"):
+            read_image(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])

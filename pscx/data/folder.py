@@ -70,8 +70,8 @@ class Photos(Dataset[Photo]):
     """Map-style dataset of the images under ``root``; see :class:`FolderData`."""
 
     def __init__(self, root: Path, subset: int | None, crop: int | None) -> None:
-        files = image_files(root)
-        self.files, self.names = files[:subset], unique_names(root, files)[:subset]
+        self.files = image_files(root)[:subset]
+        self.names = unique_names(root, self.files)
         self.crop = crop
 
     def __len__(self) -> int:
