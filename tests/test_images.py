@@ -225,7 +225,7 @@ def test_a_comment_that_unpacks_to_megabytes(tmp_path, size):
     if size == 100:
         assert not read_image(tmp_path / "x.png").any()
     else:
-        with pytest.raises(ImageError, match="(?i)cannot be decoded: decompressed data too large"):
+        with pytest.raises(ImageError, match=r"(?i)cannot be decoded: decompressed data too large"):
             read_image(tmp_path / "x.png")
 
 
