@@ -1,0 +1,118 @@
+"""Closed forms on a Gaussian model, written from the formulas alone: dense matrices, float64, no code of pscx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A Gaussian distribution: ``mean`` ``(n,)`` and ``covariance`` ``(n, n)``."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def posterior(covariance: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> Normal:
+    """Of ``x ~ N(0, C)`` given ``values = rows x + noise`` of these variances: ``(r, n)``, ``(r,)``, ``(r,)``."""
+    cross = covariance @ rows.T
+    inner = rows @ cross + torch.diag(variances)
+    gain = torch.linalg.solve(inner, cross.T).T
+    return Normal(gain @ values, covariance - gain @ cross.T)
+
+
+def wiener(covariance: Tensor, a: Tensor) -> Tensor:
+    """Matrix of ``E[x0 | x_t]`` for ``x_t = sqrt(a) x0 + sqrt(1 - a) z``: ``sqrt(a) C (a C + (1 - a) I)^-1``."""
+    eye = torch.eye(len(covariance), dtype=torch.float64)
+    return torch.linalg.solve(a * covariance + (1 - a) * eye, a.sqrt() * covariance)
+
+
+def nearest(levels: list[float], wanted: float) -> int:
+    """Index of the level nearest to the wanted one."""
+    return min(range(len(levels)), key=lambda i: abs(levels[i] - wanted))
+
+
+def visited(alphas: Tensor, start: float | None, stop: float, steps: int, spacing: str) -> list[int]:
+    """Step numbers of a sampler, from noise level ``start`` to ``stop``, evenly spaced in step number or log level."""
+    levels = [((1 - float(a)) / float(a)) ** 0.5 for a in alphas]
+    first = len(levels) - 1 if start is None else nearest(levels, start)
+    last = nearest(levels, stop)
+    shares = [i / (steps - 1) for i in range(steps)]
+    if spacing == "linear":
+        times = [round(first + share * (last - first)) for share in shares]
+    else:
+        times = [nearest(levels, levels[first] ** (1 - share) * levels[last] ** share) for share in shares]
+    return sorted(set(times), reverse=True)
+
+
+def sampler(
+    covariance: Tensor,
+    alphas: Tensor,
+    times: list[int],
+    eta: float,
+    rows: Tensor,
+    values: Tensor,
+    gains: list[Tensor],
+    origin: Tensor | None = None,
+) -> Normal:
+    """What a denoise, project, renoise sampler draws under ``N(0, C)``, by its linear recursion.
+
+    ``gains`` holds the weights ``(r,)`` of the measurements: of the start, then of each step in ``times``.
+    """
+    eye = torch.eye(len(covariance), dtype=torch.float64)
+    a = alphas[times[0]]
+    guess = torch.zeros(len(eye), dtype=torch.float64) if origin is None else origin
+    mean = a.sqrt() * (guess + rows.T @ (gains[0] * (values - rows @ guess)))
+    spread = (1 - a) * eye
+    for i, t in enumerate(times):
+        a = alphas[t]
+        project = eye - rows.T @ torch.diag(gains[i + 1]) @ rows
+        clean, offset = project @ wiener(covariance, a), rows.T @ (gains[i + 1] * values)
+        if i + 1 == len(times):
+            return Normal(clean @ mean + offset, clean @ spread @ clean.T)
+        b = alphas[times[i + 1]]
+        kept = ((1 - b) * (1 - eta**2) / (1 - a)).sqrt()
+        step = b.sqrt() * clean + kept * (eye - a.sqrt() * clean)
+        mean = step @ mean + (b.sqrt() - kept * a.sqrt()) * offset
+        spread = step @ spread @ step.T + (1 - b) * eta**2 * eye
+    raise AssertionError("a sampler takes at least one step")
+
+
+def root(matrix: Tensor) -> Tensor:
+    """Symmetric square root of a positive semidefinite matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
+
+
+def wasserstein(one: Normal, two: Normal) -> float:
+    """2-Wasserstein distance of two Gaussians (Givens and Shortt 1984)."""
+    half = root(one.covariance)
+    cross = torch.linalg.eigvalsh(half @ two.covariance @ half).clamp_min(0).sqrt().sum()
+    spread = one.covariance.trace() + two.covariance.trace() - 2 * cross
+    return float(((one.mean - two.mean).square().sum() + spread.clamp_min(0)).sqrt())
+
+
+def rate(spectrum: Tensor, distortion: float) -> float:
+    """Rate-distortion function in bits of a Gaussian vector with this spectrum, by reverse water-filling.
+
+    ``distortion`` is the squared error of the whole vector (Cover and Thomas 2006, theorem 10.3.3).
+    """
+    low, high = 0.0, float(spectrum.max())
+    for _ in range(100):
+        level = (low + high) / 2
+        low, high = (level, high) if float(spectrum.clamp_max(level).sum()) < distortion else (low, level)
+    return float(0.5 * (spectrum / low).log2().clamp_min(0).sum())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices of these sizes are many times faster on one thread than on two that share the cores with others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+import torch
+from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from torch import Tensor
+
+from pscx.measurements import Measurements, Partition, rank_within
+
+PARTITIONS = [Partition(3, 4, 6, None), Partition(3, 4, 6, 2), Partition(1, 4, 4, 4), Partition(4, 8, 4, 4)]
+partitions = pytest.mark.parametrize("partition", PARTITIONS, ids=str)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def filled(partition: Partition, batches: list[list[int]]) -> tuple[Measurements, Tensor, Tensor]:
+    """Measurements with orthonormal rows appended batch by batch; each batch lists the blocks of its rows.
+
+    Also the same rows over the whole signal, one after the other, ``(r, n)``, and their values ``(r,)``.
+    """
+    bases = torch.linalg.qr(random(partition.count, partition.dim, partition.dim)).Q
+    measurements, used = Measurements(partition), [0] * partition.count
+    whole, values = [], random(sum(map(len, batches)), seed=1)
+    for batch in batches:
+        rows = []
+        for block in batch:
+            rows.append(bases[block, used[block]])
+            used[block] += 1
+            spread = torch.zeros(1, partition.count, partition.dim, dtype=torch.float64)
+            spread[0, block] = rows[-1]
+            whole.append(partition.join(spread).flatten())
+        first = len(whole) - len(batch)
+        block = torch.tensor(batch, dtype=torch.int64)
+        new = torch.stack(rows) if rows else torch.zeros(0, partition.dim, dtype=torch.float64)
+        value = values[first : len(whole)]
+        measurements.append(block, new, value, value.square())
+    return measurements, torch.stack(whole), values
+
+
+def several(partition: Partition) -> list[list[int]]:
+    """Batches that fill blocks unevenly, out of order, one of them with nothing."""
+    last = partition.count - 1
+    return [[last, 0, last], [], [0], [last // 2, last, 0, last]]
+
+
+def test_partition_orders_blocks_as_text_and_entries_by_channel_row_column() -> None:
+    signal = torch.arange(2 * 4 * 6).reshape(1, 2, 4, 6)
+    blocks = Partition(2, 4, 6, 2).split(signal)
+    assert blocks.shape == (1, 6, 8)
+    assert blocks[0, 0].tolist() == [0, 1, 6, 7, 24, 25, 30, 31]
+    assert blocks[0, 1].tolist() == [2, 3, 8, 9, 26, 27, 32, 33]
+    assert blocks[0, 3].tolist() == [12, 13, 18, 19, 36, 37, 42, 43]
+    assert torch.equal(Partition(2, 4, 6, None).split(signal)[0, 0], signal.flatten())
+
+
+@partitions
+def test_join_is_the_inverse_of_split(partition: Partition) -> None:
+    signal = random(5, partition.channels, partition.height, partition.width)
+    blocks = partition.split(signal)
+    assert blocks.shape == (5, partition.count, partition.dim)
+    assert torch.equal(partition.join(blocks), signal)
+
+
+def test_partition_refuses_blocks_that_do_not_divide() -> None:
+    with pytest.raises(ValueError, match="block 4 must divide the signal's sides, got 8x6"):
+        Partition(3, 8, 6, 4)
+
+
+@partitions
+def test_forward_is_a_product_with_the_rows(partition: Partition) -> None:
+    """Block by block the places hold the rows of that block in the order they came; unused places give zero."""
+    batches = several(partition)
+    measurements, rows, values = filled(partition, batches)
+    signal = random(2, partition.channels, partition.height, partition.width, seed=2)
+    answer = measurements.forward(signal)
+    wanted = torch.zeros_like(answer)
+    held = torch.zeros_like(measurements.values)
+    used = [0] * partition.count
+    for i, block in enumerate(list(chain(*batches))):
+        wanted[:, block, used[block]] = signal.flatten(1) @ rows[i]
+        held[block, used[block]] = values[i]
+        used[block] += 1
+    torch.testing.assert_close(answer, wanted, rtol=0, atol=1e-12)
+    assert torch.equal(measurements.values, held)
+    assert torch.equal(measurements.variances, held.square())
+    assert measurements.counts.tolist() == used
+    assert len(measurements) == len(rows)
+    assert measurements.rows.shape == (partition.count, max(used), partition.dim)
+
+
+@partitions
+def test_adjoint(partition: Partition) -> None:
+    """``<H x, v> = <x, H^T v>``, and ``H H^T = I`` at the places in use."""
+    measurements, _, _ = filled(partition, several(partition))
+    signal = random(1, partition.channels, partition.height, partition.width, seed=2)
+    values = random(1, *measurements.values.shape, seed=3)
+    left = (measurements.forward(signal) * values).sum()
+    right = (signal * measurements.adjoint(values)).sum()
+    torch.testing.assert_close(left, right, rtol=1e-12, atol=0)
+    used = torch.arange(measurements.values.shape[1]) < measurements.counts[:, None]
+    back = measurements.forward(measurements.adjoint(values))
+    torch.testing.assert_close(back, values * used, rtol=0, atol=1e-12)
+
+
+@partitions
+def test_batches_are_as_good_as_one(partition: Partition) -> None:
+    batches = several(partition)
+    split, _, _ = filled(partition, batches)
+    once, _, _ = filled(partition, [list(chain(*batches))])
+    for name in ("rows", "values", "variances", "counts"):
+        assert torch.equal(getattr(split, name), getattr(once, name))
+
+
+@partitions
+def test_complement(partition: Partition) -> None:
+    """What is left is orthogonal to the rows of its block, what was removed is spanned by them."""
+    measurements, _, _ = filled(partition, several(partition))
+    block = torch.tensor([0, partition.count - 1, partition.count - 1])
+    vectors = random(3, partition.dim, seed=4)
+    left = measurements.complement(block, vectors)
+    rows = measurements.rows[block]
+    assert torch.einsum("rkd,rd->rk", rows, left).abs().max() < 1e-14
+    removed = vectors - left
+    spanned = torch.einsum("rkd,rk->rd", rows, torch.einsum("rkd,rd->rk", rows, removed))
+    torch.testing.assert_close(spanned, removed, rtol=0, atol=1e-12)
+
+
+def test_complement_of_a_vector_nearly_inside_the_rows() -> None:
+    """One projection would leave a relative error of 1e-7 here; two leave none."""
+    measurements, rows, _ = filled(Partition(3, 4, 6, None), [[0] * 20])
+    inside = random(1, 20, seed=5) @ rows * 1e3
+    vectors = inside + 1e-6 * random(1, 72, seed=6)
+    left = measurements.complement(torch.zeros(1, dtype=torch.int64), vectors)
+    assert (rows @ left[0]).abs().max() / left.norm() < 1e-12
+
+
+def test_nothing_measured_yet() -> None:
+    measurements = Measurements(Partition(3, 4, 4, 2))
+    signal = random(2, 3, 4, 4)
+    assert len(measurements) == 0
+    assert measurements.forward(signal).shape == (2, 4, 0)
+    assert torch.equal(measurements.adjoint(measurements.forward(signal)), torch.zeros_like(signal))
+    vectors = random(2, 12)
+    assert torch.equal(measurements.complement(torch.tensor([0, 3]), vectors), vectors)
+
+
+def test_rank_within() -> None:
+    assert rank_within(torch.tensor([4, 7, 4, 4])).tolist() == [0, 0, 1, 2]
+    assert rank_within(torch.tensor([], dtype=torch.int64)).tolist() == []
+    blocks = torch.randint(0, 5, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    assert rank_within(torch.tensor(blocks)).tolist() == [blocks[:i].count(b) for i, b in enumerate(blocks)]

@@ -1,0 +1,150 @@
+"""The loop against the rate-distortion function: on Gaussian images nothing can cost less, and how much more is known.
+
+The rows, the draws and the restoration are exact here, so what is left is the loop, the quantizer and the coder; then
+the row rule of the paper takes the place of the exact rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import oracles
+import pytest
+import torch
+from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from torch import Tensor
+
+from pscx.codec import PSC, SEGMENT_BITS
+from pscx.coders import Posterior
+from pscx.measurements import Measurements, Partition
+from pscx.priors import Gaussian
+from pscx.quantizers import Uniform
+from pscx.restorations import Mean
+from pscx.rows import PCA, Proposal, RowRule, Situation
+from pscx.samplers import Problem, Sampler
+
+PRIOR = Gaussian()
+IMAGES = 4
+
+
+def known(measurements: Measurements) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows ``(r, n)``, values and noise variances ``(r,)`` of measurements in one block."""
+    return measurements.rows[0], measurements.values[0], measurements.variances[0]
+
+
+class ExactRows(RowRule):
+    """Leading eigenvectors of the closed-form posterior covariance, above a variance of (resolution / 2)^2."""
+
+    stride = 1
+
+    def __init__(self, covariance: Tensor, per_iteration: int) -> None:
+        self.covariance, self.per_iteration = covariance, per_iteration
+
+    def partition(self, shape: tuple[int, ...]) -> Partition:
+        return Partition(*shape, block=None)
+
+    def needs_samples(self, iteration: int) -> bool:
+        return iteration > 0
+
+    def propose(self, situation: Situation) -> Proposal:
+        rows, values, variances = known(situation.measurements)
+        free = torch.eye(len(self.covariance), dtype=torch.float64) - rows.T @ rows
+        covariance = free @ oracles.posterior(self.covariance, rows, values, variances).covariance @ free
+        spectrum, vectors = torch.linalg.eigh(covariance)
+        worth = spectrum.flip(0)[: self.per_iteration] > (situation.resolution / 2) ** 2
+        count = int(worth.sum())
+        rows = vectors.T.flip(0)[:count].contiguous()
+        return Proposal(torch.zeros(count, dtype=torch.int64), rows, spectrum.flip(0)[:count], [count])
+
+
+class ExactMean(Sampler):
+    """Every draw is the posterior mean."""
+
+    def __init__(self, covariance: Tensor) -> None:
+        self.covariance = covariance
+
+    def sample(self, problem: Problem, indices: range) -> Tensor:
+        mean = oracles.posterior(self.covariance, *known(problem.measurements)).mean
+        return mean.reshape(1, *problem.shape).repeat(len(indices), 1, 1, 1)
+
+
+class ExactDraws(Sampler):
+    """Draws of the posterior: draws of the prior, moved by their own error on the measurements (Matheron's rule)."""
+
+    def __init__(self, covariance: Tensor) -> None:
+        self.covariance, self.root = covariance, oracles.root(covariance)
+
+    def sample(self, problem: Problem, indices: range) -> Tensor:
+        rows, values, variances = known(problem.measurements)
+        prior = problem.draw(indices, 0).flatten(1) @ self.root
+        noise = problem.draw(indices, 1).flatten(1)[:, : len(rows)] * variances.sqrt()
+        error = values - prior @ rows.T - noise
+        inner = rows @ self.covariance @ rows.T + torch.diag(variances)
+        moved = prior + torch.linalg.solve(inner, error.T).T @ rows @ self.covariance
+        return moved.reshape(-1, *problem.shape)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means over images, of one codec: PSNR in dB, then bits over those of the rate-distortion function."""
+
+    psnr: float
+    ideal: float
+    payload: float
+
+
+def cost(side: int, step: float, rows: RowRule, sampler: Sampler, samples: int, iterations: int) -> Cost:
+    """Encode images drawn from the prior, restore them by the exact posterior mean, and compare with R(D)."""
+    codec = PSC(PRIOR, sampler, rows, Uniform(step), Posterior(0), Mean(1), None, samples, iterations, samples)
+    covariance = PRIOR.covariance(side, side)
+    error = ideal = written = 0.0
+    for seed in range(IMAGES):
+        image = PRIOR.draw(side, side, torch.Generator().manual_seed(seed))[0]
+        payload, outcome = codec.encode(image)
+        restored = oracles.posterior(covariance, *known(outcome.measurements)).mean
+        error += float((image.flatten() - restored).square().sum()) / IMAGES
+        bits = sum(outcome.account.segment_bits)
+        ideal += bits / IMAGES
+        written += 8 * len(payload) / IMAGES
+        assert 8 * len(payload) < bits + SEGMENT_BITS * (iterations + 1) + 16
+    bound = oracles.rate(torch.linalg.eigvalsh(covariance), error)
+    return Cost(10 * math.log10(4 * len(covariance) / error), ideal / bound, written / bound)
+
+
+def test_rate_of_a_white_spectrum_and_of_two_levels() -> None:
+    """The oracle itself: n/2 log2(variance / D), and a component below the water level costs nothing."""
+    white = torch.full((10,), 4.0, dtype=torch.float64)
+    assert oracles.rate(white, 10 * 1.0) == pytest.approx(10.0)
+    two = torch.tensor([4.0, 0.25], dtype=torch.float64)
+    assert oracles.rate(two, 1.25) == pytest.approx(1.0)
+    assert oracles.rate(two, 0.5) == pytest.approx(2.0)
+    assert oracles.rate(two, 0.25) == pytest.approx(0.5 * math.log2(4 / 0.125) + 0.5)
+
+
+@pytest.mark.parametrize(("side", "step", "psnr"), [(24, 0.75, 26.5), (20, 0.4, 30.0), (20, 0.25, 32.5)])
+def test_exact_rows_at_once(side: int, step: float, psnr: float) -> None:
+    """All rows in one segment: payload and ideal bits stay below 1.3 R(D), and above R(D)."""
+    covariance = PRIOR.covariance(side, side)
+    spent = cost(side, step, ExactRows(covariance, 400), ExactMean(covariance), samples=1, iterations=1)
+    assert spent.psnr == pytest.approx(psnr, abs=0.5)
+    assert 1 < spent.ideal < spent.payload <= 1.3
+
+
+def test_exact_rows_over_iterations() -> None:
+    """The same rows in four segments, each after those before: as many ideal bits as at once, within 5%."""
+    covariance = PRIOR.covariance(16, 16)
+    split = cost(16, 0.25, ExactRows(covariance, 40), ExactMean(covariance), samples=1, iterations=4)
+    whole = cost(16, 0.25, ExactRows(covariance, 160), ExactMean(covariance), samples=1, iterations=1)
+    assert 1 < split.ideal <= 1.3
+    assert split.psnr == pytest.approx(whole.psnr, abs=0.1)
+    assert split.ideal == pytest.approx(whole.ideal, rel=0.05)
+
+
+@pytest.mark.parametrize(("step", "per_iteration", "iterations"), [(0.6, 4, 16), (0.3, 4, 30), (0.25, 6, 30)])
+def test_principal_components_of_sixteen_draws(step: float, per_iteration: int, iterations: int) -> None:
+    """The paper's rows from 16 exact posterior draws, 3x16x16: ideal bits stay below 1.6 R(D)."""
+    sampler = ExactDraws(PRIOR.covariance(16, 16))
+    spent = cost(16, step, PCA(per_iteration), sampler, samples=16, iterations=iterations)
+    assert 26 < spent.psnr < 33
+    assert 1 < spent.ideal <= 1.6
