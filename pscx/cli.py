@@ -1,10 +1,127 @@
-"""The command line."""
-from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningCLI
-import pscx.data, pscx.modules
+"""The command line: files in and out (compress, decompress, info), and Lightning's fit, validate, test and predict."""
 
-def main(args=None):
-    LightningCLI(LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, args=args, save_config_kwargs={"overwrite": True})
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
+from pathlib import Path
+from typing import NoReturn
+
+from pscx import __version__
+from pscx.errors import PscxError
+
+LIGHTNING = {
+    "test": "compress and restore a folder of images, and measure rate and distortion",
+    "predict": "the same through Lightning's predict: reconstructions without measures",
+    "fit": "train a prior",
+    "validate": "validate a prior",
+}
+
+
+class UsageError(PscxError):
+    """A command line that cannot be understood."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        return _run(args)
+    except PscxError as error:
+        print(f"pscx: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pscx: interrupted", file=sys.stderr)
+        return 130
+
+
+def run() -> NoReturn:
+    """Entry point of the ``pscx`` program."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _run(args: list[str]) -> int:
+    if args and args[0] in LIGHTNING:
+        from pscx.lightning_cli import run_lightning
+
+        return run_lightning(args[0], args[1:])
+    try:
+        options, rest = _parser().parse_known_args(args)
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    if rest and options.command != "compress":
+        raise UsageError(f"{options.command} has no option '{rest[0]}': see pscx {options.command} --help")
+    from pscx import commands
+
+    return int(getattr(commands, options.command)(options, rest))
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}: see {self.prog} --help")
+
+
+def _parser() -> _Parser:
+    parser = _Parser("pscx", description="Image compression with diffusion models.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pscx {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_compress(_command(commands, "compress", "compress images into .pscx files"))
+    _add_decompress(_command(commands, "decompress", "decompress .pscx files into images"))
+    info = _command(commands, "info", "what is in .pscx files, nothing decoded")
+    info.add_argument("inputs", nargs="+", type=Path, metavar="FILE")
+    info.add_argument("--json", action="store_true", help="one JSON object a line")
+    _command(commands, "components", "every component, its options and their defaults")
+    for name, text in LIGHTNING.items():
+        _command(commands, name, text)
+    return parser
+
+
+def _command(commands: _SubParsersAction[_Parser], name: str, text: str) -> ArgumentParser:
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+
+
+def _add_compress(parser: ArgumentParser) -> None:
+    parser.epilog = "--model.KEY VALUE sets any key of the config's model section, such as --model.sampler.steps 5."
+    _add_files(parser, "IMAGE", "PNG, JPEG or WebP files, or folders of them")
+    parser.add_argument("--config", metavar="YAML", help="a config file; its model section is used")
+    parser.add_argument("--recipe", metavar="NAME", help="a codec that ships with pscx (default: default)")
+    parser.add_argument("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
+    parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
+
+
+def _add_decompress(parser: ArgumentParser) -> None:
+    _add_files(parser, "STREAM", ".pscx files, or folders of them")
+    parser.add_argument(
+        "--samples", type=_positive, default=1, metavar="N", help="write N restorations: NAME-0.png, ..."
+    )
+    parser.add_argument("--prior", metavar="PATH", help="where to load the prior from: a folder or a hub id")
+
+
+def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, metavar=metavar, help=text)
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="a file, or a folder for several inputs")
+    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be an integer of at least 1, got '{text}'")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"must be a number, got '{text}'") from None
+
 
 if __name__ == "__main__":
-    main()
+    run()

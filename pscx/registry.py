@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 T = TypeVar("T")
+LONG_LIST = 20
 
 
 class Registry(Generic[T]):
     """Maps short names to the classes of one kind; jsonargparse, not the registry, builds the objects.
 
-    A registered class remembers the options that an object was built with, so that :func:`spec` can write them into
+    A registered class remembers the options that an object was built with, so that :meth:`spec` can write them into
     a stream. Registration refuses a name that is taken and a class of another kind.
     """
+
+    kinds: ClassVar[dict[type[Any], Registry[Any]]] = {}
+    """Every registry, by the base class of its kind."""
 
     def __init__(self, kind: str, base: type[T]) -> None:
         self.kind, self.base = kind, base
         self.classes: dict[str, type[T]] = {}
+        Registry.kinds[base] = self
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator: make the class known as ``name``. Raises ``ValueError`` or ``TypeError``."""
@@ -41,9 +46,7 @@ class Registry(Generic[T]):
         """The class of that name. Raises ``KeyError`` with the choices and the nearest match."""
         if name in self.classes:
             return self.classes[name]
-        near = get_close_matches(name, self.classes, 1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise KeyError(f"unknown {self.kind} '{name}'{hint}; choose from {', '.join(sorted(self.classes))}")
+        raise KeyError(f"unknown {self.kind} '{name}'{choices(name, self.classes)}")
 
     def name_of(self, component: T) -> str:
         """The name under which the class of ``component`` is registered. Raises ``KeyError`` where it is not."""
@@ -53,9 +56,35 @@ class Registry(Generic[T]):
         raise KeyError(f"{type(component).__qualname__} is not a registered {self.kind}; register it to use streams")
 
     def spec(self, component: T) -> dict[str, Any]:
-        """Name and non-default options of a component: ``{"name": ..., option: ...}``."""
+        """Name and non-default options of a component: ``{"name": ..., option: ...}``.
+
+        Options that are components themselves become specs. Raises ``KeyError`` where a class is not registered.
+        """
         options: dict[str, Any] = component.__dict__["_options"]
-        return {"name": self.name_of(component), **options}
+        return {"name": self.name_of(component), **{key: _plain(value) for key, value in options.items()}}
+
+
+def choices(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence on an unknown name: the nearest match, if any, and what is known.
+
+    Where there is a match, a list that would fill the screen is left out.
+    """
+    known = sorted(known)
+    near = get_close_matches(name, known, 1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    if near and len(known) > LONG_LIST:
+        return hint
+    return f"{hint}; choose from {', '.join(known)}" if known else "; there is nothing to choose from"
+
+
+def registry_of(cls: type[Any]) -> Registry[Any] | None:
+    """The registry of the kind that ``cls`` belongs to, or none."""
+    return next((registry for base, registry in Registry.kinds.items() if issubclass(cls, base)), None)
+
+
+def _plain(value: Any) -> Any:
+    registry = registry_of(type(value))
+    return value if registry is None else registry.spec(value)
 
 
 def _remember_options(cls: type[Any]) -> None:

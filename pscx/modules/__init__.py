@@ -1,6 +1,14 @@
 """LightningModules: train a prior, evaluate a codec."""
 
+from lightning.pytorch import LightningModule
+
+from pscx.modules.evaluate import Evaluate
 from pscx.modules.export import ExportPrior
 from pscx.modules.train import TrainDDPM
+from pscx.registry import Registry
 
-__all__ = ["ExportPrior", "TrainDDPM"]
+MODULES: Registry[LightningModule] = Registry("module", LightningModule)
+MODULES.register("evaluate")(Evaluate)
+MODULES.register("train_ddpm")(TrainDDPM)
+
+__all__ = ["MODULES", "Evaluate", "ExportPrior", "TrainDDPM"]

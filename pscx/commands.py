@@ -1,0 +1,228 @@
+"""The commands on files. Each checks its inputs and outputs before any work begins, and treats files one by one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pscx.errors import PscxError, StreamError
+from pscx.files import check_output, write_whole
+from pscx.info import stream_info
+from pscx.progress import Bars
+from pscx.quiet import quiet
+from pscx.stream import unpack
+
+SUFFIX = ".pscx"
+STREAM_SIZE_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and the outputs that it becomes."""
+
+    source: Path
+    outputs: list[Path]
+
+
+def compress(options: Namespace, rest: list[str]) -> int:
+    """``pscx compress``: prints name, bytes and bpp of each stream."""
+    from pscx.config import split_options
+
+    layers, unknown = split_options([*_as_options(options), *rest])
+    if unknown or any(layer.values.keys() - {"recipe", "model"} for layer in layers if layer.source[:2] == "--"):
+        raise PscxError(f"compress has no option '{[*unknown, *rest][0]}': see pscx compress --help")
+    sources, folder = _sources(options.inputs, _image_files)
+    names = [source.with_suffix(SUFFIX).name for source in sources]
+    jobs = _jobs(sources, [[name] for name in names], options.output, folder, options.force)
+
+    jobs, missing = _present(jobs)
+    if not jobs:
+        return 2
+
+    from pscx.imagecodec import Codec, build_psc
+    from pscx.images import read_image
+
+    with quiet():
+        codec = Codec(build_psc(layers, options.step))
+
+    def work(job: Job, bars: Bars) -> str:
+        pixels = read_image(job.source)
+        data = codec.compress(pixels, progress=bars.advance)
+        write_whole(job.outputs[0], data, force=options.force)
+        height, width = pixels.shape[:2]
+        return f"{job.outputs[0]}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp"
+
+    return _each("compress", jobs, work, missing)
+
+
+def decompress(options: Namespace, rest: list[str]) -> int:
+    """``pscx decompress``: prints the name of each image."""
+    sources, folder = _sources(options.inputs, _stream_files)
+    count = options.samples
+    ends = [""] if count == 1 else [f"-{index}" for index in range(count)]
+    names = [[f"{source.stem}{end}.png" for end in ends] for source in sources]
+    jobs = _jobs(sources, names, options.output, folder, options.force)
+
+    jobs, missing = _present(jobs)
+    if not jobs:
+        return 2
+
+    from pscx.imagecodec import Decompressor
+    from pscx.images import check_image_suffix, write_image
+
+    for output in (output for job in jobs for output in job.outputs):
+        check_image_suffix(output)
+    decompressor = Decompressor(prior_path=options.prior)
+
+    def work(job: Job, bars: Bars) -> str:
+        data = _read_stream(job.source)
+        with quiet():
+            images = decompressor.decompress_samples(data, count, progress=bars.advance)
+        for output, image in zip(job.outputs, images, strict=True):
+            write_image(output, image, force=options.force)
+        return "\n".join(map(str, job.outputs))
+
+    return _each("decompress", jobs, work, missing)
+
+
+def info(options: Namespace, rest: list[str]) -> int:
+    """``pscx info``: the header of each stream, as text or JSON."""
+
+    def work(job: Job, bars: Bars) -> str:
+        facts = stream_info(_read_stream(job.source))
+        if options.json:
+            return json.dumps({"file": str(job.source), **facts})
+        return f"{job.source}\n" + "\n".join(f"  {line}" for line in _lines(facts))
+
+    sources, _ = _sources(options.inputs, _stream_files)
+    return _each("info", [Job(source, []) for source in sources], work)
+
+
+def components(options: Namespace, rest: list[str]) -> int:
+    """``pscx components``: kind, name, first line of the docstring, options with their defaults."""
+    from pscx.config import parameters_of
+    from pscx.specs import KINDS
+
+    for registry in dict.fromkeys(KINDS.values()):
+        print(f"{registry.kind}:")
+        for name, cls in sorted(registry.classes.items()):
+            print(f"  {name}: {(cls.__doc__ or '').strip().splitlines()[0]}")
+            for key, parameter in parameters_of(cls).items():
+                default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+                print(f"    {key}{default}")
+    return 0
+
+
+def _as_options(options: Namespace) -> list[str]:
+    recipe = options.recipe or (None if options.config else "default")
+    pairs = {"--config": options.config, "--recipe": recipe, "--model.seed": options.seed}
+    return [text for key, value in pairs.items() if value is not None for text in (key, value)]
+
+
+def _sources(inputs: Sequence[Path], files_of: Callable[[Path], list[Path]]) -> tuple[list[Path], bool]:
+    """All input files, folders opened up, and whether the output must be a folder."""
+    sources: list[Path] = []
+    for path in inputs:
+        sources += files_of(path) if path.is_dir() else [path]
+    return sources, len(inputs) > 1 or any(path.is_dir() for path in inputs)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    from pscx.data.files import image_files
+    from pscx.errors import ImageError
+
+    try:
+        return image_files(folder)
+    except ImageError:
+        raise PscxError(f"'{folder}' holds no images (PNG, JPEG or WebP)") from None
+
+
+def _stream_files(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.rglob(f"*{SUFFIX}") if file.is_file())
+    if not files:
+        raise PscxError(f"'{folder}' holds no {SUFFIX} files")
+    return files
+
+
+def _jobs(sources: list[Path], names: list[list[str]], output: Path | None, several: bool, force: bool) -> list[Job]:
+    """Pair inputs with outputs; raises where an output exists without ``--force`` or two would be the same file."""
+    several = several or (output is not None and output.is_dir())
+    if several and output is not None and output.exists() and not output.is_dir():
+        raise PscxError(f"'{output}' is a file: several inputs need a folder as output")
+    jobs = [Job(source, _outputs(source, own, output, several)) for source, own in zip(sources, names, strict=True)]
+    seen: dict[Path, Path] = {}
+    for job in jobs:
+        for path in job.outputs:
+            if path in seen:
+                raise PscxError(f"'{seen[path]}' and '{job.source}' would both become '{path}': treat them one by one")
+            seen[path] = job.source
+            check_output(path, force=force)
+    return jobs
+
+
+def _outputs(source: Path, names: list[str], output: Path | None, several: bool) -> list[Path]:
+    if output is None or several:
+        folder = source.parent if output is None else output
+        return [folder / name for name in names]
+    if len(names) == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{index}{output.suffix}") for index in range(len(names))]
+
+
+def _present(jobs: list[Job]) -> tuple[list[Job], int]:
+    """The jobs whose input exists, and how many of the others were reported."""
+    missing = [job for job in jobs if not job.source.exists()]
+    for job in missing:
+        print(f"pscx: no such file: '{job.source}'", file=sys.stderr)
+    return [job for job in jobs if job not in missing], len(missing)
+
+
+def _each(what: str, jobs: list[Job], work: Callable[[Job, Bars], str], failed: int = 0) -> int:
+    """Do the jobs in turn and print what each says; a bad file is reported and the others still done."""
+    with Bars(what, len(jobs), visible=what != "info") as bars:
+        for job in jobs:
+            bars.begin(job.source.name)
+            try:
+                print(work(job, bars), flush=True)
+            except PscxError as error:
+                failed += 1
+                sentence = str(error) if str(job.source) in str(error) else f"'{job.source}': {error}"
+                print(f"pscx: {sentence}", file=sys.stderr)
+            bars.end()
+    return 2 if failed else 0
+
+
+def _read_stream(path: Path) -> bytes:
+    """The bytes of a stream that is whole. Raises :class:`PscxError` with the name of the file where it is not."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(STREAM_SIZE_LIMIT + 1)
+    except FileNotFoundError:
+        raise PscxError(f"no such file: '{path}'") from None
+    except OSError as error:
+        raise PscxError(f"cannot read '{path}': {error.strerror or error}") from error
+    if not data:
+        raise StreamError(f"'{path}' is empty: expected a {SUFFIX} stream")
+    if len(data) > STREAM_SIZE_LIMIT:
+        raise StreamError(f"'{path}' is over {STREAM_SIZE_LIMIT} bytes, larger than any stream")
+    unpack(data, f"'{path}'")
+    return data
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    codec = f"recipe {facts['recipe']}" if facts["recipe"] else json.dumps(facts["spec"])
+    lines = [
+        f"format version  {facts['version']}",
+        f"image           {facts['width']} x {facts['height']} pixels",
+        f"size            {facts['bytes']} bytes, of which payload {facts['payload_bytes']}; {facts['bpp']:.4f} bpp",
+        f"codec           {codec}",
+        f"prior           fingerprint {facts['fingerprint']}",
+        f"parameter       {'none' if facts['parameter'] is None else format(facts['parameter'], 'g')}",
+        f"seed            {facts['seed']}",
+    ]
+    return lines + ([f"caption         {facts['caption']}"] if facts["caption"] else [])

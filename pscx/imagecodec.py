@@ -1,0 +1,237 @@
+"""From images to streams and back: pixels and headers around the loop of :mod:`pscx.codec`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field, replace
+from math import lcm
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+from torch import Tensor
+
+from pscx.codec import PSC, Account, Progress
+from pscx.config import Checker, ConfigError, Layer, build, option_layer, read_yaml
+from pscx.errors import ImageError, StreamError
+from pscx.images import as_pixels, to_pixels, to_tensor
+from pscx.info import stream_info
+from pscx.priors import Prior
+from pscx.recipes import RECIPES
+from pscx.registry import choices
+from pscx.specs import codec_spec, parse_spec, psc_of_spec, recipe_number, recipe_spec
+from pscx.stream import SIDE_LIMIT, Header, pack, unpack
+
+Pixels = NDArray[np.uint8]
+MAX_MULTIPLE = 1024
+EVALUATION_ONLY = ("restorations", "simulate")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A stream, and what it cost to make."""
+
+    data: bytes
+    account: Account
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A stream and what its decoder would show, from one pass of the loop.
+
+    ``images`` are the restorations, ``(height, width, 3)`` uint8; ``account`` counts the loop alone. A decoder runs
+    the same loop, so ``decode_seconds`` is the loop's time and that of the restorations.
+    """
+
+    data: bytes
+    images: list[Pixels]
+    account: Account = field(repr=False)
+    encode_seconds: float
+    decode_seconds: float
+
+    @property
+    def pixels(self) -> Pixels:
+        """The first restoration."""
+        return self.images[0]
+
+
+class Decompressor:
+    """Decompresses any stream from what it says of itself, given the prior it was made with.
+
+    Args:
+        prior: a prior to use for the streams that were made with it.
+        prior_path: where to load the prior of other streams from; by default from where such a prior is by default.
+        batch: at most this many samples go through the network in one call.
+    """
+
+    def __init__(self, prior: Prior | None = None, prior_path: str | None = None, batch: int = 4) -> None:
+        self.prior_path, self.batch = prior_path, batch
+        self._priors = {} if prior is None else {prior.fingerprint(): prior}
+
+    def decompress(self, data: bytes, *, index: int = 0, progress: Progress | None = None) -> Pixels:
+        """The image of a stream: restoration number ``index``, ``(height, width, 3)`` uint8.
+
+        Raises :class:`StreamError` for a stream that is damaged, of another version or of another prior.
+        """
+        return self._restorations(data, range(index, index + 1), progress)[0]
+
+    def decompress_samples(self, data: bytes, samples: int, *, progress: Progress | None = None) -> list[Pixels]:
+        """The first ``samples`` restorations of a stream; how they differ is up to its restoration."""
+        return self._restorations(data, range(samples), progress)
+
+    @staticmethod
+    def info(data: bytes) -> dict[str, Any]:
+        """What a stream says of itself, nothing decoded; see :func:`pscx.stream_info`."""
+        return stream_info(data)
+
+    def _restorations(self, data: bytes, indices: range, progress: Progress | None) -> list[Pixels]:
+        header, payload = unpack(data)
+        psc = self._psc_of(header)
+        multiple = _multiple(psc)
+        if multiple > MAX_MULTIPLE:
+            raise StreamError(f"the stream asks for blocks of {multiple} pixels; at most {MAX_MULTIPLE} are allowed")
+        shape = psc.prior.signal_shape(*(-(-side // multiple) * multiple for side in (header.height, header.width)))
+        outcome = psc.decode(payload, shape, progress)
+        restored = (psc.restore(outcome, shape, index) for index in indices)
+        return [_pixels(psc, signal, header.height, header.width) for signal in restored]
+
+    def _psc_of(self, header: Header) -> PSC:
+        spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
+        prior = self._priors.get(header.fingerprint, self.prior_path)
+        psc = psc_of_spec(spec, header.parameter, header.seed, prior=prior, batch=self.batch)
+        found = psc.prior.fingerprint()
+        if found != header.fingerprint:
+            raise StreamError(
+                f"the stream was made with another prior (fingerprint {header.fingerprint.hex()}, this one is "
+                f"{found.hex()}): say where that prior is (--prior PATH)"
+            )
+        self._priors[found] = psc.prior
+        return psc
+
+
+class Codec(Decompressor):
+    """Compresses images of any size with one codec, and decompresses the streams of all.
+
+    Images are padded to the right and below with their edge pixels, to sides that the prior and the row rule take;
+    the decoder cuts that off again.
+
+    Args:
+        psc: what to compress with.
+        prior_path: see :class:`Decompressor`.
+    """
+
+    def __init__(self, psc: PSC, prior_path: str | None = None) -> None:
+        super().__init__(psc.prior, prior_path, psc.batch)
+        self.psc = psc
+        self._fingerprint = psc.prior.fingerprint()
+
+    def compress(self, image: Image | Pixels | Tensor, *, progress: Progress | None = None) -> bytes:
+        """The stream of an image (any kind that :func:`pscx.images.as_pixels` takes)."""
+        return self.encode(image, progress=progress).data
+
+    def encode(self, image: Image | Pixels | Tensor, *, progress: Progress | None = None) -> Encoded:
+        """:meth:`compress`, with what it cost."""
+        pixels = as_pixels(image)
+        header = self._header(pixels)
+        payload, outcome = self.psc.encode(_signal(self.psc, pixels), progress)
+        return Encoded(pack(header, payload), outcome.account)
+
+    def simulate(
+        self, image: Image | Pixels | Tensor, *, samples: int = 1, progress: Progress | None = None
+    ) -> Simulation:
+        """The stream of an image and its first ``samples`` restorations, at the cost of compressing alone."""
+        pixels = as_pixels(image)
+        header, signal = self._header(pixels), _signal(self.psc, pixels)
+        payload, outcome = self.psc.encode(signal, progress)
+        account = replace(outcome.account)  # restoring adds to the other
+        started = time.perf_counter()
+        restored = [self.psc.restore(outcome, tuple(signal.shape), index) for index in range(samples)]
+        images = [_pixels(self.psc, one, *pixels.shape[:2]) for one in restored]
+        decode_seconds = account.seconds + time.perf_counter() - started
+        return Simulation(pack(header, payload), images, account, account.seconds, decode_seconds)
+
+    def _header(self, pixels: Pixels) -> Header:
+        height, width = pixels.shape[:2]
+        if max(height, width) > SIDE_LIMIT:
+            raise ImageError(f"an image must be at most {SIDE_LIMIT} pixels a side, got {width}x{height}")
+        spec = codec_spec(self.psc)
+        number = recipe_number(spec)
+        return Header(
+            height=height,
+            width=width,
+            fingerprint=self._fingerprint,
+            recipe=number,
+            spec="" if number else json.dumps(spec, separators=(",", ":")),
+            parameter=self.psc.quantizer.parameter,
+            seed=self.psc.seed,
+        )
+
+
+def load_codec(
+    config: str | Path = "default", *, step: float | None = None, prior_path: str | None = None, **overrides: Any
+) -> Codec:
+    """A codec from a recipe's name or a YAML file, of which only the ``model`` section (and ``recipe``) is used.
+
+    Args:
+        config: ``default`` or another recipe, else a file.
+        step: parameter of the quantizer, or none for what the config says.
+        prior_path: see :class:`Decompressor`.
+        **overrides: keys of the ``model`` section, such as ``sampler={"steps": 3}`` or ``seed=1``.
+
+    Raises :class:`ConfigError`, one sentence that names the source, the key and what is allowed.
+    """
+    known = str(config) in RECIPES.values()
+    if not known and not Path(config).exists():
+        raise ConfigError(f"'{config}' is neither a config file nor a recipe{choices(str(config), RECIPES.values())}")
+    layers = [option_layer("recipe", str(config)) if known else read_yaml(config)]
+    layers += [option_layer(f"model.{key}", value) for key, value in overrides.items()]
+    return Codec(build_psc(layers, step), prior_path)
+
+
+def build_psc(layers: list[Layer], step: float | None = None) -> PSC:
+    """The codec of the ``model`` section that ``layers`` add up to, at the quantizer's parameter ``step`` if given."""
+    checker = Checker([_codec_layer(layer) for layer in layers])
+    model = checker.tree().get("model")
+    if not isinstance(model, dict) or "name" in model:
+        name = layers[0].source if layers else "the config"
+        raise ConfigError(
+            f"{name}: its model section must be a codec: prior, sampler, rows, quantizer, coder, restoration"
+        )
+    psc = build(PSC, checker.options(PSC, model, "model", "model"))
+    if step is not None:
+        try:
+            psc.quantizer = psc.quantizer.with_parameter(step)
+        except ValueError as error:
+            raise ConfigError(f"step: {error}") from error
+    return psc
+
+
+def _codec_layer(layer: Layer) -> Layer:
+    """Without what only the evaluation of a codec knows."""
+    model = layer.values.get("model")
+    if not isinstance(model, dict):
+        return layer
+    name = str(model.get("name", "evaluate")).rpartition(".")[2].lower()
+    kept = {k: v for k, v in model.items() if k not in EVALUATION_ONLY and not (k == "name" and name == "evaluate")}
+    return Layer(layer.source, {**layer.values, "model": kept})
+
+
+def _multiple(psc: PSC) -> int:
+    """What the sides of an image must be multiples of, in pixels."""
+    stride = psc.prior.stride
+    pixels_each = stride // psc.prior.signal_shape(stride, stride)[-1]
+    return lcm(stride, psc.rows.stride * pixels_each)
+
+
+def _signal(psc: PSC, pixels: Pixels) -> Tensor:
+    multiple = _multiple(psc)
+    below, right = (-side % multiple for side in pixels.shape[:2])
+    padded = np.pad(pixels, ((0, below), (0, right), (0, 0)), "edge")
+    return psc.prior.to_signal(to_tensor(padded))[0].double()
+
+
+def _pixels(psc: PSC, signal: Tensor, height: int, width: int) -> Pixels:
+    return to_pixels(psc.prior.to_image(signal[None])[:, :, :height, :width])

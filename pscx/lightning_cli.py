@@ -1,0 +1,135 @@
+"""``pscx fit``, ``validate``, ``test`` and ``predict``: LightningCLI behind the configuration of :mod:`pscx.config`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningCLI
+
+from pscx.config import Checker, ConfigError, Layer, split_options
+from pscx.data import CropData, FolderData
+from pscx.modules import MODULES, Evaluate
+from pscx.quiet import quiet
+from pscx.registry import Registry, choices
+
+DATA: Registry[LightningDataModule] = Registry("data module", LightningDataModule)
+DATA.register("folder")(FolderData)
+DATA.register("crops")(CropData)
+
+DEFAULTS = {"model": {"name": "evaluate"}, "data": {"name": "folder"}}
+SECTIONS = ("model", "data", "trainer")
+# Under inference mode enable_grad would not bring back the gradients that some samplers take.
+TRAINER = {"inference_mode": False}
+# An evaluation writes tables and draws its own progress bar, which moves inside an image.
+EVALUATION = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+COMMANDS = ("fit", "validate", "test", "predict")
+PARSER_OPTIONS = ("help", "print_config", "config", "recipe")
+
+
+def run_lightning(command: str, args: list[str]) -> int:
+    """Check the configuration, then hand it over to Lightning. Returns the exit code."""
+    layers, rest = split_options(args)
+    if {"-h", "--help"} & set(rest):
+        text = []
+    else:
+        text = ["--config", yaml.safe_dump(configuration(command, layers), sort_keys=False)]
+        _check_rest(command, rest)
+    with quiet():
+        try:
+            _CLI(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_kwargs={"overwrite": True},
+                seed_everything_default=0,
+                auto_configure_optimizers=False,  # a module brings its own optimizer
+                parser_kwargs={"exit_on_error": False, **{name: {"exit_on_error": False} for name in COMMANDS}},
+                args=[command, *text, *rest],
+            )
+        except (ArgumentError, MisconfigurationException) as error:
+            raise ConfigError(_sentence(str(error))) from error
+        except FileNotFoundError as error:
+            if not str(error).startswith("Checkpoint file not found"):
+                raise
+            raise ConfigError(f"ckpt_path: {error}") from error
+        except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit code 1
+                raise KeyboardInterrupt from None
+            return int(stop.code or 0)
+    return 0
+
+
+def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
+    """The whole configuration in jsonargparse's form. Raises :class:`ConfigError` for anything that is not right."""
+    checker = Checker(layers)
+    tree = checker.tree(DEFAULTS)
+    known = [*SECTIONS, *_own_options(command), "recipe"]
+    for key in tree:
+        if key not in known:
+            checker.fail(key, f"there is no such section or option{choices(key, known)}")
+    tree["model"] = checker.component(MODULES, tree["model"], "model")
+    tree["data"] = checker.component(DATA, tree["data"], "data")
+    trainer = tree.get("trainer") or {}
+    if not isinstance(trainer, Mapping):
+        checker.fail("trainer", "must hold options of the trainer, such as max_steps")
+    defaults = {**TRAINER, "default_root_dir": f"runs/{_run_name(command, layers)}"}
+    if tree["model"]["class_path"].endswith(f".{Evaluate.__name__}"):
+        defaults |= EVALUATION
+    tree["trainer"] = checker.options(Trainer, {**defaults, **trainer}, "trainer", "the trainer")
+    return tree
+
+
+class _CLI(LightningCLI):
+    """LightningCLI whose constructor errors are sentences."""
+
+    def parse_arguments(self, parser: ArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, OSError) as error:  # what constructors raise on options out of range and missing files
+            raise ConfigError(_sentence(str(error))) from error
+
+
+def _own_options(command: str) -> list[str]:
+    """Top-level options of a command: those of the trainer's method of that name."""
+    method = inspect.signature(getattr(Trainer, command)).parameters
+    return ["seed_everything", *(name for name in method if name not in _given())]
+
+
+def _given() -> tuple[str, ...]:
+    return ("self", "model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule")
+
+
+def _check_rest(command: str, rest: list[str]) -> None:
+    known = [f"--{name}" for name in (*_own_options(command), *PARSER_OPTIONS, *SECTIONS)]
+    for arg in rest:
+        name = arg.partition("=")[0].rstrip("+").partition(".")[0]
+        if arg.startswith("--") and name not in known:
+            raise ConfigError(f"{command} has no option '{name}'{choices(name, known)}")
+
+
+def _sentence(message: str) -> str:
+    """An error of jsonargparse or Lightning in one line, class names without their brackets."""
+    causes = re.findall(r"^ *- (?!Expected an? )(.+)$", message, re.MULTILINE)  # of the branches of a union
+    if causes:
+        return str(causes[0])
+    message = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
+    wrong_type = r'^Parser key "([\w.]+)": Expected an? (.+)\. Got value: (.*)$'
+    return re.sub(wrong_type, r"option --\1 must be \2, got \3", message)
+
+
+def _run_name(command: str, layers: list[Layer]) -> str:
+    files = [Path(layer.source).stem for layer in layers if not layer.source.startswith("--")]
+    recipes = [str(layer.values["recipe"]) for layer in layers if "recipe" in layer.values]
+    return (files or recipes or [command])[-1]

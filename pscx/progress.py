@@ -1,0 +1,54 @@
+"""Progress bars on stderr: over files and, inside a file, over the codec's iterations."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Bars:
+    """A bar that counts ``total`` files and moves on with every iteration inside one; nothing without a terminal.
+
+    Args:
+        what: what is being done, such as ``compress``.
+        total: number of files, or none if that is not known.
+        visible: whether to show anything where stderr is a terminal.
+    """
+
+    def __init__(self, what: str, total: int | None, visible: bool = True) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (visible and console.is_terminal),
+            transient=True,
+        )
+        self._files = self._progress.add_task(what, total=total)
+        self._inside = self._progress.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, name: str) -> None:
+        """The next file begins."""
+        self._progress.reset(self._inside, description=f"  {name}", visible=True)
+
+    def advance(self, done: int, total: int) -> None:
+        """``done`` of ``total`` iterations of this file are over; has the form that the codec calls."""
+        self._progress.update(self._inside, completed=done, total=total)
+
+    def end(self) -> None:
+        """This file is over."""
+        self._progress.advance(self._files)

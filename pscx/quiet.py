@@ -1,0 +1,40 @@
+"""Messages of other libraries that tell a user of pscx nothing."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOGGERS = {
+    "lightning.pytorch": logging.WARNING,  # tips, banners of accelerators that are absent, "stopped: max_steps reached"
+    "lightning.fabric": logging.WARNING,  # "Seed set to 0"
+    "diffusers": logging.ERROR,  # advises to install accelerate, which models of this size do not need
+}
+WARNINGS = [
+    "The '.*_dataloader' does not have many workers",  # reading an image takes a thousandth of coding it
+    "Checkpoint directory .* exists and is not empty",  # what a resumed training means to have
+    "The dirpath has changed from",  # a resumed training writes into a new version's folder
+    "You defined a `validation_step` but have no `val_dataloader`",  # Lightning's own message is enough
+    "The number of training batches .* is smaller than the logging interval",  # short trials
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # inside Lightning, not ours to change
+]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence them inside this context, and restore what was there before."""
+    before = {name: logging.getLogger(name).level for name in LOGGERS}
+    with warnings.catch_warnings():
+        for message in WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        # Lightning calls jsonargparse by names that are going away; a user can do nothing about it.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"jsonargparse\.|lightning\.pytorch\.cli")
+        try:
+            for name, level in LOGGERS.items():
+                logging.getLogger(name).setLevel(level)
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)

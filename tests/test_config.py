@@ -1,0 +1,247 @@
+"""Configuration: the three ways to write a component, layers over layers, and every mistake as one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import CODEC, write_codec
+
+from pscx.codec import PSC
+from pscx.config import Checker, ConfigError, Layer, build, describe, merge, option_layer, read_yaml, split_options
+from pscx.imagecodec import build_psc
+from pscx.lightning_cli import configuration
+from pscx.recipes import FOLDER, RECIPES, read_recipe
+from pscx.samplers import DDRM
+from pscx.specs import recipe_spec
+
+
+def codec(*options: str, text: str = CODEC, folder: Path) -> PSC:
+    layers, rest = split_options(["--config", write_codec(folder, text), *options])
+    assert rest == []
+    return build_psc(layers)
+
+
+def error_of(*options: str, folder: Path, text: str = CODEC) -> str:
+    with pytest.raises(ConfigError) as caught:
+        codec(*options, text=text, folder=folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "{name: ddrm, steps: 7, eta: 0.5}",
+        "{class_path: pscx.samplers.DDRM, init_args: {steps: 7, eta: 0.5}}",
+        "{class_path: pscx.samplers.ddrm.DDRM, init_args: {steps: 7, eta: 0.5}}",
+        "{name: DDRM, steps: 7, eta: 0.5}",
+    ],
+)
+def test_a_component_by_name_and_by_class_path_is_the_same(sampler: str, tmp_path: Path) -> None:
+    psc = codec(text=CODEC.replace("{name: ddrm, steps: 2}", sampler), folder=tmp_path)
+    assert isinstance(psc.sampler, DDRM)
+    assert (psc.sampler.steps, psc.sampler.eta) == (7, 0.5)
+
+
+def test_a_name_alone_takes_the_defaults(tmp_path: Path) -> None:
+    psc = codec(text=CODEC.replace("{name: ddrm, steps: 2}", "ddrm"), folder=tmp_path)
+    assert isinstance(psc.sampler, DDRM)
+    assert psc.sampler.steps == 50
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model.sampler", "ddrm", "--model.sampler.eta", "0.5"],
+        ["--model.sampler.eta=0.5"],
+        ["--model.sampler.init_args.eta", "0.5"],
+        ["--model.sampler.class_path", "pscx.samplers.DDRM", "--model.sampler.eta", "0.5"],
+        ["--model.sampler", "{name: ddrm, eta: 0.5}"],
+        ["--model.sampler", "{eta: 0.5}"],
+    ],
+)
+def test_an_option_keeps_the_others_of_the_same_component(options: list[str], tmp_path: Path) -> None:
+    sampler = codec(*options, folder=tmp_path).sampler
+    assert isinstance(sampler, DDRM)
+    assert (sampler.steps, sampler.eta) == (2, 0.5)
+
+
+def test_another_component_starts_afresh(tmp_path: Path) -> None:
+    psc = codec("--model.rows", "pca", "--model.rows.per_iteration", "5", folder=tmp_path)
+    assert type(psc.rows).__name__ == "PCA"
+    assert "block" not in vars(psc.rows)
+    again = codec("--model.rows", "pca", "--model.rows", "local", folder=tmp_path)
+    assert again.rows.stride == 16  # the default, not the 8 of the file
+
+
+def test_layers_keep_and_replace() -> None:
+    base = {"name": "a", "x": 1, "deep": {"name": "b", "y": 2}}
+    assert merge(base, {"x": 3}) == {"name": "a", "x": 3, "deep": {"name": "b", "y": 2}}
+    assert merge(base, {"deep": "b"}) == base
+    assert merge(base, {"deep": "c"}) == {"name": "a", "x": 1, "deep": "c"}
+    assert merge(base, {"name": "z", "w": 1}) == {"name": "z", "w": 1}
+    assert merge(base, {"deep": None}) == {"name": "a", "x": 1, "deep": None}
+
+
+def test_the_command_line_wins_over_files_and_later_files_over_earlier(tmp_path: Path) -> None:
+    later = write_codec(tmp_path, "model: {samples: 5, iterations: 6}", "later.yaml")
+    psc = codec("--model.samples", "7", "--config", later, folder=tmp_path)
+    assert (psc.samples, psc.iterations) == (7, 6)
+
+
+def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
+    text = "recipe: paper-pixel\nmodel: {prior: gaussian, samples: 3}"
+    psc = codec("--model.sampler.steps", "9", text=text, folder=tmp_path)
+    assert isinstance(psc.sampler, DDRM)
+    assert (psc.sampler.steps, psc.sampler.noise_aware, psc.samples, psc.iterations) == (9, False, 3, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--model.sampler", "ddrn"], ["option --model.sampler", "unknown sampler 'ddrn'", "did you mean 'ddrm'?"]),
+        (["--model.coder", "zip"], ["unknown coder 'zip'", "choose from", "posterior", "raw"]),
+        (["--model.sampler.stepz", "3"], ["--model.sampler.stepz", "no option 'stepz'", "did you mean 'steps'?"]),
+        (["--model.sampler.steps", "many"], ["--model.sampler.steps must be an integer, got 'many'"]),
+        (["--model.sampler.eta", "[1]"], ["must be a number, got [1]"]),
+        (["--model.sampler.steps", "0"], ["sampler.steps must be at least 1, got 0"]),
+        (["--model.samplez", "3"], ["model has no option 'samplez'", "did you mean 'samples'?"]),
+        (["--model.samples", "0"], ["samples must be at least 1"]),
+        (["--model.rows", "null"], ["--model.rows is missing", "choose a row rule from"]),
+        (["--model.rows", "7"], ["unknown row rule '7'"]),
+        (["--model.sampler", "no.such.module"], ["cannot import 'no.such.module'"]),
+        (["--model.sampler", "collections.OrderedDict"], ["is not a sampler", "derive from Sampler"]),
+        (["--model.samples"], ["option --model.samples needs a value"]),
+        (["--model.sampler", "{name: "], ["is not valid YAML"]),
+        (["--recipe", "papper"], ["unknown recipe 'papper'", "paper-pixel"]),
+        (["--config", "nowhere.yaml"], ["no such config file: 'nowhere.yaml'"]),
+    ],
+)
+def test_a_mistake_is_one_sentence(options: list[str], parts: list[str], tmp_path: Path) -> None:
+    message = error_of(*options, folder=tmp_path)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (CODEC.replace("ddrm", "ddrn"), ["codec.yaml: model.sampler: unknown sampler 'ddrn'"]),
+        (CODEC.replace("steps: 2", "stepz: 2"), ["codec.yaml: model.sampler.stepz", "no option 'stepz'"]),
+        (CODEC.replace("samples: 2\n", "samples: x\n"), ["codec.yaml: model.samples must be an integer, got 'x'"]),
+        (CODEC.replace("  coder: posterior\n", ""), ["model.coder is missing", "posterior"]),
+        ("model: {prior: {correlation: 0.5}}", ["model.prior needs the name of a prior", "gaussian"]),
+        ("data: {}", ["its model section must be a codec"]),
+        ("model: train_ddpm", ["its model section must be a codec"]),
+        ("- 1", ["must hold a mapping"]),
+        ("a: [", ["is not valid YAML", "line 1"]),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file(text: str, parts: list[str], tmp_path: Path) -> None:
+    message = error_of(text=text, folder=tmp_path)
+    assert "codec.yaml" in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--trainer.max_step", "3"], ["--trainer.max_step", "did you mean 'max_steps'?"]),
+        (["--trainer.max_steps", "x"], ["--trainer.max_steps must be an integer"]),
+        (["--data", "folders"], ["unknown data module 'folders'", "did you mean 'folder'?"]),
+        (["--data.rot", "x"], ["data module 'folder' has no option 'rot'", "did you mean 'root'?"]),
+        (["--data.crop", "x"], ["--data.crop must be an integer or null, got 'x'"]),
+        (["--model", "evaluat"], ["unknown module 'evaluat'", "did you mean 'evaluate'?"]),
+        (["--trainer", "3"], ["--trainer must hold options"]),
+    ],
+)
+def test_a_mistake_in_other_sections_is_one_sentence(options: list[str], parts: list[str], tmp_path: Path) -> None:
+    layers, _ = split_options(["--config", write_codec(tmp_path), *options])
+    with pytest.raises(ConfigError) as caught:
+        configuration("test", layers)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_an_unknown_section_is_refused(tmp_path: Path) -> None:
+    layers = [read_yaml(write_codec(tmp_path, CODEC + "trainr: {}\n"))]
+    with pytest.raises(ConfigError, match=r"codec.yaml: trainr: there is no such section.*did you mean 'trainer'"):
+        configuration("test", layers)
+
+
+def test_an_evaluation_is_quiet_and_a_training_is_not(tmp_path: Path) -> None:
+    tree = configuration("test", [read_yaml(write_codec(tmp_path))])
+    trainer = tree["trainer"]
+    assert (trainer["logger"], trainer["inference_mode"], trainer["default_root_dir"]) == (False, False, "runs/codec")
+    fit = configuration("fit", [read_yaml("configs/fit_ddpm.yaml"), *data_folders()])
+    assert "logger" not in fit["trainer"]
+    assert fit["model"]["init_args"]["network"]["init_args"]["in_channels"] == 12
+
+
+def data_folders() -> list[Layer]:
+    return [option_layer("data.root", "[a, b]"), option_layer("data.val_root", "c")]
+
+
+def test_brackets_on_the_command_line_are_a_list() -> None:
+    fit = configuration("fit", [read_yaml("configs/fit_ddpm.yaml"), *data_folders()])
+    assert (fit["data"]["init_args"]["root"], fit["data"]["init_args"]["val_root"]) == (["a", "b"], "c")
+
+
+def test_what_is_not_a_configuration_option_is_left() -> None:
+    layers, rest = split_options(["--ckpt_path", "x", "--model.samples=2", "-h", "--model.help", "file"])
+    assert rest == ["--ckpt_path", "x", "-h", "--model.help", "file"]
+    assert layers == [Layer("--model.samples", {"model": {"samples": "2"}})]
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ({"name": "ddrm", "spacing": "../../etc/passwd"}, "must be a word or a number"),
+        ({"name": "ddrm", "steps": 1_000_000}, "must be a word or a number"),
+        ({"name": "ddrm", "eta": float("inf")}, "must be a word or a number"),
+        ({"name": "ddrm", "eta": float("nan")}, "must be a word or a number"),
+        ({"name": "ddrm", "steps": {"class_path": "os.system"}}, "must be a word or a number"),
+        ({"name": "pscx.samplers.DDRM"}, "unknown sampler"),
+        ({"name": "os.system"}, "unknown sampler"),
+        ({"class_path": "pscx.samplers.DDRM"}, "needs the name of a sampler"),
+    ],
+)
+def test_a_tree_from_a_stream_is_not_trusted(value: Any, part: str) -> None:
+    from pscx.samplers import SAMPLERS
+
+    with pytest.raises(ConfigError, match=part):
+        Checker([], trusted=False).component(SAMPLERS, value, "sampler")
+
+
+def test_types_in_words() -> None:
+    assert describe(int | None) == "an integer or null"
+    assert describe(str | list[float]) == "text or list of a number"
+    assert describe(bool) == "true or false"
+
+
+def test_build_passes_on_what_a_constructor_refuses() -> None:
+    with pytest.raises(ConfigError, match="at least 1, got 0"):
+        build(DDRM, {"steps": 0})
+
+
+@pytest.mark.parametrize(("number", "name"), list(RECIPES.items()))
+def test_every_recipe_is_whole(number: int, name: str) -> None:
+    assert list(read_recipe(name)) == ["model"]
+    assert {"prior", "sampler", "rows", "quantizer", "coder", "restoration"} <= recipe_spec(number).keys()
+
+
+def test_every_recipe_file_has_a_number() -> None:
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == set(RECIPES.values())
+    assert RECIPES[1] == "default"
+
+
+def test_every_shipped_file_says_what_it_is_for() -> None:
+    for path in [*FOLDER.glob("*.yaml"), *Path("configs").glob("*.yaml")]:
+        first, second = path.read_text().splitlines()[:2]
+        assert first.startswith("# ")
+        assert not second.startswith("#")
+        assert isinstance(yaml.safe_load(path.read_text()), dict)
