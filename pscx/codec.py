@@ -18,6 +18,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from pscx.calibration import likely_gains
 from pscx.coders.base import Coder
 from pscx.errors import StreamError
 from pscx.measurements import Measurements
@@ -30,6 +31,8 @@ from pscx.samplers.base import Problem, Sampler
 
 SEGMENT_BITS, LAST_SEGMENT_BITS = 4, 8
 FINAL = 1 << 16  # what the noise source knows as the iteration of the final restoration
+
+SMALLEST_VARIANCE = 1e-24
 
 Progress = Callable[[int, int], None]
 
@@ -183,7 +186,7 @@ class PSC:
                 samples = self._draw(problem)
                 estimate = samples.mean(0)
             proposal = self.rows.propose(
-                Situation(prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution)
+                Situation(self.prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution)
             )
             check = yield from self._measure(proposal, measurements, estimate)
             account.segment_rows.append(len(proposal.block))
@@ -206,18 +209,20 @@ class PSC:
         if estimate is not None:
             blocks = measurements.partition.split(estimate[None])[0]
             mean = (blocks[proposal.block] * proposal.rows).sum(1)
-        scale = proposal.variance.clamp_min(0).sqrt()
-        values, variances = [], []
+        scale = proposal.variance.clamp_min(SMALLEST_VARIANCE).sqrt()
+        symbols = torch.zeros(0, dtype=torch.int64)
         for block, rows, m, s in zip(
             *(t.split(proposal.groups) for t in (proposal.block, proposal.rows, mean, scale)), strict=True
         ):
-            symbols = yield Question(block, rows, m, s)
-            assert symbols is not None
-            values.append(self.quantizer.dequantize(symbols, m))
-            variances.append(self.quantizer.noise_variance(symbols, m))
-        if values:
-            measurements.append(proposal.block, proposal.rows, torch.cat(values), torch.cat(variances))
-        return crc32(b"".join(v.numpy().tobytes() for v in values))
+            answer = yield Question(block, rows, m, s)
+            assert answer is not None
+            symbols = torch.cat([symbols, answer])
+        value = self.quantizer.dequantize(symbols, mean)
+        measurements.append(proposal.block, proposal.rows, value, self.quantizer.noise_variance(symbols, mean))
+        if estimate is not None:
+            low, high = ((self.quantizer.lower_edge(k, mean) - mean) / scale for k in (symbols, symbols + 1))
+            measurements.gains *= likely_gains(len(measurements.gains), proposal.block, low, high) ** 2
+        return crc32(symbols.numpy().tobytes(), crc32(value.numpy().tobytes()))
 
     def _drive(
         self,

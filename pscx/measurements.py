@@ -8,7 +8,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-
 @dataclass(frozen=True)
 class Partition:
     """Cuts a signal ``(channels, height, width)`` into square blocks; ``block=None`` makes it one block.
@@ -57,7 +56,8 @@ class Measurements:
 
     Rows are only ever appended; they must be orthonormal to each other and to those already there, so that ``H^T`` is
     the pseudo-inverse and none is ever computed. Stored block by block, ``(blocks, rows of the fullest block, dim)``,
-    float64, unused places zero.
+    float64, unused places zero. ``gains`` ``(blocks,)`` is the factor by which predicted
+    variances have to be multiplied, as far as the past tells.
     """
 
     def __init__(self, partition: Partition) -> None:
@@ -66,6 +66,7 @@ class Measurements:
         self.values = torch.zeros(partition.count, 0, dtype=torch.float64)
         self.variances = torch.zeros(partition.count, 0, dtype=torch.float64)
         self.counts = torch.zeros(partition.count, dtype=torch.int64)
+        self.gains = torch.ones(partition.count, dtype=torch.float64)
 
     def __len__(self) -> int:
         return int(self.counts.sum())
@@ -93,10 +94,13 @@ class Measurements:
 
     def complement(self, block: Tensor, vectors: Tensor) -> Tensor:
         """Remove from vectors ``(r, dim)`` in blocks ``(r,)`` all that the rows of those blocks span."""
-        rows = self.rows[block]
+        place = rank_within(block)
+        most = int(place.max()) + 1 if len(place) else 0
+        left = torch.zeros(len(self.rows), most, self.partition.dim, dtype=torch.float64)
+        left[block, place] = vectors
         for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik 2005)
-            vectors = vectors - torch.einsum("rk,rkd->rd", torch.einsum("rd,rkd->rk", vectors, rows), rows)
-        return vectors
+            left = left - left @ self.rows.mT @ self.rows
+        return left[block, place]
 
 
 def rank_within(block: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from pscx.measurements import Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.orthonormal import fix_signs
+from pscx.rows.orthonormal import fix_signs, orthonormalize
+
+POWER_ITERATIONS, EXTRA_VECTORS = 3, 8
 
 
 @ROWS.register("local")
@@ -43,7 +46,7 @@ class Local(RowRule):
         base: float = 0.5,
         floor: float = 0.5,
         fall: float = 2.0,
-        candidates: int = 192,
+        candidates: int = 512,
     ) -> None:
         if block < 2:
             raise ValueError(f"rows.block must be at least 2, got {block}")
@@ -72,21 +75,22 @@ class Local(RowRule):
         basis, spectrum = klt(situation.prior, self.block, self.candidates)
         measurements = situation.measurements
         known = measurements.rows @ basis.T
-        covariance = conditioned(spectrum, known, measurements.variances)
+        terms = conditioned(spectrum, known, measurements.variances)
         if situation.samples is not None:
             blocks = measurements.partition.split(situation.samples - situation.samples.mean(0)) @ basis.T
-            covariance = self.mixed(covariance, blocks, known)
-        free = torch.eye(len(basis), dtype=basis.dtype) - known.mT @ known
-        variance, vectors = leading(free @ covariance @ free, self.depth)
-        return self.choose(situation, variance, vectors @ basis)
+            terms = self.mixed(terms, blocks.transpose(0, 1), known)
+        variance, vectors = leading(terms, known, self.depth)
+        rows = orthonormalize(remove(vectors @ basis, measurements.rows))
+        return self.choose(situation, variance * measurements.gains[:, None], rows)
 
-    def mixed(self, prior: Tensor, centred: Tensor, known: Tensor) -> Tensor:
-        """The mix of covariances, ``(blocks, k, k)``, of conditioned ``prior`` and samples ``(s, blocks, k)``."""
-        centred = centred - (centred.transpose(0, 1) @ known.mT @ known).transpose(0, 1)
-        local = torch.einsum("sbi,sbj->bij", centred, centred) / max(len(centred) - 1, 1)
-        trace = local.diagonal(dim1=1, dim2=2).sum(1)
-        energy = trace / prior.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-12)
-        return (1 - self.base) * local + self.base * energy[:, None, None] * prior
+    def mixed(self, prior: Covariance, centred: Tensor, known: Tensor) -> Covariance:
+        """The mix of the conditioned prior's covariance and that of samples ``(blocks, s, k)``."""
+        centred = centred - centred @ known.mT @ known
+        local = centred / max(centred.shape[1] - 1, 1) ** 0.5
+        energy = local.square().sum((1, 2)) / prior.variances().sum(1).clamp_min(1e-12)
+        weight = self.base * energy[:, None]
+        plus = (1 - self.base) ** 0.5 * local
+        return Covariance(prior.diagonal * weight, plus, prior.left * weight[..., None], prior.right)
 
     def choose(self, situation: Situation, variance: Tensor, rows: Tensor) -> Proposal:
         """Reverse water-filling over ``(blocks, depth)`` predicted variances of ``(blocks, depth, dim)`` rows."""
@@ -96,8 +100,7 @@ class Local(RowRule):
         if variance.numel() > most:
             limit = max(limit, float(variance.flatten().kthvalue(variance.numel() - most + 1).values))
         rank, block = torch.nonzero((variance.T >= limit) & (variance.T > 0), as_tuple=True)
-        chosen = fix_signs(situation.measurements.complement(block, rows[block, rank]))
-        return Proposal(block, chosen, variance[block, rank], torch.bincount(rank).tolist())
+        return Proposal(block, fix_signs(rows[block, rank]), variance[block, rank], torch.bincount(rank).tolist())
 
 
 @lru_cache(4)
@@ -107,18 +110,61 @@ def klt(prior: Prior, block: int, candidates: int) -> tuple[Tensor, Tensor]:
     return fix_signs(vectors.flip(1).mT[:candidates].contiguous()), values.flip(0)[:candidates].contiguous()
 
 
-def conditioned(spectrum: Tensor, known: Tensor, variances: Tensor) -> Tensor:
-    """Covariance of a Gaussian with diagonal ``spectrum`` ``(k,)`` given rows ``(blocks, r, k)`` with noise.
+@dataclass(frozen=True)
+class Covariance:
+    """Blocks of ``diag(diagonal) + plus^T plus - left^T right``, never formed.
 
-    ``D - D V^T (V D V^T + R)^-1 V D``; unused (zero) rows change nothing. Returns ``(blocks, k, k)``.
+    ``diagonal`` is ``(blocks, k)``, the others are ``(blocks, any, k)``; the whole is symmetric.
+    """
+
+    diagonal: Tensor
+    plus: Tensor
+    left: Tensor
+    right: Tensor
+
+    def variances(self) -> Tensor:
+        """The diagonal of the whole, ``(blocks, k)``."""
+        return self.diagonal + self.plus.square().sum(1) - (self.left * self.right).sum(1)
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """Each of ``vectors`` ``(blocks, r, k)`` times the whole."""
+        product = vectors * self.diagonal[:, None] - (vectors @ self.left.mT) @ self.right
+        return product + (vectors @ self.plus.mT) @ self.plus
+
+
+def conditioned(spectrum: Tensor, known: Tensor, variances: Tensor) -> Covariance:
+    """Covariance of a Gaussian with diagonal ``D`` ``(k,)`` given rows ``V`` ``(blocks, r, k)`` with noise ``R``.
+
+    ``D - D V^T (V D V^T + R)^-1 V D``; unused (zero) rows change nothing.
     """
     cross = known * spectrum
     unused = (known.square().sum(-1) == 0).to(spectrum)
     inner = cross @ known.mT + torch.diag_embed(variances + unused)
-    return torch.diag(spectrum) - cross.mT @ torch.linalg.solve(inner, cross)
+    return Covariance(spectrum.expand(len(known), -1), cross[:, :0], torch.linalg.solve(inner, cross), cross)
 
 
-def leading(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Largest eigenvalues ``(blocks, count)`` and their eigenvectors ``(blocks, count, k)``, largest first."""
-    values, vectors = torch.linalg.eigh(covariance)
-    return values.flip(-1)[:, :count], vectors.flip(-1).mT[:, :count]
+def leading(covariance: Covariance, known: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Largest eigenvalues ``(blocks, count)`` and eigenvectors ``(blocks, count, k)`` off the rows ``known``.
+
+    Subspace iteration with a Rayleigh-Ritz step (Golub and Van Loan 2013, section 8.2.4), begun at the coordinates
+    of largest variance.
+    """
+    blocks, size = covariance.diagonal.shape
+    extra = min(count + EXTRA_VECTORS, size)
+    first = covariance.variances().topk(extra, dim=1).indices
+    vectors = torch.zeros(blocks, extra, size, dtype=known.dtype).scatter_(2, first[..., None], 1.0)
+    vectors = orthonormalize(remove(vectors, known))
+    for _ in range(POWER_ITERATIONS):
+        vectors = orthonormalize(remove(covariance.times(vectors), known))
+    free = remove(vectors, known)
+    values, rotation = torch.linalg.eigh(covariance.times(free) @ free.mT)
+    vectors = (rotation.flip(-1).mT @ vectors)[:, :count]
+    measured = remove(vectors, known).square().sum(-1) < 0.5  # what is left where no free direction is
+    return values.flip(-1)[:, :count].masked_fill(measured, 0), vectors
+
+
+def remove(vectors: Tensor, known: Tensor) -> Tensor:
+    """What is left of ``vectors`` ``(blocks, r, k)`` outside the span of orthonormal rows ``known``."""
+    for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik 2005)
+        vectors = vectors - vectors @ known.mT @ known
+    return vectors

@@ -39,9 +39,10 @@ class PCA(RowRule):
         block = torch.zeros(len(centred), dtype=torch.int64)
         centred = measurements.complement(block, centred)
         values, vectors = torch.linalg.eigh(centred @ centred.T)
+        rounding = max(1e-12 * float(values[-1]), 1e-24 * float(samples.square().sum()))
         keep = min(self.per_iteration, max(len(centred) - 1, 0), centred.shape[1] - len(measurements))
         values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
-        worth = values > 1e-12 * values[:1].clamp_min(1e-300)
+        worth = values > rounding
         rows = orthonormalize(measurements.complement(block[: int(worth.sum())], (vectors.T @ centred)[worth]))
-        variance = values[worth] / max(len(centred) - 1, 1)
+        variance = values[worth] / max(len(centred) - 1, 1) * measurements.gains[0]
         return Proposal(block[: len(rows)], fix_signs(rows), variance, [len(rows)] if len(rows) else [])
