@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import oracles
+import pytest
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pscx.priors import DDPM, Gaussian
+from pscx.priors.denoiser import PREDICTIONS, PixelDenoiser, load_denoiser
+from pscx.priors.photographs import AXES, RATES, VARIANCES, photograph_covariance
+from pscx.priors.schedules import lognormal_weights, noise_levels
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_gaussian_covariance_is_its_formula() -> None:
+    prior = Gaussian(correlation=0.8, color=0.3, deviation=0.6)
+    places = list(itertools.product(range(3), range(2), range(4)))
+    wanted = [
+        [0.36 * (0.3 if c != d else 1.0) * 0.8 ** (abs(y - v) + abs(x - u)) for d, v, u in places] for c, y, x in places
+    ]
+    torch.testing.assert_close(prior.covariance(2, 4), torch.tensor(wanted, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("t", [0, 10, 300, 700, 999])
+def test_gaussian_denoiser_is_the_dense_wiener_filter(t: int) -> None:
+    """One instance asked for two sizes in turn, in float64 and float32."""
+    prior = Gaussian(correlation=0.9, color=0.5, deviation=0.4)
+    for height, width in ((2, 5), (4, 3), (2, 5)):
+        x_t = random(3, 3, height, width)
+        matrix = oracles.wiener(prior.covariance(height, width), prior.alphas_cumprod[t])
+        wanted = (x_t.flatten(1) @ matrix.T).reshape(x_t.shape)
+        torch.testing.assert_close(prior.denoise(x_t, t), wanted, rtol=0, atol=1e-12)
+        single = prior.denoise(x_t.float(), t)
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single, wanted.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_gaussian_draws_have_its_covariance() -> None:
+    """5000 draws of 3x2x2: 12 random projections have its variance within 4 standard errors."""
+    prior, generator = Gaussian(0.7, 0.5, 0.5), torch.Generator().manual_seed(1)
+    draws = torch.cat([prior.draw(2, 2, generator) for _ in range(5000)]).flatten(1)
+    directions = random(12, 12)
+    variance = (directions * (prior.covariance(2, 2) @ directions)).sum(0)
+    seen = (draws @ directions).square().mean(0)
+    assert ((seen - variance).abs() < 4 * variance * (2 / 5000) ** 0.5).all()
+
+
+def test_gaussian_blocks_are_stationary() -> None:
+    """The covariance of a block is that of the same block inside a larger image, wherever it lies."""
+    prior = Gaussian(0.9, 0.5, 0.5)
+    place = torch.arange(3 * 5 * 6).reshape(3, 5, 6)[:, 1:4, 2:5].flatten()
+    inside = prior.covariance(5, 6)[place][:, place]
+    torch.testing.assert_close(prior.block_covariance(3), inside)
+
+
+def test_gaussian_signal_is_the_image() -> None:
+    prior, image = Gaussian(), random(2, 3, 4, 6)
+    assert torch.equal(prior.to_image(prior.to_signal(image)), image)
+    assert prior.signal_shape(4, 6) == tuple(prior.to_signal(image).shape[1:])
+    assert prior.stride == 1
+
+
+def test_gaussian_fingerprint_identifies_the_options() -> None:
+    prints = [Gaussian(*options).fingerprint() for options in ((0.9, 0.5, 0.5), (0.8, 0.5, 0.5), (0.9, 0.4, 0.5))]
+    assert len({*prints, Gaussian(0.9, 0.5, 0.6).fingerprint()}) == 4
+    assert Gaussian(0.9, 0.5, 0.5).fingerprint() == prints[0]
+    assert len(prints[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"correlation": 1.0}, r"correlation must lie in \[0, 1\), got 1.0"),
+        ({"color": -0.1}, r"color must lie in \[0, 1\), got -0.1"),
+        ({"deviation": 0.0}, "deviation must be over 0, got 0.0"),
+    ],
+)
+def test_gaussian_refuses(options: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Gaussian(**options)
+
+
+def test_noise_levels() -> None:
+    """``x_t / sqrt(a)`` is the signal plus noise of that level."""
+    levels = noise_levels(torch.tensor([0.8, 0.5, 0.1], dtype=torch.float64))
+    torch.testing.assert_close(levels, torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64))
+    assert (noise_levels(Gaussian().alphas_cumprod).diff() > 0).all()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.3, 1.0])
+def test_lognormal_weights(uniform: float) -> None:
+    """They sum to 1, keep the uniform share, and the rest is log-normal: median and both quartiles of the level."""
+    alphas = Gaussian().alphas_cumprod
+    weights = lognormal_weights(alphas, center=0.4, spread=0.7, uniform=uniform)
+    assert float(weights.sum()) == pytest.approx(1)
+    assert float(weights.min()) >= uniform / len(alphas) * (1 - 1e-12)
+    if uniform == 1:
+        return
+    below = ((weights - uniform / len(alphas)) / (1 - uniform)).cumsum(0)
+    levels = noise_levels(alphas)
+    for share, deviations in ((0.25, -0.6745), (0.5, 0.0), (0.75, 0.6745)):
+        level = float(levels[int(torch.searchsorted(below, share))])
+        assert level == pytest.approx(0.4 * torch.tensor(0.7 * deviations).exp().item(), rel=0.02)
+
+
+def test_photograph_covariance() -> None:
+    """Symmetric, positive semidefinite, stationary, and on each colour axis of its own variance and correlation."""
+    covariance = photograph_covariance(6)
+    assert torch.equal(covariance, covariance.T)
+    spectrum = torch.linalg.eigvalsh(covariance)
+    assert spectrum[0] > -1e-12 * spectrum[-1]
+    place = torch.arange(3 * 36).reshape(3, 6, 6)[:, 2:5, 1:4].flatten()
+    torch.testing.assert_close(covariance[place][:, place], photograph_covariance(3), rtol=1e-12, atol=1e-14)
+    axes = functional.normalize(torch.tensor(AXES, dtype=torch.float64), dim=1)
+    pixel, neighbour = (torch.arange(3) * 36 + offset for offset in (0, 6))
+    variances = torch.tensor(VARIANCES, dtype=torch.float64)
+    torch.testing.assert_close(axes @ covariance[pixel][:, pixel] @ axes.T, torch.diag(variances))
+    neighbours = torch.diag(variances * (-torch.tensor(RATES, dtype=torch.float64)).exp())
+    torch.testing.assert_close(axes @ covariance[pixel][:, neighbour] @ axes.T, neighbours)
+
+
+class Oracle(nn.Module):
+    """Stands for a ``UNet2DModel`` that knows the clean image and answers with the target of its prediction type.
+
+    The targets are those of Ho et al. 2020 (noise) and Salimans and Ho 2022, section 4 (v). Where it also "learned
+    the variance" the second half of its channels is not a number.
+    """
+
+    dtype = torch.float64
+
+    def __init__(self, x0: Tensor, patch: int, scheduler: DDPMScheduler, learned_variance: bool) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(in_channels=3 * patch**2, block_out_channels=(8, 8))
+        self.x0, self.scheduler, self.learned_variance = (
+            functional.pixel_unshuffle(x0, patch),
+            scheduler,
+            learned_variance,
+        )
+
+    def forward(self, x: Tensor, t: Tensor) -> SimpleNamespace:
+        assert t.shape == (len(x),)
+        a = self.scheduler.alphas_cumprod.double()[t][:, None, None, None]
+        noise = (x - a.sqrt() * self.x0) / (1 - a).sqrt()
+        velocity = a.sqrt() * noise - (1 - a).sqrt() * self.x0
+        answer = {"epsilon": noise, "v_prediction": velocity, "sample": self.x0}[self.scheduler.config.prediction_type]
+        parts = [answer, torch.full_like(answer, torch.nan)] if self.learned_variance else [answer]
+        return SimpleNamespace(sample=torch.cat(parts, 1))
+
+
+@pytest.mark.parametrize("learned_variance", [False, True])
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_every_prediction_becomes_the_clean_signal(prediction: str, patch: int, learned_variance: bool) -> None:
+    scheduler = DDPMScheduler(prediction_type=prediction)
+    x0, noise = random(2, 3, 4, 8), random(2, 3, 4, 8, seed=1)
+    denoiser = PixelDenoiser(Oracle(x0, patch, scheduler, learned_variance), scheduler)  # type: ignore[arg-type]
+    for t in (0, 100, 900):
+        a = scheduler.alphas_cumprod[t].double()
+        x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
+        torch.testing.assert_close(denoiser.denoise(x_t, t), x0, rtol=0, atol=1e-10)
+
+
+def tiny(channels: int = 12, outputs: int | None = None, prediction: str = "v_prediction") -> PixelDenoiser:
+    """A network of random weights over two resolutions."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = UNet2DModel(
+            in_channels=channels,
+            out_channels=outputs or channels,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+            add_attention=False,
+        )
+    return PixelDenoiser(network.eval(), DDPMScheduler(prediction_type=prediction, beta_schedule="squaredcos_cap_v2"))
+
+
+@pytest.mark.parametrize(("channels", "outputs", "stride"), [(3, 3, 2), (3, 6, 2), (12, 12, 4), (12, 24, 4)])
+@torch.no_grad()
+def test_real_networks_keep_shape_and_dtype(channels: int, outputs: int, stride: int) -> None:
+    denoiser = tiny(channels, outputs, "sample")
+    assert denoiser.stride == stride
+    for dtype in (torch.float32, torch.float64):
+        x_t = random(2, 3, 8, 12).to(dtype)
+        answer = denoiser.denoise(x_t, 500)
+        assert answer.shape == x_t.shape
+        assert answer.dtype == dtype
+    patch = round((channels / 3) ** 0.5)
+    shuffled = functional.pixel_unshuffle(random(2, 3, 8, 12).float(), patch)
+    raw = denoiser.network(shuffled, torch.tensor([500, 500])).sample[:, :channels]
+    torch.testing.assert_close(answer.float(), functional.pixel_shuffle(raw, patch))
+
+
+def test_pixel_denoiser_refuses() -> None:
+    scheduler = DDPMScheduler()
+    network = tiny().network
+    network.register_to_config(in_channels=5)
+    with pytest.raises(ValueError, match=r"network.in_channels must be 3, 12, 27 or another 3 p\^2, got 5"):
+        PixelDenoiser(network, scheduler)
+    scheduler.register_to_config(prediction_type="flow")
+    with pytest.raises(ValueError, match="prediction_type must be one of epsilon, v_prediction, sample, got 'flow'"):
+        PixelDenoiser(tiny().network, scheduler)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A saved prior in the layout of a ``DDPMPipeline``."""
+    tiny().save(tmp_path / "prior")
+    return tmp_path / "prior"
+
+
+@pytest.mark.parametrize("layout", ["pipeline", "root"])
+@torch.no_grad()
+def test_saved_priors_load_as_they_were(folder: Path, layout: str) -> None:
+    """Weights are those of the network rounded to float16; the schedule and the prediction type come back too."""
+    if layout == "root":
+        for name in ("unet", "scheduler"):
+            shutil.copytree(folder / name, folder.parent / "root", dirs_exist_ok=True)
+    prior = DDPM(str(folder if layout == "pipeline" else folder.parent / "root"))
+    rounded = tiny()
+    rounded.network.half().float()
+    x_t = random(1, 3, 8, 8)
+    torch.testing.assert_close(prior.denoise(x_t, 300), rounded.denoise(x_t, 300), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(prior.alphas_cumprod, rounded.alphas_cumprod, rtol=1e-12, atol=0)
+    assert prior.stride == 4
+    assert prior.signal_shape(8, 12) == (3, 8, 12)
+    assert torch.equal(prior.to_image(prior.to_signal(x_t)), x_t)
+    assert torch.equal(prior.block_covariance(4), photograph_covariance(4))
+    assert not any(parameter.requires_grad for parameter in prior.parameters())
+    assert not prior.denoiser.network.training
+
+
+def test_fingerprint_follows_the_weights(folder: Path) -> None:
+    """The same after every load and after saving again; another when one weight or the schedule changes."""
+    prior = DDPM(str(folder))
+    assert DDPM(str(folder)).fingerprint() == prior.fingerprint()
+    prior.denoiser.save(folder.parent / "again")
+    assert DDPM(str(folder.parent / "again")).fingerprint() == prior.fingerprint()
+    before = prior.fingerprint()
+    with torch.no_grad():
+        prior.denoiser.network.conv_in.weight[1, 2, 0, 1] += 2**-10
+    assert prior.fingerprint() != before
+    other = DDPM(str(folder))
+    other.alphas_cumprod = other.alphas_cumprod * (1 - 1e-6)
+    assert other.fingerprint() != before
+
+
+@pytest.mark.parametrize("missing", ["everything", "unet", "scheduler", "weights", "folder"])
+def test_what_cannot_be_loaded_is_one_sentence(folder: Path, missing: str) -> None:
+    """Names the path and the layouts that are looked for."""
+    if missing == "folder":
+        folder = folder / "nowhere"
+    elif missing == "everything":
+        shutil.rmtree(folder)
+        folder.mkdir()
+    elif missing == "weights":
+        (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    else:
+        shutil.rmtree(folder / missing)
+    with pytest.raises(FileNotFoundError) as caught:
+        load_denoiser(folder)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"no diffusers pixel prior at '{folder}': expected a local folder with unet/ and")
+    assert "\n" not in sentence
+
+
+def test_a_root_layout_without_its_scheduler(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"scheduler_config.json is missing\)"):
+        load_denoiser(folder / "unet")

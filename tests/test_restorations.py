@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import oracles
+import pytest
+import torch
+from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from torch import Tensor
+
+from pscx.measurements import Measurements, Partition
+from pscx.noise import Noise
+from pscx.priors import Gaussian
+from pscx.restorations import Mean, Restoration, Sample
+from pscx.samplers import DDRM, Problem, Sampler
+
+SHAPE = (3, 2, 4)
+PRIOR = Gaussian(0.8, 0.5, 0.5)
+
+
+@dataclass
+class Numbered(Sampler):
+    """Draw ``i`` is the constant ``i^2``; remembers which draws were asked for together."""
+
+    asked: list[range] = field(default_factory=list)
+
+    def sample(self, problem: Problem, indices: range) -> Tensor:
+        self.asked.append(indices)
+        squares = torch.tensor([float(i * i) for i in indices], dtype=torch.float64)
+        return squares[:, None, None, None].expand(len(indices), *problem.shape)
+
+
+def problem(rows: int = 4) -> Problem:
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(24, rows, generator=generator, dtype=torch.float64)).Q.T
+    measurements = Measurements(Partition(*SHAPE, block=None))
+    values = basis @ PRIOR.draw(2, 4, generator).flatten()
+    measurements.append(torch.zeros(rows, dtype=torch.int64), basis, values, torch.full_like(values, 0.01))
+    return Problem(PRIOR, measurements, Noise(3), 0, SHAPE)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 9])
+@pytest.mark.parametrize("index", [0, 3])
+def test_mean_averages_its_own_draws(index: int, batch: int) -> None:
+    """Restoration ``i`` averages draws ``5 i`` to ``5 i + 4``, no more than ``batch`` at once."""
+    sampler = Numbered()
+    restored = Mean(5).restore(problem(), sampler, index, batch)
+    draws = range(5 * index, 5 * index + 5)
+    assert restored.shape == SHAPE
+    assert restored.unique().tolist() == [sum(i * i for i in draws) / 5]
+    assert [i for asked in sampler.asked for i in asked] == list(draws)
+    assert max(map(len, sampler.asked)) <= batch
+
+
+@pytest.mark.parametrize("index", [0, 7])
+def test_sample_is_one_draw(index: int) -> None:
+    sampler = Numbered()
+    restored = Sample().restore(problem(), sampler, index, 4)
+    assert restored.shape == SHAPE
+    assert restored.unique().tolist() == [index**2]
+    assert sampler.asked == [range(index, index + 1)]
+
+
+def test_mean_of_many_draws_is_the_mean_of_the_sampler() -> None:
+    """2000 draws of a real sampler: within 4 standard errors of its linear recursion's mean."""
+    asked, count = problem(), 2000
+    rows, values, variances = (
+        t[0] for t in (asked.measurements.rows, asked.measurements.values, asked.measurements.variances)
+    )
+    times = oracles.visited(PRIOR.alphas_cumprod, None, 0.0, 4, "linear")
+    weights = [torch.ones_like(variances)] * 5
+    wanted = oracles.sampler(PRIOR.covariance(2, 4), PRIOR.alphas_cumprod, times, 1.0, rows, values, weights)
+    restored = Mean(count).restore(asked, DDRM(4, 1.0, spacing="linear", noise_aware=False), 0, 500).flatten()
+    error = (wanted.covariance.diagonal().clamp_min(0) / count).sqrt()
+    assert ((restored - wanted.mean).abs() <= 4 * error + 1e-9).all()
+
+
+@pytest.mark.parametrize("restoration", [Mean(2), Sample()])
+def test_restorations_with_another_number_differ(restoration: Restoration) -> None:
+    first, again, second = (restoration.restore(problem(), DDRM(3), index, 2) for index in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, second).all()
+
+
+def test_mean_refuses() -> None:
+    with pytest.raises(ValueError, match=r"restoration\.samples must be at least 1, got 0"):
+        Mean(0)

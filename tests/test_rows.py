@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import oracles
+import pytest
+import torch
+from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from torch import Tensor
+
+from pscx.codec import PSC
+from pscx.coders import Posterior
+from pscx.measurements import Measurements, Partition
+from pscx.priors import Gaussian
+from pscx.quantizers import Uniform
+from pscx.restorations import Mean
+from pscx.rows import PCA, Local, Proposal, RowRule, Situation
+from pscx.rows.local import klt
+from pscx.rows.orthonormal import fix_signs, orthonormalize
+from pscx.samplers import DDRM
+
+PRIOR = Gaussian(correlation=0.8, color=0.5, deviation=0.5)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def sigma_points(mean: Tensor, covariance: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Twice as many samples as numbers, whose mean and sample covariance are exactly these (Julier and Uhlmann)."""
+    size = len(covariance)
+    offsets = (size - 0.5) ** 0.5 * oracles.root(covariance)
+    return (mean + torch.cat([offsets, -offsets])).reshape(2 * size, *shape)
+
+
+def measured(partition: Partition, per_block: list[int], variance: float) -> Measurements:
+    """So many random orthonormal rows in each block, with random values and this noise variance."""
+    bases = torch.linalg.qr(random(partition.count, partition.dim, partition.dim, seed=3)).Q
+    block = torch.tensor([b for b, count in enumerate(per_block) for _ in range(count)], dtype=torch.int64)
+    rank = torch.tensor([i for count in per_block for i in range(count)], dtype=torch.int64)
+    measurements = Measurements(partition)
+    values = random(len(block), seed=4)
+    measurements.append(block, bases[block, rank], values, torch.full_like(values, variance))
+    return measurements
+
+
+def situation(
+    measurements: Measurements,
+    samples: Tensor | None,
+    iteration: int = 0,
+    iterations: int = 1,
+    resolution: float = 1e-6,
+) -> Situation:
+    return Situation(PRIOR, measurements, samples, iteration, iterations, resolution)
+
+
+def is_fit(proposal: Proposal, measurements: Measurements) -> None:
+    """Shapes agree, rows lie in existing blocks, are orthonormal and orthogonal to what was measured before."""
+    count = len(proposal.block)
+    assert proposal.rows.shape == (count, measurements.partition.dim)
+    assert proposal.variance.shape == (count,)
+    assert (proposal.variance > 0).all()
+    assert sum(proposal.groups) == count
+    assert all(size > 0 for size in proposal.groups)
+    assert ((proposal.block >= 0) & (proposal.block < measurements.partition.count)).all()
+    for block in proposal.block.unique():
+        rows = proposal.rows[proposal.block == block]
+        both = torch.cat([measurements.rows[block, : measurements.counts[block]], rows])
+        torch.testing.assert_close(both @ both.T, torch.eye(len(both), dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+def off(covariance: Tensor, rows: Tensor) -> Tensor:
+    """The covariance of what these orthonormal rows do not see."""
+    free = torch.eye(len(covariance), dtype=torch.float64) - rows.T @ rows
+    return free @ covariance @ free
+
+
+@pytest.mark.parametrize("variance", [0.0, 0.02])
+def test_pca_of_the_exact_covariance_is_the_klt(variance: float) -> None:
+    """Samples with exactly the posterior's covariance give its eigenvectors, up to sign, and its eigenvalues."""
+    shape, covariance = (3, 4, 4), PRIOR.covariance(4, 4)
+    measurements = measured(Partition(*shape, block=None), [5], variance)
+    known = measurements.rows[0], measurements.values[0], measurements.variances[0]
+    posterior = oracles.posterior(covariance, *known)
+    samples = sigma_points(posterior.mean, posterior.covariance, shape)
+    proposal = PCA(7).propose(situation(measurements, samples))
+    spectrum, vectors = torch.linalg.eigh(off(posterior.covariance, known[0]))
+    is_fit(proposal, measurements)
+    torch.testing.assert_close(proposal.variance, spectrum.flip(0)[:7], rtol=1e-9, atol=0)
+    likeness = (proposal.rows @ vectors.flip(1)[:, :7]).abs()
+    torch.testing.assert_close(likeness, torch.eye(7, dtype=torch.float64), rtol=0, atol=1e-7)
+
+
+def test_pca_of_few_samples_is_their_singular_vectors() -> None:
+    samples = random(6, 3, 4, 4)
+    proposal = PCA(3).propose(situation(Measurements(Partition(3, 4, 4, None)), samples))
+    centred = (samples - samples.mean(0)).flatten(1)
+    values, vectors = torch.linalg.svd(centred, full_matrices=False)[1:]
+    torch.testing.assert_close(proposal.variance, values[:3].square() / 5)
+    torch.testing.assert_close((proposal.rows @ vectors[:3].T).abs(), torch.eye(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("samples", "measured_rows", "count"), [(4, 0, 3), (60, 0, 12), (60, 40, 8), (60, 48, 0)])
+def test_pca_proposes_no_more_than_the_samples_span(samples: int, measured_rows: int, count: int) -> None:
+    measurements = measured(Partition(3, 4, 4, None), [measured_rows], 0.0)
+    proposal = PCA(12).propose(situation(measurements, random(samples, 3, 4, 4)))
+    is_fit(proposal, measurements)
+    assert len(proposal.block) == count
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_pca_of_samples_that_agree_is_empty(count: int) -> None:
+    same = random(1, 3, 4, 4).expand(count, 3, 4, 4)
+    proposal = PCA().propose(situation(Measurements(Partition(3, 4, 4, None)), same))
+    assert len(proposal.block) == 0
+    assert proposal.groups == []
+
+
+@pytest.mark.parametrize(("block", "candidates"), [(2, 100), (4, 10), (4, 48)])
+def test_klt(block: int, candidates: int) -> None:
+    """Orthonormal rows, largest variance first, that diagonalize the prior's covariance."""
+    rows, spectrum = klt(PRIOR, block, candidates)
+    count = min(candidates, 3 * block**2)
+    assert rows.shape == (count, 3 * block**2)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(count, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(rows @ PRIOR.covariance(block, block) @ rows.T, torch.diag(spectrum))
+    torch.testing.assert_close(spectrum, torch.linalg.eigvalsh(PRIOR.covariance(block, block)).flip(0)[:count])
+
+
+PER_BLOCK = [0, 3, 1, 11, 12, 5]  # of 12 dimensions each
+
+
+def conditional(measurements: Measurements, block: int) -> Tensor:
+    """Dense covariance of one block of the prior, given the rows of that block."""
+    count = int(measurements.counts[block])
+    rows, values, variances = (
+        t[block, :count] for t in (measurements.rows, measurements.values, measurements.variances)
+    )
+    return oracles.posterior(PRIOR.covariance(2, 2), rows, values, variances).covariance
+
+
+def spectra(covariances: list[Tensor], measurements: Measurements) -> Tensor:
+    """Variances along the best unmeasured directions of each block, ``(blocks, 12)``, largest first."""
+    free = [off(c, measurements.rows[b]) for b, c in enumerate(covariances)]
+    return torch.linalg.eigvalsh(torch.stack(free)).flip(1).clamp_min(0)
+
+
+def follows(proposal: Proposal, covariances: list[Tensor], measurements: Measurements) -> None:
+    """Rows diagonalize the covariance of what is unmeasured in their block, with the variances that are stated."""
+    for block in proposal.block.unique():
+        mine = proposal.block == block
+        free = off(covariances[block], measurements.rows[block])
+        found = proposal.rows[mine] @ free @ proposal.rows[mine].T
+        torch.testing.assert_close(found, torch.diag(proposal.variance[mine]), rtol=1e-6, atol=1e-10)
+
+
+def all_rows(base: float = 0.5, floor: float = 0.0) -> Local:
+    """A rule with small blocks that no limit holds back."""
+    return Local(block=2, per_iteration=12, depth=12, base=base, floor=floor, fall=1.0)
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-3, 0.05])
+def test_local_conditions_the_prior_on_what_is_measured(variance: float) -> None:
+    """Without samples: eigenvectors of each block's dense conditional covariance, largest of all blocks first taken."""
+    measurements = measured(Partition(3, 4, 6, 2), PER_BLOCK, variance)
+    covariances = [conditional(measurements, block) for block in range(6)]
+    proposal = all_rows().propose(situation(measurements, None))
+    is_fit(proposal, measurements)
+    follows(proposal, covariances, measurements)
+    wanted = spectra(covariances, measurements).flatten().sort(descending=True).values
+    seen = proposal.variance.sort(descending=True).values
+    real = int((wanted > 1e-9).sum())
+    torch.testing.assert_close(seen[:real], wanted[:real], rtol=1e-6, atol=0)
+    assert torch.bincount(proposal.block, minlength=6)[4] == 0
+
+
+@pytest.mark.parametrize("base", [0.0, 0.3, 1.0])
+def test_local_mixes_covariances_as_stated(base: float) -> None:
+    """``(1 - base) S + base g B`` from sigma points of a Gaussian that is not the prior."""
+    shape, partition = (3, 4, 6), Partition(3, 4, 6, 2)
+    measurements = measured(partition, [0, 3, 1, 2, 0, 5], 0.01)
+    half = random(72, 72, seed=8)
+    truth = half @ half.T / 72
+    samples = sigma_points(random(72), truth, shape)
+    place = partition.split(torch.arange(72).reshape(1, *shape))[0]
+    mixed = []
+    for block in range(6):
+        local = off(truth[place[block]][:, place[block]], measurements.rows[block])
+        prior = conditional(measurements, block)
+        mixed.append((1 - base) * local + base * local.trace() / prior.trace() * prior)
+    proposal = all_rows(base).propose(situation(measurements, samples, iteration=1, iterations=2))
+    is_fit(proposal, measurements)
+    follows(proposal, mixed, measurements)
+    assert len(proposal.block) == 72 - 11
+
+
+@pytest.mark.parametrize("base", [0.2, 1.0])
+def test_local_finds_the_leading_directions_of_larger_blocks(base: float) -> None:
+    """Where a block has many more directions than are asked for: at least 98% of the best rows' variance."""
+    partition = Partition(3, 4, 8, 4)
+    measurements = measured(partition, [0, 12], 0.01)
+    half = random(96, 96, seed=8) @ oracles.root(PRIOR.covariance(4, 8))
+    samples = sigma_points(random(96), half.T @ half / 96, (3, 4, 8))
+    proposal = Local(block=4, per_iteration=6, depth=6, base=base, floor=0.0, fall=1.0).propose(
+        situation(measurements, samples, iteration=1, iterations=2)
+    )
+    is_fit(proposal, measurements)
+    best = Local(block=4, per_iteration=48, depth=48, base=base, floor=0.0, fall=1.0).propose(
+        situation(measurements, samples, iteration=1, iterations=2)
+    )
+    for block in range(2):
+        found, wanted = (p.variance[p.block == block] for p in (proposal, best))
+        assert len(found) == 6
+        assert 0.98 * wanted[:6].sum() < found.sum() < wanted[:6].sum() * (1 + 1e-9)
+
+
+def test_local_takes_the_largest_variances_of_all_blocks() -> None:
+    """Reverse water-filling: no row that was left out has a larger variance than one that was taken."""
+    measurements = measured(Partition(3, 4, 6, 2), PER_BLOCK, 0.01)
+    wanted = spectra([conditional(measurements, block) for block in range(6)], measurements)
+    proposal = Local(block=2, per_iteration=1.5, depth=12, floor=0.0, fall=1.0).propose(situation(measurements, None))
+    assert len(proposal.block) == 9
+    torch.testing.assert_close(
+        proposal.variance.sort(descending=True).values, wanted.flatten().sort(descending=True).values[:9]
+    )
+    taken = torch.bincount(proposal.block, minlength=6)
+    level = float(proposal.variance.min()) * (1 - 1e-9)
+    assert torch.equal(taken, (wanted >= level).sum(1))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_local_depth_bounds_every_block(depth: int) -> None:
+    measurements = measured(Partition(3, 4, 6, 2), [0, 3, 1, 2, 0, 5], 0.01)
+    rule = Local(block=2, per_iteration=12, depth=depth, floor=0.0, fall=1.0)
+    proposal = rule.propose(situation(measurements, None))
+    assert torch.bincount(proposal.block, minlength=6).tolist() == [depth] * 6
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_local_floor_falls_to_its_value_at_the_last_iteration(left: int) -> None:
+    """Exactly the rows whose predicted deviation is at least ``floor * resolution * fall^left``."""
+    measurements = measured(Partition(3, 4, 6, 2), PER_BLOCK, 0.001)
+    rule = Local(block=2, per_iteration=12, depth=12, floor=0.7, fall=1.8)
+    proposal = rule.propose(situation(measurements, None, iteration=4 - left, iterations=5, resolution=0.1))
+    wanted = spectra([conditional(measurements, block) for block in range(6)], measurements)
+    limit = (0.7 * 0.1 * 1.8**left) ** 2
+    assert 0 < len(proposal.block) == int((wanted >= limit).sum())
+    assert float(proposal.variance.min()) >= limit
+
+
+def test_local_with_nothing_worth_measuring_is_empty() -> None:
+    measurements = measured(Partition(3, 4, 6, 2), PER_BLOCK, 0.001)
+    for proposal in (
+        all_rows(floor=1.0).propose(situation(measurements, None, resolution=100.0)),
+        all_rows().propose(situation(measured(Partition(3, 4, 6, 2), [12] * 6, 0.0), None)),
+    ):
+        is_fit(proposal, measurements)
+        assert len(proposal.block) == 0
+        assert proposal.groups == []
+
+
+def test_local_needs_no_samples_at_first() -> None:
+    assert [Local().needs_samples(i) for i in range(3)] == [False, True, True]
+    assert [PCA().needs_samples(i) for i in range(2)] == [True, True]
+    assert Local(block=8).partition((3, 16, 24)) == Partition(3, 16, 24, 8)
+    assert PCA().partition((3, 16, 24)) == Partition(3, 16, 24, None)
+    assert Local(block=8).stride == 8
+    assert PCA().stride == 1
+
+
+RULES = [PCA(5), PCA(20), Local(block=4, per_iteration=6), Local(block=4, per_iteration=30, floor=0.0, candidates=20)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["pca", "pca-all", "local", "local-all"])
+def test_rows_stay_orthonormal_over_a_whole_run(rule: RowRule) -> None:
+    """Eight iterations of the real loop, some until nothing is left to measure: ``H H^T = I`` to 1e-10."""
+    codec = PSC(PRIOR, DDRM(3), rule, Uniform(0.01), Posterior(), Mean(), samples=24, iterations=8, batch=24)
+    image = PRIOR.draw(4, 8, torch.Generator().manual_seed(0))[0]
+    _, outcome = codec.encode(image)
+    known = outcome.measurements
+    for block, count in enumerate(known.counts.tolist()):
+        rows = known.rows[block, :count]
+        torch.testing.assert_close(rows @ rows.T, torch.eye(count, dtype=torch.float64), rtol=0, atol=1e-10)
+    assert len(known) > 30
+    assert sum(outcome.account.segment_rows) == len(known)
+
+
+def test_orthonormalize_keeps_directions_in_order() -> None:
+    vectors = random(2, 4, 9)
+    rows = orthonormalize(vectors)
+    torch.testing.assert_close(rows @ rows.mT, torch.eye(4, dtype=torch.float64).expand(2, 4, 4), rtol=0, atol=1e-13)
+    coordinates = vectors @ rows.mT
+    torch.testing.assert_close(coordinates @ rows, vectors)
+    torch.testing.assert_close(coordinates, coordinates.tril(), rtol=0, atol=1e-12)
+
+
+def test_fix_signs() -> None:
+    rows = torch.tensor([[1.0, -3.0, 2.0], [-1.0, 2.0, 4.0], [0.0, 0.0, -1.0]])
+    assert fix_signs(rows).tolist() == [[-1.0, 3.0, -2.0], [-1.0, 2.0, 4.0], [0.0, 0.0, 1.0]]
+    assert torch.equal(fix_signs(-random(5, 7)), fix_signs(random(5, 7)))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"block": 1}, "rows.block must be at least 2, got 1"),
+        ({"per_iteration": 0.0}, "rows.per_iteration must be over 0, got 0.0"),
+        ({"base": 1.1}, r"rows.base must lie in \[0, 1\], got 1.1"),
+        ({"fall": 0.9}, "rows.fall must be at least 1"),
+        ({"floor": -0.1}, "rows.floor at least 0"),
+        ({"depth": 0}, "rows.depth and rows.candidates must be at least 1, got 0"),
+        ({"candidates": 0}, "rows.depth and rows.candidates must be at least 1"),
+    ],
+)
+def test_local_refuses(options: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Local(**options)  # type: ignore[arg-type]
+
+
+def test_pca_refuses() -> None:
+    with pytest.raises(ValueError, match=r"rows\.per_iteration must be at least 1, got 0"):
+        PCA(0)
