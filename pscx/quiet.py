@@ -16,6 +16,7 @@ WARNINGS = [
     "The '.*_dataloader' does not have many workers",  # reading an image takes a thousandth of coding it
     "Checkpoint directory .* exists and is not empty",  # what a resumed training means to have
     "The dirpath has changed from",  # a resumed training writes into a new version's folder
+    "Using `DistributedSampler` with the dataloaders",  # an image that two ranks had counts once, see Evaluate
     "You defined a `validation_step` but have no `val_dataloader`",  # Lightning's own message is enough
     "The number of training batches .* is smaller than the logging interval",  # short trials
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # inside Lightning, not ours to change

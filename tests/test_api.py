@@ -135,7 +135,7 @@ def test_info_says_what_is_in_the_stream(codec: Codec, photo: Pixels) -> None:
     assert facts["spec"] == {
         "prior": {"name": "gaussian"},
         "sampler": {"name": "ddrm", "steps": 2},
-        "rows": {"name": "local", "block": 8, "per_iteration": 2.0},
+        "rows": {"name": "local", "block": 8, "per_iteration": 2.5},
         "quantizer": {"name": "uniform"},
         "coder": {"name": "posterior"},
         "restoration": {"name": "mean", "samples": 2},

@@ -13,7 +13,7 @@ CODEC = """\
 model:
   prior: gaussian
   sampler: {name: ddrm, steps: 2}
-  rows: {name: local, block: 8, per_iteration: 2}
+  rows: {name: local, block: 8, per_iteration: 2.5}
   quantizer: {name: uniform, step: 0.25}
   coder: posterior
   restoration: {name: mean, samples: 2}

@@ -1,0 +1,378 @@
+"""The commands on files, through ``main`` as users call it: what they write, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from tiny import CODEC, save_prior, write_codec
+
+from pscx import __version__, commands, load_codec, read_image
+from pscx.cli import main
+
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_codec(tmp_path_factory.mktemp("config"))
+
+
+@pytest.fixture
+def photo(image_folder: Path) -> Path:
+    return image_folder / "a.png"
+
+
+@pytest.fixture
+def stream(photo: Path, config: str, tmp_path: Path) -> Path:
+    path = tmp_path / "photo.pscx"
+    path.write_bytes(load_codec(config).compress(read_image(photo)))
+    return path
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(args: list[str | Path], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail: exit code 2, one sentence, no traceback, no file written or lost."""
+    before = {name: (folder / name).read_bytes() for name in files(folder)}
+    assert main([str(arg) for arg in args]) == 2
+    after = {name: (folder / name).read_bytes() for name in files(folder)}
+    assert after == before
+    message = capsys.readouterr().err
+    assert message.startswith("pscx: ")
+    assert message.count("\n") == 1
+    assert "Traceback" not in message
+    return message
+
+
+def test_a_new_process_decompresses_what_was_simulated(photo: Path, config: str, tmp_path: Path) -> None:
+    """Nothing but the stream goes over to the other process."""
+    assert main(["compress", str(photo), "-o", str(tmp_path / "x.pscx"), "--config", config]) == 0
+    command = [sys.executable, "-W", "error", "-m", "pscx.cli", "decompress", "x.pscx", "--samples", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "x-0.png\nx-1.png\n", "")
+    expected = load_codec(config).simulate(read_image(photo), samples=2)
+    assert (tmp_path / "x.pscx").read_bytes() == expected.data
+    for index, image in enumerate(expected.images):
+        assert np.array_equal(read_image(tmp_path / f"x-{index}.png"), image)
+
+
+def test_compress_says_name_bytes_and_rate(photo: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(photo), "--config", config]) == 0
+    output = photo.with_suffix(".pscx")
+    size = output.stat().st_size
+    assert capsys.readouterr().out == f"{output}: {size} bytes, {size / 128:.4f} bpp\n"
+
+
+def test_a_folder_goes_to_a_folder(image_folder: Path, config: str, tmp_path: Path) -> None:
+    (image_folder / "sub" / "a.png").rename(image_folder / "sub" / "c.png")
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert main(["compress", str(image_folder), "-o", str(out), "--config", config]) == 0
+    assert files(out) == {"a.pscx", "b.pscx", "c.pscx"}
+    assert main(["decompress", str(out / "a.pscx"), str(out / "b.pscx"), "-o", str(back)]) == 0
+    assert files(back) == {"a.png", "b.png"}
+    assert read_image(back / "b.png").shape == (32, 48, 3)
+
+
+def test_outputs_lie_beside_their_inputs(image_folder: Path, config: str) -> None:
+    assert main(["compress", str(image_folder), "--config", config]) == 0
+    assert {name for name in files(image_folder) if name.endswith("pscx")} == {"a.pscx", "b.pscx", "sub/a.pscx"}
+
+
+def test_options_of_compress(photo: Path, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "x.pscx"
+    options = ["--step", "0.5", "--seed", "7", "--model.samples", "3", "--model.coder=raw"]
+    assert main(["compress", str(photo), "-o", str(output), "--config", config, *options]) == 0
+    capsys.readouterr()
+    assert main(["info", str(output), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["parameter"], facts["seed"], facts["spec"]["samples"]) == (0.5, 7, 3)
+    assert facts["spec"]["coder"] == {"name": "raw"}
+    assert (facts["file"], facts["bytes"]) == (str(output), output.stat().st_size)
+
+
+def test_the_default_is_the_default_recipe(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prior = save_prior(tmp_path / "prior", 1)
+    output = tmp_path / "x.pscx"
+    assert main(["compress", str(photo), "-o", str(output), "--model.prior.path", prior]) == 0
+    assert main(["info", str(output)]) == 0
+    assert "recipe default" in capsys.readouterr().out
+    assert main(["decompress", str(output), "--prior", prior]) == 0
+    expected = load_codec("default", prior={"path": prior}).simulate(read_image(photo)).pixels
+    assert np.array_equal(read_image(tmp_path / "x.png"), expected)
+
+
+def test_info_as_text(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(stream)]) == 0
+    text = capsys.readouterr().out
+    assert f"{stream}\n" in text
+    for part in ("32 x 32 pixels", f"{stream.stat().st_size} bytes", "bpp", '"gaussian"', "parameter       0.25"):
+        assert part in text
+
+
+def test_components_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["components"]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "prior:\n",
+        "  ddpm: Pixel-space DDPM",
+        "    path = 'embedded'",
+        "coder:\n",
+        "  raw: ",
+        "    steps = 50",
+    ):
+        assert part in text
+
+
+def test_version_and_help_need_no_torch() -> None:
+    code = f"import sys; sys.argv[1:] = ['--version']\nfrom pscx.cli import main\nassert main() == 0\n{NO_TORCH}"
+    assert run_code(code) == f"pscx {__version__}\n"
+    assert "compress" in run_code(f"from pscx.cli import main\nassert main(['--help']) == 0\n{NO_TORCH}")
+
+
+def test_a_missing_file_needs_no_torch() -> None:
+    for command in ("compress", "decompress", "info"):
+        assert run_code(f"from pscx.cli import main\nassert main(['{command}', 'nowhere']) == 2\n{NO_TORCH}") == ""
+
+
+NO_TORCH = "import sys\nassert not {'torch', 'lightning', 'diffusers'} & set(sys.modules)"
+
+
+def run_code(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_reader_that_stops_early_is_no_error(stream: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pscx.cli", "info", str(stream)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [(None, "no such file"), (b"", "is empty"), (b"hello", "is not a PNG"), ("cut", "is damaged or cut short")],
+)
+def test_compress_refuses_what_is_no_image(
+    content: bytes | str | None,
+    part: str,
+    photo: Path,
+    config: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad = tmp_path / "bad.png"
+    if content is not None:
+        bad.write_bytes(photo.read_bytes()[:-200] if content == "cut" else content)  # type: ignore[arg-type]
+    message = refused(["compress", bad, "--config", config], tmp_path, capsys)
+    assert part in message
+    assert str(bad) in message
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (None, "no such file"),
+        (b"", "is empty"),
+        (b"hello", "is not a pscx stream"),
+        ("cut", "cut short"),
+        ("flipped", "is damaged"),
+        ("version", "version 9"),
+    ],
+)
+@pytest.mark.parametrize("command", ["decompress", "info"])
+def test_decompress_and_info_refuse_what_is_no_stream(
+    command: str,
+    content: bytes | str | None,
+    part: str,
+    stream: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = stream.read_bytes()
+    special = {
+        "cut": data[:-3],
+        "flipped": data[:40] + bytes([data[40] ^ 4]) + data[41:],
+        "version": data[:3] + b"\x90" + data[4:],
+    }
+    bad = tmp_path / "bad.pscx"
+    if content is not None:
+        bad.write_bytes(special[content] if isinstance(content, str) else content)
+    message = refused([command, bad], tmp_path, capsys)
+    assert part in message
+    assert message.startswith("pscx: no such file" if content is None else f"pscx: '{bad}' ")
+
+
+def test_every_byte_of_a_stream_is_guarded(stream: Path, tmp_path: Path) -> None:
+    data = stream.read_bytes()
+    for place in range(len(data)):
+        stream.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
+        assert main(["info", str(stream)]) == 2
+
+
+def test_the_stream_of_another_prior_needs_its_path(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (save_prior(tmp_path / str(seed), seed) for seed in (1, 2))
+    config = write_codec(tmp_path, CODEC.replace("prior: gaussian", f"prior: {{name: ddpm, path: {first}}}"))
+    output = tmp_path / "x.pscx"
+    assert main(["compress", str(photo), "-o", str(output), "--config", config]) == 0
+    capsys.readouterr()
+    message = refused(["decompress", output, "--prior", second], tmp_path, capsys)
+    assert "made with another prior (fingerprint " in message
+    assert "--prior PATH" in message
+    assert "no diffusers pixel prior" in refused(["decompress", output, "--prior", tmp_path], tmp_path, capsys)
+    assert main(["decompress", str(output), "--prior", first]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--model.sampler", "ddrn"], "unknown sampler 'ddrn' (did you mean 'ddrm'?)"),
+        (["--model.sampler.stepz", "3"], "no option 'stepz'"),
+        (["--model.samples", "few"], "--model.samples must be an integer, got 'few'"),
+        (["--model.seed", "-1"], "seed must lie in [0, 2^64)"),
+        (["--seed", "x"], "must be an integer, got 'x'"),
+        (["--step", "0"], "step"),
+        (["--step", "small"], "must be a number, got 'small'"),
+        (["--stepp", "3"], "no option '--stepp'"),
+        (["--trainer.max_steps", "3"], "no option '--trainer.max_steps'"),
+        (["--recipe", "papper"], "unknown recipe 'papper'"),
+        (["--config", "nowhere.yaml"], "no such config file"),
+        (["-o"], "expected one argument"),
+    ],
+)
+def test_compress_refuses_wrong_options(
+    options: list[str], part: str, photo: Path, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(["compress", photo, "--config", config, *options], photo.parent, capsys)
+    assert part in message
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        ([], "COMMAND"),
+        (["compres"], "invalid choice: 'compres'"),
+        (["decompress", "x", "--samples", "0"], "must be an integer of at least 1, got '0'"),
+        (["decompress", "x", "--config", "y"], "decompress has no option '--config'"),
+        (["info", "--jsn", "x"], "info has no option '--jsn'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(
+    args: list[str | Path], part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert part in refused(args, tmp_path, capsys)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no images" in refused(["compress", tmp_path / "empty", "--config", config], tmp_path, capsys)
+    assert "holds no .pscx files" in refused(["decompress", tmp_path / "empty"], tmp_path, capsys)
+
+
+def test_outputs_are_checked_before_any_work(
+    image_folder: Path, config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image_folder / "b.pscx").write_text("precious")
+    monkeypatch.setattr(commands, "_each", lambda *_: pytest.fail("work began"))
+    message = refused(["compress", image_folder, "--config", config], image_folder, capsys)
+    assert "b.pscx' exists already: give --force" in message
+
+
+def test_force_overwrites(stream: Path, photo: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = stream.read_bytes()
+    args = ["compress", str(photo), "-o", str(stream), "--config", config, "--step", "0.5"]
+    assert "exists already" in refused([*args], stream.parent, capsys)
+    assert main([*args, "--force"]) == 0
+    assert len(stream.read_bytes()) < len(before)
+
+
+def test_two_inputs_never_share_an_output(
+    image_folder: Path, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(["compress", image_folder, "-o", tmp_path / "out", "--config", config], tmp_path, capsys)
+    assert "would both become" in message
+
+
+def test_several_inputs_need_a_folder(
+    image_folder: Path, config: str, stream: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["compress", image_folder, "-o", stream, "--config", config]
+    assert "several inputs need a folder" in refused([*args], image_folder, capsys)
+
+
+def test_an_image_is_written_without_loss_or_not_at_all(
+    stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "JPEG would change" in refused(["decompress", stream, "-o", tmp_path / "x.jpg"], tmp_path, capsys)
+
+
+def test_one_bad_file_does_not_stop_the_others(
+    image_folder: Path, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, missing = image_folder / "bad.png", tmp_path / "missing.png"
+    bad.write_bytes(b"no image")
+    inputs = [str(image_folder / "a.png"), str(bad), str(missing), str(image_folder / "b.webp")]
+    assert main(["compress", *inputs, "-o", str(tmp_path / "out"), "--config", config]) == 2
+    assert files(tmp_path / "out") == {"a.pscx", "b.pscx"}
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"pscx: no such file: '{missing}'"
+    assert f"'{bad}' is not a PNG" in second
+
+
+def test_an_interrupt_leaves_nothing_and_says_130(
+    photo: Path, config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pscx.imagecodec.Codec.compress", stop)
+    assert main(["compress", str(photo), "--config", config]) == 130
+    assert not photo.with_suffix(".pscx").exists()
+    assert capsys.readouterr().err == "pscx: interrupted\n"
+
+
+def test_a_bug_keeps_its_traceback(photo: Path, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("pscx.imagecodec.Codec.compress", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["compress", str(photo), "--config", config])
+
+
+def test_nothing_is_drawn_where_stderr_is_no_terminal(
+    photo: Path, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compress", str(photo), "--config", config]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_bars_are_drawn_on_a_terminal(
+    photo: Path, config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    assert main(["compress", str(photo), "--config", config]) == 0
+    captured = capsys.readouterr()
+    assert "compress" in captured.err
+    assert "a.png" in captured.err
+    assert "3/3" in captured.err
+
+
+def test_images_in_odd_modes_are_taken(tmp_path: Path, config: str) -> None:
+    Image.new("L", (16, 20), 90).save(tmp_path / "grey.png")
+    assert main(["compress", str(tmp_path / "grey.png"), "--config", config]) == 0
+    assert main(["decompress", str(tmp_path / "grey.pscx"), "-o", str(tmp_path / "back.webp")]) == 0
+    assert read_image(tmp_path / "back.webp").shape == (20, 16, 3)
