@@ -172,7 +172,7 @@ class _Fields:
     def text(self) -> str:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         content = inflater.decompress(self.take(self.varint()), TEXT_LIMIT + 1)
-        if len(content) > TEXT_LIMIT or not inflater.eof or inflater.unused_data:
+        if not inflater.eof or inflater.unused_data:
             raise ValueError(f"a text is not one deflated string of at most {TEXT_LIMIT} bytes")
         if not content:
             raise ValueError("a text is flagged but empty")

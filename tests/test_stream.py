@@ -156,9 +156,10 @@ def with_caption(text: bytes) -> bytes:
 
 def test_texts_are_bounded_and_whole() -> None:
     assert unpack(with_caption(deflated(b"x" * 65536)))[0].caption == "x" * 65536
-    for content in (deflated(b"x" * 65537), deflated(b"x" * 10_000_000)[:16383]):
-        with pytest.raises(StreamError, match="at most 65536 bytes"):
-            unpack(with_caption(content))
+    with pytest.raises(StreamError, match="at most 65536 bytes"):
+        unpack(with_caption(deflated(b"x" * 65537)))
+    with pytest.raises(StreamError, match="not one deflated string of at most 65536 bytes"):
+        unpack(with_caption(deflated(b"x" * 10_000_000)))
     for content in (deflated(b"a boat")[:-1], deflated(b"a boat") + b"!"):
         with pytest.raises(StreamError, match="not one deflated string"):
             unpack(with_caption(content))
@@ -179,6 +180,7 @@ def test_texts_are_bounded_and_whole() -> None:
         ({"seed": 1 << 64}, "seed must lie in"),
         ({"seed": -1}, "seed must lie in"),
         ({"parameter": 0.05}, "parameter must be exact in bfloat16, got 0.05"),
+        ({"parameter": 1.001953125}, "parameter must be exact in bfloat16, got 1.001953125"),
         ({"parameter": 1e300}, "parameter must be exact in bfloat16"),
         ({"parameter": float("nan")}, "parameter must be exact in bfloat16, got nan"),
         ({"parameter": float("inf")}, "parameter must be positive and finite"),

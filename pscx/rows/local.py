@@ -30,36 +30,36 @@ class Local(RowRule):
 
     Args:
         block: side of a block, at least 2; signals are padded to a multiple of it.
-        per_iteration: at most this many rows an iteration for each block, on average over blocks.
+        per_iteration: at most this many rows for each block in the first iteration, on average over blocks.
+        growth: ratio, over 0, of that number from one iteration to the next.
         depth: at most this many rows an iteration in any one block.
         base: weight of the prior's covariance, in [0, 1].
         floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
-        fall: ratio, at least 1, by which that limit falls from one iteration to the next to arrive at ``floor``.
         candidates: coordinates of a block that are considered.
     """
 
     def __init__(
         self,
         block: int = 16,
-        per_iteration: float = 12.0,
-        depth: int = 32,
+        per_iteration: float = 2.0,
+        growth: float = 1.6,
+        depth: int = 48,
         base: float = 0.5,
-        floor: float = 0.5,
-        fall: float = 2.0,
+        floor: float = 0.3,
         candidates: int = 512,
     ) -> None:
         if block < 2:
             raise ValueError(f"rows.block must be at least 2, got {block}")
-        if per_iteration <= 0:
-            raise ValueError(f"rows.per_iteration must be over 0, got {per_iteration}")
+        if per_iteration <= 0 or growth <= 0:
+            raise ValueError(f"rows.per_iteration and rows.growth must be over 0, got {per_iteration} and {growth}")
         if not 0 <= base <= 1:
             raise ValueError(f"rows.base must lie in [0, 1], got {base}")
-        if fall < 1 or floor < 0:
-            raise ValueError(f"rows.fall must be at least 1 and rows.floor at least 0, got {fall} and {floor}")
+        if floor < 0:
+            raise ValueError(f"rows.floor must be at least 0, got {floor}")
         if depth < 1 or candidates < 1:
             raise ValueError(f"rows.depth and rows.candidates must be at least 1, got {depth} and {candidates}")
         self.block, self.per_iteration, self.depth, self.base = block, per_iteration, depth, base
-        self.floor, self.fall, self.candidates = floor, fall, candidates
+        self.growth, self.floor, self.candidates = growth, floor, candidates
 
     @property
     def stride(self) -> int:
@@ -94,9 +94,8 @@ class Local(RowRule):
 
     def choose(self, situation: Situation, variance: Tensor, rows: Tensor) -> Proposal:
         """Reverse water-filling over ``(blocks, depth)`` predicted variances of ``(blocks, depth, dim)`` rows."""
-        left = situation.iterations - 1 - situation.iteration
-        limit = (self.floor * situation.resolution * self.fall**left) ** 2
-        most = int(self.per_iteration * len(variance))
+        limit = (self.floor * situation.resolution) ** 2
+        most = max(int(self.per_iteration * self.growth**situation.iteration * len(variance)), 1)
         if variance.numel() > most:
             limit = max(limit, float(variance.flatten().kthvalue(variance.numel() - most + 1).values))
         rank, block = torch.nonzero((variance.T >= limit) & (variance.T > 0), as_tuple=True)
