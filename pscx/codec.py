@@ -211,9 +211,8 @@ class PSC:
             mean = (blocks[proposal.block] * proposal.rows).sum(1)
         scale = proposal.variance.clamp_min(SMALLEST_VARIANCE).sqrt()
         symbols = torch.zeros(0, dtype=torch.int64)
-        for block, rows, m, s in zip(
-            *(t.split(proposal.groups) for t in (proposal.block, proposal.rows, mean, scale)), strict=True
-        ):
+        parts = (torch.split(t, proposal.groups) for t in (proposal.block, proposal.rows, mean, scale))
+        for block, rows, m, s in zip(*parts, strict=True):
             answer = yield Question(block, rows, m, s)
             assert answer is not None
             symbols = torch.cat([symbols, answer])

@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+
 @dataclass(frozen=True)
 class Partition:
     """Cuts a signal ``(channels, height, width)`` into square blocks; ``block=None`` makes it one block.

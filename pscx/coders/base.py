@@ -56,4 +56,4 @@ class Coder(ABC):
     def decoder(self, data: bytes) -> Decoder: ...
 
 
-CODERS: Registry[Coder] = Registry("coder", Coder)  # type: ignore[type-abstract]
+CODERS: Registry[Coder] = Registry("coder", Coder)

@@ -52,12 +52,15 @@ class TrainDDPM(LightningModule):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
         if scheduler.config.prediction_type != "v_prediction":
-            raise ValueError(f"scheduler.prediction_type must be 'v_prediction', got {scheduler.config.prediction_type!r}")
+            got = scheduler.config.prediction_type
+            raise ValueError(f"scheduler.prediction_type must be 'v_prediction', got {got!r}")
         if init is not None:
             network.load_state_dict(load_denoiser(init).network.state_dict())
         self.prior = PixelDenoiser(network, scheduler)
         self.learning_rate, self.warmup, self.decay = learning_rate, warmup, decay
         alphas = self.prior.alphas_cumprod
+        self.weights: Tensor
+        self.levels: Tensor
         self.register_buffer("weights", lognormal_weights(alphas, noise_center, noise_spread, noise_uniform), False)
         self.register_buffer("levels", noise_levels(alphas), False)
 
@@ -87,7 +90,7 @@ class TrainDDPM(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         for logger in self.loggers:
-            writer: Any = logger.experiment
+            writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_image"):
                 writer.add_image("samples", self.sample_grid(), self.global_step)
 

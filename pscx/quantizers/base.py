@@ -47,4 +47,4 @@ class Quantizer(ABC):
         """The same quantizer at another quality; raises ``ValueError`` where the value is not allowed."""
 
 
-QUANTIZERS: Registry[Quantizer] = Registry("quantizer", Quantizer)  # type: ignore[type-abstract]
+QUANTIZERS: Registry[Quantizer] = Registry("quantizer", Quantizer)

@@ -66,7 +66,8 @@ class Local(RowRule):
         return self.block
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
-        return Partition(*shape, block=self.block)
+        channels, height, width = shape
+        return Partition(channels, height, width, self.block)
 
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0

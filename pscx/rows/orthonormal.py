@@ -8,7 +8,8 @@ from torch import Tensor
 
 def orthonormalize(vectors: Tensor) -> Tensor:
     """Rows ``(..., r, dim)`` turned orthonormal in order (QR), each keeping its own direction as far as it can."""
-    return torch.linalg.qr(vectors.mT).Q.mT
+    basis: Tensor = torch.linalg.qr(vectors.mT).Q
+    return basis.mT
 
 
 def fix_signs(rows: Tensor) -> Tensor:

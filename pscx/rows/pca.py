@@ -27,7 +27,8 @@ class PCA(RowRule):
         return 1
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
-        return Partition(*shape, block=None)
+        channels, height, width = shape
+        return Partition(channels, height, width, None)
 
     def needs_samples(self, iteration: int) -> bool:
         return True
