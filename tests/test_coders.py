@@ -378,4 +378,4 @@ def test_symbols_must_be_of_the_alphabet(symbol: int) -> None:
 def test_names_and_options() -> None:
     assert CODERS.get("posterior") is Posterior
     assert CODERS.get("raw") is Raw
-    assert CODERS.spec(Posterior(8)) == {"name": "posterior", "degrees": 8}
+    assert CODERS.spec(Posterior(8, False)) == {"name": "posterior", "degrees": 8, "adapt": False}

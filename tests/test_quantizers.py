@@ -192,4 +192,4 @@ def test_uniform_needs_its_parameter() -> None:
 def test_names_and_options() -> None:
     assert QUANTIZERS.get("float8") is Float8
     assert QUANTIZERS.get("uniform") is Uniform
-    assert QUANTIZERS.spec(Uniform(0.1)) == {"name": "uniform", "step": 0.1}
+    assert QUANTIZERS.spec(Uniform(0.1, 5)) == {"name": "uniform", "step": 0.1, "bits": 5}
