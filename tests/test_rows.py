@@ -154,7 +154,7 @@ def follows(proposal: Proposal, covariances: list[Tensor], measurements: Measure
 
 def all_rows(base: float = 0.5, floor: float = 0.0) -> Local:
     """A rule with small blocks that no limit holds back."""
-    return Local(block=2, per_iteration=12, depth=12, base=base, floor=floor, fall=1.0)
+    return Local(block=2, per_iteration=12, depth=12, base=base, floor=floor, growth=1.0)
 
 
 @pytest.mark.parametrize("variance", [0.0, 1e-3, 0.05])
@@ -197,13 +197,14 @@ def test_local_finds_the_leading_directions_of_larger_blocks(base: float) -> Non
     """Where a block has many more directions than are asked for: at least 98% of the best rows' variance."""
     partition = Partition(3, 4, 8, 4)
     measurements = measured(partition, [0, 12], 0.01)
-    half = random(96, 96, seed=8) @ oracles.root(PRIOR.covariance(4, 8))
-    samples = sigma_points(random(96), half.T @ half / 96, (3, 4, 8))
-    proposal = Local(block=4, per_iteration=6, depth=6, base=base, floor=0.0, fall=1.0).propose(
+    directions = torch.linalg.qr(random(96, 96, seed=8)).Q
+    truth = directions @ torch.diag(0.8 ** torch.arange(96).double()) @ directions.T
+    samples = sigma_points(random(96), truth, (3, 4, 8))
+    proposal = Local(block=4, per_iteration=6, depth=6, base=base, floor=0.0, growth=1.0).propose(
         situation(measurements, samples, iteration=1, iterations=2)
     )
     is_fit(proposal, measurements)
-    best = Local(block=4, per_iteration=48, depth=48, base=base, floor=0.0, fall=1.0).propose(
+    best = Local(block=4, per_iteration=48, depth=48, base=base, floor=0.0, growth=1.0).propose(
         situation(measurements, samples, iteration=1, iterations=2)
     )
     for block in range(2):
@@ -216,7 +217,7 @@ def test_local_takes_the_largest_variances_of_all_blocks() -> None:
     """Reverse water-filling: no row that was left out has a larger variance than one that was taken."""
     measurements = measured(Partition(3, 4, 6, 2), PER_BLOCK, 0.01)
     wanted = spectra([conditional(measurements, block) for block in range(6)], measurements)
-    proposal = Local(block=2, per_iteration=1.5, depth=12, floor=0.0, fall=1.0).propose(situation(measurements, None))
+    proposal = Local(block=2, per_iteration=1.5, depth=12, floor=0.0, growth=1.0).propose(situation(measurements, None))
     assert len(proposal.block) == 9
     torch.testing.assert_close(
         proposal.variance.sort(descending=True).values, wanted.flatten().sort(descending=True).values[:9]
@@ -229,21 +230,29 @@ def test_local_takes_the_largest_variances_of_all_blocks() -> None:
 @pytest.mark.parametrize("depth", [1, 3])
 def test_local_depth_bounds_every_block(depth: int) -> None:
     measurements = measured(Partition(3, 4, 6, 2), [0, 3, 1, 2, 0, 5], 0.01)
-    rule = Local(block=2, per_iteration=12, depth=depth, floor=0.0, fall=1.0)
+    rule = Local(block=2, per_iteration=12, depth=depth, floor=0.0, growth=1.0)
     proposal = rule.propose(situation(measurements, None))
     assert torch.bincount(proposal.block, minlength=6).tolist() == [depth] * 6
 
 
-@pytest.mark.parametrize("left", [0, 1, 3])
-def test_local_floor_falls_to_its_value_at_the_last_iteration(left: int) -> None:
-    """Exactly the rows whose predicted deviation is at least ``floor * resolution * fall^left``."""
+@pytest.mark.parametrize("resolution", [0.02, 0.1, 0.4])
+def test_local_floor(resolution: float) -> None:
+    """Exactly the rows whose predicted deviation is at least ``floor`` times the resolution."""
     measurements = measured(Partition(3, 4, 6, 2), PER_BLOCK, 0.001)
-    rule = Local(block=2, per_iteration=12, depth=12, floor=0.7, fall=1.8)
-    proposal = rule.propose(situation(measurements, None, iteration=4 - left, iterations=5, resolution=0.1))
+    proposal = all_rows(floor=0.7).propose(situation(measurements, None, resolution=resolution))
     wanted = spectra([conditional(measurements, block) for block in range(6)], measurements)
-    limit = (0.7 * 0.1 * 1.8**left) ** 2
+    limit = (0.7 * resolution) ** 2
     assert 0 < len(proposal.block) == int((wanted >= limit).sum())
     assert float(proposal.variance.min()) >= limit
+
+
+@pytest.mark.parametrize("iteration", [0, 1, 2])
+def test_local_quota_grows(iteration: int) -> None:
+    """``per_iteration * growth^iteration`` rows a block, on average, rounded down; blocks all differ."""
+    measurements = measured(Partition(3, 4, 6, 2), [1, 3, 2, 2, 4, 5], 0.01)
+    rule = Local(block=2, per_iteration=1.2, depth=12, growth=1.5, floor=0.0)
+    proposal = rule.propose(situation(measurements, None, iteration=iteration, iterations=3))
+    assert len(proposal.block) == (7, 10, 16)[iteration]
 
 
 def test_local_with_nothing_worth_measuring_is_empty() -> None:
@@ -302,10 +311,10 @@ def test_fix_signs() -> None:
     ("options", "sentence"),
     [
         ({"block": 1}, "rows.block must be at least 2, got 1"),
-        ({"per_iteration": 0.0}, "rows.per_iteration must be over 0, got 0.0"),
+        ({"per_iteration": 0.0}, "rows.per_iteration and rows.growth must be over 0, got 0.0"),
         ({"base": 1.1}, r"rows.base must lie in \[0, 1\], got 1.1"),
-        ({"fall": 0.9}, "rows.fall must be at least 1"),
-        ({"floor": -0.1}, "rows.floor at least 0"),
+        ({"growth": 0.0}, "rows.growth must be over 0"),
+        ({"floor": -0.1}, "rows.floor must be at least 0, got -0.1"),
         ({"depth": 0}, "rows.depth and rows.candidates must be at least 1, got 0"),
         ({"candidates": 0}, "rows.depth and rows.candidates must be at least 1"),
     ],
