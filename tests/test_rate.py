@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import oracles
 import pytest
@@ -47,11 +48,22 @@ class ExactRows(RowRule):
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0
 
-    def propose(self, situation: Situation) -> Proposal:
-        rows, values, variances = known(situation.measurements)
+    @cached_property
+    def first(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors where nothing is measured."""
+        spectrum, vectors = torch.linalg.eigh(self.covariance)
+        return spectrum, vectors
+
+    def axes(self, measurements: Measurements) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of the posterior's covariance off the rows."""
+        rows, values, variances = known(measurements)
         free = torch.eye(len(self.covariance), dtype=torch.float64) - rows.T @ rows
-        covariance = free @ oracles.posterior(self.covariance, rows, values, variances).covariance @ free
-        spectrum, vectors = torch.linalg.eigh(covariance)
+        covariance = oracles.posterior(self.covariance, rows, values, variances).covariance
+        spectrum, vectors = torch.linalg.eigh(free @ covariance @ free)
+        return spectrum, vectors
+
+    def propose(self, situation: Situation) -> Proposal:
+        spectrum, vectors = self.axes(situation.measurements) if situation.iteration else self.first
         worth = spectrum.flip(0)[: self.per_iteration] > (situation.resolution / 2) ** 2
         count = int(worth.sum())
         rows = vectors.T.flip(0)[:count].contiguous()
