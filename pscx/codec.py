@@ -260,7 +260,7 @@ class CountedPrior(Prior):
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
         started = time.perf_counter()
-        x0 = self.inner.denoise(x_t, t)
+        x0 = self.inner.denoise(x_t.to(self.inner.alphas_cumprod.device), t).to(x_t.device)
         self.account.network_seconds += time.perf_counter() - started
         self.account.evaluations += len(x_t)
         return x0

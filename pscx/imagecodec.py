@@ -64,11 +64,10 @@ class Decompressor:
     Args:
         prior: a prior to use for the streams that were made with it.
         prior_path: where to load the prior of other streams from; by default from where such a prior is by default.
-        batch: at most this many samples go through the network in one call.
     """
 
-    def __init__(self, prior: Prior | None = None, prior_path: str | None = None, batch: int = 4) -> None:
-        self.prior_path, self.batch = prior_path, batch
+    def __init__(self, prior: Prior | None = None, prior_path: str | None = None) -> None:
+        self.prior_path = prior_path
         self._priors = {} if prior is None else {prior.fingerprint(): prior}
 
     def decompress(self, data: bytes, *, index: int = 0, progress: Progress | None = None) -> Pixels:
@@ -101,7 +100,7 @@ class Decompressor:
     def _psc_of(self, header: Header) -> PSC:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
         prior = self._priors.get(header.fingerprint, self.prior_path)
-        psc = psc_of_spec(spec, header.parameter, header.seed, prior=prior, batch=self.batch)
+        psc = psc_of_spec(spec, header.parameter, header.seed, prior=prior)
         found = psc.prior.fingerprint()
         if found != header.fingerprint:
             raise StreamError(
@@ -124,7 +123,7 @@ class Codec(Decompressor):
     """
 
     def __init__(self, psc: PSC, prior_path: str | None = None) -> None:
-        super().__init__(psc.prior, prior_path, psc.batch)
+        super().__init__(psc.prior, prior_path)
         self.psc = psc
         self._fingerprint = psc.prior.fingerprint()
 

@@ -56,7 +56,7 @@ class Registry(Generic[T]):
         raise KeyError(f"{type(component).__qualname__} is not a registered {self.kind}; register it to use streams")
 
     def spec(self, component: T) -> dict[str, Any]:
-        """Name and non-default options of a component: ``{"name": ..., option: ...}``.
+        """Name and all options of a component: ``{"name": ..., option: ...}``.
 
         Options that are components themselves become specs. Raises ``KeyError`` where a class is not registered.
         """
@@ -90,13 +90,13 @@ def _plain(value: Any) -> Any:
 def _remember_options(cls: type[Any]) -> None:
     init = cls.__init__
     signature = inspect.signature(init)
+    defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
 
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         bound = signature.bind(self, *args, **kwargs)
-        given = dict(list(bound.arguments.items())[1:])
+        values = {**defaults, **dict(list(bound.arguments.items())[1:])}
         init(self, *args, **kwargs)
-        defaults = signature.parameters
-        self.__dict__["_options"] = {k: v for k, v in given.items() if v != defaults[k].default}
+        self.__dict__["_options"] = {key: values[key] for key in signature.parameters if key in values}
 
     cls.__init__ = wrapped

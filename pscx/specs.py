@@ -1,7 +1,8 @@
 """What a stream says of the codec that made it, and the way back to that codec.
 
-A spec is a small tree of names and non-default options. It holds nothing that is loaded, imported or executed: of a
-prior it gives the name and the numbers, never where its weights are; the fingerprint in the header identifies those.
+A spec is a small tree of names and all their options, so that a later change of a default does not change what an old
+stream means. It holds nothing that is loaded, imported or executed: of a prior it gives the name and the numbers, never
+where its weights are; the fingerprint in the header identifies those.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ KINDS: dict[str, Registry[Any]] = {
     "restoration": RESTORATIONS,
     "restoration_sampler": SAMPLERS,
 }
-NUMBERS = ("samples", "iterations")
+NUMBERS = ("samples", "iterations", "batch")
 
 
 def codec_spec(psc: PSC) -> dict[str, Any]:
@@ -52,8 +53,7 @@ def codec_spec(psc: PSC) -> dict[str, Any]:
             raise PscxError(str(error.args[0])) from None
     spec["prior"] = _without_text(spec["prior"])
     spec |= {key: getattr(psc, key) for key in NUMBERS}
-    for kind in KINDS.keys() & spec.keys():
-        _check_portable(kind, spec[kind])
+    _check_portable(spec)
     return spec
 
 
@@ -79,15 +79,14 @@ def recipe_spec(number: int) -> dict[str, Any]:
     model = read_recipe(RECIPES[number])["model"]
     checked = Checker([Layer(f"recipe '{RECIPES[number]}'", {"model": model})]).options(PSC, model, "model", "codec")
     spec = {key: checked[key] for key in NUMBERS}
-    for kind in KINDS.keys() & checked.keys() - {"prior"}:
-        component = build_component(KINDS[kind], checked[kind])
+    for kind, component in _parts(checked).items():
         spec[kind] = _quantizer_spec(component) if kind == "quantizer" else KINDS[kind].spec(component)
     spec["prior"] = _without_text(_prior_spec(checked["prior"]))
     return spec
 
 
 def psc_of_spec(
-    spec: Mapping[str, Any], parameter: float | None, seed: int, *, prior: Prior | str | None = None, batch: int = 4
+    spec: Mapping[str, Any], parameter: float | None, seed: int, *, prior: Prior | str | None = None
 ) -> PSC:
     """The codec of a spec that came out of a stream, built from registered names alone.
 
@@ -96,7 +95,6 @@ def psc_of_spec(
         parameter: of the quantizer.
         seed: of all noise.
         prior: a prior to use, or where to load it from (its option ``path``), or none for its defaults.
-        batch: at most this many samples go through the network in one call.
 
     Raises:
         StreamError: for a spec that names anything unknown or out of bounds.
@@ -104,8 +102,7 @@ def psc_of_spec(
     """
     try:
         checked = _checked(spec)
-        kinds = KINDS.keys() & checked.keys() - {"prior"}
-        parts = {kind: build_component(KINDS[kind], checked[kind]) for kind in kinds}
+        parts = _parts(checked)
         parts["quantizer"] = parts["quantizer"].with_parameter(parameter)
         for key in NUMBERS:
             if not 1 <= checked[key] <= STREAM_LIMIT:
@@ -114,7 +111,7 @@ def psc_of_spec(
         raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
     if not isinstance(prior, Prior):
         prior = _load_prior(checked["prior"], prior)
-    return PSC(prior, **parts, **{key: checked[key] for key in NUMBERS}, batch=batch, seed=seed)
+    return PSC(prior, **parts, **{key: checked[key] for key in NUMBERS}, seed=seed)
 
 
 def build_component(registry: Registry[Any], form: Mapping[str, Any]) -> Any:
@@ -122,6 +119,12 @@ def build_component(registry: Registry[Any], form: Mapping[str, Any]) -> Any:
     cls = next((cls for cls in registry.classes.values() if _path(cls) == form["class_path"]), None)
     assert cls is not None
     return build(cls, form["init_args"])
+
+
+def _parts(checked: Mapping[str, Any]) -> dict[str, Any]:
+    """All components but the prior, built; an optional one that is null is left out."""
+    forms = {kind: checked[kind] for kind in KINDS if kind != "prior" and checked.get(kind) is not None}
+    return {kind: build_component(KINDS[kind], form) for kind, form in forms.items()}
 
 
 def _checked(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,22 +162,25 @@ def _prior_spec(form: Mapping[str, Any]) -> dict[str, Any]:
     """What ``PRIORS.spec`` would say of a prior that is not built."""
     name, cls = next((name, cls) for name, cls in PRIORS.classes.items() if _path(cls) == form["class_path"])
     defaults = parameters_of(cls)
-    return {"name": name, **{k: v for k, v in form["init_args"].items() if v != defaults[k].default}}
+    return {"name": name, **{key: form["init_args"].get(key, option.default) for key, option in defaults.items()}}
 
 
 def _without_text(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key == "name" or not isinstance(value, str)}
 
 
-def _check_portable(kind: str, options: Mapping[str, Any]) -> None:
+def _check_portable(options: Mapping[str, Any], path: str = "") -> None:
     for key, value in options.items():
+        name = f"{path}{key}"
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(item, Mapping):
-                _check_portable(f"{kind}.{key}", item)
+                _check_portable(item, f"{name}.")
             elif isinstance(item, str) and key != "name" and not STREAM_WORD.fullmatch(item):
-                raise PscxError(f"{kind}.{key} is {item!r}, and a stream holds no text but plain lower-case words")
-            elif not isinstance(item, (str, bool, int, float, type(None))):
-                raise PscxError(f"{kind}.{key} is a {type(item).__name__}, and a stream holds numbers and words alone")
+                raise PscxError(f"{name} is {item!r}, and a stream holds no text but plain lower-case words")
+            elif isinstance(item, (int, float)) and not abs(item) <= STREAM_LIMIT:
+                raise PscxError(f"{name} is {item}, and a stream holds no number beyond {STREAM_LIMIT}")
+            elif not isinstance(item, (str, int, float, type(None))):
+                raise PscxError(f"{name} is a {type(item).__name__}, and a stream holds numbers and words alone")
 
 
 def _path(cls: type[Any]) -> str:

@@ -17,13 +17,27 @@ from tiny import CODEC, save_prior, write_codec
 
 import pscx
 from pscx import Codec, ConfigError, Decompressor, ImageError, PscxError, StreamError, load_codec
+from pscx.config import parameters_of
 from pscx.imagecodec import _multiple
+from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
+from pscx.rows import Local
 from pscx.samplers import DDRM
 from pscx.specs import codec_spec, recipe_number, recipe_spec
 from pscx.stream import Header, pack, unpack
 
 Pixels = NDArray[np.uint8]
+DDRM_2 = {
+    "name": "ddrm",
+    "steps": 2,
+    "eta": 1.0,
+    "start": None,
+    "warm_start": None,
+    "stop": 0.0,
+    "spacing": "linear",
+    "noise_aware": True,
+}
+"""What a stream says of ``{name: ddrm, steps: 2}``."""
 
 
 @pytest.fixture
@@ -116,7 +130,7 @@ def test_another_sampler_for_the_restoration_travels(photo: Pixels, tmp_path: Pa
     other = load_codec(write_codec(tmp_path), restoration_sampler={"name": "ddrm", "steps": 5})
     done = other.simulate(photo)
     assert np.array_equal(Decompressor().decompress(done.data), done.pixels)
-    assert other.info(done.data)["spec"]["restoration_sampler"] == {"name": "ddrm", "steps": 5}
+    assert other.info(done.data)["spec"]["restoration_sampler"] == {**DDRM_2, "steps": 5}
 
 
 def test_progress_counts_the_iterations(codec: Codec, photo: Pixels) -> None:
@@ -132,15 +146,18 @@ def test_info_says_what_is_in_the_stream(codec: Codec, photo: Pixels) -> None:
     assert (facts["height"], facts["width"], facts["bytes"], facts["seed"]) == (24, 30, len(data), 0)
     assert facts["bpp"] == 8 * len(data) / (24 * 30)
     assert facts["recipe"] is None
+    rows = {key: option.default for key, option in parameters_of(Local).items()}
+    assert {"growth", "depth", "base", "floor", "candidates"} <= rows.keys()
     assert facts["spec"] == {
-        "prior": {"name": "gaussian"},
-        "sampler": {"name": "ddrm", "steps": 2},
-        "rows": {"name": "local", "block": 8, "per_iteration": 2.5},
-        "quantizer": {"name": "uniform"},
-        "coder": {"name": "posterior"},
+        "prior": {"name": "gaussian", "correlation": 0.95, "color": 0.9, "deviation": 0.5},
+        "sampler": DDRM_2,
+        "rows": {**rows, "name": "local", "block": 8, "per_iteration": 2.5},
+        "quantizer": {"name": "uniform", "bits": 14},
+        "coder": {"name": "posterior", "degrees": 4, "adapt": True},
         "restoration": {"name": "mean", "samples": 2},
         "samples": 2,
         "iterations": 3,
+        "batch": 4,
     }
     assert facts["parameter"] == 0.25
     assert facts["fingerprint"] == codec.psc.prior.fingerprint().hex()
@@ -156,19 +173,34 @@ def test_the_step_is_in_the_header_and_not_in_the_spec(photo: Pixels, tmp_path: 
     assert codec_spec(bits.psc)["quantizer"] == {"name": "uniform", "bits": 10}
 
 
-def test_seed_batch_and_step_do_not_make_another_recipe(tmp_path: Path) -> None:
+def test_only_seed_and_step_do_not_make_another_recipe(tmp_path: Path) -> None:
     """The default recipe with a tiny network in place of the shipped one is still recipe 1."""
     prior = {"path": save_prior(tmp_path / "prior", 1)}
-    same = load_codec("default", step=0.5, prior=prior, seed=3, batch=2)
+    same = load_codec("default", step=0.5, prior=prior, seed=3)
     assert recipe_number(codec_spec(same.psc)) == 1
     assert recipe_number(codec_spec(load_codec("paper-pixel", prior=prior).psc)) == 2
     assert recipe_number(codec_spec(load_codec("default", prior=prior, samples=5).psc)) == 0
+    assert recipe_number(codec_spec(load_codec("default", prior=prior, batch=2).psc)) == 0
+
+
+def test_the_batch_travels(codec: Codec, photo: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network's answers may differ in the last bit between two batches, so both sides take the same."""
+    seen: list[int] = []
+    denoise = Gaussian.denoise
+    monkeypatch.setattr(Gaussian, "denoise", lambda prior, x, t: seen.append(len(x)) or denoise(prior, x, t))
+    done = load_codec(write_codec(tmp_path), samples=5, batch=2).simulate(photo)
+    encoding = seen.copy()
+    assert set(encoding) == {1, 2}
+    assert codec.psc.batch == 4
+    for decoder in (Decompressor(), codec):
+        seen.clear()
+        assert np.array_equal(decoder.decompress(done.data), done.pixels)
+        assert seen == encoding
 
 
 def test_a_recipe_takes_one_byte_and_decodes(photo: Pixels, tmp_path: Path) -> None:
     path = save_prior(tmp_path / "prior", 1)
     codec = load_codec("default", prior={"path": path})
-    codec.psc.iterations = 8
     done = codec.simulate(photo)
     assert codec.info(done.data)["recipe"] == "default"
     assert len(done.data) - codec.info(done.data)["payload_bytes"] <= 24
@@ -196,8 +228,11 @@ def test_a_gaussian_prior_is_loaded_from_nowhere(codec: Codec, photo: Pixels) ->
     [
         (lambda spec: spec.update(samples=100_000), "samples must be"),
         (lambda spec: spec.update(iterations=0), "iterations must lie in 1..4096, got 0"),
-        (lambda spec: spec.update(batch=4096), "a spec has the keys"),
+        (lambda spec: spec.update(batch=0), "batch must lie in 1..4096, got 0"),
+        (lambda spec: spec.update(batch=4097), "batch must be a word or a number of at most 4096"),
+        (lambda spec: spec.update(seed=1), "a spec has the keys"),
         (lambda spec: spec.pop("rows"), "a spec has the keys"),
+        (lambda spec: spec.pop("batch"), "a spec has the keys"),
         (lambda spec: spec.update(sampler={"class_path": "os.system"}), "needs the name of a sampler"),
         (lambda spec: spec.update(sampler="os.system"), "unknown sampler"),
         (lambda spec: spec["prior"].update(name="ddpm", path="/etc"), "prior.path cannot come from a stream"),
@@ -251,6 +286,24 @@ def test_text_that_is_no_word_cannot_be_written(codec: Codec, photo: Pixels) -> 
         codec.compress(photo)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [({"batch": 5000}, r"^batch is 5000, and"), ({"rows": {"candidates": 4097}}, r"^rows\.candidates is 4097, and")],
+)
+def test_a_number_that_no_decoder_takes_cannot_be_written(
+    photo: Pixels, tmp_path: Path, overrides: dict[str, Any], part: str
+) -> None:
+    with pytest.raises(PscxError, match=f"{part} a stream holds no number beyond 4096"):
+        load_codec(write_codec(tmp_path), **overrides).compress(photo)
+
+
+def test_no_sampler_for_the_restoration_is_the_loops(codec: Codec, photo: Pixels) -> None:
+    done = codec.simulate(photo)
+    assert "restoration_sampler" not in codec.info(done.data)["spec"]
+    null = with_spec(done.data, lambda spec: spec.update(restoration_sampler=None))
+    assert np.array_equal(codec.decompress(null), done.pixels)
+
+
 def test_a_picture_too_long_is_refused_before_any_work(codec: Codec) -> None:
     with pytest.raises(ImageError, match="at most 65535 pixels a side, got 70000x16"):
         codec.compress(np.zeros((16, 70_000, 3), np.uint8))
@@ -275,7 +328,9 @@ def test_a_config_of_an_evaluation_is_a_codec(tmp_path: Path) -> None:
 
 def test_a_spec_is_the_recipe_it_was_read_from() -> None:
     assert recipe_spec(1)["prior"] == {"name": "ddpm"}
-    assert recipe_spec(1)["quantizer"] == {"name": "uniform"}
+    assert recipe_spec(1)["quantizer"] == {"name": "uniform", "bits": 14}
+    assert recipe_spec(2)["coder"] == {"name": "raw"}
+    assert {recipe_spec(number)["batch"] for number in (1, 2)} == {4}
     with pytest.raises(StreamError):
         recipe_spec(0)
 
