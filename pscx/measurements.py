@@ -87,11 +87,11 @@ class Measurements:
 
     def forward(self, signal: Tensor) -> Tensor:
         """``H x``: ``(n, channels, height, width)`` to ``(n, blocks, places)``, zero at unused places."""
-        return torch.einsum("nbd,bkd->nbk", self.partition.split(signal), self.rows)
+        return (self.rows @ self.partition.split(signal).permute(1, 2, 0)).permute(2, 0, 1)
 
     def adjoint(self, values: Tensor) -> Tensor:
         """``H^T v``: ``(n, blocks, places)`` back to signals."""
-        return self.partition.join(torch.einsum("nbk,bkd->nbd", values, self.rows))
+        return self.partition.join((values.transpose(0, 1) @ self.rows).transpose(0, 1))
 
     def complement(self, block: Tensor, vectors: Tensor) -> Tensor:
         """Remove from vectors ``(r, dim)`` in blocks ``(r,)`` all that the rows of those blocks span."""

@@ -75,7 +75,7 @@ def load_denoiser(path: str | Path) -> PixelDenoiser:
     nested = (folder / "unet").is_dir() if folder.exists() else not _root_layout(str(path))
     options: list[dict[str, Any]] = [{"subfolder": "unet"}, {"subfolder": "scheduler"}] if nested else [{}, {}]
     try:
-        network = UNet2DModel.from_pretrained(path, **options[0]).float().eval()
+        network = UNet2DModel.from_pretrained(path, low_cpu_mem_usage=False, **options[0]).float().eval()
         if folder.exists() and not nested and not (folder / "scheduler_config.json").exists():
             raise OSError(f"{folder / 'scheduler_config.json'} is missing")
         scheduler = DDPMScheduler.from_pretrained(path, **options[1])

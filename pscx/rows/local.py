@@ -13,7 +13,9 @@ from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 
-POWER_ITERATIONS, EXTRA_VECTORS = 3, 8
+POWER_ITERATIONS, EXTRA_VECTORS = 2, 4
+SMALLEST_GROUP = 128
+FULLEST = 3.0  # no block is given more than so many times the average number of rows
 
 
 @ROWS.register("local")
@@ -46,7 +48,7 @@ class Local(RowRule):
         depth: int = 48,
         base: float = 0.5,
         floor: float = 0.3,
-        candidates: int = 512,
+        candidates: int = 192,
     ) -> None:
         if block < 2:
             raise ValueError(f"rows.block must be at least 2, got {block}")
@@ -80,9 +82,9 @@ class Local(RowRule):
         if situation.samples is not None:
             blocks = measurements.partition.split(situation.samples - situation.samples.mean(0)) @ basis.T
             terms = self.mixed(terms, blocks.transpose(0, 1), known)
-        variance, vectors = leading(terms, known, self.depth)
-        rows = orthonormalize(remove(vectors @ basis, measurements.rows))
-        return self.choose(situation, variance * measurements.gains[:, None], rows)
+        count = min(self.depth, int(FULLEST * self.quota(situation.iteration)) + 1)
+        variance, vectors = leading(terms, known, count)
+        return self.choose(situation, variance * measurements.gains[:, None], vectors, basis)
 
     def mixed(self, prior: Covariance, centred: Tensor, known: Tensor) -> Covariance:
         """The mix of the conditioned prior's covariance and that of samples ``(blocks, s, k)``."""
@@ -93,14 +95,30 @@ class Local(RowRule):
         plus = (1 - self.base) ** 0.5 * local
         return Covariance(prior.diagonal * weight, plus, prior.left * weight[..., None], prior.right)
 
-    def choose(self, situation: Situation, variance: Tensor, rows: Tensor) -> Proposal:
-        """Reverse water-filling over ``(blocks, depth)`` predicted variances of ``(blocks, depth, dim)`` rows."""
+    def quota(self, iteration: int) -> float:
+        """Rows for each block in an iteration, on average over blocks, at most."""
+        return self.per_iteration * self.growth**iteration
+
+    def choose(self, situation: Situation, variance: Tensor, vectors: Tensor, basis: Tensor) -> Proposal:
+        """Reverse water-filling over ``(blocks, r)`` predicted variances of rows ``(blocks, r, k)`` on ``basis``."""
         limit = (self.floor * situation.resolution) ** 2
-        most = max(int(self.per_iteration * self.growth**situation.iteration * len(variance)), 1)
+        most = max(int(self.quota(situation.iteration) * len(variance)), 1)
         if variance.numel() > most:
             limit = max(limit, float(variance.flatten().kthvalue(variance.numel() - most + 1).values))
         rank, block = torch.nonzero((variance.T >= limit) & (variance.T > 0), as_tuple=True)
-        return Proposal(block, fix_signs(rows[block, rank]), variance[block, rank], torch.bincount(rank).tolist())
+        rows = fix_signs(vectors[block, rank] @ basis)
+        return Proposal(block, rows, variance[block, rank], merged(torch.bincount(rank).tolist()))
+
+
+def merged(sizes: list[int]) -> list[int]:
+    """Neighbouring groups put together until each, but the last, has at least ``SMALLEST_GROUP`` rows."""
+    groups: list[int] = []
+    for size in sizes:
+        if groups and groups[-1] < SMALLEST_GROUP:
+            groups[-1] += size
+        else:
+            groups.append(size)
+    return groups
 
 
 @lru_cache(4)
@@ -122,6 +140,10 @@ class Covariance:
     left: Tensor
     right: Tensor
 
+    def single(self) -> Covariance:
+        """The same in single precision."""
+        return Covariance(self.diagonal.float(), self.plus.float(), self.left.float(), self.right.float())
+
     def variances(self) -> Tensor:
         """The diagonal of the whole, ``(blocks, k)``."""
         return self.diagonal + self.plus.square().sum(1) - (self.left * self.right).sum(1)
@@ -138,9 +160,12 @@ def conditioned(spectrum: Tensor, known: Tensor, variances: Tensor) -> Covarianc
     ``D - D V^T (V D V^T + R)^-1 V D``; unused (zero) rows change nothing.
     """
     cross = known * spectrum
+    if not known.shape[1]:  # some LAPACK builds hang on empty systems
+        return Covariance(spectrum.expand(len(known), -1), cross, cross, cross)
     unused = (known.square().sum(-1) == 0).to(spectrum)
     inner = cross @ known.mT + torch.diag_embed(variances + unused)
-    return Covariance(spectrum.expand(len(known), -1), cross[:, :0], torch.linalg.solve(inner, cross), cross)
+    left = torch.cholesky_solve(cross, torch.linalg.cholesky(inner))
+    return Covariance(spectrum.expand(len(known), -1), cross[:, :0], left, cross)
 
 
 def leading(covariance: Covariance, known: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -152,10 +177,12 @@ def leading(covariance: Covariance, known: Tensor, count: int) -> tuple[Tensor, 
     blocks, size = covariance.diagonal.shape
     extra = min(count + EXTRA_VECTORS, size)
     first = covariance.variances().topk(extra, dim=1).indices
-    vectors = torch.zeros(blocks, extra, size, dtype=known.dtype).scatter_(2, first[..., None], 1.0)
-    vectors = orthonormalize(remove(vectors, known))
+    vectors = torch.zeros(blocks, extra, size).scatter_(2, first[..., None], 1.0)
+    rough, rows = covariance.single(), known.float()
+    vectors = orthonormalize(remove(vectors, rows))
     for _ in range(POWER_ITERATIONS):
-        vectors = orthonormalize(remove(covariance.times(vectors), known))
+        vectors = orthonormalize(remove(rough.times(vectors), rows))
+    vectors = orthonormalize(remove(remove(vectors.double(), known), known))
     free = remove(vectors, known)
     values, rotation = torch.linalg.eigh(covariance.times(free) @ free.mT)
     vectors = (rotation.flip(-1).mT @ vectors)[:, :count]
@@ -164,7 +191,8 @@ def leading(covariance: Covariance, known: Tensor, count: int) -> tuple[Tensor, 
 
 
 def remove(vectors: Tensor, known: Tensor) -> Tensor:
-    """What is left of ``vectors`` ``(blocks, r, k)`` outside the span of orthonormal rows ``known``."""
-    for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik 2005)
-        vectors = vectors - vectors @ known.mT @ known
-    return vectors
+    """What is left of ``vectors`` ``(blocks, r, k)`` outside the span of orthonormal rows ``known``.
+
+    Where most of a vector is taken away, a second pass is needed (Giraud, Langou and Rozloznik 2005).
+    """
+    return vectors - vectors @ known.mT @ known
