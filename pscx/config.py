@@ -206,6 +206,8 @@ class Checker:
     def _plain(self, annotation: Any, value: Any, path: str) -> Any:
         from jsonargparse import ArgumentError, ArgumentParser
 
+        if value is None and annotation not in (Any, None) and type(None) not in get_args(annotation):
+            self.fail(path, f"must be {describe(annotation)}, got null")
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--value", type=None if annotation is Any else annotation)
         try:

@@ -110,6 +110,7 @@ def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
         (["--model.sampler.steps", "0"], ["sampler.steps must be at least 1, got 0"]),
         (["--model.samplez", "3"], ["model has no option 'samplez'", "did you mean 'samples'?"]),
         (["--model.samples", "0"], ["samples must be at least 1"]),
+        (["--model.samples", "null"], ["--model.samples must be an integer, got null"]),
         (["--model.rows", "null"], ["--model.rows is missing", "choose a row rule from"]),
         (["--model.rows", "7"], ["unknown row rule '7'"]),
         (["--model.sampler", "no.such.module"], ["cannot import 'no.such.module'"]),

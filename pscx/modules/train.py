@@ -85,6 +85,7 @@ class TrainDDPM(LightningModule):
             noise = torch.randn(batch.shape, generator=generator, device=batch.device)
             losses.append(self.v_loss(batch, t, noise).mean())
             psnr = 10 * torch.log10(4 / (losses[-1] * (1 - self.prior.alphas_cumprod[t[0]])))
+            self.log(f"val/loss_sigma_{level:g}", losses[-1], sync_dist=True, batch_size=len(batch))
             self.log(f"val/psnr_sigma_{level:g}", psnr, sync_dist=True, batch_size=len(batch))
         self.log("val/loss", torch.stack(losses).mean(), prog_bar=True, sync_dist=True, batch_size=len(batch))
 
