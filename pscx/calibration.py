@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pscx.coders.posterior import GAINS, OCTAVES, both_sides, code_lengths, mass, student_tail
+from pscx.coders.posterior import GAINS, OCTAVES, PENALTY, UNIT, both_sides, code_lengths, mass, student_tail
 
 DEGREES = 4
 SHARED_ROWS = 8.0  # the mean row of all blocks counts in each block as much as this many rows of its own
@@ -24,5 +24,5 @@ def likely_gains(blocks: int, block: Tensor, low: Tensor, high: Tensor) -> Tenso
     bits = torch.from_numpy(code_lengths(mass(*cuts)))
     own = torch.zeros(len(GAINS), blocks, dtype=torch.int64).index_add_(1, block, bits)
     shared = own.sum(1, keepdim=True).double() * (SHARED_ROWS / max(len(block), 1))
-    prior = torch.from_numpy(768.0 * OCTAVES * OCTAVES)[:, None]
+    prior = torch.from_numpy(PENALTY / UNIT * OCTAVES * OCTAVES)[:, None]
     return torch.from_numpy(GAINS)[(own + shared + prior).argmin(0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +32,11 @@ def main(args: list[str] | None = None) -> int:
     except PscxError as error:
         print(f"pscx: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise  # see run
+    except OSError as error:
+        print(f"pscx: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("pscx: interrupted", file=sys.stderr)
         return 130
@@ -52,6 +58,7 @@ def _run(args: list[str]) -> int:
         from pscx.lightning_cli import run_lightning
 
         return run_lightning(args[0], args[1:])
+    settings, args = _settings(args) if args[:1] == ["compress"] else ([], args)
     try:
         options, rest = _parser().parse_known_args(args)
     except SystemExit as stop:  # --help and --version
@@ -60,7 +67,20 @@ def _run(args: list[str]) -> int:
         raise UsageError(f"{options.command} has no option '{rest[0]}': see pscx {options.command} --help")
     from pscx import commands
 
-    return int(getattr(commands, options.command)(options, rest))
+    return int(getattr(commands, options.command)(options, [*settings, *rest]))
+
+
+def _settings(args: list[str]) -> tuple[list[str], list[str]]:
+    """``--model.KEY VALUE`` and the rest: argparse would take VALUE for a file."""
+    own: list[str] = []
+    rest: list[str] = []
+    queue = iter(args)
+    for arg in queue:
+        if arg.startswith("--model"):
+            own += [arg] if "=" in arg else [arg, *islice(queue, 1)]
+        else:
+            rest.append(arg)
+    return own, rest
 
 
 class _Parser(ArgumentParser):

@@ -156,7 +156,10 @@ class PSC:
             return decoder.get(self.quantizer, question.mean, question.scale)
 
         def seal(seal: Seal) -> None:
-            if decoder.get_bits(seal.bits) != seal.digest:
+            found = decoder.get_bits(seal.bits)
+            if decoder.exhausted:
+                raise StreamError(f"the payload ends in segment {seal.segment + 1} of {self.iterations}")
+            if found != seal.digest:
                 raise StreamError(
                     f"segment {seal.segment + 1} of {self.iterations} does not decode to what was encoded: this "
                     "machine's arithmetic differs from the encoder's"

@@ -34,8 +34,10 @@ def compress(options: Namespace, rest: list[str]) -> int:
     from pscx.config import split_options
 
     layers, unknown = split_options([*_as_options(options), *rest])
-    if unknown or any(layer.values.keys() - {"recipe", "model"} for layer in layers if layer.source[:2] == "--"):
-        raise PscxError(f"compress has no option '{[*unknown, *rest][0]}': see pscx compress --help")
+    given = [layer for layer in layers if layer.source[:2] == "--"]
+    foreign = [layer.source for layer in given if layer.values.keys() - {"recipe", "model"}]
+    if unknown or foreign:
+        raise PscxError(f"compress has no option '{[*unknown, *foreign][0]}': see pscx compress --help")
     sources, folder = _sources(options.inputs, _image_files)
     names = [source.with_suffix(SUFFIX).name for source in sources]
     jobs = _jobs(sources, [[name] for name in names], options.output, folder, options.force)
@@ -225,4 +227,4 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"parameter       {'none' if facts['parameter'] is None else format(facts['parameter'], 'g')}",
         f"seed            {facts['seed']}",
     ]
-    return lines + ([f"caption         {facts['caption']}"] if facts["caption"] else [])
+    return lines + ([f"caption         {facts['caption']!r}"] if facts["caption"] else [])

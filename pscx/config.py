@@ -45,12 +45,12 @@ class Layer:
 def read_yaml(path: str | Path) -> Layer:
     """One YAML file as a layer. Raises :class:`ConfigError` where it is missing or not a mapping."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no such config file: '{path}'") from None
     except OSError as error:
         raise ConfigError(f"cannot read the config file '{path}': {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"'{path}' is not valid YAML: {_yaml_problem(error)}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"'{path}' must hold a mapping with keys such as model, data and trainer")
@@ -87,7 +87,7 @@ def option_layer(key: str, value: Any) -> Layer:
     if isinstance(value, str) and (value[:1] in ("{", "[") or value == "null"):
         try:
             value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"option --{key}: '{value}' is not valid YAML: {_yaml_problem(error)}") from error
     values = value
     for part in reversed(key.split(".")):
@@ -273,7 +273,7 @@ def _canonical(value: Any) -> Any:
     init_args = value.pop("init_args", None) or {}
     if "class_path" in value:
         value["name"] = value.pop("class_path")
-    return {key: _canonical(item) for key, item in {**value, **init_args}.items()}
+    return {str(key): _canonical(item) for key, item in {**value, **init_args}.items()}
 
 
 def _class_form(value: Any) -> Any:
@@ -308,7 +308,7 @@ def _imported(path: str) -> type[Any] | None:
     module, _, name = path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name, None)
-    except (ImportError, ValueError):
+    except (ImportError, TypeError, ValueError):  # TypeError: a relative name, such as a path
         return None
     return cls if isinstance(cls, type) else None
 

@@ -209,9 +209,9 @@ def build_psc(layers: list[Layer], step: float | None = None) -> PSC:
 
 
 def _codec_layer(layer: Layer) -> Layer:
-    """Without what only the evaluation of a codec knows."""
+    """A file without what only the evaluation of a codec knows; an option stays, to be refused."""
     model = layer.values.get("model")
-    if not isinstance(model, dict):
+    if not isinstance(model, dict) or layer.source.startswith("--"):
         return layer
     name = str(model.get("name", "evaluate")).rpartition(".")[2].lower()
     kept = {k: v for k, v in model.items() if k not in EVALUATION_ONLY and not (k == "name" and name == "evaluate")}

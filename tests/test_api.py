@@ -236,7 +236,7 @@ def test_a_gaussian_prior_is_loaded_from_nowhere(codec: Codec, photo: Pixels) ->
         (lambda spec: spec.update(sampler={"class_path": "os.system"}), "needs the name of a sampler"),
         (lambda spec: spec.update(sampler="os.system"), "unknown sampler"),
         (lambda spec: spec["prior"].update(name="ddpm", path="/etc"), "prior.path cannot come from a stream"),
-        (lambda spec: spec["rows"].update(block=4096), "blocks of 4096 pixels"),
+        (lambda spec: spec["rows"].update(block=4096), "rows.block must lie in 2..32, got 4096"),
         (lambda spec: spec["sampler"].update(stepz=1), "has no option 'stepz'"),
         (lambda spec: spec["sampler"].update(steps="many"), "must be an integer"),
         (lambda spec: spec["sampler"].update(spacing="odd"), "sampler.spacing must be one of"),

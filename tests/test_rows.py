@@ -310,7 +310,7 @@ def test_fix_signs() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"block": 1}, "rows.block must be at least 2, got 1"),
+        ({"block": 1}, "rows.block must lie in 2..32, got 1"),
         ({"per_iteration": 0.0}, "rows.per_iteration and rows.growth must be over 0, got 0.0"),
         ({"base": 1.1}, r"rows.base must lie in \[0, 1\], got 1.1"),
         ({"growth": 0.0}, "rows.growth must be over 0"),

@@ -30,6 +30,7 @@ NOTHING = 1e-250  # a mass below this is not divided by
 OCTAVES = np.array(sorted(range(-8, 9), key=abs)) / 4  # of the gains to choose from, the gain 1 first
 GAINS = np.round(2.0**OCTAVES * 1024) / 1024
 MEMORY = 512  # rows after which what was learnt before counts half
+PENALTY = 0.75  # bits for each squared octave of a gain
 UNIT, UNLIKELY = 2.0**-10, 2.0**-40  # grid of code lengths in bits; the smallest mass that has one
 
 
@@ -188,7 +189,7 @@ class Gain:
     @property
     def value(self) -> float:
         """The factor for the next group."""
-        return float(GAINS[np.argmin(self._bits + 0.75 * OCTAVES * OCTAVES)])
+        return float(GAINS[np.argmin(self._bits + PENALTY * OCTAVES * OCTAVES)])
 
     def learn(self, masses: Array) -> None:
         """Take in the probabilities ``(17, rows)`` of what was coded, under each factor."""

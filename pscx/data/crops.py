@@ -49,6 +49,16 @@ class CropData(LightningDataModule):
         cache: int = 4096,
     ) -> None:
         super().__init__()
+        for name, value, least in (
+            ("crop", crop, 1),
+            ("batch_size", batch_size, 1),
+            ("crops_per_epoch", crops_per_epoch, 1),
+            ("val_crops", val_crops, 1),
+            ("num_workers", num_workers, 0),
+            ("cache", cache, 0),
+        ):
+            if value < least:
+                raise ValueError(f"data.{name} must be at least {least}, got {value}")
         self.roots = [root] if isinstance(root, str) else root
         self.val_roots = [val_root] if isinstance(val_root, str) else val_root
         self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)

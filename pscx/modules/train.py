@@ -51,6 +51,10 @@ class TrainDDPM(LightningModule):
         for name, value in (("decay", decay), ("noise_uniform", noise_uniform)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        positive = {"learning_rate": learning_rate, "noise_center": noise_center, "noise_spread": noise_spread}
+        for name, value in positive.items():
+            if not value > 0:
+                raise ValueError(f"{name} must be over 0, got {value}")
         if scheduler.config.prediction_type != "v_prediction":
             got = scheduler.config.prediction_type
             raise ValueError(f"scheduler.prediction_type must be 'v_prediction', got {got!r}")

@@ -26,6 +26,7 @@ class DDPM(Prior):
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
+        ValueError: the network's channels or its prediction type are not supported.
     """
 
     def __init__(self, path: str = "embedded") -> None:

@@ -59,7 +59,7 @@ class PixelDenoiser(nn.Module):
         return output
 
     def save(self, folder: Path) -> None:
-        """Write EMA or plain weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""
+        """Write the present weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""
         half = UNet2DModel.from_config(self.network.config)
         half.load_state_dict(self.network.state_dict())
         half.half().save_pretrained(folder / "unet")

@@ -17,5 +17,5 @@ def read_recipe(name: str) -> dict[str, Any]:
     """The ``model`` section of a recipe, as ``{"model": ...}``. Raises ``KeyError`` with the choices."""
     if name not in RECIPES.values():
         raise KeyError(f"unknown recipe '{name}'{choices(name, RECIPES.values())}")
-    values: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    values: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     return values

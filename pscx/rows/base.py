@@ -32,8 +32,8 @@ class Proposal:
 class Situation:
     """What a rule knows when it is asked: both sides know it too.
 
-    ``samples`` ``(s, channels, height, width)`` float64, or none in an iteration for which :meth:`RowRule.samples`
-    was zero; ``resolution`` is the standard deviation below which a row is not worth coding (signal units), or zero.
+    ``samples`` ``(s, channels, height, width)`` float64, or none where :meth:`RowRule.needs_samples` said so;
+    ``resolution`` is the standard deviation below which a row is not worth coding (signal units), or zero.
     """
 
     prior: Prior

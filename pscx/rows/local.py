@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import exp, inf, log
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from pscx.rows.orthonormal import fix_signs, orthonormalize
 
 POWER_ITERATIONS, EXTRA_VECTORS = 2, 4
 SMALLEST_GROUP = 128
+LARGEST_BLOCK = 32  # its covariance, (3 * 32^2)^2 numbers, takes 75 MB
+LARGEST_EXPONENT = 64.0  # of the quota's growth: more rows than any block has
 FULLEST = 3.0  # no block is given more than so many times the average number of rows
 
 
@@ -31,7 +34,7 @@ class Local(RowRule):
     All this happens in the ``candidates`` leading coordinates of the block's Karhunen-Loeve transform under ``B``.
 
     Args:
-        block: side of a block, at least 2; signals are padded to a multiple of it.
+        block: side of a block, 2 to 32; signals are padded to a multiple of it.
         per_iteration: at most this many rows for each block in the first iteration, on average over blocks.
         growth: ratio, over 0, of that number from one iteration to the next.
         depth: at most this many rows an iteration in any one block.
@@ -50,13 +53,13 @@ class Local(RowRule):
         floor: float = 0.3,
         candidates: int = 192,
     ) -> None:
-        if block < 2:
-            raise ValueError(f"rows.block must be at least 2, got {block}")
-        if per_iteration <= 0 or growth <= 0:
+        if not 2 <= block <= LARGEST_BLOCK:
+            raise ValueError(f"rows.block must lie in 2..{LARGEST_BLOCK}, got {block}")
+        if not (0 < per_iteration < inf and 0 < growth < inf):
             raise ValueError(f"rows.per_iteration and rows.growth must be over 0, got {per_iteration} and {growth}")
         if not 0 <= base <= 1:
             raise ValueError(f"rows.base must lie in [0, 1], got {base}")
-        if floor < 0:
+        if not floor >= 0:
             raise ValueError(f"rows.floor must be at least 0, got {floor}")
         if depth < 1 or candidates < 1:
             raise ValueError(f"rows.depth and rows.candidates must be at least 1, got {depth} and {candidates}")
@@ -97,7 +100,7 @@ class Local(RowRule):
 
     def quota(self, iteration: int) -> float:
         """Rows for each block in an iteration, on average over blocks, at most."""
-        return self.per_iteration * self.growth**iteration
+        return self.per_iteration * exp(min(iteration * log(self.growth), LARGEST_EXPONENT))
 
     def choose(self, situation: Situation, variance: Tensor, vectors: Tensor, basis: Tensor) -> Proposal:
         """Reverse water-filling over ``(blocks, r)`` predicted variances of rows ``(blocks, r, k)`` on ``basis``."""
