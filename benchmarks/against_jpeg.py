@@ -29,7 +29,7 @@ from pscx.metrics import bits_per_pixel, psnr
 
 Pixels = NDArray[np.uint8]
 Point = dict[str, Any]
-STEPS = (0.7, 0.45, 0.3, 0.2, 0.13, 0.09)
+STEPS = (1.0, 0.7, 0.45, 0.3, 0.2, 0.13, 0.09)
 QUALITIES = (10, 20, 35)
 
 
@@ -85,7 +85,7 @@ def measure(files: list[Path], paper: int) -> Iterator[Point]:
         if published is not None and number < paper:
             small = central(pixels, 64)
             yield coded(f"{file.stem}-64", published, "paper", 16, small)
-            for step, codec in default[:4]:
+            for step, codec in default[1:5]:
                 yield coded(f"{file.stem}-64", codec, "pscx", step, small)
 
 
