@@ -182,7 +182,7 @@ def leading(covariance: Covariance, known: Tensor, count: int) -> tuple[Tensor, 
     first = covariance.variances().topk(extra, dim=1).indices
     vectors = torch.zeros(blocks, extra, size).scatter_(2, first[..., None], 1.0)
     rough, rows = covariance.single(), known.float()
-    vectors = orthonormalize(remove(vectors, rows))
+    vectors = remove(vectors, rows)
     for _ in range(POWER_ITERATIONS):
         vectors = orthonormalize(remove(rough.times(vectors), rows))
     vectors = orthonormalize(remove(remove(vectors.double(), known), known))
