@@ -60,7 +60,8 @@ class PixelDenoiser(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the present weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""
-        half = UNet2DModel.from_config(self.network.config)
+        options = {key: value for key, value in self.network.config.items() if key != "_name_or_path"}
+        half = UNet2DModel.from_config(options)
         half.load_state_dict(self.network.state_dict())
         half.half().save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
