@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import oracles
 import pytest
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from tiny import tiny_network
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -173,18 +174,7 @@ def test_every_prediction_becomes_the_clean_signal(prediction: str, patch: int, 
 
 def tiny(channels: int = 12, outputs: int | None = None, prediction: str = "v_prediction") -> PixelDenoiser:
     """A network of random weights over two resolutions."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = UNet2DModel(
-            in_channels=channels,
-            out_channels=outputs or channels,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D"),
-            norm_num_groups=4,
-            add_attention=False,
-        )
+    network = tiny_network(0, channels, outputs)
     return PixelDenoiser(network.eval(), DDPMScheduler(prediction_type=prediction, beta_schedule="squaredcos_cap_v2"))
 
 

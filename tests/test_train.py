@@ -6,30 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from tiny import tiny_network
 from torch import Tensor
 
 from pscx.data import CropData
 from pscx.modules import ExportPrior, TrainDDPM
 from pscx.modules.train import VALIDATION_LEVELS
 from pscx.priors.denoiser import load_denoiser
-
-
-def network() -> UNet2DModel:
-    torch.manual_seed(0)
-    return UNet2DModel(
-        sample_size=16,
-        in_channels=12,
-        out_channels=12,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        add_attention=False,
-    )
 
 
 def scheduler(prediction: str = "v_prediction") -> DDPMScheduler:
@@ -53,7 +39,7 @@ class Exports(Callback):
 
 
 def test_exports_hold_the_average_and_not_the_last_step(image_folder: Path, tmp_path: Path) -> None:
-    module = TrainDDPM(network(), scheduler(), learning_rate=0.1, warmup=1, decay=0.0)
+    module = TrainDDPM(tiny_network(channels=12), scheduler(), learning_rate=0.1, warmup=1, decay=0.0)
     exports = Exports()
     trainer = Trainer(
         default_root_dir=tmp_path,
@@ -76,7 +62,7 @@ def test_exports_hold_the_average_and_not_the_last_step(image_folder: Path, tmp_
 
 
 def test_the_loss_is_that_of_v() -> None:
-    module = TrainDDPM(network(), scheduler())
+    module = TrainDDPM(tiny_network(channels=12), scheduler())
     image, noise = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     t = torch.tensor([100, 700])
     a = module.prior.alphas_cumprod[t].float()[:, None, None, None]
@@ -92,6 +78,6 @@ def test_the_loss_is_that_of_v() -> None:
 
 def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(ValueError, match="decay must lie in"):
-        TrainDDPM(network(), scheduler(), decay=2.0)
+        TrainDDPM(tiny_network(channels=12), scheduler(), decay=2.0)
     with pytest.raises(ValueError, match=r"prediction_type must be 'v_prediction', got 'epsilon'"):
-        TrainDDPM(network(), scheduler("epsilon"))
+        TrainDDPM(tiny_network(channels=12), scheduler("epsilon"))

@@ -29,12 +29,14 @@ def write_codec(folder: Path, text: str = CODEC, name: str = "codec.yaml") -> st
     return str(path)
 
 
-def save_prior(folder: Path, seed: int) -> str:
-    """A pixel prior with random weights, as a folder that ``prior: ddpm`` loads; returns its name."""
+def tiny_network(seed: int = 0, channels: int = 3, outputs: int | None = None) -> UNet2DModel:
+    """The real class at its smallest, with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = UNet2DModel(
+        return UNet2DModel(
             sample_size=16,
+            in_channels=channels,
+            out_channels=outputs or channels,
             block_out_channels=(8, 16),
             layers_per_block=1,
             down_block_types=("DownBlock2D", "DownBlock2D"),
@@ -42,5 +44,9 @@ def save_prior(folder: Path, seed: int) -> str:
             norm_num_groups=4,
             add_attention=False,
         )
-    PixelDenoiser(network, DDPMScheduler(prediction_type="v_prediction")).save(folder)
+
+
+def save_prior(folder: Path, seed: int) -> str:
+    """A pixel prior with random weights, as a folder that ``prior: ddpm`` loads; returns its name."""
+    PixelDenoiser(tiny_network(seed), DDPMScheduler(prediction_type="v_prediction")).save(folder)
     return str(folder)
