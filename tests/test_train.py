@@ -10,12 +10,14 @@ from diffusers import DDPMScheduler
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from tiny import tiny_network
-from torch import Tensor
+from torch import Tensor, nn
 
 from pscx.data import CropData
 from pscx.modules import ExportPrior, TrainDDPM
+from pscx.modules.muon import MuonAdamW, as_matrix
 from pscx.modules.train import VALIDATION_LEVELS
-from pscx.priors.denoiser import load_denoiser
+from pscx.networks import ResidualUNet
+from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 
 
 def scheduler(prediction: str = "v_prediction") -> DDPMScheduler:
@@ -81,3 +83,78 @@ def test_what_cannot_be_trained_is_refused() -> None:
         TrainDDPM(tiny_network(channels=12), scheduler(), decay=2.0)
     with pytest.raises(ValueError, match=r"prediction_type must be 'v_prediction', got 'epsilon'"):
         TrainDDPM(tiny_network(channels=12), scheduler("epsilon"))
+
+
+def tiny_residual(seed: int = 0) -> ResidualUNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ResidualUNet(12, 12, (8, 16), (1, 2))
+        nn.init.normal_(network.tail.weight, std=0.1)
+    return network
+
+
+def test_a_residual_network_is_saved_and_loaded_with_its_class(tmp_path: Path) -> None:
+    denoiser = PixelDenoiser(tiny_residual(), scheduler())
+    denoiser.save(tmp_path)
+    again = load_denoiser(tmp_path)
+    assert isinstance(again.network, ResidualUNet)
+    assert again.stride == 4
+    x = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(again.denoise(x, 300), denoiser.denoise(x, 300), rtol=1e-2, atol=1e-2)
+
+
+def test_the_residual_network_knows_the_noise_level_not_the_step() -> None:
+    """Two schedules that reach one noise level at different steps agree there."""
+    network = tiny_residual()
+    cosine = PixelDenoiser(network, scheduler())
+    longer = PixelDenoiser(
+        network,
+        DDPMScheduler(num_train_timesteps=2000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"),
+    )
+    nearest = int((longer.alphas_cumprod - cosine.alphas_cumprod[300]).abs().argmin())
+    x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cosine.denoise(x, 300), longer.denoise(x, nearest), rtol=1e-2, atol=1e-2)
+    assert (cosine.denoise(x, 300) - cosine.denoise(x, 600)).abs().max() > 0.05
+
+
+def test_muon_moves_convolutions_along_orthonormal_directions() -> None:
+    """Jordan et al. 2024: the step is the gradient with its singular values made (nearly) equal."""
+    weight = nn.Parameter(torch.zeros(6, 3, 2, 2).to(memory_format=torch.channels_last))
+    bias = nn.Parameter(torch.zeros(6))
+    optimizer = MuonAdamW([weight, bias], learning_rate=1.0)
+    weight.grad = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    bias.grad = torch.tensor([1.0, -2.0, 3.0, -4.0, 5.0, -6.0])
+    gradient = weight.grad.flatten(1)
+    optimizer.step()
+    step = -weight.detach().flatten(1)
+    sizes = torch.linalg.svdvals(step) / (0.2 * 12**0.5)
+    assert sizes.min() > 0.6
+    assert sizes.max() < 1.25
+    left, _, right = torch.linalg.svd(gradient, full_matrices=False)
+    polar = left @ right
+    assert (step * polar).sum() / (step.norm() * polar.norm()) > 0.97
+    torch.testing.assert_close(bias.detach(), -bias.grad.sign(), rtol=1e-4, atol=1e-4)  # the first step of Adam
+
+
+def test_muon_resumes_where_it_was() -> None:
+    def trained(stop: int | None) -> Tensor:
+        weight = nn.Parameter(torch.zeros(4, 2, 3, 3).to(memory_format=torch.channels_last))
+        optimizer = MuonAdamW([weight], learning_rate=0.1)
+        for step in range(6):
+            if step == stop:
+                state = optimizer.state_dict()
+                optimizer = MuonAdamW([weight], learning_rate=0.5)
+                optimizer.load_state_dict(state)
+            weight.grad = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(step))
+            optimizer.step()
+        return weight.detach()
+
+    torch.testing.assert_close(trained(stop=3), trained(stop=None), rtol=0, atol=0)
+
+
+def test_a_weight_and_its_matrix_share_memory() -> None:
+    weight = torch.arange(24.0).reshape(2, 3, 2, 2)
+    for layout in (weight, weight.to(memory_format=torch.channels_last)):
+        matrix = as_matrix(layout, layout)
+        assert matrix.shape == (2, 12)
+        assert matrix.data_ptr() == layout.data_ptr()

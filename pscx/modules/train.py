@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler
 from einops import rearrange
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from pscx.priors.denoiser import PixelDenoiser, load_denoiser
+from pscx.modules.muon import MuonAdamW
+from pscx.priors.denoiser import Network, PixelDenoiser, load_denoiser
 from pscx.priors.schedules import lognormal_weights, noise_levels
 
 VALIDATION_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 4.0)
@@ -24,9 +25,11 @@ class TrainDDPM(LightningModule):
     each step ``t`` drawn with the probability of :func:`pscx.priors.schedules.lognormal_weights`.
 
     Args:
-        network: a diffusers UNet over ``3 p^2`` channels; images are split by space-to-depth with factor ``p``.
+        network: over ``3 p^2`` channels (images are split by space-to-depth with factor ``p``): a diffusers
+            ``UNet2DModel`` or :class:`pscx.networks.ResidualUNet`.
         scheduler: the noise schedule; its prediction type must be ``v_prediction``.
-        learning_rate: peak step size of AdamW, over 0.
+        optimizer: ``muon`` (:class:`pscx.modules.muon.MuonAdamW`) or ``adamw``.
+        learning_rate: peak step size, over 0.
         warmup: optimizer steps of linear warm-up.
         decay: share of the run, in [0, 1], over which the step size falls linearly to zero at the end.
         noise_center: median noise level of the draws, units of an image in [-1, 1].
@@ -37,8 +40,9 @@ class TrainDDPM(LightningModule):
 
     def __init__(
         self,
-        network: UNet2DModel,
+        network: Network,
         scheduler: DDPMScheduler,
+        optimizer: Literal["muon", "adamw"] = "adamw",
         learning_rate: float = 6e-4,
         warmup: int = 500,
         decay: float = 0.25,
@@ -61,6 +65,7 @@ class TrainDDPM(LightningModule):
         if init is not None:
             network.load_state_dict(load_denoiser(init).network.state_dict())
         self.prior = PixelDenoiser(network, scheduler)
+        self.optimizer = optimizer
         self.learning_rate, self.warmup, self.decay = learning_rate, warmup, decay
         alphas = self.prior.alphas_cumprod
         self.weights: Tensor
@@ -119,6 +124,11 @@ class TrainDDPM(LightningModule):
         return min(1.0, (step + 1) / max(self.warmup, 1), max(left, 0.0))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.AdamW(self.prior.parameters(), self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+        weights = list(self.prior.parameters())
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "muon":
+            optimizer = MuonAdamW(weights, self.learning_rate)
+        else:
+            optimizer = torch.optim.AdamW(weights, self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

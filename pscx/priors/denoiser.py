@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pscx.networks import ResidualUNet
+from pscx.priors.schedules import noise_levels
+
+Network: TypeAlias = UNet2DModel | ResidualUNet
+NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (UNet2DModel, ResidualUNet)}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 class PixelDenoiser(nn.Module):
-    """``UNet2DModel`` behind space-to-depth, turned into ``E[x0 | x_t]`` whatever it predicts.
+    """A network behind space-to-depth, turned into ``E[x0 | x_t]`` whatever it predicts.
 
     Args:
         network: takes ``3 p^2`` channels for an integer ``p >= 1`` and gives as many, or twice as many where it also
@@ -22,7 +27,7 @@ class PixelDenoiser(nn.Module):
         scheduler: holds the noise schedule and the prediction type.
     """
 
-    def __init__(self, network: UNet2DModel, scheduler: DDPMScheduler) -> None:
+    def __init__(self, network: Network, scheduler: DDPMScheduler) -> None:
         super().__init__()
         channels = network.config.in_channels
         patch = round((channels / 3) ** 0.5)
@@ -40,11 +45,16 @@ class PixelDenoiser(nn.Module):
         self.prediction: str = scheduler.config.prediction_type
         self.alphas_cumprod: Tensor
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.double(), persistent=False)
+        self.conditions: Tensor
+        steps = torch.arange(len(self.alphas_cumprod))
+        by_level = getattr(network, "conditioning", "timestep") == "log_noise_level"
+        conditions = noise_levels(self.alphas_cumprod).log().float() if by_level else steps
+        self.register_buffer("conditions", conditions, persistent=False)
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's own output: ``(batch, 3, height, width)`` in the noise schedule's scale, ``t`` ``(batch,)``."""
         x = functional.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
-        output = self.network(x, t).sample[:, : x.shape[1]]
+        output = self.network(x, self.conditions[t]).sample[:, : x.shape[1]]
         return functional.pixel_shuffle(output, self.patch)
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
@@ -60,8 +70,8 @@ class PixelDenoiser(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the present weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""
-        options = {key: value for key, value in self.network.config.items() if key != "_name_or_path"}
-        half = UNet2DModel.from_config(options)
+        options = {key: value for key, value in self.network.config.items() if not key.startswith("_")}
+        half = type(self.network).from_config(options)
         half.load_state_dict(self.network.state_dict())
         half.half().save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
@@ -76,7 +86,10 @@ def load_denoiser(path: str | Path) -> PixelDenoiser:
     nested = (folder / "unet").is_dir() if folder.exists() else not _root_layout(str(path))
     options: list[dict[str, Any]] = [{"subfolder": "unet"}, {"subfolder": "scheduler"}] if nested else [{}, {}]
     try:
-        network = UNet2DModel.from_pretrained(path, low_cpu_mem_usage=False, **options[0]).float().eval()
+        name = UNet2DModel.load_config(path, **options[0]).get("_class_name")
+        if name not in NETWORKS:
+            raise ValueError(f"its network is a {name}, and it must be one of {', '.join(NETWORKS)}")
+        network = NETWORKS[name].from_pretrained(path, low_cpu_mem_usage=False, **options[0]).float().eval()
         if folder.exists() and not nested and not (folder / "scheduler_config.json").exists():
             raise OSError(f"{folder / 'scheduler_config.json'} is missing")
         scheduler = DDPMScheduler.from_pretrained(path, **options[1])
