@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 class Question:
     """A group of rows on which both sides agree, before its symbols are known.
 
-    ``block``, ``mean`` and ``scale`` (predicted standard deviation) are ``(r,)``, ``rows`` is ``(r, dim)``.
+    ``block``, ``mean`` and ``scale`` (predicted standard deviation) are ``(r,)``, ``rows`` as in a proposal.
     """
 
     block: Tensor
@@ -127,11 +127,12 @@ class PSC:
         """Measure and code a signal ``(channels, height, width)``; calls ``progress(done, total)`` each iteration."""
         encoder = self.coder.encoder()
         shape = tuple(signal.shape)
-        blocks = self.rows.partition(shape).split(signal[None].double())[0]
+        space = self.rows.start(self.prior, shape)
+        blocks = space.split(signal[None].double())[0]
         bits = [0.0]
 
         def answer(question: Question) -> Tensor:
-            value = (blocks[question.block] * question.rows).sum(1)
+            value = space.along(blocks, question.block, question.rows)
             symbols = self.quantizer.quantize(value, question.mean)
             bits[-1] += encoder.put(symbols, self.quantizer, question.mean, question.scale)
             return symbols
@@ -180,7 +181,7 @@ class PSC:
     def rounds(self, shape: tuple[int, ...], account: Account) -> Rounds:
         """The loop itself: yields groups of rows and is sent their symbols, yields a seal after each segment."""
         prior = CountedPrior(self.prior, account)
-        measurements = Measurements(self.rows.partition(shape))
+        measurements = self.rows.start(self.prior, shape)
         estimate: Tensor | None = None
         for iteration in range(self.iterations):
             samples = None
@@ -210,8 +211,7 @@ class PSC:
         """Ask for each group in turn, append all rows, and return a checksum of the values."""
         mean = torch.zeros(len(proposal.block), dtype=torch.float64)
         if estimate is not None:
-            blocks = measurements.partition.split(estimate[None])[0]
-            mean = (blocks[proposal.block] * proposal.rows).sum(1)
+            mean = measurements.along(measurements.split(estimate[None])[0], proposal.block, proposal.rows)
         scale = proposal.variance.clamp_min(SMALLEST_VARIANCE).sqrt()
         symbols = torch.zeros(0, dtype=torch.int64)
         parts = (torch.split(t, proposal.groups) for t in (proposal.block, proposal.rows, mean, scale))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from pscx.transforms import BlockDCT
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,47 @@ class Partition:
         return rearrange(blocks, "n (y x) (c p q) -> n c (y p) (x q)", y=rows, x=columns, p=height, q=width)
 
 
-class Measurements:
+class Measurements(ABC):
     """Orthonormal rows, each inside one block of a partition, with quantized values and their noise variance.
 
     Rows are only ever appended; they must be orthonormal to each other and to those already there, so that ``H^T`` is
-    the pseudo-inverse and none is ever computed. Stored block by block, ``(blocks, rows of the fullest block, dim)``,
-    float64, unused places zero. ``gains`` ``(blocks,)`` is the factor by which predicted
-    variances have to be multiplied, as far as the past tells.
+    the pseudo-inverse and none is ever computed. ``values`` and ``variances`` are ``(blocks, places)`` float64, zero
+    where a place is not in use. ``gains`` ``(blocks,)`` is the factor by which predicted variances have to be
+    multiplied, as far as the past tells.
     """
+
+    partition: Partition
+    values: Tensor
+    variances: Tensor
+    gains: Tensor
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of rows so far."""
+
+    @abstractmethod
+    def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
+        """Add rows in blocks ``(r,)`` with values and noise variances ``(r,)``."""
+
+    @abstractmethod
+    def forward(self, signal: Tensor) -> Tensor:
+        """``H x``: ``(n, channels, height, width)`` to ``(n, blocks, places)``, zero at places not in use."""
+
+    @abstractmethod
+    def adjoint(self, values: Tensor) -> Tensor:
+        """``H^T v``: ``(n, blocks, places)`` back to signals."""
+
+    @abstractmethod
+    def split(self, signal: Tensor) -> Tensor:
+        """The blocks of signals ``(n, channels, height, width)`` as :meth:`along` takes them: ``(n, blocks, dim)``."""
+
+    @abstractmethod
+    def along(self, blocks: Tensor, block: Tensor, rows: Tensor) -> Tensor:
+        """Products ``(r,)`` of rows in blocks ``(r,)`` with one signal's ``blocks`` ``(blocks, dim)``."""
+
+
+class DenseRows(Measurements):
+    """Rows of any direction ``(r, dim)``, stored block by block: ``(blocks, rows of the fullest block, dim)``."""
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
@@ -73,7 +111,6 @@ class Measurements:
         return int(self.counts.sum())
 
     def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
-        """Add rows ``(r, dim)`` in blocks ``(r,)`` with values and noise variances ``(r,)``."""
         place = self.counts[block] + rank_within(block)
         fullest = int(place.max()) + 1 if len(place) else 0
         grow = max(fullest - self.rows.shape[1], 0)
@@ -86,12 +123,16 @@ class Measurements:
         self.counts += torch.bincount(block, minlength=len(self.counts))
 
     def forward(self, signal: Tensor) -> Tensor:
-        """``H x``: ``(n, channels, height, width)`` to ``(n, blocks, places)``, zero at unused places."""
         return (self.rows @ self.partition.split(signal).permute(1, 2, 0)).permute(2, 0, 1)
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """``H^T v``: ``(n, blocks, places)`` back to signals."""
         return self.partition.join((values.transpose(0, 1) @ self.rows).transpose(0, 1))
+
+    def split(self, signal: Tensor) -> Tensor:
+        return self.partition.split(signal)
+
+    def along(self, blocks: Tensor, block: Tensor, rows: Tensor) -> Tensor:
+        return (blocks[block] * rows).sum(1)
 
     def complement(self, block: Tensor, vectors: Tensor) -> Tensor:
         """Remove from vectors ``(r, dim)`` in blocks ``(r,)`` all that the rows of those blocks span."""
@@ -102,6 +143,42 @@ class Measurements:
         for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik 2005)
             left = left - left @ self.rows.mT @ self.rows
         return left[block, place]
+
+
+class Coordinates(Measurements):
+    """Some of the coefficients of a fixed orthonormal transform: a row is its number ``(r,)`` int64 in the block.
+
+    ``H`` is a mask over the transform, so nothing is stored but ``known`` ``(blocks, dim)``, and all arithmetic is
+    exact (:mod:`pscx.transforms`).
+    """
+
+    def __init__(self, transform: BlockDCT) -> None:
+        self.transform, self.partition = transform, transform.partition
+        shape = (self.partition.count, self.partition.dim)
+        self.known = torch.zeros(shape, dtype=torch.bool)
+        self.values = torch.zeros(shape, dtype=torch.float64)
+        self.variances = torch.zeros(shape, dtype=torch.float64)
+        self.gains = torch.ones(self.partition.count, dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return int(self.known.sum())
+
+    def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
+        self.known[block, rows] = True
+        self.values[block, rows] = values
+        self.variances[block, rows] = variances
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return self.split(signal) * self.known
+
+    def adjoint(self, values: Tensor) -> Tensor:
+        return self.transform.inverse(values * self.known)
+
+    def split(self, signal: Tensor) -> Tensor:
+        return self.transform.forward(signal)
+
+    def along(self, blocks: Tensor, block: Tensor, rows: Tensor) -> Tensor:
+        return blocks[block, rows]
 
 
 def rank_within(block: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diffusers import UNet2DModel
 from tiny import CODEC, save_prior, write_codec
 
 from pscx import Decompressor, read_image
 from pscx.cli import main
 from pscx.metrics import psnr, ssim
 from pscx.modules.evaluate import as_csv, summary
+from pscx.priors.denoiser import load_denoiser
 
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
 
@@ -201,10 +203,27 @@ def test_every_evaluation_config_runs(name: str, options: list[str], tmp_path: P
 
 def fit(root: Path, folder: Path, steps: int, *options: str) -> int:
     sizes = ["--data.crop", "16", "--data.crops_per_epoch", "2", "--data.batch_size", "2", "--data.val_crops", "2"]
-    network = ["--model.network.block_out_channels", "[8, 16, 16]", "--trainer.log_every_n_steps", "1"]
+    network = ["--model.network.block_out_channels", "[8, 16, 16]", "--model.network.blocks", "[1, 1, 1]"]
+    sizes += ["--trainer.log_every_n_steps", "1"]
     sources = ["--data.root", f"[{folder}, {folder}]", "--data.val_root", str(folder)]
     where = ["--trainer.default_root_dir", str(root), "--trainer.max_steps", str(steps)]
     return main(["fit", "--config", "configs/fit_ddpm.yaml", *sizes, *network, *sources, *where, *options])
+
+
+def test_a_unet_of_diffusers_is_trained(image_folder: Path, tmp_path: Path) -> None:
+    sizes = ["--data.crop", "16", "--data.crops_per_epoch", "2", "--data.batch_size", "2", "--data.val_crops", "2"]
+    network = ["--model.network.block_out_channels", "[8, 16, 16]", "--trainer.enable_progress_bar", "false"]
+    sources = ["--data.root", str(image_folder), "--data.val_root", str(image_folder)]
+    where = [
+        "--trainer.default_root_dir",
+        str(tmp_path),
+        "--trainer.max_steps",
+        "1",
+        "--trainer.log_every_n_steps",
+        "1",
+    ]
+    assert main(["fit", "--config", "configs/fit_unet.yaml", *sizes, *network, *sources, *where]) == 0
+    assert isinstance(load_denoiser(tmp_path / "prior").network, UNet2DModel)
 
 
 def test_a_prior_is_trained_resumed_and_used(image_folder: Path, tmp_path: Path) -> None:
@@ -224,4 +243,5 @@ def test_every_config_of_the_repository_is_run_above() -> None:
         "quickstart",
         "paper_pixel",
         "fit_ddpm",
+        "fit_unet",
     }

@@ -7,7 +7,8 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.measurements import Measurements, Partition, rank_within
+from pscx.measurements import Coordinates, DenseRows, Partition, rank_within
+from pscx.transforms import BlockDCT
 
 PARTITIONS = [Partition(3, 4, 6, None), Partition(3, 4, 6, 2), Partition(1, 4, 4, 4), Partition(4, 8, 4, 4)]
 partitions = pytest.mark.parametrize("partition", PARTITIONS, ids=str)
@@ -17,13 +18,13 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def filled(partition: Partition, batches: list[list[int]]) -> tuple[Measurements, Tensor, Tensor]:
+def filled(partition: Partition, batches: list[list[int]]) -> tuple[DenseRows, Tensor, Tensor]:
     """Measurements with orthonormal rows appended batch by batch; each batch lists the blocks of its rows.
 
     Also the same rows over the whole signal, one after the other, ``(r, n)``, and their values ``(r,)``.
     """
     bases = torch.linalg.qr(random(partition.count, partition.dim, partition.dim)).Q
-    measurements, used = Measurements(partition), [0] * partition.count
+    measurements, used = DenseRows(partition), [0] * partition.count
     whole, values = [], random(sum(map(len, batches)), seed=1)
     for batch in batches:
         rows = []
@@ -139,7 +140,7 @@ def test_complement_of_a_vector_nearly_inside_the_rows() -> None:
 
 
 def test_nothing_measured_yet() -> None:
-    measurements = Measurements(Partition(3, 4, 4, 2))
+    measurements = DenseRows(Partition(3, 4, 4, 2))
     signal = random(2, 3, 4, 4)
     assert len(measurements) == 0
     assert measurements.forward(signal).shape == (2, 4, 0)
@@ -153,3 +154,27 @@ def test_rank_within() -> None:
     assert rank_within(torch.tensor([], dtype=torch.int64)).tolist() == []
     blocks = torch.randint(0, 5, (60,), generator=torch.Generator().manual_seed(0)).tolist()
     assert rank_within(torch.tensor(blocks)).tolist() == [blocks[:i].count(b) for i, b in enumerate(blocks)]
+
+
+def test_coordinates_are_rows_of_their_transform() -> None:
+    """Some coefficients of a transform, and the same rows in full, are the same measurements."""
+    transform = BlockDCT(Partition(3, 8, 4, 4))
+    some, rows = Coordinates(transform), DenseRows(transform.partition)
+    block, number = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 5, 47, 30])
+    values, variances = random(4, seed=1), random(4, seed=2).square()
+    unit = torch.zeros(4, 2, 48, dtype=torch.float64)
+    unit[torch.arange(4), block, number] = 1.0
+    full = transform.partition.split(transform.inverse(unit))[torch.arange(4), block]
+    for first, last in ((0, 1), (1, 4)):
+        part = slice(first, last)
+        some.append(block[part], number[part], values[part], variances[part])
+        rows.append(block[part], full[part], values[part], variances[part])
+    signal = random(2, 3, 8, 4, seed=3)
+    assert len(some) == len(rows) == 4
+    measured, dense = some.forward(signal), rows.forward(signal)
+    assert int((measured != 0).sum()) == 8
+    torch.testing.assert_close(some.adjoint(some.values[None]), rows.adjoint(rows.values[None]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(some.adjoint(measured), rows.adjoint(dense), rtol=0, atol=1e-4)
+    found = some.along(some.split(signal)[0], block, number)
+    torch.testing.assert_close(found, rows.along(rows.split(signal)[0], block, full), rtol=0, atol=1e-4)
+    assert torch.equal(some.variances[block, number], variances)

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 import pscx
 
-ROWS = ({"name": "pca", "per_iteration": 4}, {"name": "local", "block": 8, "per_iteration": 2.0})
+ROWS = (
+    {"name": "pca", "per_iteration": 4},
+    {"name": "local", "block": 8, "per_iteration": 2.0},
+    {"name": "dct", "block": 8, "per_iteration": 2.0},
+    {"name": "random", "block": 16, "per_iteration": 3},
+)
 QUANTIZERS = ("float8", {"name": "uniform", "step": 0.2})
 CODERS = ("raw", "posterior")
 RESTORATIONS = ({"name": "mean", "samples": 2}, "sample")

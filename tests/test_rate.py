@@ -18,8 +18,8 @@ from torch import Tensor
 
 from pscx.codec import PSC, SEGMENT_BITS
 from pscx.coders import Posterior
-from pscx.measurements import Measurements, Partition
-from pscx.priors import Gaussian
+from pscx.measurements import DenseRows, Partition
+from pscx.priors import Gaussian, Prior
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
 from pscx.rows import PCA, Proposal, RowRule, Situation
@@ -29,7 +29,7 @@ PRIOR = Gaussian()
 IMAGES = 4
 
 
-def known(measurements: Measurements) -> tuple[Tensor, Tensor, Tensor]:
+def known(measurements: DenseRows) -> tuple[Tensor, Tensor, Tensor]:
     """Rows ``(r, n)``, values and noise variances ``(r,)`` of measurements in one block."""
     return measurements.rows[0], measurements.values[0], measurements.variances[0]
 
@@ -42,8 +42,8 @@ class ExactRows(RowRule):
     def __init__(self, covariance: Tensor, per_iteration: int) -> None:
         self.covariance, self.per_iteration = covariance, per_iteration
 
-    def partition(self, shape: tuple[int, ...]) -> Partition:
-        return Partition(*shape, block=None)
+    def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
+        return DenseRows(Partition(*shape, block=None))
 
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0
@@ -54,7 +54,7 @@ class ExactRows(RowRule):
         spectrum, vectors = torch.linalg.eigh(self.covariance)
         return spectrum, vectors
 
-    def axes(self, measurements: Measurements) -> tuple[Tensor, Tensor]:
+    def axes(self, measurements: DenseRows) -> tuple[Tensor, Tensor]:
         """Eigenvalues and eigenvectors of the posterior's covariance off the rows."""
         rows, values, variances = known(measurements)
         free = torch.eye(len(self.covariance), dtype=torch.float64) - rows.T @ rows
@@ -63,6 +63,7 @@ class ExactRows(RowRule):
         return spectrum, vectors
 
     def propose(self, situation: Situation) -> Proposal:
+        assert isinstance(situation.measurements, DenseRows)
         spectrum, vectors = self.axes(situation.measurements) if situation.iteration else self.first
         worth = spectrum.flip(0)[: self.per_iteration] > (situation.resolution / 2) ** 2
         count = int(worth.sum())

@@ -8,7 +8,7 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.measurements import Measurements, Partition
+from pscx.measurements import DenseRows, Partition
 from pscx.noise import Noise
 from pscx.priors import Gaussian
 from pscx.restorations import Mean, Restoration, Sample
@@ -33,7 +33,7 @@ class Numbered(Sampler):
 def problem(rows: int = 4) -> Problem:
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(24, rows, generator=generator, dtype=torch.float64)).Q.T
-    measurements = Measurements(Partition(*SHAPE, block=None))
+    measurements = DenseRows(Partition(*SHAPE, block=None))
     values = basis @ PRIOR.draw(2, 4, generator).flatten()
     measurements.append(torch.zeros(rows, dtype=torch.int64), basis, values, torch.full_like(values, 0.01))
     return Problem(PRIOR, measurements, Noise(3), 0, SHAPE)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from pscx.codec import PSC
 from pscx.coders import Posterior
-from pscx.measurements import Measurements, Partition
+from pscx.measurements import Coordinates, DenseRows, Partition
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
-from pscx.rows import PCA, Local, Proposal, RowRule, Situation
+from pscx.rows import DCT, PCA, Local, Proposal, Random, RowRule, Situation
 from pscx.rows.local import klt
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 from pscx.samplers import DDRM
@@ -31,19 +31,19 @@ def sigma_points(mean: Tensor, covariance: Tensor, shape: tuple[int, ...]) -> Te
     return (mean + torch.cat([offsets, -offsets])).reshape(2 * size, *shape)
 
 
-def measured(partition: Partition, per_block: list[int], variance: float) -> Measurements:
+def measured(partition: Partition, per_block: list[int], variance: float) -> DenseRows:
     """So many random orthonormal rows in each block, with random values and this noise variance."""
     bases = torch.linalg.qr(random(partition.count, partition.dim, partition.dim, seed=3)).Q
     block = torch.tensor([b for b, count in enumerate(per_block) for _ in range(count)], dtype=torch.int64)
     rank = torch.tensor([i for count in per_block for i in range(count)], dtype=torch.int64)
-    measurements = Measurements(partition)
+    measurements = DenseRows(partition)
     values = random(len(block), seed=4)
     measurements.append(block, bases[block, rank], values, torch.full_like(values, variance))
     return measurements
 
 
 def situation(
-    measurements: Measurements,
+    measurements: DenseRows,
     samples: Tensor | None,
     iteration: int = 0,
     iterations: int = 1,
@@ -52,7 +52,7 @@ def situation(
     return Situation(PRIOR, measurements, samples, iteration, iterations, resolution)
 
 
-def is_fit(proposal: Proposal, measurements: Measurements) -> None:
+def is_fit(proposal: Proposal, measurements: DenseRows) -> None:
     """Shapes agree, rows lie in existing blocks, are orthonormal and orthogonal to what was measured before."""
     count = len(proposal.block)
     assert proposal.rows.shape == (count, measurements.partition.dim)
@@ -91,7 +91,7 @@ def test_pca_of_the_exact_covariance_is_the_klt(variance: float) -> None:
 
 def test_pca_of_few_samples_is_their_singular_vectors() -> None:
     samples = random(6, 3, 4, 4)
-    proposal = PCA(3).propose(situation(Measurements(Partition(3, 4, 4, None)), samples))
+    proposal = PCA(3).propose(situation(DenseRows(Partition(3, 4, 4, None)), samples))
     centred = (samples - samples.mean(0)).flatten(1)
     values, vectors = torch.linalg.svd(centred, full_matrices=False)[1:]
     torch.testing.assert_close(proposal.variance, values[:3].square() / 5)
@@ -109,7 +109,7 @@ def test_pca_proposes_no_more_than_the_samples_span(samples: int, measured_rows:
 @pytest.mark.parametrize("count", [1, 5])
 def test_pca_of_samples_that_agree_is_empty(count: int) -> None:
     same = random(1, 3, 4, 4).expand(count, 3, 4, 4)
-    proposal = PCA().propose(situation(Measurements(Partition(3, 4, 4, None)), same))
+    proposal = PCA().propose(situation(DenseRows(Partition(3, 4, 4, None)), same))
     assert len(proposal.block) == 0
     assert proposal.groups == []
 
@@ -128,7 +128,7 @@ def test_klt(block: int, candidates: int) -> None:
 PER_BLOCK = [0, 3, 1, 11, 12, 5]  # of 12 dimensions each
 
 
-def conditional(measurements: Measurements, block: int) -> Tensor:
+def conditional(measurements: DenseRows, block: int) -> Tensor:
     """Dense covariance of one block of the prior, given the rows of that block."""
     count = int(measurements.counts[block])
     rows, values, variances = (
@@ -137,13 +137,13 @@ def conditional(measurements: Measurements, block: int) -> Tensor:
     return oracles.posterior(PRIOR.covariance(2, 2), rows, values, variances).covariance
 
 
-def spectra(covariances: list[Tensor], measurements: Measurements) -> Tensor:
+def spectra(covariances: list[Tensor], measurements: DenseRows) -> Tensor:
     """Variances along the best unmeasured directions of each block, ``(blocks, 12)``, largest first."""
     free = [off(c, measurements.rows[b]) for b, c in enumerate(covariances)]
     return torch.linalg.eigvalsh(torch.stack(free)).flip(1).clamp_min(0)
 
 
-def follows(proposal: Proposal, covariances: list[Tensor], measurements: Measurements) -> None:
+def follows(proposal: Proposal, covariances: list[Tensor], measurements: DenseRows) -> None:
     """Rows diagonalize the covariance of what is unmeasured in their block, with the variances that are stated."""
     for block in proposal.block.unique():
         mine = proposal.block == block
@@ -269,10 +269,122 @@ def test_local_with_nothing_worth_measuring_is_empty() -> None:
 def test_local_needs_no_samples_at_first() -> None:
     assert [Local().needs_samples(i) for i in range(3)] == [False, True, True]
     assert [PCA().needs_samples(i) for i in range(2)] == [True, True]
-    assert Local(block=8).partition((3, 16, 24)) == Partition(3, 16, 24, 8)
-    assert PCA().partition((3, 16, 24)) == Partition(3, 16, 24, None)
+    assert Local(block=8).start(PRIOR, (3, 16, 24)).partition == Partition(3, 16, 24, 8)
+    assert PCA().start(PRIOR, (3, 16, 24)).partition == Partition(3, 16, 24, None)
     assert Local(block=8).stride == 8
     assert PCA().stride == 1
+
+
+def coefficients(measurements: Coordinates, covariance: Tensor) -> Tensor:
+    """Variances ``(blocks, dim)`` of the transform's coefficients of a signal with this covariance."""
+    transform = measurements.transform
+    count, dim = measurements.known.shape
+    unit = torch.eye(count * dim, dtype=torch.float64).reshape(-1, count, dim)
+    rows = transform.inverse(unit).flatten(1)
+    return ((rows @ covariance) * rows).sum(1).reshape(count, dim)
+
+
+def test_dct_begins_with_the_variances_of_the_prior() -> None:
+    rule = DCT(block=4, per_iteration=5.0)
+    measurements = rule.start(PRIOR, (3, 8, 8))
+    proposal = rule.propose(situation(measurements, None))
+    expected = coefficients(measurements, PRIOR.covariance(8, 8))[0]
+    assert len(proposal.block) == 20
+    for block in range(4):
+        own = proposal.block == block
+        torch.testing.assert_close(proposal.variance[own], expected.sort(descending=True).values[:5], rtol=2e-3, atol=0)
+        assert set(proposal.rows[own].tolist()) == set(expected.topk(5).indices.tolist())
+
+
+@pytest.mark.parametrize("neighbours", [0.0, 1.0])
+def test_dct_follows_the_variances_of_the_samples(neighbours: float) -> None:
+    """Samples with exactly a known covariance: what is proposed are the largest free coefficients of all blocks."""
+    shape = (3, 8, 12)
+    rule = DCT(block=4, per_iteration=4.0, base=0.0, neighbours=neighbours)
+    measurements = rule.start(PRIOR, shape)
+    for block, number in ((0, 0), (0, 7), (3, 16)):
+        one = torch.tensor([1.0], dtype=torch.float64)
+        measurements.append(torch.tensor([block]), torch.tensor([number]), one, one)
+    weights = 0.2 + torch.rand(3 * 8 * 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    covariance = PRIOR.covariance(8, 12) * weights * weights[:, None]
+    samples = sigma_points(torch.zeros(len(weights), dtype=torch.float64), covariance, shape)
+    proposal = rule.propose(situation(measurements, samples, 1, 2))
+    own, free = coefficients(measurements, covariance), ~measurements.known
+    expected = torch.zeros_like(own)
+    for block, number in free.nonzero().tolist():
+        y, x = divmod(block, 3)
+        total = weight = 0.0
+        for other in range(6):
+            dy, dx = abs(other // 3 - y), abs(other % 3 - x)
+            if max(dy, dx) > 1 or not free[other, number]:
+                continue
+            share = 1.0 if other == block else neighbours * {1: 0.5, 2: 0.25}[dy + dx]
+            total, weight = total + share * float(own[other, number]), weight + share
+        expected[block, number] = total / weight
+    found = torch.zeros_like(own)
+    found[proposal.block, proposal.rows] = proposal.variance
+    assert len(proposal.block) == int(4.0 * 1.6 * 6)
+    torch.testing.assert_close(found[found > 0], expected[found > 0], rtol=1e-4, atol=1e-6)
+    assert float(expected[found == 0].max()) <= float(found[found > 0].min()) * (1 + 1e-4)
+
+
+def test_dct_never_measures_a_coefficient_twice() -> None:
+    rule = DCT(block=4, per_iteration=20.0, floor=0.0, depth=48)
+    codec = PSC(PRIOR, DDRM(3), rule, Uniform(0.01), Posterior(), Mean(), samples=4, iterations=6)
+    image = PRIOR.draw(8, 8, torch.Generator().manual_seed(0))[0]
+    _, outcome = codec.encode(image)
+    assert sum(outcome.account.segment_rows) == len(outcome.measurements) == 3 * 64  # all of them in the end
+    assert float((codec.restore(outcome, (3, 8, 8)) - image).square().mean()) < 2e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"block": 33}, "rows.block must lie in 2..32, got 33"),
+        ({"growth": 0.0}, "rows.per_iteration and rows.growth must be over 0, got 2.0 and 0.0"),
+        ({"base": -0.1}, r"rows.base must lie in \[0, 1\], got -0.1"),
+        ({"neighbours": 2.0}, r"rows.neighbours must lie in \[0, 1\], got 2.0"),
+        ({"floor": -1.0}, "rows.floor must be at least 0, got -1.0"),
+        ({"depth": 0}, "rows.depth must be at least 1, got 0"),
+    ],
+)
+def test_dct_refuses(options: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DCT(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("block", [None, 4])
+def test_random_rows_are_fit_and_know_their_variance(block: int | None) -> None:
+    shape, rule = (3, 8, 8), Random(per_iteration=7, block=block)
+    measurements = rule.start(PRIOR, shape)
+    per_block = [3] * measurements.partition.count
+    measurements = measured(measurements.partition, per_block, 0.1)
+    covariance = PRIOR.covariance(8, 8)
+    samples = sigma_points(torch.zeros(192, dtype=torch.float64), covariance, shape)
+    proposal = rule.propose(situation(measurements, samples, 1, 2))
+    is_fit(proposal, measurements)
+    assert len(proposal.block) == 7 * measurements.partition.count
+    spread = torch.zeros(len(proposal.block), measurements.partition.count, measurements.partition.dim).double()
+    spread[torch.arange(len(spread)), proposal.block] = proposal.rows
+    rows = measurements.partition.join(spread).flatten(1)
+    torch.testing.assert_close(proposal.variance, ((rows @ covariance) * rows).sum(1))
+    again = rule.propose(situation(measurements, samples, 2, 2))
+    assert float((again.rows - proposal.rows).abs().max()) > 0.1
+    other = Random(7, block, seed=1).propose(situation(measurements, samples, 1, 2))
+    assert float((other.rows - proposal.rows).abs().max()) > 0.1
+
+
+def test_random_stops_where_nothing_is_left() -> None:
+    measurements = measured(Partition(3, 2, 2, None), [10], 0.0)
+    proposal = Random(5).propose(situation(measurements, random(4, 3, 2, 2), 1, 2))
+    is_fit(proposal, measurements)
+    assert len(proposal.block) == 2
+
+
+@pytest.mark.parametrize(("options", "sentence"), [({"per_iteration": 0}, "got 0"), ({"block": 1}, "got 1")])
+def test_random_refuses(options: dict[str, int], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Random(**options)
 
 
 RULES = [PCA(5), PCA(20), Local(block=4, per_iteration=6), Local(block=4, per_iteration=30, floor=0.0, candidates=20)]

@@ -9,7 +9,7 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.measurements import Measurements, Partition
+from pscx.measurements import DenseRows, Partition
 from pscx.noise import Noise
 from pscx.priors import Gaussian
 from pscx.priors.schedules import noise_levels
@@ -47,7 +47,7 @@ def measured(rows: Tensor, variances: Tensor) -> Problem:
     """What is known of one image of the prior after these rows were measured, under seed 7."""
     image = PRIOR.draw(4, 4, torch.Generator().manual_seed(2))
     values = rows @ image.flatten() + variances.sqrt() * random(len(rows), seed=3)
-    measurements = Measurements(Partition(*SHAPE, block=None))
+    measurements = DenseRows(Partition(*SHAPE, block=None))
     measurements.append(torch.zeros(len(rows), dtype=torch.int64), rows, values, variances)
     return Problem(PRIOR, measurements, Noise(7), iteration=5, shape=SHAPE)
 
@@ -205,11 +205,11 @@ def test_rows_in_blocks_are_dense_rows_with_zeros() -> None:
     local[2] /= local[2].norm()
     values, variances = random(4, seed=6), torch.tensor([0.0, 0.1, 0.01, 1.0], dtype=torch.float64)
     partition = Partition(*SHAPE, block=2)
-    blockwise = Measurements(partition)
+    blockwise = DenseRows(partition)
     blockwise.append(block, local, values, variances)
     spread = torch.zeros(4, partition.count, partition.dim, dtype=torch.float64)
     spread[torch.arange(4), block] = local
-    whole = Measurements(Partition(*SHAPE, block=None))
+    whole = DenseRows(Partition(*SHAPE, block=None))
     whole.append(torch.zeros(4, dtype=torch.int64), partition.join(spread).flatten(1), values, variances)
     one, two = (
         DDRM(5, 0.3).sample(Problem(PRIOR, known, Noise(1), 0, SHAPE), range(2)) for known in (blockwise, whole)

@@ -1,7 +1,9 @@
 """Row-selection rules: what to measure next."""
 
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
+from pscx.rows.dct import DCT
 from pscx.rows.local import Local
 from pscx.rows.pca import PCA
+from pscx.rows.random import Random
 
-__all__ = ["PCA", "ROWS", "Local", "Proposal", "RowRule", "Situation"]
+__all__ = ["DCT", "PCA", "ROWS", "Local", "Proposal", "Random", "RowRule", "Situation"]

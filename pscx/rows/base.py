@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pscx.measurements import Measurements, Partition
+from pscx.measurements import Measurements
 from pscx.priors.base import Prior
 from pscx.registry import Registry
 
@@ -16,8 +16,9 @@ from pscx.registry import Registry
 class Proposal:
     """New rows, in the order in which they are coded.
 
-    ``block`` ``(r,)`` says which block of the partition a row lies in, ``rows`` ``(r, dim)`` float64 are orthonormal
-    to each other and to all earlier ones, ``variance`` ``(r,)`` is the predicted variance of the signal along them.
+    ``block`` ``(r,)`` says which block of the partition a row lies in, ``rows`` are orthonormal to each other and to
+    all earlier ones: ``(r, dim)`` float64, or ``(r,)`` int64 where the measurements are
+    :class:`pscx.measurements.Coordinates`. ``variance`` ``(r,)`` is the predicted variance of the signal along them.
     ``groups`` are sizes that add up to ``r``: rows of one group are coded together, and an entropy coder may learn
     from one group for the next.
     """
@@ -48,8 +49,8 @@ class RowRule(ABC):
     """Chooses what to measure next. Stateless: what it needs of the past is in the measurements."""
 
     @abstractmethod
-    def partition(self, shape: tuple[int, ...]) -> Partition:
-        """How signals of this shape are cut; every row lies inside one block."""
+    def start(self, prior: Prior, shape: tuple[int, ...]) -> Measurements:
+        """Measurements of a signal of this shape before any is taken; :meth:`propose` is given them back, filled."""
 
     @abstractmethod
     def needs_samples(self, iteration: int) -> bool:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, inf, log
+from math import inf
 
 import torch
 from torch import Tensor
 
-from pscx.measurements import Partition
+from pscx.measurements import DenseRows, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
+from pscx.rows.filling import fill, merged, quota
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 
 POWER_ITERATIONS, EXTRA_VECTORS = 2, 4
-SMALLEST_GROUP = 128
 LARGEST_BLOCK = 32  # its covariance, (3 * 32^2)^2 numbers, takes 75 MB
-LARGEST_EXPONENT = 64.0  # of the quota's growth: more rows than any block has
 FULLEST = 3.0  # no block is given more than so many times the average number of rows
 
 
@@ -70,9 +69,9 @@ class Local(RowRule):
     def stride(self) -> int:
         return self.block
 
-    def partition(self, shape: tuple[int, ...]) -> Partition:
+    def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape
-        return Partition(channels, height, width, self.block)
+        return DenseRows(Partition(channels, height, width, self.block))
 
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0
@@ -80,14 +79,21 @@ class Local(RowRule):
     def propose(self, situation: Situation) -> Proposal:
         basis, spectrum = klt(situation.prior, self.block, self.candidates)
         measurements = situation.measurements
+        assert isinstance(measurements, DenseRows)
         known = measurements.rows @ basis.T
         terms = conditioned(spectrum, known, measurements.variances)
         if situation.samples is not None:
             blocks = measurements.partition.split(situation.samples - situation.samples.mean(0)) @ basis.T
             terms = self.mixed(terms, blocks.transpose(0, 1), known)
-        count = min(self.depth, int(FULLEST * self.quota(situation.iteration)) + 1)
+        average = quota(self.per_iteration, self.growth, situation.iteration)
+        count = min(self.depth, int(FULLEST * average) + 1)
         variance, vectors = leading(terms, known, count)
-        return self.choose(situation, variance * measurements.gains[:, None], vectors, basis)
+        variance = variance * measurements.gains[:, None]
+        limit = (self.floor * situation.resolution) ** 2
+        most = int(quota(self.per_iteration, self.growth, situation.iteration) * len(variance))
+        rank, block = fill(variance, most, limit)
+        rows = fix_signs(vectors[block, rank] @ basis)
+        return Proposal(block, rows, variance[block, rank], merged(torch.bincount(rank).tolist()))
 
     def mixed(self, prior: Covariance, centred: Tensor, known: Tensor) -> Covariance:
         """The mix of the conditioned prior's covariance and that of samples ``(blocks, s, k)``."""
@@ -97,31 +103,6 @@ class Local(RowRule):
         weight = self.base * energy[:, None]
         plus = (1 - self.base) ** 0.5 * local
         return Covariance(prior.diagonal * weight, plus, prior.left * weight[..., None], prior.right)
-
-    def quota(self, iteration: int) -> float:
-        """Rows for each block in an iteration, on average over blocks, at most."""
-        return self.per_iteration * exp(min(iteration * log(self.growth), LARGEST_EXPONENT))
-
-    def choose(self, situation: Situation, variance: Tensor, vectors: Tensor, basis: Tensor) -> Proposal:
-        """Reverse water-filling over ``(blocks, r)`` predicted variances of rows ``(blocks, r, k)`` on ``basis``."""
-        limit = (self.floor * situation.resolution) ** 2
-        most = max(int(self.quota(situation.iteration) * len(variance)), 1)
-        if variance.numel() > most:
-            limit = max(limit, float(variance.flatten().kthvalue(variance.numel() - most + 1).values))
-        rank, block = torch.nonzero((variance.T >= limit) & (variance.T > 0), as_tuple=True)
-        rows = fix_signs(vectors[block, rank] @ basis)
-        return Proposal(block, rows, variance[block, rank], merged(torch.bincount(rank).tolist()))
-
-
-def merged(sizes: list[int]) -> list[int]:
-    """Neighbouring groups put together until each, but the last, has at least ``SMALLEST_GROUP`` rows."""
-    groups: list[int] = []
-    for size in sizes:
-        if groups and groups[-1] < SMALLEST_GROUP:
-            groups[-1] += size
-        else:
-            groups.append(size)
-    return groups
 
 
 @lru_cache(4)

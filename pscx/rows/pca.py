@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from pscx.measurements import Partition
+from pscx.measurements import DenseRows, Partition
+from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 
@@ -26,9 +27,9 @@ class PCA(RowRule):
     def stride(self) -> int:
         return 1
 
-    def partition(self, shape: tuple[int, ...]) -> Partition:
+    def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape
-        return Partition(channels, height, width, None)
+        return DenseRows(Partition(channels, height, width, None))
 
     def needs_samples(self, iteration: int) -> bool:
         return True
@@ -36,6 +37,7 @@ class PCA(RowRule):
     def propose(self, situation: Situation) -> Proposal:
         measurements, samples = situation.measurements, situation.samples
         assert samples is not None
+        assert isinstance(measurements, DenseRows)
         centred = measurements.partition.split(samples - samples.mean(0))[:, 0]
         block = torch.zeros(len(centred), dtype=torch.int64)
         centred = measurements.complement(block, centred)

@@ -1,0 +1,40 @@
+"""How rows of many blocks compete: reverse water-filling under a quota."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import torch
+from torch import Tensor
+
+SMALLEST_GROUP = 128
+LARGEST_EXPONENT = 64.0  # of the quota's growth: more rows than any block has
+
+
+def quota(first: float, growth: float, iteration: int) -> float:
+    """Rows for each block in an iteration, on average over blocks, at most: ``first growth^iteration``."""
+    return first * exp(min(iteration * log(growth), LARGEST_EXPONENT))
+
+
+def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor]:
+    """Reverse water-filling (Cover and Thomas 2006, section 10.3) over ``(blocks, r)`` variances, falling in ``r``.
+
+    The ``most`` largest of at least ``least`` (at least one of all, and of equals at the limit all): ranks and blocks,
+    ordered by rank and then by block.
+    """
+    most = max(most, 1)
+    if variance.numel() > most:
+        least = max(least, float(variance.flatten().kthvalue(variance.numel() - most + 1).values))
+    rank, block = torch.nonzero((variance.T >= least) & (variance.T > 0), as_tuple=True)
+    return rank, block
+
+
+def merged(sizes: list[int]) -> list[int]:
+    """Neighbouring groups put together until each, but the last, has at least ``SMALLEST_GROUP`` rows."""
+    groups: list[int] = []
+    for size in sizes:
+        if groups and groups[-1] < SMALLEST_GROUP:
+            groups[-1] += size
+        else:
+            groups.append(size)
+    return groups

@@ -1,0 +1,58 @@
+"""Random rows: the baseline of compressed sensing."""
+
+from __future__ import annotations
+
+import torch
+
+from pscx.measurements import DenseRows, Partition
+from pscx.noise import Noise
+from pscx.priors.base import Prior
+from pscx.rows.base import ROWS, Proposal, RowRule, Situation
+from pscx.rows.orthonormal import orthonormalize
+
+
+@ROWS.register("random")
+class Random(RowRule):
+    """Uniformly random orthonormal rows (Candes and Tao 2006): what posterior samples are worth as a guide.
+
+    Rows are Gaussian vectors, orthonormalised against each other and all earlier ones. Their predicted variance is that
+    of the samples along them. They need samples from the second iteration on.
+
+    Args:
+        per_iteration: rows an iteration, at least 1, in each block where there are blocks.
+        block: side of a block, at least 2, or none for rows over the whole signal.
+        seed: of the rows, in [0, 2^64).
+    """
+
+    def __init__(self, per_iteration: int = 12, block: int | None = None, seed: int = 0) -> None:
+        if per_iteration < 1:
+            raise ValueError(f"rows.per_iteration must be at least 1, got {per_iteration}")
+        if block is not None and block < 2:
+            raise ValueError(f"rows.block must be at least 2 or none, got {block}")
+        self.per_iteration, self.block, self.seed = per_iteration, block, seed
+        self.noise = Noise(seed)
+
+    @property
+    def stride(self) -> int:
+        return self.block or 1
+
+    def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
+        channels, height, width = shape
+        return DenseRows(Partition(channels, height, width, self.block))
+
+    def needs_samples(self, iteration: int) -> bool:
+        return True
+
+    def propose(self, situation: Situation) -> Proposal:
+        known, samples = situation.measurements, situation.samples
+        assert samples is not None
+        assert isinstance(known, DenseRows)
+        count, dim = known.partition.count, known.partition.dim
+        each = min(self.per_iteration, dim - int(known.counts.max()))
+        block = torch.arange(count).repeat(each)
+        drawn = self.noise.normal((each * count, dim), iteration=situation.iteration, sample=0, step=0)
+        rows = known.complement(block, drawn).reshape(each, count, dim).transpose(0, 1)
+        rows = known.complement(block, orthonormalize(rows).transpose(0, 1).reshape(-1, dim))
+        centred = known.split(samples - samples.mean(0)).permute(1, 2, 0)[block]
+        variance = (rows[:, None] @ centred)[:, 0].square().sum(1) / max(len(samples) - 1, 1)
+        return Proposal(block, rows, variance * known.gains[block], [count] * each)
