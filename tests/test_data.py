@@ -161,3 +161,9 @@ def test_crops_are_a_function_of_seed_epoch_and_index(image_folder):
 def test_crops_want_scales_for_every_root():
     with pytest.raises(ValueError, match=r"data.scales must hold 1 pair or 3 \(one a root\), got 2"):
         CropData(["a", "b", "c"], "v", scales=[[0.5, 1.0], [0.5, 1.0]])
+
+
+@pytest.mark.parametrize("scales", [[0.0, 1.0], [0.8, 0.4], [0.5, 1.5], [0.5], [[0.4, 0.8], [0.9, 2.0]]])
+def test_crops_refuse_scales_out_of_range(scales):
+    with pytest.raises(ValueError, match=r"data\.scales must be pairs of rising factors in \(0, 1\], got \["):
+        CropData(["a", "b"], "v", scales=scales)

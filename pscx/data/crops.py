@@ -64,6 +64,9 @@ class CropData(LightningDataModule):
         self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)
         if len(self.scales) != len(self.roots):
             raise ValueError(f"data.scales must hold 1 pair or {len(self.roots)} (one a root), got {len(self.scales)}")
+        for pair in self.scales:
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= 1:
+                raise ValueError(f"data.scales must be pairs of rising factors in (0, 1], got {pair}")
         self.crop, self.batch_size, self.seed = crop, batch_size, seed
         self.crops_per_epoch, self.val_crops = crops_per_epoch, val_crops
         self.num_workers, self.cache = num_workers, cache
