@@ -21,6 +21,7 @@ from torch import Tensor
 from pscx.calibration import likely_gains
 from pscx.coders.base import Coder
 from pscx.errors import StreamError
+from pscx.exact import ordered_mean, square_root
 from pscx.measurements import Measurements
 from pscx.noise import Noise
 from pscx.priors.base import Prior
@@ -188,7 +189,7 @@ class PSC:
             if self.rows.needs_samples(iteration):
                 problem = Problem(prior, measurements, self.noise, iteration, shape, estimate)
                 samples = self._draw(problem)
-                estimate = samples.mean(0)
+                estimate = ordered_mean([samples])
             proposal = self.rows.propose(
                 Situation(self.prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution)
             )
@@ -212,7 +213,7 @@ class PSC:
         mean = torch.zeros(len(proposal.block), dtype=torch.float64)
         if estimate is not None:
             mean = measurements.along(measurements.split(estimate[None])[0], proposal.block, proposal.rows)
-        scale = proposal.variance.clamp_min(SMALLEST_VARIANCE).sqrt()
+        scale = square_root(proposal.variance.clamp_min(SMALLEST_VARIANCE))
         symbols = torch.zeros(0, dtype=torch.int64)
         parts = (torch.split(t, proposal.groups) for t in (proposal.block, proposal.rows, mean, scale))
         for block, rows, m, s in zip(*parts, strict=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pscx.exact import make_exact
 from pscx.priors.base import PRIORS, Prior, digest
 from pscx.priors.denoiser import load_denoiser
 from pscx.priors.photographs import photograph_covariance
@@ -23,15 +24,18 @@ class DDPM(Prior):
     Args:
         path: ``embedded`` for the prior that ships with pscx, else a local folder or a hub id, in the layout of
             ``DDPMPipeline`` (``unet/`` and ``scheduler/``) or with both configs at its root.
+        exact: compute with :mod:`pscx.exact`: the same bits on every machine; for a network that has an exact form.
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
-        ValueError: the network's channels or its prediction type are not supported.
+        ValueError: the network's channels or its prediction type are not supported, or it has no exact form.
     """
 
-    def __init__(self, path: str = "embedded") -> None:
+    def __init__(self, path: str = "embedded", exact: bool = False) -> None:
         super().__init__()
         self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
+        if exact:
+            make_exact(self.denoiser.network)
         self.stride = self.denoiser.stride
         self.alphas_cumprod = self.denoiser.alphas_cumprod
 
@@ -51,4 +55,5 @@ class DDPM(Prior):
         return photograph_covariance(block)
 
     def fingerprint(self) -> bytes:
-        return digest(*self.denoiser.network.state_dict().values(), self.alphas_cumprod)
+        numbers = self.denoiser.network.state_dict()
+        return digest(*numbers.values(), self.alphas_cumprod, self.denoiser.conditions)

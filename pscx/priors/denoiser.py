@@ -10,8 +10,9 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pscx.exact.roots import square_root
 from pscx.networks import ResidualUNet
-from pscx.priors.schedules import noise_levels
+from pscx.priors.schedules import log_levels
 
 Network: TypeAlias = UNet2DModel | ResidualUNet
 NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (UNet2DModel, ResidualUNet)}
@@ -48,7 +49,7 @@ class PixelDenoiser(nn.Module):
         self.conditions: Tensor
         steps = torch.arange(len(self.alphas_cumprod))
         by_level = getattr(network, "conditioning", "timestep") == "log_noise_level"
-        conditions = noise_levels(self.alphas_cumprod).log().float() if by_level else steps
+        conditions = log_levels(self.alphas_cumprod) if by_level else steps
         self.register_buffer("conditions", conditions, persistent=False)
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -61,11 +62,12 @@ class PixelDenoiser(nn.Module):
         """``E[x0 | x_t]``, shape and dtype of ``x_t``; Salimans and Ho 2022, appendix D, for the v target."""
         steps = torch.full((len(x_t),), t, device=x_t.device)
         output = self.predict(x_t.to(self.network.dtype), steps).to(x_t.dtype)
-        a = self.alphas_cumprod[t].to(x_t.dtype)
+        a = self.alphas_cumprod[t].cpu()
+        signal, noise = square_root(a).to(x_t), square_root(1 - a).to(x_t)
         if self.prediction == "v_prediction":
-            return a.sqrt() * x_t - (1 - a).sqrt() * output
+            return signal * x_t - noise * output
         if self.prediction == "epsilon":
-            return (x_t - (1 - a).sqrt() * output) / a.sqrt()
+            return (x_t - noise * output) / signal
         return output
 
     def save(self, folder: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from pscx.exact.sums import ordered_mean
 from pscx.restorations.base import RESTORATIONS, Restoration
 from pscx.samplers.base import Problem, Sampler
 
@@ -25,8 +25,6 @@ class Mean(Restoration):
     def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
         first = index * self.samples
         last = first + self.samples
-        parts = [
-            sampler.sample(problem, range(start, min(start + batch, last))).sum(0)
-            for start in range(first, last, batch)
-        ]
-        return torch.stack(parts).sum(0) / self.samples
+        return ordered_mean(
+            sampler.sample(problem, range(start, min(start + batch, last))) for start in range(first, last, batch)
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pscx.exact import square_root
 from pscx.priors.schedules import noise_levels
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
 from pscx.samplers.steps import SPACINGS, timesteps
@@ -67,7 +68,7 @@ class DDRM(Sampler):
         origin = problem.estimate if warm else None
         x0 = self.project(problem, torch.zeros(problem.shape, dtype=torch.float64) if origin is None else origin, 1.0)
         a = alphas[times[0]]
-        x = a.sqrt() * x0 + (1 - a).sqrt() * problem.draw(indices, 0)
+        x = square_root(a) * x0 + square_root(1 - a) * problem.draw(indices, 0)
         for step, t in enumerate(times):
             a = alphas[t]
             x0 = self.project(problem, problem.prior.denoise(x, t), float((1 - a) / a))
@@ -76,8 +77,8 @@ class DDRM(Sampler):
             b = alphas[times[step + 1]]
             noise = self.eta * problem.draw(indices, step + 1)
             if self.eta < 1:
-                noise += (1 - self.eta**2) ** 0.5 * (x - a.sqrt() * x0) / (1 - a).sqrt()
-            x = b.sqrt() * x0 + (1 - b).sqrt() * noise
+                noise += (1 - self.eta**2) ** 0.5 * (x - square_root(a) * x0) / square_root(1 - a)
+            x = square_root(b) * x0 + square_root(1 - b) * noise
         return x0
 
     def project(self, problem: Problem, x0: Tensor, noise_power: float) -> Tensor:

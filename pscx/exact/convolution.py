@@ -1,0 +1,108 @@
+"""Convolutions whose sums are exact: small integers in float32, below 2^24 whatever the order of adding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LIMIT = 1 << 24
+"""Integers up to this are exact in float32, and so is every sum that stays within it."""
+
+
+class ExactConvolution(nn.Module):
+    """``layer`` with integer weights and, in each call, integer activations: one result on every machine.
+
+    A sample is divided by its largest magnitude over ``2^(activation_bits - 1) - 1`` and rounded; the weights of an
+    output channel likewise, once. Products are summed by torch's convolution in float32: no partial sum of them can
+    reach 2^24, because input channels are split into groups for which the largest activation times the L1 norm of
+    the weights stays below it. Scaling, adding groups and the bias are single IEEE operations on each element.
+
+    Args:
+        layer: a ``Conv2d`` or ``ConvTranspose2d`` without channel groups, zero padding.
+        weight_bits: of a weight, with its sign; 2 to 16.
+        activation_bits: of an activation, with its sign; 2 to 16.
+
+    Raises:
+        ValueError: a number is out of range, the layer is of another kind, or one input channel alone exceeds the
+            bound.
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.ConvTranspose2d, weight_bits: int = 9, activation_bits: int = 11) -> None:
+        super().__init__()
+        for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
+            if not 2 <= bits <= 16:
+                raise ValueError(f"exact.{name} must lie in 2..16, got {bits}")
+        if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            raise ValueError(f"exact: {layer} must have one group of channels and zero padding given in numbers")
+        self.transposed = isinstance(layer, nn.ConvTranspose2d)
+        geometry: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+        self.convolve: Callable[[Tensor, Tensor], Tensor] = partial(nn.functional.conv2d, **geometry)
+        if isinstance(layer, nn.ConvTranspose2d):
+            geometry["output_padding"] = layer.output_padding
+            self.convolve = partial(nn.functional.conv_transpose2d, **geometry)
+        top = float((1 << (activation_bits - 1)) - 1)
+        output = 1 if self.transposed else 0
+        whole, scale = whole_weights(layer.weight.detach().double(), output, weight_bits)
+        self.splits = splits(whole.abs().movedim(output, 0).flatten(2).sum(2), top)
+        self.top: Tensor
+        self.weight: Tensor
+        self.scale: Tensor
+        self.bias: Tensor
+        self.register_buffer("top", torch.tensor(top))
+        self.register_buffer("weight", whole.float().contiguous(memory_format=torch.channels_last))
+        self.register_buffer("scale", scale.float()[:, None, None])
+        bias = torch.zeros(len(scale)) if layer.bias is None else layer.bias.detach().float()
+        self.register_buffer("bias", bias[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the layer: ``(batch, channels, height, width)`` float32; a sample's result does not see the others."""
+        unit = largest(x) / self.top
+        whole = (x * unit.reciprocal()).round_()
+        total = self._convolved(whole, self.splits[0])
+        for part in self.splits[1:]:
+            total += self._convolved(whole, part)
+        return total.mul_(unit * self.scale).add_(self.bias)
+
+    def _convolved(self, whole: Tensor, part: slice) -> Tensor:
+        weight = self.weight[part] if self.transposed else self.weight[:, part]
+        with torch.backends.cudnn.flags(enabled=False):  # it may round its inputs or transform them
+            return self.convolve(whole[:, part], weight)
+
+
+TINY = 2.0**-100
+
+
+def largest(x: Tensor) -> Tensor:
+    """Largest magnitude of each sample of ``(batch, channels, height, width)``, over 0, as ``(batch, 1, 1, 1)``."""
+    axes = (1, 2, 3)
+    return torch.maximum(x.amax(axes, keepdim=True), -x.amin(axes, keepdim=True)).clamp_min_(TINY)
+
+
+def whole_weights(weight: Tensor, output: int, bits: int) -> tuple[Tensor, Tensor]:
+    """Weights rounded to integers of ``bits`` bits, and the scale ``(out,)`` of each slice along ``output``."""
+    others = [axis for axis in range(weight.ndim) if axis != output]
+    largest = weight.abs().amax(others, keepdim=True).clamp_min(TINY)
+    scale = (largest / ((1 << (bits - 1)) - 1)).float().double()
+    return (weight / scale).round(), scale.flatten()
+
+
+def splits(sizes: Tensor, top: float) -> list[slice]:
+    """Consecutive input channels in groups whose sums ``top * L1`` stay below 2^24 for every output channel.
+
+    ``sizes`` ``(out, in)`` holds the L1 norm of each output channel's weights on each input channel. Groups are made
+    as equal as the fewest of them can be.
+    """
+    if float(sizes.max()) * top >= LIMIT:
+        raise ValueError(f"exact: one channel's weights times {top:g} reach {float(sizes.max()) * top:g}, over 2^24")
+    channels = sizes.shape[1]
+    for count in range(1, channels + 1):
+        edges = [channels * i // count for i in range(count + 1)]
+        parts = [slice(first, last) for first, last in pairwise(edges)]
+        if all(float(sizes[:, part].sum(1).max()) * top < LIMIT for part in parts):
+            return parts
+    raise AssertionError("single channels fit, as was checked")

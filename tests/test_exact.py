@@ -1,0 +1,198 @@
+"""Exact layers: integers within the bound, close to the layers they stand for, the same bits in every setting."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from tiny import tiny_network
+from torch import Tensor, nn
+
+from pscx.exact import ExactConvolution, make_exact, ordered_mean, square_root
+from pscx.exact.convolution import LIMIT, splits, whole_weights
+from pscx.exact.network import check_convolutions, int64_convolution
+from pscx.networks import ResidualUNet
+from pscx.priors import DDPM
+from pscx.priors.denoiser import PixelDenoiser
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layers() -> list[nn.Conv2d | nn.ConvTranspose2d]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return [
+            nn.Conv2d(40, 24, 3, padding=1),
+            nn.Conv2d(40, 16, 2, 2),
+            nn.Conv2d(40, 8, 3, padding=2, dilation=2, bias=False),
+            nn.ConvTranspose2d(40, 24, 2, 2),
+            nn.ConvTranspose2d(40, 24, 3, 2, padding=1, output_padding=1),
+        ]
+
+
+@pytest.mark.parametrize("layer", layers(), ids=str)
+def test_an_exact_layer_is_the_layer_on_rounded_numbers(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Against the formula in float64, where integers of this size are exact as well."""
+    layer = layer.requires_grad_(False)
+    exact = ExactConvolution(layer, weight_bits=9, activation_bits=11)
+    assert len(exact.splits) > 1
+    x = random(3, 40, 9, 12) * torch.tensor([1.0, 1e-3, 50.0])[:, None, None, None]
+    output = 1 if exact.transposed else 0
+    whole, scale = whole_weights(layer.weight.double(), output, 9)
+    unit = x.abs().amax((1, 2, 3), keepdim=True) / 1023
+    rounded = (x * unit.reciprocal()).round().double()
+    summed = exact.convolve(rounded, whole)
+    bias = torch.zeros(len(scale)) if layer.bias is None else layer.bias
+    expected = summed * (unit * scale.float()[:, None, None]).double() + bias[:, None, None]
+    torch.testing.assert_close(exact(x).double(), expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+    error = (exact(x) - layer(x)).square().mean((1, 2, 3)) / layer(x).square().mean((1, 2, 3))
+    assert float(error.max()) < 2e-5
+
+
+@pytest.mark.parametrize("layer", layers()[:4], ids=str)
+def test_worst_inputs_stay_within_the_bound_and_agree_with_integers(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Activations that follow the signs of one output channel's weights drive its sum to ``top L1`` in each group."""
+    exact = ExactConvolution(layer.requires_grad_(False), 9, 11)
+    weight = exact.weight.movedim(1, 0) if exact.transposed else exact.weight
+    for part in exact.splits:
+        sums = weight[:, part].abs().flatten(1).sum(1)
+        assert float(sums.max()) * 1023 < LIMIT
+        assert len(exact.splits) == 1 or float(weight.abs().flatten(1).sum(1).max()) * 1023 >= LIMIT
+    if exact.transposed:
+        return
+    worst = int(weight.abs().flatten(1).sum(1).argmax())
+    size = weight.shape[-1]
+    image = (weight[worst].sign() * 1023.0)[None]
+    for part in exact.splits:
+        found = nn.functional.conv2d(image[:, part], exact.weight[:, part])
+        assert torch.equal(found.long(), int64_convolution(image[:, part], exact.weight[:, part]))
+        assert float(found[0, worst]) == float(weight[worst, part].abs().sum()) * 1023
+    assert size == layer.kernel_size[0]
+
+
+def test_splits_are_the_fewest_that_fit_and_cover_every_channel() -> None:
+    sizes = torch.full((2, 10), 3.0)
+    assert splits(sizes, (LIMIT - 1) // 30) == [slice(0, 10)]
+    assert splits(sizes, LIMIT // 30 + 1) == [slice(0, 5), slice(5, 10)]
+    assert splits(sizes, LIMIT // 10)[-1] == slice(6, 10) or len(splits(sizes, LIMIT // 10)) == 4
+    with pytest.raises(ValueError, match="one channel's weights times"):
+        splits(sizes, LIMIT // 3 + 1)
+
+
+def test_a_sample_does_not_see_its_batch() -> None:
+    exact = ExactConvolution(layers()[0].requires_grad_(False))
+    x = random(5, 40, 8, 8) * torch.arange(1.0, 6.0)[:, None, None, None]
+    together = exact(x)
+    for i in range(5):
+        assert torch.equal(exact(x[i : i + 1])[0], together[i])
+    assert torch.equal(exact(x.to(memory_format=torch.channels_last)), together)
+    zero = exact(torch.zeros(1, 40, 8, 8))
+    assert torch.equal(zero, exact.bias.expand_as(zero[0])[None])
+
+
+def test_convolutions_that_round_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_convolutions.cache_clear()
+    plain = nn.functional.conv2d
+    monkeypatch.setattr(nn.functional, "conv2d", lambda x, w: plain(x.bfloat16().float(), w))
+    with pytest.raises(Exception, match="float32 convolutions of integers are not exact on cpu"):
+        check_convolutions(torch.device("cpu"))
+    check_convolutions.cache_clear()
+
+
+def test_networks_without_an_exact_form_are_refused() -> None:
+    with pytest.raises(ValueError, match="exact must be false: a UNet2DModel has no exact form"):
+        make_exact(tiny_network())
+
+
+def test_options_out_of_range() -> None:
+    for options in ({"weight_bits": 1}, {"activation_bits": 17}):
+        with pytest.raises(ValueError, match=r"exact\.\w+ must lie in 2\.\.16"):
+            ExactConvolution(layers()[0], **options)
+    with pytest.raises(ValueError, match="one group of channels"):
+        ExactConvolution(nn.Conv2d(4, 4, 3, groups=2))
+
+
+def test_ordered_mean_does_not_depend_on_how_it_is_cut() -> None:
+    parts = random(7, 100, seed=3).double()
+    whole = ordered_mean([parts])
+    assert torch.equal(whole, ordered_mean([parts[:3], parts[3:4], parts[4:]]))
+    torch.testing.assert_close(whole, parts.mean(0), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="at least one part"):
+        ordered_mean([])
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A residual prior with random weights that do something at every noise level."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = ResidualUNet(block_out_channels=(32, 48), blocks=(1, 2))
+        nn.init.normal_(network.tail.weight, std=0.05)
+    folder = tmp_path_factory.mktemp("residual")
+    schedule = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    PixelDenoiser(network, schedule).save(folder)
+    return folder
+
+
+def test_an_exact_prior_is_close_to_the_float_one_and_known_by_its_fingerprint(residual: Path) -> None:
+    plain, exact = DDPM(str(residual)), DDPM(str(residual), exact=True)
+    x = random(2, 3, 16, 24).double()
+    for t in (5, 300, 900):
+        expected = plain.denoise(x, t)
+        error = (exact.denoise(x, t) - expected).square().mean() / (expected - x).square().mean()
+        assert 0 < float(error) < 1e-3
+    assert plain.fingerprint() != exact.fingerprint()
+
+
+SETTINGS = {
+    "one thread": {"OMP_NUM_THREADS": "1"},
+    "two threads": {"OMP_NUM_THREADS": "2"},
+    "no vectors": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+}
+CODE = """
+import sys, numpy as np, pscx, hashlib
+pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8).repeat(4, 0).repeat(4, 1)[:, :41]
+options = dict(sampler={"steps": 3}, restoration_sampler={"steps": 3}, iterations=4, batch=int(sys.argv[3]))
+prior = {"name": "ddpm", "path": sys.argv[1], "exact": sys.argv[2] == "exact"}
+codec = pscx.load_codec(prior=prior, **options)
+simulation = codec.simulate(pixels)
+print(hashlib.sha256(simulation.data[9:]).hexdigest(), hashlib.sha256(simulation.pixels.tobytes()).hexdigest())
+"""
+
+
+def outcomes(residual: Path, mode: str, settings: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in settings:
+        command = [sys.executable, "-c", CODE, str(residual), mode, "4"]
+        environment = {**os.environ, **SETTINGS[name]}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
+        found[name] = done.stdout
+    return found
+
+
+def test_every_setting_of_the_machine_gives_the_same_stream_and_pixels(residual: Path) -> None:
+    found = outcomes(residual, "exact", SETTINGS)
+    assert len(set(found.values())) == 1, found
+
+
+def test_floats_differ_between_settings(residual: Path) -> None:
+    """Else the test above would show nothing."""
+    assert len(set(outcomes(residual, "float", ["one thread", "no vectors"]).values())) > 1
+
+
+def test_square_roots_are_rounded_correctly() -> None:
+    """Against integer square roots: the nearest float64 to the root of ``n / 2^40``."""
+    values = torch.arange(1, 2000, dtype=torch.float64) * 12345.0 / 2**40
+    for value, root in zip(values.tolist(), square_root(values).tolist(), strict=True):
+        assert root == math.sqrt(value)
+    assert square_root(torch.tensor(2.0, dtype=torch.float64)).shape == ()
