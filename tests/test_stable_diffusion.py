@@ -26,7 +26,7 @@ from pscx.codec import FINAL, PSC
 from pscx.coders import Raw
 from pscx.config import ConfigError
 from pscx.errors import PscxError, StreamError
-from pscx.measurements import Measurements, Partition
+from pscx.measurements import DenseRows, Partition
 from pscx.noise import Noise
 from pscx.priors import StableDiffusion
 from pscx.priors.latents import RATE, latent_covariance
@@ -139,7 +139,7 @@ def test_slices_are_the_same_and_tiles_nearly(folders: dict[str, str]) -> None:
     tiled = StableDiffusion(folders[EPSILON], vae_tiling=True)
     assert torch.equal(tiled.to_image(small), plain.to_image(small))
     error = (tiled.to_image(large) - plain.to_image(large)).abs()
-    assert 0 < error.mean() < 0.3 * plain.to_image(large).std()
+    assert 0 < error.mean() < 0.5 * plain.to_image(large).std()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 0.05), ("bf16", 0.3)])
@@ -240,7 +240,7 @@ def test_one_step_is_the_papers(kind: str, folders: dict[str, str]) -> None:
     prior = doubled(folders[kind])
     wanted = paper(prior, kind, 1, seed=3)
     wanted.rows, wanted.values = torch.linalg.qr(random(SIZE, 5)).Q.T, random(5, seed=1)
-    known = Measurements(Partition(*SHAPE, block=None))
+    known = DenseRows(Partition(*SHAPE, block=None))
     known.append(torch.zeros(5, dtype=torch.int64), wanted.rows, wanted.values, torch.full((5,), 0.1).double())
     problem = Problem(prior, known, Noise(3), iteration=2, shape=SHAPE)
     found = DDRM(steps=1, eta=1.0, noise_aware=False).sample(problem, range(1, 3)).flatten(1)
@@ -269,6 +269,7 @@ def test_the_loop_is_the_papers(kind: str, caption: str, folders: dict[str, str]
     torch.testing.assert_close(psc.restore(outcome, SHAPE, 1).flatten(), wanted.draw(FINAL, 1), rtol=0, atol=1e-6)
 
 
+DCT = {"name": "dct", "block": 4}
 LOCAL = {"name": "local", "block": 4, "per_iteration": 3.0}
 DECODE = """
 import sys
@@ -299,7 +300,7 @@ def test_streams_decode_in_a_new_process(folders: dict[str, str], astronaut: Pix
         "plain": (EPSILON, "pca", {}, "", astronaut[:30, :32]),
         "caption": (EPSILON, "pca", {}, "a cat", astronaut[:30, :32]),
         "large": (VELOCITY, LOCAL, {"guidance": 2.5, "vae_tiling": True}, "a cat on it", astronaut[:50, 3:80]),
-        "half": (VELOCITY, LOCAL, {"dtype": "fp16", "guidance": 1.0}, "dog", astronaut[:16, :16]),
+        "half": (VELOCITY, DCT, {"dtype": "fp16", "guidance": 1.0}, "dog", astronaut[:16, :16]),
     }
     streams, expected = {}, {}
     for name, (kind, rows, options, caption, image) in cases.items():
