@@ -113,6 +113,7 @@ def _add_compress(parser: ArgumentParser) -> None:
     parser.add_argument("--config", metavar="YAML", help="a config file; its model section is used")
     parser.add_argument("--recipe", metavar="NAME", help="a codec that ships with pscx (default: default)")
     parser.add_argument("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
+    parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
     parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
 
 

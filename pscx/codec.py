@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
+from copy import copy
 from dataclasses import dataclass, field
 from zlib import crc32
 
@@ -62,7 +63,7 @@ class Seal:
 
 @dataclass
 class Account:
-    """What a run cost: rows and ideal bits of each segment, denoiser evaluations, seconds in the network and in all."""
+    """What a run cost: rows and ideal bits of each segment, network evaluations, seconds in the network and in all."""
 
     segment_rows: list[int] = field(default_factory=list)
     segment_bits: list[float] = field(default_factory=list)
@@ -122,6 +123,17 @@ class PSC:
         self.restoration_sampler = restoration_sampler or sampler
         self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
         self.noise = Noise(seed)
+
+    def conditioned(self, caption: str) -> PSC:
+        """This codec under a prior that knows the image's caption; itself where the caption is empty.
+
+        Raises :class:`pscx.errors.PscxError` where the prior takes no captions, or not this one.
+        """
+        if not caption:
+            return self
+        other = copy(self)
+        other.prior = self.prior.conditioned(caption)
+        return other
 
     @torch.no_grad()
     def encode(self, signal: Tensor, progress: Progress | None = None) -> tuple[bytes, Outcome]:
@@ -255,7 +267,7 @@ class PSC:
 
 
 class CountedPrior(Prior):
-    """A prior whose denoiser evaluations are counted and timed; otherwise ``inner``."""
+    """A prior whose network evaluations are counted and timed; otherwise ``inner``."""
 
     def __init__(self, inner: Prior, account: Account) -> None:
         super().__init__()
@@ -266,7 +278,7 @@ class CountedPrior(Prior):
         started = time.perf_counter()
         x0 = self.inner.denoise(x_t.to(self.inner.alphas_cumprod.device), t).to(x_t.device)
         self.account.network_seconds += time.perf_counter() - started
-        self.account.evaluations += len(x_t)
+        self.account.evaluations += len(x_t) * self.inner.evaluations
         return x0
 
     def to_signal(self, image: Tensor) -> Tensor:

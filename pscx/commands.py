@@ -31,13 +31,15 @@ class Job:
 
 def compress(options: Namespace, rest: list[str]) -> int:
     """``pscx compress``: prints name, bytes and bpp of each stream."""
-    from pscx.config import split_options
+    from pscx.config import option_layer, split_options
 
     layers, unknown = split_options([*_as_options(options), *rest])
     given = [layer for layer in layers if layer.source[:2] == "--"]
     foreign = [layer.source for layer in given if layer.values.keys() - {"recipe", "model"}]
     if unknown or foreign:
         raise PscxError(f"compress has no option '{[*unknown, *foreign][0]}': see pscx compress --help")
+    if options.caption is not None:
+        layers.append(option_layer("model.caption", {"name": "fixed", "text": options.caption}))
     sources, folder = _sources(options.inputs, _image_files)
     names = [source.with_suffix(SUFFIX).name for source in sources]
     jobs = _jobs(sources, [[name] for name in names], options.output, folder, options.force)
@@ -46,11 +48,11 @@ def compress(options: Namespace, rest: list[str]) -> int:
     if not jobs:
         return 2
 
-    from pscx.imagecodec import Codec, build_psc
+    from pscx.imagecodec import build_codec
     from pscx.images import read_image
 
     with quiet():
-        codec = Codec(build_psc(layers, options.step))
+        codec = build_codec(layers, options.step)
 
     def work(job: Job, bars: Bars) -> str:
         pixels = read_image(job.source)
@@ -107,10 +109,11 @@ def info(options: Namespace, rest: list[str]) -> int:
 
 def components(options: Namespace, rest: list[str]) -> int:
     """``pscx components``: kind, name, first line of the docstring, options with their defaults."""
+    from pscx.captioners import CAPTIONERS
     from pscx.config import parameters_of
     from pscx.specs import KINDS
 
-    for registry in dict.fromkeys(KINDS.values()):
+    for registry in dict.fromkeys([*KINDS.values(), CAPTIONERS]):
         print(f"{registry.kind}:")
         for name, cls in sorted(registry.classes.items()):
             print(f"  {name}: {(cls.__doc__ or '').strip().splitlines()[0]}")

@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
+from pscx.captioners import CAPTIONERS, Captioner
 from pscx.codec import PSC, Account, Progress
 from pscx.config import Checker, ConfigError, Layer, build, option_layer, read_yaml
-from pscx.errors import ImageError, StreamError
+from pscx.errors import ImageError, PscxError, StreamError
 from pscx.images import as_pixels, to_pixels, to_tensor
 from pscx.info import stream_info
 from pscx.priors import Prior
 from pscx.recipes import RECIPES
 from pscx.registry import choices
 from pscx.specs import codec_spec, parse_spec, psc_of_spec, recipe_number, recipe_spec
-from pscx.stream import SIDE_LIMIT, Header, pack, unpack
+from pscx.stream import SIDE_LIMIT, TEXT_LIMIT, Header, pack, unpack
 
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
@@ -108,7 +109,10 @@ class Decompressor:
                 f"{found.hex()}): say where that prior is (--prior PATH)"
             )
         self._priors[found] = psc.prior
-        return psc
+        try:
+            return psc.conditioned(header.caption)
+        except PscxError as error:
+            raise StreamError(f"the stream has a caption that is of no use: {error}") from error
 
 
 class Codec(Decompressor):
@@ -120,39 +124,59 @@ class Codec(Decompressor):
     Args:
         psc: what to compress with.
         prior_path: see :class:`Decompressor`.
+        captioner: describes each image, for a prior that takes captions; or none.
     """
 
-    def __init__(self, psc: PSC, prior_path: str | None = None) -> None:
+    def __init__(self, psc: PSC, prior_path: str | None = None, captioner: Captioner | None = None) -> None:
         super().__init__(psc.prior, prior_path)
-        self.psc = psc
+        if captioner is not None and not psc.prior.takes_captions:
+            raise ValueError(
+                f"caption must be null: the prior is a {type(psc.prior).__name__}, which takes no captions"
+            )
+        self.psc, self.captioner = psc, captioner
         self._fingerprint = psc.prior.fingerprint()
 
-    def compress(self, image: Image | Pixels | Tensor, *, progress: Progress | None = None) -> bytes:
-        """The stream of an image (any kind that :func:`pscx.images.as_pixels` takes)."""
-        return self.encode(image, progress=progress).data
+    def compress(
+        self, image: Image | Pixels | Tensor, *, caption: str | None = None, progress: Progress | None = None
+    ) -> bytes:
+        """The stream of an image (any kind that :func:`pscx.images.as_pixels` takes).
 
-    def encode(self, image: Image | Pixels | Tensor, *, progress: Progress | None = None) -> Encoded:
+        ``caption`` takes the place of what the captioner says; an empty one is none. Both sides sample under it, and
+        the stream carries it. Raises :class:`PscxError` where the prior takes no captions, or not this one.
+        """
+        return self.encode(image, caption=caption, progress=progress).data
+
+    def encode(
+        self, image: Image | Pixels | Tensor, *, caption: str | None = None, progress: Progress | None = None
+    ) -> Encoded:
         """:meth:`compress`, with what it cost."""
         pixels = as_pixels(image)
-        header = self._header(pixels)
-        payload, outcome = self.psc.encode(_signal(self.psc, pixels), progress)
+        header = self._header(pixels, caption)
+        psc = self.psc.conditioned(header.caption)
+        payload, outcome = psc.encode(_signal(psc, pixels), progress)
         return Encoded(pack(header, payload), outcome.account)
 
     def simulate(
-        self, image: Image | Pixels | Tensor, *, samples: int = 1, progress: Progress | None = None
+        self,
+        image: Image | Pixels | Tensor,
+        *,
+        samples: int = 1,
+        caption: str | None = None,
+        progress: Progress | None = None,
     ) -> Simulation:
         """The stream of an image and its first ``samples`` restorations, at the cost of compressing alone."""
         pixels = as_pixels(image)
-        header, signal = self._header(pixels), _signal(self.psc, pixels)
-        payload, outcome = self.psc.encode(signal, progress)
+        header, signal = self._header(pixels, caption), _signal(self.psc, pixels)
+        psc = self.psc.conditioned(header.caption)
+        payload, outcome = psc.encode(signal, progress)
         account = replace(outcome.account)  # restoring adds to the other
         started = time.perf_counter()
-        restored = [self.psc.restore(outcome, tuple(signal.shape), index) for index in range(samples)]
+        restored = [psc.restore(outcome, tuple(signal.shape), index) for index in range(samples)]
         images = [_pixels(self.psc, one, *pixels.shape[:2]) for one in restored]
         decode_seconds = account.seconds + time.perf_counter() - started
         return Simulation(pack(header, payload), images, account, account.seconds, decode_seconds)
 
-    def _header(self, pixels: Pixels) -> Header:
+    def _header(self, pixels: Pixels, caption: str | None) -> Header:
         height, width = pixels.shape[:2]
         if max(height, width) > SIDE_LIMIT:
             raise ImageError(f"an image must be at most {SIDE_LIMIT} pixels a side, got {width}x{height}")
@@ -166,7 +190,11 @@ class Codec(Decompressor):
             spec="" if number else json.dumps(spec, separators=(",", ":")),
             parameter=self.psc.quantizer.parameter,
             seed=self.psc.seed,
+            caption=self._caption(pixels) if caption is None else _checked_caption(caption),
         )
+
+    def _caption(self, pixels: Pixels) -> str:
+        return "" if self.captioner is None else _checked_caption(self.captioner.caption(pixels))
 
 
 def load_codec(
@@ -178,7 +206,7 @@ def load_codec(
         config: ``default`` or another recipe, else a file.
         step: parameter of the quantizer, or none for what the config says.
         prior_path: see :class:`Decompressor`.
-        **overrides: keys of the ``model`` section, such as ``sampler={"steps": 3}`` or ``seed=1``.
+        **overrides: keys of the ``model`` section, such as ``sampler={"steps": 3}``, ``seed=1`` or ``caption="blip2"``.
 
     Raises :class:`ConfigError`, one sentence that names the source, the key and what is allowed.
     """
@@ -187,7 +215,19 @@ def load_codec(
         raise ConfigError(f"'{config}' is neither a config file nor a recipe{choices(str(config), RECIPES.values())}")
     layers = [option_layer("recipe", str(config)) if known else read_yaml(config)]
     layers += [option_layer(f"model.{key}", value) for key, value in overrides.items()]
-    return Codec(build_psc(layers, step), prior_path)
+    return build_codec(layers, step, prior_path)
+
+
+def build_codec(layers: list[Layer], step: float | None = None, prior_path: str | None = None) -> Codec:
+    """:func:`build_psc` and the captioner of the ``model`` section, if it names one."""
+    checker = Checker([_codec_layer(layer) for layer in layers])
+    model = checker.tree().get("model")
+    form = model.get("caption") if isinstance(model, dict) else None
+    checked = None if form is None else checker.component(CAPTIONERS, form, "model.caption")
+    psc = build_psc([_without_caption(layer) for layer in layers], step)
+    if checked is not None and not psc.prior.takes_captions:  # before the captioner is loaded
+        raise ConfigError(f"model.caption must be null: the prior is a {type(psc.prior).__name__}, which takes none")
+    return build(Codec, {"psc": psc, "prior_path": prior_path, "captioner": checked})
 
 
 def build_psc(layers: list[Layer], step: float | None = None) -> PSC:
@@ -216,6 +256,25 @@ def _codec_layer(layer: Layer) -> Layer:
     name = str(model.get("name", "evaluate")).rpartition(".")[2].lower()
     kept = {k: v for k, v in model.items() if k not in EVALUATION_ONLY and not (k == "name" and name == "evaluate")}
     return Layer(layer.source, {**layer.values, "model": kept})
+
+
+def _without_caption(layer: Layer) -> Layer:
+    """A layer without the captioner, which is no part of the loop."""
+    model = layer.values.get("model")
+    if not isinstance(model, dict):
+        return layer
+    return Layer(layer.source, {**layer.values, "model": {k: v for k, v in model.items() if k != "caption"}})
+
+
+def _checked_caption(caption: str) -> str:
+    """The caption, if a stream can hold it."""
+    try:
+        size = len(caption.encode())
+    except UnicodeEncodeError:
+        raise PscxError("the caption holds characters that UTF-8 cannot say") from None
+    if size > TEXT_LIMIT:
+        raise PscxError(f"the caption must be at most {TEXT_LIMIT} bytes of UTF-8, got {size}")
+    return caption
 
 
 def _multiple(psc: PSC) -> int:

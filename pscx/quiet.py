@@ -11,6 +11,8 @@ LOGGERS = {
     "lightning.pytorch": logging.WARNING,  # tips, banners of accelerators that are absent, "stopped: max_steps reached"
     "lightning.fabric": logging.WARNING,  # "Seed set to 0"
     "diffusers": logging.ERROR,  # advises to install accelerate, which models of this size do not need
+    "transformers": logging.ERROR,  # advises to install torchvision; lists weights that a checkpoint has to spare
+    "huggingface_hub": logging.ERROR,  # counts its attempts to reach the hub; we say once that it cannot be reached
 }
 WARNINGS = [
     "The '.*_dataloader' does not have many workers",  # reading an image takes a thousandth of coding it
@@ -19,6 +21,7 @@ WARNINGS = [
     "Using `DistributedSampler` with the dataloaders",  # an image that two ranks had counts once, see Evaluate
     "You defined a `validation_step` but have no `val_dataloader`",  # Lightning's own message is enough
     "The number of training batches .* is smaller than the logging interval",  # short trials
+    "The `local_dir_use_symlinks` argument is deprecated",  # diffusers passes it on to the hub's client
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # inside Lightning, not ours to change
 ]
 
@@ -39,3 +42,17 @@ def quiet() -> Iterator[None]:
         finally:
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of transformers inside this context: they count weights that are already on this machine."""
+    from transformers.utils import logging as bars
+
+    before = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            bars.enable_progress_bar()

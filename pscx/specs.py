@@ -1,8 +1,8 @@
 """What a stream says of the codec that made it, and the way back to that codec.
 
 A spec is a small tree of names and all their options, so that a later change of a default does not change what an old
-stream means. It holds nothing that is loaded, imported or executed: of a prior it gives the name and the numbers, never
-where its weights are; the fingerprint in the header identifies those.
+stream means. It holds nothing that is loaded, imported or executed: of a prior it gives the name, the numbers and the
+choices of a few fixed words, never where its weights are; the fingerprint in the header identifies those.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, get_origin
 
 from pscx.codec import PSC
 from pscx.coders import CODERS
@@ -166,7 +166,10 @@ def _prior_spec(form: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_text(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in spec.items() if key == "name" or not isinstance(value, str)}
+    """A prior's spec without what could say where to load from: of text, only options of few fixed words stay."""
+    cls = PRIORS.classes.get(str(spec.get("name")))
+    words = {key for key, p in parameters_of(cls).items() if get_origin(p.annotation) is Literal} if cls else set()
+    return {k: v for k, v in spec.items() if k == "name" or k in words or not isinstance(v, str)}
 
 
 def _check_portable(options: Mapping[str, Any], path: str = "") -> None:

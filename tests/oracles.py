@@ -42,7 +42,7 @@ def visited(alphas: Tensor, start: float | None, stop: float, steps: int, spacin
     levels = [((1 - float(a)) / float(a)) ** 0.5 for a in alphas]
     first = len(levels) - 1 if start is None else nearest(levels, start)
     last = nearest(levels, stop)
-    shares = [i / (steps - 1) for i in range(steps)]
+    shares = [i / max(steps - 1, 1) for i in range(steps)]
     if spacing == "linear":
         times = [round(first + share * (last - first)) for share in shares]
     else:

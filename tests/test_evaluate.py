@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from diffusers import UNet2DModel
 from tiny import CODEC, save_prior, write_codec
+from tiny_latent import save_stable_diffusion
 
 from pscx import Decompressor, read_image
 from pscx.cli import main
@@ -237,11 +238,22 @@ def test_a_prior_is_trained_resumed_and_used(image_folder: Path, tmp_path: Path)
     assert len(rows_of(tested / "images.csv")) == 1
 
 
+def test_the_latent_config_runs(image_folder: Path, tmp_path: Path) -> None:
+    """With fewer steps, on a prior that is at hand."""
+    prior = save_stable_diffusion(tmp_path / "prior")
+    few = ["--model.sampler.steps", "2", "--model.iterations", "2", "--model.samples", "2"]
+    few += ["--model.restoration_sampler", "{name: ddrm, steps: 2}"]
+    options = ["--data.root", str(image_folder), "--data.subset", "1", "--model.prior.path", prior]
+    root = run(tmp_path / "run", "configs/paper_latent.yaml", *options, *few)
+    assert len(rows_of(root / "images.csv")) == 1
+
+
 def test_every_config_of_the_repository_is_run_above() -> None:
     assert {path.stem for path in Path("configs").glob("*.yaml")} == {
         "gaussian",
         "quickstart",
         "paper_pixel",
+        "paper_latent",
         "fit_ddpm",
         "fit_unet",
     }

@@ -8,16 +8,25 @@ from types import SimpleNamespace
 import oracles
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+)
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from safetensors.torch import load_file
 from tiny import tiny_network
+from tiny_latent import no_hub  # noqa: F401  # a fixture
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pscx.priors import DDPM, Gaussian
-from pscx.priors.denoiser import PREDICTIONS, PixelDenoiser, load_denoiser
+from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.photographs import AXES, RATES, VARIANCES, photograph_covariance
-from pscx.priors.schedules import lognormal_weights, noise_levels
+from pscx.priors.schedules import PREDICTIONS, lognormal_weights, noise_levels
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -270,3 +279,107 @@ def test_what_cannot_be_loaded_is_one_sentence(folder: Path, missing: str) -> No
 def test_a_root_layout_without_its_scheduler(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"scheduler_config.json is missing\)"):
         load_denoiser(folder / "unet")
+
+
+SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@pytest.mark.parametrize(
+    "kind", [DDPMScheduler, DDIMScheduler, PNDMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler]
+)
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_schedulers_of_other_classes(kind: type[SchedulerMixin], prediction: str, folder: Path) -> None:
+    """The schedule and the prediction type are those of the config, whatever way of sampling it is for."""
+    kind(**SCALED, prediction_type=prediction).save_pretrained(folder / "scheduler")
+    denoiser = load_denoiser(folder)
+    assert type(denoiser.scheduler) is kind
+    assert denoiser.prediction == prediction
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    torch.testing.assert_close(denoiser.alphas_cumprod, (1 - betas).cumprod(0), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
+def test_every_beta_schedule_of_ddpm(schedule: str, folder: Path) -> None:
+    scheduler = DDPMScheduler(beta_schedule=schedule)
+    scheduler.save_pretrained(folder / "scheduler")
+    shares = load_denoiser(folder).alphas_cumprod
+    assert torch.equal(shares, scheduler.alphas_cumprod.double())
+    assert (shares.diff() < 0).all()
+
+
+def test_betas_that_were_trained(folder: Path) -> None:
+    DDPMScheduler(num_train_timesteps=3, trained_betas=[0.5, 0.2, 0.1]).save_pretrained(folder / "scheduler")
+    wanted = torch.tensor([0.5, 0.4, 0.36], dtype=torch.float64)
+    torch.testing.assert_close(load_denoiser(folder).alphas_cumprod, wanted, rtol=1e-6, atol=0)
+
+
+def test_a_schedule_that_ends_in_noise_alone(folder: Path) -> None:
+    """Lin et al. 2024: the last step holds no signal; its noise level is finite, and the others as they were."""
+    scheduler = DDIMScheduler(**SCALED, prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    scheduler.save_pretrained(folder / "scheduler")
+    assert scheduler.alphas_cumprod[-1] == 0
+    shares = load_denoiser(folder).alphas_cumprod
+    assert shares[-1] == 2**-24
+    assert torch.equal(shares[:-1], scheduler.alphas_cumprod[:-1].double())
+    assert noise_levels(shares).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "FlowMatchEulerDiscreteScheduler",
+            "its scheduler is a FlowMatchEulerDiscreteScheduler, which has no variance",
+        ),
+        ("Path", "its scheduler is a Path, which this version of diffusers does not have"),
+        ("UNet2DModel", "its scheduler is a UNet2DModel, which this version of diffusers does not have"),
+    ],
+)
+def test_schedulers_that_are_no_schedule(name: str, sentence: str, folder: Path) -> None:
+    (folder / "scheduler" / "scheduler_config.json").write_text(f'{{"_class_name": "{name}"}}')
+    with pytest.raises(FileNotFoundError, match=sentence):
+        load_denoiser(folder)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_no_hub_is_one_sentence() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        DDPM("google/ddpm-celebahq-256")
+    sentence = str(caught.value)
+    assert sentence.startswith("no diffusers pixel prior at 'google/ddpm-celebahq-256': expected a local folder")
+    assert "the hub gave none" in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_hub_id_is_fetched_once(nested: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configs and safetensors are asked for, and nothing else where a repository has them; both layouts."""
+    home = folder if nested else folder.parent / "root"
+    for name in () if nested else ("unet", "scheduler"):
+        shutil.copytree(folder / name, home, dirs_exist_ok=True)
+    asked = []
+
+    def snapshot(repository: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.append((repository, [p for p in allow_patterns if not p.endswith(".json")], ignore_patterns))
+        return str(home)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert DDPM("someone/prior").fingerprint() == DDPM(str(folder)).fingerprint()
+    assert asked == [("someone/prior", ["*.safetensors"], [])]
+
+
+def test_a_hub_id_with_older_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a repository has no safetensors, torch's own format is read, weights only."""
+    wanted = DDPM(str(folder)).fingerprint()
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    asked = []
+
+    def snapshot(repository: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.append(allow_patterns[-1])
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert DDPM("someone/prior").fingerprint() == wanted
+    assert asked == ["*.safetensors", "*.bin"]

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
+from pscx.captioners import Captioner
 from pscx.codec import PSC, Account
 from pscx.coders import Coder
 from pscx.data.folder import Photo
@@ -60,6 +61,7 @@ class Evaluate(LightningModule):
         restorations: different restorations of an image that are written, at least 1.
         simulate: restore from the encoder's own measurements, which are those that its stream decodes to; then the
             decoder's time is taken to be that of the one loop and of the restorations. Otherwise decode the stream.
+        caption: describes each image, for a prior that takes captions; or none.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Evaluate(LightningModule):
         seed: int = 0,
         restorations: int = 1,
         simulate: bool = True,
+        caption: Captioner | None = None,
     ) -> None:
         super().__init__()
         if restorations < 1:
@@ -95,7 +98,8 @@ class Evaluate(LightningModule):
                 iterations=iterations,
                 batch=batch,
                 seed=seed,
-            )
+            ),
+            captioner=caption,
         )
         self.restorations, self.simulate = restorations, simulate
         self.images: list[Row] = []

@@ -3,5 +3,6 @@
 from pscx.priors.base import PRIORS, Prior
 from pscx.priors.ddpm import DDPM
 from pscx.priors.gaussian import Gaussian
+from pscx.priors.stable_diffusion import StableDiffusion
 
-__all__ = ["DDPM", "PRIORS", "Gaussian", "Prior"]
+__all__ = ["DDPM", "PRIORS", "Gaussian", "Prior", "StableDiffusion"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from hashlib import sha256
 
+import torch
 from torch import Tensor, nn
 
+from pscx.errors import PscxError
 from pscx.registry import Registry
 
 
@@ -22,6 +24,12 @@ class Prior(nn.Module, ABC):
 
     alphas_cumprod: Tensor
     """Share of signal variance at each step, Ho et al. 2020, section 2: shape ``(steps,)``, float64, falling."""
+
+    evaluations: int = 1
+    """Network evaluations that :meth:`denoise` takes for each signal."""
+
+    takes_captions: bool = False
+    """Whether :meth:`conditioned` knows what to do with a caption."""
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
@@ -54,6 +62,15 @@ class Prior(nn.Module, ABC):
     def fingerprint(self) -> bytes:
         """Four bytes that identify the weights and the schedule; a stream carries them."""
 
+    def conditioned(self, caption: str) -> Prior:
+        """The prior of images with this caption; a stream carries it beside the fingerprint, which stays the same.
+
+        Raises :class:`pscx.errors.PscxError` where the prior takes no captions, or not this one.
+        """
+        raise PscxError(
+            f"the prior is a {type(self).__name__}, which takes no caption: use one such as stable_diffusion"
+        )
+
 
 def digest(*tensors: Tensor) -> bytes:
     """Four bytes that identify the exact values, dtypes and shapes of ``tensors``."""
@@ -61,7 +78,7 @@ def digest(*tensors: Tensor) -> bytes:
     for tensor in tensors:
         array = tensor.detach().cpu().contiguous()
         state.update(f"{array.dtype}{tuple(array.shape)}".encode())
-        state.update(array.numpy().tobytes())
+        state.update(array.reshape(-1).view(torch.uint8).numpy().data)
     return state.digest()[:4]
 
 

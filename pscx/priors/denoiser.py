@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import SchedulerMixin, UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pscx.exact.roots import square_root
+from pscx.hub import local_folder
 from pscx.networks import ResidualUNet
-from pscx.priors.schedules import log_levels
+from pscx.priors.schedules import clean_signal, load_scheduler, log_levels, prediction_of, signal_shares
+from pscx.quiet import quiet
 
 Network: TypeAlias = UNet2DModel | ResidualUNet
 NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (UNet2DModel, ResidualUNet)}
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+CONFIGS = ("config.json", "scheduler_config.json", "unet/config.json", "scheduler/scheduler_config.json")
 
 
 class PixelDenoiser(nn.Module):
@@ -28,24 +29,19 @@ class PixelDenoiser(nn.Module):
         scheduler: holds the noise schedule and the prediction type.
     """
 
-    def __init__(self, network: Network, scheduler: DDPMScheduler) -> None:
+    def __init__(self, network: Network, scheduler: SchedulerMixin) -> None:
         super().__init__()
         channels = network.config.in_channels
         patch = round((channels / 3) ** 0.5)
         if patch < 1 or channels != 3 * patch**2:
             raise ValueError(f"network.in_channels must be 3, 12, 27 or another 3 p^2, got {channels}")
-        if scheduler.config.prediction_type not in PREDICTIONS:
-            raise ValueError(
-                f"scheduler.prediction_type must be one of {', '.join(PREDICTIONS)}, "
-                f"got {scheduler.config.prediction_type!r}"
-            )
+        self.prediction = prediction_of(scheduler)
         self.network = network.to(memory_format=torch.channels_last)
         self.scheduler = scheduler
         self.patch = patch
         self.stride = patch * 2 ** (len(network.config.block_out_channels) - 1)
-        self.prediction: str = scheduler.config.prediction_type
         self.alphas_cumprod: Tensor
-        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.double(), persistent=False)
+        self.register_buffer("alphas_cumprod", signal_shares(scheduler), persistent=False)
         self.conditions: Tensor
         steps = torch.arange(len(self.alphas_cumprod))
         by_level = getattr(network, "conditioning", "timestep") == "log_noise_level"
@@ -59,16 +55,10 @@ class PixelDenoiser(nn.Module):
         return functional.pixel_shuffle(output, self.patch)
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        """``E[x0 | x_t]``, shape and dtype of ``x_t``; Salimans and Ho 2022, appendix D, for the v target."""
+        """``E[x0 | x_t]``, shape and dtype of ``x_t``."""
         steps = torch.full((len(x_t),), t, device=x_t.device)
         output = self.predict(x_t.to(self.network.dtype), steps).to(x_t.dtype)
-        a = self.alphas_cumprod[t].cpu()
-        signal, noise = square_root(a).to(x_t), square_root(1 - a).to(x_t)
-        if self.prediction == "v_prediction":
-            return signal * x_t - noise * output
-        if self.prediction == "epsilon":
-            return (x_t - noise * output) / signal
-        return output
+        return clean_signal(self.prediction, x_t, output, self.alphas_cumprod[t])
 
     def save(self, folder: Path) -> None:
         """Write the present weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""
@@ -84,17 +74,9 @@ def load_denoiser(path: str | Path) -> PixelDenoiser:
 
     Raises ``FileNotFoundError`` in one sentence where nothing loadable is found.
     """
-    folder = Path(path)
-    nested = (folder / "unet").is_dir() if folder.exists() else not _root_layout(str(path))
-    options: list[dict[str, Any]] = [{"subfolder": "unet"}, {"subfolder": "scheduler"}] if nested else [{}, {}]
     try:
-        name = UNet2DModel.load_config(path, **options[0]).get("_class_name")
-        if name not in NETWORKS:
-            raise ValueError(f"its network is a {name}, and it must be one of {', '.join(NETWORKS)}")
-        network = NETWORKS[name].from_pretrained(path, low_cpu_mem_usage=False, **options[0]).float().eval()
-        if folder.exists() and not nested and not (folder / "scheduler_config.json").exists():
-            raise OSError(f"{folder / 'scheduler_config.json'} is missing")
-        scheduler = DDPMScheduler.from_pretrained(path, **options[1])
+        with quiet():
+            network, scheduler = _parts(_folder(path))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"no diffusers pixel prior at '{path}': expected a local folder with unet/ and scheduler/ (or both "
@@ -103,9 +85,21 @@ def load_denoiser(path: str | Path) -> PixelDenoiser:
     return PixelDenoiser(network, scheduler)
 
 
-def _root_layout(hub_id: str) -> bool:
-    try:
-        UNet2DModel.load_config(hub_id)
-    except OSError:
-        return False
-    return True
+def _folder(path: str | Path) -> Path:
+    """Fetched from the hub, weights are safetensors where it has them."""
+    folder = local_folder(path, [*CONFIGS, "*.safetensors"])
+    has_weights = any(folder.rglob("*.safetensors")) or Path(path).is_dir()
+    return folder if has_weights else local_folder(path, [*CONFIGS, "*.bin"])
+
+
+def _parts(folder: Path) -> tuple[Network, SchedulerMixin]:
+    nested = (folder / "unet").is_dir()
+    home = folder / "unet" if nested else folder
+    name = UNet2DModel.load_config(home).get("_class_name")
+    if name not in NETWORKS:
+        raise ValueError(f"its network is a {name}, and it must be one of {', '.join(NETWORKS)}")
+    network = NETWORKS[name].from_pretrained(home, low_cpu_mem_usage=False).float().eval()
+    schedule = folder / "scheduler" if nested else folder
+    if not (schedule / "scheduler_config.json").exists():
+        raise OSError(f"{schedule / 'scheduler_config.json'} is missing")
+    return network, load_scheduler(schedule)

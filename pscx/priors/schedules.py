@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import diffusers
 import torch
+from diffusers import DDPMScheduler, SchedulerMixin
 from torch import Tensor
 
 from pscx.exact.roots import square_root
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+LEAST_SIGNAL = 2.0**-24
 
 
 def noise_levels(alphas_cumprod: Tensor) -> Tensor:
@@ -23,6 +31,57 @@ def log_levels(alphas_cumprod: Tensor) -> Tensor:
     Rounded so that the last digits of a machine's logarithm do not matter.
     """
     return ((noise_levels(alphas_cumprod.double()).log() * 4096).round() / 4096).float()
+
+
+def clean_signal(prediction: str, x_t: Tensor, output: Tensor, a: Tensor) -> Tensor:
+    """``E[x0 | x_t]`` from a network's output, whatever it predicts; Salimans and Ho 2022, appendix D, for v.
+
+    ``prediction`` is one of :data:`PREDICTIONS`, ``a`` the schedule's share of signal variance at this
+    step, float64.
+    """
+    signal, noise = (square_root(share.cpu()).to(x_t) for share in (a, 1 - a))
+    if prediction == "v_prediction":
+        return signal * x_t - noise * output
+    if prediction == "epsilon":
+        return (x_t - noise * output) / signal
+    return output
+
+
+def load_scheduler(folder: Path) -> SchedulerMixin:
+    """The scheduler of a folder with ``scheduler_config.json``, of the diffusers class that this names.
+
+    Any class over discrete variance-preserving steps will do (DDPM, DDIM, PNDM, Euler, DPM-Solver, ...): its noise
+    schedule is used, not its way of sampling. Raises ``ValueError`` for one that has no such schedule, and
+    ``OSError`` where the file is missing.
+    """
+    config = DDPMScheduler.load_config(folder)
+    name = str(config.get("_class_name", "DDPMScheduler"))
+    kind: Any = getattr(diffusers, name, None)
+    known = isinstance(kind, type) and issubclass(kind, SchedulerMixin)
+    if not known:
+        raise ValueError(f"its scheduler is a {name}, which this version of diffusers does not have")
+    scheduler: SchedulerMixin = kind.from_config(config)
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(f"its scheduler is a {name}, which has no variance-preserving steps")
+    return scheduler
+
+
+def signal_shares(scheduler: SchedulerMixin) -> Tensor:
+    """``alphas_cumprod`` of a scheduler, ``(steps,)`` float64, all over 0.
+
+    A schedule that ends in noise alone (Lin et al. 2024, zero terminal SNR) ends at 2^-24 instead, so that noise
+    levels are finite.
+    """
+    shares: Tensor = scheduler.alphas_cumprod.double()
+    return torch.where(shares > 0, shares, shares[shares > 0].min().clamp_max(LEAST_SIGNAL))
+
+
+def prediction_of(scheduler: SchedulerMixin) -> str:
+    """What the scheduler's network predicts. Raises ``ValueError`` where that is none of :data:`PREDICTIONS`."""
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"scheduler.prediction_type must be one of {', '.join(PREDICTIONS)}, got {prediction!r}")
+    return str(prediction)
 
 
 def lognormal_weights(alphas_cumprod: Tensor, center: float, spread: float, uniform: float) -> Tensor:

@@ -1,0 +1,21 @@
+"""What an encoder may ask of a captioner."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pscx.registry import Registry
+
+
+class Captioner(ABC):
+    """Describes images. The encoder alone has one: the caption itself goes into the stream."""
+
+    @abstractmethod
+    def caption(self, image: NDArray[np.uint8]) -> str:
+        """A caption of an image ``(height, width, 3)``; empty where there is nothing to say."""
+
+
+CAPTIONERS: Registry[Captioner] = Registry("captioner", Captioner)
