@@ -4,8 +4,9 @@
 
 Each image's central crop is coded at several quantizer steps; PSNR is read off that curve, linearly in the logarithm
 of the bytes, where JPEG (Pillow, ``optimize=True``) stands for each quality. Prints one line a quality: mean bpp, mean
-PSNR of both. With ``--paper N``, the central 64x64 of the first N images also go through the recipe ``paper-pixel``
-(dense rows, float8, 8 bits a row), with 16 iterations. Every point is written to ``points.csv``.
+PSNR of both, then the BD-rate of the mean curves. With ``--paper N``, the central 64x64 of the first N images also go
+through the recipe ``paper-pixel`` (dense rows, float8, 8 bits a row), with 16 iterations. Every point is written to
+``points.csv``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from PIL import Image
 from rich.progress import track
 
 import pscx
+from pscx.bd import bd_rate
 from pscx.data.files import image_files
 from pscx.metrics import bits_per_pixel, psnr
 
@@ -89,6 +91,13 @@ def measure(files: list[Path], paper: int) -> Iterator[Point]:
                 yield coded(f"{file.stem}-64", codec, "pscx", step, small)
 
 
+def mean_curve(points: list[Point], codec: str) -> list[tuple[float, float]]:
+    """Mean bpp and PSNR of a codec at each of its settings, over the images at 128x128."""
+    own = [p for p in points if p["codec"] == codec and not p["image"].endswith("-64")]
+    settings = [[p for p in own if p["setting"] == setting] for setting in {p["setting"] for p in own}]
+    return [(float(np.mean([p["bpp"] for p in of])), float(np.mean([p["psnr"] for p in of]))) for of in settings]
+
+
 def report(points: list[Point]) -> None:
     """Means over images at each JPEG quality, and the paper's recipe beside the default at its bytes."""
     for quality in QUALITIES:
@@ -97,6 +106,8 @@ def report(points: list[Point]) -> None:
                 for p in there]  # fmt: skip
         rate, theirs = np.mean([p["bpp"] for p in there]), np.mean([p["psnr"] for p in there])
         print(f"JPEG quality {quality}: {rate:.3f} bpp, JPEG {theirs:.2f} dB, pscx {np.mean(ours):.2f} dB")
+    difference = bd_rate(mean_curve(points, "jpeg"), mean_curve(points, "pscx"))
+    print(f"BD-rate of pscx against JPEG, mean curves: {difference:+.1f}%")
     for p in (p for p in points if p["codec"] == "paper"):
         print(f"{p['image']}: paper {p['bpp']:.3f} bpp {p['psnr']:.2f} dB {p['evaluations']} evaluations")
         for q in (q for q in points if q["codec"] == "pscx" and q["image"] == p["image"]):

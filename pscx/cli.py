@@ -63,7 +63,7 @@ def _run(args: list[str]) -> int:
         options, rest = _parser().parse_known_args(args)
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
-    if rest and options.command != "compress":
+    if rest and options.command not in ("compress", "ablate"):
         raise UsageError(f"{options.command} has no option '{rest[0]}': see pscx {options.command} --help")
     from pscx import commands
 
@@ -98,6 +98,7 @@ def _parser() -> _Parser:
     info.add_argument("inputs", nargs="+", type=Path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="one JSON object a line")
     _command(commands, "components", "every component, its options and their defaults")
+    _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
     for name, text in LIGHTNING.items():
         _command(commands, name, text)
     return parser
@@ -123,6 +124,12 @@ def _add_decompress(parser: ArgumentParser) -> None:
         "--samples", type=_positive, default=1, metavar="N", help="write N restorations: NAME-0.png, ..."
     )
     parser.add_argument("--prior", metavar="PATH", help="where to load the prior from: a folder or a hub id")
+
+
+def _add_ablate(parser: ArgumentParser) -> None:
+    parser.epilog = "--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share."
+    parser.add_argument("--config", metavar="YAML", required=True, help="a file with axes, as in configs/ablations")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
 
 
 def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:

@@ -123,6 +123,40 @@ def components(options: Namespace, rest: list[str]) -> int:
     return 0
 
 
+def ablate(options: Namespace, rest: list[str]) -> int:
+    """``pscx ablate``: runs the cells that are not done, then prints and writes tables and plots; 1 if any failed."""
+    from pscx.ablation import read_plan, read_results, run_here
+    from pscx.ablation.report import write_report
+    from pscx.config import split_options
+
+    layers, unknown = split_options(["--config", options.config, *rest])
+    if unknown:
+        raise PscxError(f"ablate has no option '{unknown[0]}': see pscx ablate --help")
+    with quiet():
+        plan = read_plan(layers)
+    cells = {cell.id: cell for cell in plan.cells}
+    to_do = {key: cell for key, cell in cells.items() if read_results(cell.folder) is None}
+    if options.dry_run:
+        for cell in cells.values():
+            print(f"{'to do' if cell.id in to_do else 'done '}  {cell.id}  {cell.name}")
+        print(f"{len(cells)} cells, {len(to_do)} to do")
+        return 0
+    errors = {}
+    for count, outcome in enumerate(run_here(to_do.values()), 1):
+        cell, means = outcome.cell, read_results(outcome.cell.folder)
+        says = f"{outcome.seconds:.1f} s"
+        if outcome.error is not None:
+            errors[cell.id] = outcome.error
+            says = f"failed: {outcome.error}"
+        elif means is not None:
+            says = f"{means.mean('bpp'):.4g} bpp, {means.mean('psnr'):.4g} dB, {says}"
+        print(f"pscx: cell {count} of {len(to_do)} ({cell.name}): {says}", file=sys.stderr, flush=True)
+    found = {key: read_results(cell.folder) for key, cell in cells.items()}
+    results = {key: result for key, result in found.items() if result is not None}
+    print(write_report(plan, results, errors))
+    return 1 if errors else 0
+
+
 def _as_options(options: Namespace) -> list[str]:
     recipe = options.recipe or (None if options.config else "default")
     pairs = {"--config": options.config, "--recipe": recipe, "--model.seed": options.seed}

@@ -253,14 +253,33 @@ def build(cls: Callable[..., T], options: Mapping[str, Any]) -> T:
         raise ConfigError(str(error)) from error
 
 
+def class_of(form: Mapping[str, Any]) -> type[Any]:
+    """The class of a checked ``{"class_path": ..., "init_args": ...}``."""
+    cls = _imported(form["class_path"])
+    assert cls is not None  # it was checked
+    return cls
+
+
+def with_defaults(value: Any) -> Any:
+    """A checked tree in which every component also holds the options that nobody gave."""
+    if isinstance(value, (list, tuple)):
+        return [with_defaults(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if "class_path" not in value:
+        return {key: with_defaults(item) for key, item in value.items()}
+    options = parameters_of(class_of(value))
+    defaults = {key: option.default for key, option in options.items() if option.default is not option.empty}
+    given = value.get("init_args") or {}
+    return {"class_path": value["class_path"], "init_args": with_defaults({**defaults, **given})}
+
+
 def _built(value: Any) -> Any:
     if isinstance(value, list):
         return [_built(item) for item in value]
     if not isinstance(value, Mapping) or "class_path" not in value:
         return value
-    cls = _imported(value["class_path"])
-    assert cls is not None  # it was checked
-    return build(cls, value.get("init_args") or {})
+    return build(class_of(value), value.get("init_args") or {})
 
 
 def _canonical(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,18 @@ def run_lightning(command: str, args: list[str]) -> int:
     """Check the configuration, then hand it over to Lightning. Returns the exit code."""
     layers, rest = split_options(args)
     if {"-h", "--help"} & set(rest):
-        text = []
-    else:
-        text = ["--config", yaml.safe_dump(configuration(command, layers), sort_keys=False)]
-        _check_rest(command, rest)
+        return _launch([command, *rest])
+    tree = configuration(command, layers)
+    _check_rest(command, rest)
+    return run_configuration(command, tree, rest)
+
+
+def run_configuration(command: str, tree: Mapping[str, Any], rest: Sequence[str] = ()) -> int:
+    """Hand a ``tree`` that :func:`configuration` made over to Lightning. Returns the exit code."""
+    return _launch([command, "--config", yaml.safe_dump(tree, sort_keys=False), *rest])
+
+
+def _launch(args: list[str]) -> int:
     with quiet():
         try:
             _CLI(
@@ -53,7 +61,7 @@ def run_lightning(command: str, args: list[str]) -> int:
                 seed_everything_default=0,
                 auto_configure_optimizers=False,  # a module brings its own optimizer
                 parser_kwargs={"exit_on_error": False, **{name: {"exit_on_error": False} for name in COMMANDS}},
-                args=[command, *text, *rest],
+                args=args,
             )
         except (ArgumentError, MisconfigurationException) as error:
             raise ConfigError(_sentence(str(error))) from error

@@ -241,7 +241,7 @@ def test_every_recipe_file_has_a_number() -> None:
 
 
 def test_every_shipped_file_says_what_it_is_for() -> None:
-    for path in [*FOLDER.glob("*.yaml"), *Path("configs").glob("*.yaml")]:
+    for path in [*FOLDER.glob("*.yaml"), *Path("configs").rglob("*.yaml")]:
         first, second = path.read_text().splitlines()[:2]
         assert first.startswith("# ")
         assert not second.startswith("#")

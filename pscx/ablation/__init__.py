@@ -1,0 +1,18 @@
+"""Ablations: a grid of configurations, each evaluated as ``pscx test`` does, and their rate-distortion curves."""
+
+from pscx.ablation.launch import Launcher, Outcome, run_cell, run_here
+from pscx.ablation.plan import Axis, Cell, Plan, read_plan
+from pscx.ablation.results import Results, read_results
+
+__all__ = [
+    "Axis",
+    "Cell",
+    "Launcher",
+    "Outcome",
+    "Plan",
+    "Results",
+    "read_plan",
+    "read_results",
+    "run_cell",
+    "run_here",
+]

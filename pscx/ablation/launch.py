@@ -1,0 +1,63 @@
+"""Running cells. A launcher takes cells and yields an outcome each; another one may run them elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+
+from pscx.ablation.plan import Cell
+from pscx.ablation.results import read_results
+from pscx.errors import PscxError
+from pscx.lightning_cli import run_configuration
+
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell that was run: ``error`` is a sentence, or none where its results are whole."""
+
+    cell: Cell
+    error: str | None
+    seconds: float
+
+
+Launcher = Callable[[Iterable[Cell]], Iterator[Outcome]]
+"""Yields outcomes as they come, in any order; a cell that fails is an outcome, not an exception."""
+
+
+def run_here(cells: Iterable[Cell]) -> Iterator[Outcome]:
+    """The launcher that runs cells in this process, one after the other.
+
+    A request to terminate ends it as Ctrl-C does; Lightning alone would let the cell finish and forget the request.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield from map(run_cell, cells)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_cell(cell: Cell) -> Outcome:
+    """Evaluate a cell as ``pscx test`` would; what that prints, and the traceback of a failure, go to ``log.txt``."""
+    started = time.perf_counter()
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    error = None
+    with (cell.folder / LOG).open("w", encoding="utf-8") as log, redirect_stdout(log):
+        try:
+            code = run_configuration("test", cell.tree)
+            if code or read_results(cell.folder) is None:
+                error = f"its results are not whole (exit code {code})"
+        except Exception as failure:  # whatever it is, the other cells are still run
+            traceback.print_exc(file=log)
+            error = _sentence(failure)
+    return Outcome(cell, error, time.perf_counter() - started)
+
+
+def _sentence(failure: Exception) -> str:
+    text = " ".join(str(failure).split())
+    return text if isinstance(failure, PscxError) else f"{type(failure).__name__}: {text}".removesuffix(": ")

@@ -1,0 +1,123 @@
+"""Rate-distortion plots: colour, marker and line style each stand for one axis, a panel for what is left."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pscx.ablation.plan import Axis, Plan
+from pscx.ablation.results import MEASURES, Curve, measures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito (2008), told apart with any kind of colour vision; their yellow is too pale for lines on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", ":", "-.")
+STYLES = {"color": COLORS, "marker": MARKERS, "linestyle": LINES}
+PLAIN = {"color": "#555555", "marker": "o", "linestyle": "-"}
+PANEL = (5.0, 4.2)
+PANELS_A_ROW = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which axis each property of a line stands for, and the axes that panels stand for."""
+
+    axes: Mapping[str, Axis]
+    panels: Sequence[Axis]
+
+    def style(self, labels: Mapping[str, str]) -> dict[str, Any]:
+        """Properties of the line of a curve."""
+        return {**PLAIN, **{name: self.value(name, labels[axis.key]) for name, axis in self.axes.items()}}
+
+    def value(self, name: str, label: str) -> Any:
+        """The colour, marker or line style of a label."""
+        return STYLES[name][list(self.axes[name].values).index(label)]
+
+    def panel(self, labels: Mapping[str, str]) -> str:
+        """The title of the panel that a curve is drawn in."""
+        return ", ".join(f"{axis.name}: {labels[axis.key]}" for axis in self.panels)
+
+
+def draw(plan: Plan, found: Sequence[Curve]) -> dict[str, bytes]:
+    """``MEASURE.svg`` and ``MEASURE.png`` for each measure of quality; the same curves give the same bytes."""
+    import matplotlib
+
+    files = {}
+    with matplotlib.rc_context({"svg.hashsalt": "pscx", "font.size": 10}):
+        for measure in measures(found):
+            figure = _figure(plan, found, measure)
+            for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+                data = io.BytesIO()
+                figure.savefig(data, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
+                files[f"{measure}.{suffix}"] = data.getvalue()
+    return files
+
+
+def look(axes: Sequence[Axis]) -> Look:
+    """The axis with the most values gets colour, the next ones marker and line style, as far as those suffice."""
+    varied = sorted((axis for axis in axes if len(axis.values) > 1), key=lambda axis: -len(axis.values))
+    free = dict(STYLES)
+    taken: dict[str, Axis] = {}
+    for axis in varied:
+        name = next((name for name, values in free.items() if len(axis.values) <= len(values)), None)
+        if name is not None:
+            taken[name] = axis
+            del free[name]
+    return Look(taken, [axis for axis in varied if axis not in taken.values()])
+
+
+def _figure(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    shown = look(plan.curve_axes)
+    titles = list(dict.fromkeys(shown.panel(curve.labels) for curve in found))
+    columns = min(len(titles), PANELS_A_ROW)
+    rows = -(-len(titles) // columns)
+    figure = Figure((PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
+    for title, axes in zip(titles, panels, strict=False):
+        _panel(axes, title, [curve for curve in found if shown.panel(curve.labels) == title], plan, shown, measure)
+    for axes in list(panels)[len(titles) :]:
+        axes.set_visible(False)
+    figure.legend(handles=list(_legend(shown, plan)), loc="outside right upper", frameon=False)
+    return figure
+
+
+def _panel(axes: Axes, title: str, found: Sequence[Curve], plan: Plan, shown: Look, measure: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for curve in found:
+        points = curve.of(measure)
+        rates, qualities = [rate for rate, _ in points], [quality for _, quality in points]
+        if curve.labels == plan.baseline:
+            axes.plot(rates, qualities, color="#cccccc", linewidth=7, solid_capstyle="round", zorder=1)
+        axes.plot(rates, qualities, markersize=5, linewidth=1.5, **shown.style(curve.labels))
+    axes.set(title=title, xscale="log", xlabel="rate (bpp)", ylabel=MEASURES[measure])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(color="#e5e5e5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(shown: Look, plan: Plan) -> Iterator[Any]:
+    """The axes one after the other, each value with the one property that stands for it; then the baseline."""
+    from matplotlib.lines import Line2D
+
+    for name, axis in shown.axes.items():
+        yield Line2D([], [], linestyle="none", label=f"$\\bf{{{_bold(axis.name)}}}$")
+        for label in axis.values:
+            style = {**PLAIN, **({"marker": ""} if name != "marker" else {}), name: shown.value(name, label)}
+            yield Line2D([], [], label=label, markersize=5, linewidth=2 if name == "color" else 1.5, **style)
+    yield Line2D([], [], color="#cccccc", linewidth=7, label="baseline")
+
+
+def _bold(name: str) -> str:
+    return name.replace("_", r"\_").replace(" ", r"\ ")

@@ -1,0 +1,82 @@
+"""What an ablation says in the end: one tidy CSV, tables in markdown, and the plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pscx.ablation.plan import Plan, in_words, short
+from pscx.ablation.plot import draw
+from pscx.ablation.results import MEASURES, Curve, Results, compared, curves, measures
+from pscx.files import write_whole
+from pscx.modules.evaluate import MEANS, as_csv
+
+TABLE = "results.csv"
+SUMMARY = "summary.md"
+
+
+def write_report(plan: Plan, results: Mapping[str, Results], errors: Mapping[str, str]) -> str:
+    """Write ``results.csv``, ``summary.md`` and the plots under the plan's root; returns the tables as text.
+
+    ``results`` and ``errors`` (sentences) go by the ids of cells. Without any result there is nothing but the text.
+    """
+    found = curves(plan, results)
+    text = f"{_cells_table(plan, results, errors)}\n\n{_bd_table(plan, found)}"
+    if results:
+        write_whole(plan.root / TABLE, as_csv(tidy(plan, results)), force=True)
+        pictures = draw(plan, found)
+        links = [f"![{MEASURES[measure]} over rate]({measure}.png)" for measure in measures(found)]
+        write_whole(plan.root / SUMMARY, "\n\n".join([text, *links, ""]).encode(), force=True)
+        for name, data in pictures.items():
+            write_whole(plan.root / name, data, force=True)
+    return text
+
+
+def tidy(plan: Plan, results: Mapping[str, Results]) -> list[dict[str, str]]:
+    """A row a cell and image: the id, the label on each axis, then what ``pscx test`` says of the image."""
+    return [
+        {"cell": cell.id, **cell.labels, "image": row["name"], **{key: row[key] for key in row if key != "name"}}
+        for cell in plan.cells
+        if cell.id in results
+        for row in results[cell.id].images
+    ]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose columns also line up as plain text."""
+    escaped = [[text.replace("|", "\\|") for text in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in escaped) for column in range(len(header))]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in escaped]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _cells_table(plan: Plan, results: Mapping[str, Results], errors: Mapping[str, str]) -> str:
+    shown = [key for key in MEANS if any(result.means[key] for result in results.values())]
+    rows = []
+    for cell in plan.cells:
+        result = results.get(cell.id)
+        values = ["-" if result is None else _number(result.mean(key)) for key in shown]
+        note = f"failed: {errors[cell.id]}" if cell.id in errors else "" if result else "not run"
+        rows.append([cell.id, *cell.labels.values(), *values, note])
+    header = ["cell", *(axis.name for axis in plan.axes), *(key.replace("_", " ") for key in shown), "note"]
+    return f"Means over images:\n\n{markdown(header, rows)}"
+
+
+def _bd_table(plan: Plan, found: Sequence[Curve]) -> str:
+    shown = measures(found)
+    rows = []
+    for curve in found:
+        differences = [compared(found[0], curve, measure) for measure in shown]
+        values = ["-" if value is None else f"{value:+.1f}" for value, _ in differences]
+        rows.append([*curve.labels.values(), *values, "; ".join(dict.fromkeys(about for _, about in differences))])
+    names = [axis.name for axis in plan.curve_axes]
+    header = [*names, *(f"BD-rate in % ({MEASURES[measure].partition(' ')[0]})" for measure in shown), "over"]
+    baseline = in_words(plan.baseline) or "the only curve"
+    title = (
+        f"Rate at equal quality against the baseline ({baseline}), curves over {short(plan.rate)}; below 0: fewer bits"
+    )
+    return f"{title}:\n\n{markdown(header, rows)}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,93 @@
+"""What a cell wrote, read back; and curves of several."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pscx.ablation.plan import Cell, Plan
+from pscx.bd import bd_rate, overlap
+from pscx.modules.evaluate import MEANS
+
+MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+"""Measures of quality that have a curve, and how axes of plots call them."""
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of a cell: a row an image, and the means; a measure that does not exist is an empty field."""
+
+    images: Sequence[Row]
+    means: Row
+
+    def mean(self, measure: str) -> float | None:
+        """The mean of a measure over those images that have it."""
+        return float(self.means[measure]) if self.means[measure] else None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Cells that differ in the rate axis alone; ``points`` are those with results, by rising rate."""
+
+    labels: Mapping[str, str]
+    points: Sequence[Results]
+
+    def of(self, measure: str) -> list[tuple[float, float]]:
+        """Points ``(bpp, quality)`` of the means over images."""
+        pairs = [(point.mean("bpp"), point.mean(measure)) for point in self.points]
+        return [(rate, quality) for rate, quality in pairs if rate is not None and quality is not None]
+
+
+def read_results(folder: Path) -> Results | None:
+    """The results of a cell, or none where they are not whole: both tables and the stream of every image."""
+    try:
+        images = _rows(folder / "images.csv")
+        means = _rows(folder / "summary.csv")[0]
+        whole = len(images) == int(means["images"]) and all(_is_whole(row, folder) for row in images)
+        whole = whole and set(MEANS) <= means.keys() and float(means["bpp"]) > 0
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    return Results(images, means) if whole else None
+
+
+def curves(plan: Plan, results: Mapping[str, Results]) -> list[Curve]:
+    """A curve for every combination of the other axes, the baseline first; ``results`` go by the ids of cells."""
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in plan.cells:
+        key = tuple(cell.labels[axis.key] for axis in plan.curve_axes)
+        groups.setdefault(key, []).append(cell)
+    found = []
+    for cells in groups.values():
+        labels = {axis.key: cells[0].labels[axis.key] for axis in plan.curve_axes}
+        points = [results[cell.id] for cell in cells if cell.id in results]
+        found.append(Curve(labels, sorted(points, key=lambda point: float(point.means["bpp"]))))
+    return sorted(found, key=lambda curve: curve.labels != plan.baseline)
+
+
+def compared(baseline: Curve, curve: Curve, measure: str) -> tuple[float | None, str]:
+    """BD-rate of a curve against the baseline in percent, and over which qualities; or none, and why."""
+    anchor, test = baseline.of(measure), curve.of(measure)
+    try:
+        low, high = overlap(anchor, test)
+        return bd_rate(anchor, test), f"{MEASURES[measure]} {low:.4g} to {high:.4g}"
+    except ValueError as error:
+        return None, str(error)
+
+
+def measures(found: Sequence[Curve]) -> list[str]:
+    """The measures of quality that at least one point has."""
+    return [measure for measure in MEASURES if any(curve.of(measure) for curve in found)]
+
+
+def _rows(path: Path) -> list[Row]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _is_whole(row: Row, folder: Path) -> bool:
+    stream = folder / "streams" / f"{row['name']}.pscx"
+    return stream.stat().st_size == int(row["bytes"]) and float(row["psnr"]) > 0

@@ -1,0 +1,421 @@
+"""``pscx ablate`` through ``main``: the grid, what it skips and survives, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import os
+import shutil
+import signal
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from tiny import CODEC
+
+from pscx.ablation import read_results
+from pscx.ablation.plan import labels_of
+from pscx.bd import bd_rate
+from pscx.cli import main
+from pscx.data.folder import BUNDLED
+from pscx.imagecodec import Codec
+
+GRID: dict[str, Any] = {
+    **yaml.safe_load(CODEC),
+    "axes": {
+        "model.sampler": [{"name": "ddrm", "eta": 0.5}, {"label": "fresh", "value": "ddrm"}],
+        "model.coder": ["posterior", "raw"],
+        "model.quantizer.step": [0.5, 0.1],
+    },
+    "rate": "model.quantizer.step",
+    "baseline": {"model.sampler": "fresh", "model.coder": "posterior"},
+    "exclude": [{"model.sampler": "ddrm", "model.coder": "raw"}],
+}
+TRAINING = {"model": {}, "axes": {"model.decay": [0.3, 0.5]}, "rate": "model.decay", "baseline": {}, "exclude": []}
+LABELS = [("ddrm", "posterior"), ("fresh", "posterior"), ("fresh", "raw")]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A folder with the grid's file and its results in ``run/``, and the images."""
+
+    folder: Path
+    images: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def cells(self) -> list[Path]:
+        return sorted((self.run / "cells").iterdir())
+
+    @property
+    def tidy(self) -> list[dict[str, str]]:
+        return rows_of(self.run / "results.csv")
+
+    def ablate(self, *options: str, **changes: Any) -> int:
+        config = self.folder / "grid.yaml"
+        config.write_text(yaml.safe_dump({**GRID, **changes}, sort_keys=False))
+        where = ["--data.root", str(self.images), "--trainer.default_root_dir", str(self.run)]
+        return main(["ablate", "--config", str(config), *where, *options])
+
+    def stamps(self) -> dict[str, int]:
+        return {path.parent.name: path.stat().st_mtime_ns for path in self.run.glob("cells/*/summary.csv")}
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save_images(folder: Path) -> Path:
+    """``a.png`` of 32x32 and ``sub/a.png`` of 24x24."""
+    (folder / "sub").mkdir(parents=True)
+    with Image.open(BUNDLED / "astronaut.png") as image:
+        image.crop((0, 0, 32, 32)).save(folder / "a.png")
+        image.crop((40, 40, 64, 64)).save(folder / "sub" / "a.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, str, str]:
+    """The whole grid, run once, and what it printed; tests only read it."""
+    folder = tmp_path_factory.mktemp("finished")
+    lab, out, err = Lab(folder, save_images(folder / "images")), io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        assert lab.ablate() == 0
+    return lab, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def copied(finished: tuple[Lab, str, str], tmp_path: Path) -> Lab:
+    """The same, to be changed."""
+    shutil.copytree(finished[0].run, tmp_path / "run")
+    return Lab(tmp_path, finished[0].images)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """Nothing was run yet."""
+    return Lab(tmp_path, save_images(tmp_path / "images"))
+
+
+def test_the_grid_is_run_and_the_table_is_tidy(finished: tuple[Lab, str, str]) -> None:
+    lab, out, err = finished
+    found = [tuple(row[key] for key in (*GRID["axes"], "image")) for row in lab.tidy]
+    assert found == [(*curve, step, image) for curve in LABELS for step in ("0.5", "0.1") for image in ("a", "sub__a")]
+    for row in lab.tidy:
+        folder = lab.run / "cells" / row["cell"]
+        own = next(one for one in rows_of(folder / "images.csv") if one.pop("name") == row["image"])
+        assert own.items() <= row.items()
+        options = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
+        assert options["quantizer"]["init_args"]["step"] == float(row["model.quantizer.step"])
+        assert options["sampler"]["init_args"]["eta"] == {"ddrm": 0.5, "fresh": 1.0}[row["model.sampler"]]
+        assert options["sampler"]["init_args"]["steps"] == 2  # of the base, below both values
+        assert options["coder"]["class_path"].lower().endswith(row["model.coder"])
+    assert err.count("pscx: cell ") == 6
+    assert "cell 6 of 6 (sampler=fresh, coder=raw, quantizer.step=0.1): " in err
+    assert (lab.run / "summary.md").read_text().startswith(out.rstrip("\n"))
+
+
+def test_a_cell_is_what_test_writes(finished: tuple[Lab, str, str], tmp_path: Path) -> None:
+    lab = finished[0]
+    cell = lab.run / "cells" / lab.tidy[-1]["cell"]
+    where = ["--data.root", str(lab.images), "--trainer.default_root_dir", str(tmp_path / "test")]
+    options = ["--model.sampler", "ddrm", "--model.coder", "raw", "--model.quantizer.step", "0.1"]
+    (tmp_path / "base.yaml").write_text(CODEC)
+    assert main(["test", "--config", str(tmp_path / "base.yaml"), *where, *options]) == 0
+    for name in ("a", "sub__a"):
+        stream = Path("streams") / f"{name}.pscx"
+        assert (cell / stream).read_bytes() == (tmp_path / "test" / stream).read_bytes()
+
+
+def table_after(text: str, title: str) -> list[list[str]]:
+    lines = text[text.index(title) :].splitlines()[2:]
+    cells = [[part.strip() for part in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [cells[0], *cells[2:]]
+
+
+def test_the_tables_hold_means_and_bd_rates(finished: tuple[Lab, str, str]) -> None:
+    lab, text, _ = finished
+    header, *rows = table_after(text[: text.index("Rate at equal quality")], "Means over images")
+    tidy = lab.tidy
+    assert len(rows) == 6
+    for row in rows:
+        means = dict(zip(header, row, strict=True))
+        own = [float(one["psnr"]) for one in tidy if one["cell"] == means["cell"]]
+        assert float(means["psnr"]) == pytest.approx(sum(own) / len(own), rel=1e-3)
+    header, *rows = table_after(text, "Rate at equal quality against the baseline (sampler=fresh, coder=posterior)")
+    assert header[:3] == ["sampler", "coder", "BD-rate in % (PSNR)"]
+    assert [tuple(row[:2]) for row in rows] == [LABELS[1], LABELS[0], LABELS[2]]  # the baseline first
+    assert rows[0][2] == "+0.0"
+    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for cell in dict.fromkeys(row["cell"] for row in tidy):
+        own_rows = [row for row in tidy if row["cell"] == cell]
+        rate, quality = (sum(float(row[key]) for row in own_rows) / 2 for key in ("bpp", "psnr"))
+        points.setdefault((own_rows[0]["model.sampler"], own_rows[0]["model.coder"]), []).append((rate, quality))
+    for row in rows[1:]:
+        assert row[2] == f"{bd_rate(points[LABELS[1]], points[row[0], row[1]]):+.1f}"
+
+
+def test_a_second_run_does_nothing_and_writes_the_same(copied: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["results.csv", "summary.md", "psnr.png", "psnr.svg", "ssim.png", "ssim.svg"]
+    cells, before = copied.stamps(), [(copied.run / name).read_bytes() for name in names]
+    with Image.open(copied.run / "psnr.png") as picture:
+        assert min(picture.size) > 400
+    assert copied.ablate() == 0
+    assert capsys.readouterr().err == ""
+    assert copied.stamps() == cells
+    assert [(copied.run / name).read_bytes() for name in names] == before
+
+
+def to_do(text: str) -> set[str]:
+    """Ids of the cells that a dry run says are to do."""
+    return {line.split("  ")[1] for line in text.splitlines() if line.startswith("to do")}
+
+
+def test_a_changed_option_is_a_new_cell_and_a_default_spelled_out_is_not(
+    copied: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = [{"name": "ddrm", "eta": 0.5, "steps": 2}, {"label": "fresh", "value": {"name": "ddrm", "eta": 1.0}}]
+    assert copied.ablate("--dry-run", "--model.samples", "2", axes={**GRID["axes"], "model.sampler": same}) == 0
+    assert to_do(capsys.readouterr().out) == set()
+    assert copied.ablate("--dry-run", axes={**GRID["axes"], "model.quantizer.step": [0.5, 0.2]}) == 0
+    assert len(to_do(capsys.readouterr().out)) == 3
+    assert copied.ablate("--dry-run", "--model.samples", "3") == 0
+    assert len(to_do(capsys.readouterr().out)) == 6
+
+
+def test_a_cell_counts_as_done_only_when_its_results_are_whole(copied: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = copied.cells
+    (cells[0] / "summary.csv").unlink()
+    text = (cells[1] / "images.csv").read_text()
+    (cells[1] / "images.csv").write_text(text[: text.rindex("sub__a")])
+    (cells[2] / "streams" / "a.pscx").write_bytes(b"PSCX")
+    (cells[3] / "images.csv").write_bytes(b"\xff")
+    assert [read_results(cell) is None for cell in cells] == [True] * 4 + [False] * 2
+    assert copied.ablate("--dry-run") == 0
+    text = capsys.readouterr().out
+    assert to_do(text) == {cell.name for cell in cells[:4]}
+    assert text.count("\ndone ") + text.startswith("done ") == 2
+    assert text.endswith("6 cells, 4 to do\n")
+    assert copied.ablate() == 0
+    assert all(read_results(cell) for cell in cells)
+
+
+def test_dry_run_writes_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab.ablate("--dry-run") == 0
+    assert not lab.run.exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("sampler=ddrm, coder=posterior, quantizer.step=0.5")
+    assert lines[-1] == "6 cells, 6 to do"
+
+
+def at_call(number: int, act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``act`` happen in place of the codec's run number ``number``, and each later one."""
+    calls = []
+    simulate = Codec.simulate
+
+    def counted(self: Codec, *args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) >= number:
+            act()
+        return simulate(self, *args, **options)
+
+    monkeypatch.setattr(Codec, "simulate", counted)
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_an_ablation_that_was_stopped_goes_on(by: signal.Signals, lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        at_call(4, lambda: os.kill(os.getpid(), by), monkeypatch)  # the second image of the second cell
+        assert lab.ablate() == 130
+    assert capsys.readouterr().err.endswith("pscx: interrupted\n")
+    before = lab.stamps()
+    assert len(before) == 1
+    for name, handler in handlers.items():
+        signal.signal(name, handler)
+    assert lab.ablate() == 0
+    assert capsys.readouterr().err.count("pscx: cell ") == 5
+    after = lab.stamps()
+    assert len(after) == 6
+    assert before.items() <= after.items()
+
+
+def test_a_cell_that_fails_is_reported_and_the_others_are_run(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    from pscx.coders.raw import Raw
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Raw, "encoder", fail)
+        assert lab.ablate() == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("coder=raw") == captured.err.count("failed: RuntimeError: out of memory") == 2
+    assert captured.out.count("failed: RuntimeError: out of memory") == 2
+    assert {row["model.coder"] for row in lab.tidy} == {"posterior"}
+    assert "a curve needs at least 2 points, got 0" in captured.out
+    logs = [path.read_text() for path in lab.run.glob("cells/*/log.txt")]
+    assert sum("Traceback" in log for log in logs) == 2
+    assert lab.ablate() == 0
+    assert capsys.readouterr().err.count("pscx: cell ") == 2
+
+
+def test_every_cell_may_fail(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    (lab.images / "a.png").write_bytes(b"no image")
+    assert lab.ablate() == 1
+    assert capsys.readouterr().out.count("is not a PNG, JPEG or WebP image") == 6
+    assert not (lab.run / "results.csv").exists()
+
+
+def axes(**changes: Any) -> dict[str, Any]:
+    """Other axes, and nothing that names values of the old ones."""
+    changed = {key.replace("__", "."): value for key, value in changes.items()}
+    return {"axes": {**GRID["axes"], **changed}, "exclude": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (axes(modle__sampler=["ddrm"]), ["axes.modle.sampler", "did you mean 'model'?"]),
+        (axes(model__samplr=["ddrm"]), ["model.samplr", "did you mean 'sampler'?", "cell sampler=ddrm"]),
+        (axes(model__sampler=["ddrn"]), ["grid.yaml: model.sampler: unknown sampler 'ddrn'", "did you mean 'ddrm'?"]),
+        (axes(model__sampler=[{"name": "ddrm", "etta": 1}]), ["has no option 'etta'", "did you mean 'eta'?"]),
+        (
+            axes(model__sampler=[{"label": "fresh", "value": {"name": "ddrm", "eta": 7}}]),
+            ["sampler.eta must lie in [0, 1], got 7", "cell "],
+        ),
+        (axes(model__sampler=["ddrm", "ddrm"]), ["two values are called 'ddrm'"]),
+        (axes(model__sampler="ddrm"), ["axes.model.sampler must be a list of values"]),
+        (axes(model__sampler=[]), ["axes.model.sampler must be a list of values"]),
+        (axes(model=["evaluate"]), ["axes.model", "an axis is an option of"]),
+        (axes(model__rows=["local", "pca"], model__rows__block=[8]), ["no option 'block'", "rows=pca"]),
+        (axes(trainer__default_root_dir=["a", "b"]), ["axes.trainer.default_root_dir cannot be an axis"]),
+        ({"axes": {}}, ["axes must hold at least one axis"]),
+        ({"axes": ["model.sampler"]}, ["axes must be a mapping"]),
+        ({"rate": "model.quantiser.step"}, ["rate must name the axis", "did you mean 'model.quantizer.step'?"]),
+        ({"baseline": {"model.sampler": "frsh"}}, ["baseline", "has no value 'frsh'", "did you mean 'fresh'?"]),
+        ({"baseline": {"model.sampler": "fresh"}}, ["baseline must give one label for the axis model.coder"]),
+        ({"baseline": {"model.codr": "raw"}}, ["no axis 'model.codr'", "did you mean 'model.coder'?"]),
+        ({"baseline": {**GRID["baseline"], "model.quantizer.step": 0.5}}, ["there is no axis 'model.quantizer.step'"]),
+        (
+            {"baseline": {"model.sampler": "ddrm", "model.coder": "raw"}},
+            ["baseline is no cell: sampler=ddrm, coder=raw is excluded"],
+        ),
+        ({"exclude": [{"model.coder": "row"}]}, ["exclude", "has no value 'row'", "did you mean 'raw'?"]),
+        ({"exclude": 7}, ["exclude must be a list of combinations"]),
+        ({"exclude": ["raw"]}, ["exclude must be a list of combinations"]),
+        ({"exclude": {"model.coder": "raw"}}, ["exclude must be a list of combinations"]),
+        ({"axs": {}}, ["axs", "did you mean 'axes'?"]),
+        ({"base": "nowhere.yaml"}, ["no such config file", "nowhere.yaml"]),
+        ({"base": 3}, ["base must be the name of a config file, got 3"]),
+        ({"trainer": {"devices": 2}}, ["trainer.devices must be 1"]),
+        ({"data": {"crp": 16}}, ["has no option 'crp'", "did you mean 'crop'?"]),
+        ({"exclude": [{"model.coder": ["posterior", "raw"]}]}, ["exclude must leave at least one cell"]),
+        (
+            {"base": str(Path("configs/fit_unet.yaml").resolve()), "data": {"name": "folder"}, **TRAINING},
+            ["model must be 'evaluate', got 'TrainDDPM'"],
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence_before_any_cell_runs(
+    changes: dict[str, Any], parts: list[str], lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab.ablate(**changes) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("pscx: ")
+    assert captured.err.count("\n") == 1
+    for part in parts:
+        assert part in captured.err
+    assert not lab.run.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--model.coder", "raw"], "--model.coder is an axis of this ablation"),
+        (["--verbos", "1"], "ablate has no option '--verbos'"),
+        (["--data.root", "nowhere"], "'nowhere' does not exist"),
+        (["--config", "nowhere.yaml"], "no such config file: 'nowhere.yaml'"),
+    ],
+)
+def test_a_mistake_on_the_command_line(
+    options: list[str], part: str, lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab.ablate(*options) == 2
+    assert part in capsys.readouterr().err
+    assert not lab.run.exists()
+
+
+def test_a_config_without_axes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "codec.yaml").write_text(CODEC)
+    assert main(["ablate", "--config", str(tmp_path / "codec.yaml")]) == 2
+    assert "needs a config file with axes" in capsys.readouterr().err
+
+
+def test_the_base_may_be_another_file(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "codec.yaml").write_text(CODEC.replace("steps: 2", "steps: 3"))
+    assert lab.ablate("--dry-run", base="codec.yaml", model={}) == 0
+    other = capsys.readouterr().out
+    assert lab.ablate("--dry-run", "--model.sampler.steps", "3") == 0
+    assert capsys.readouterr().out == other
+    assert lab.ablate("--dry-run") == 0
+    assert capsys.readouterr().out != other
+
+
+def test_an_option_goes_over_its_component_in_any_order(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    both = {"model.rows": ["pca"], "model.rows.per_iteration": [2, 3]}
+    grid = {"rate": "model.rows.per_iteration", "baseline": {}, "exclude": []}
+    listed = []
+    for keys in (list(both), list(both)[::-1]):
+        assert lab.ablate("--dry-run", axes={key: both[key] for key in keys}, **grid) == 0
+        listed.append(to_do(capsys.readouterr().out))
+    assert listed[0] == listed[1]
+    assert len(listed[0]) == 2
+
+
+def test_other_weights_at_the_same_place_are_other_cells(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tiny import save_prior
+
+    listed = []
+    for seed in (1, 1, 2):
+        prior = save_prior(tmp_path / "prior", seed)
+        assert lab.ablate("--dry-run", "--model.prior", f"{{name: ddpm, path: {prior}}}") == 0
+        listed.append(capsys.readouterr().out)
+    assert listed[0] == listed[1]
+    assert listed[0] != listed[2]
+
+
+def away(grid: dict[str, Any], key: str) -> list[str]:
+    """The labels on an axis that are not the baseline's; on the rate axis those between its ends."""
+    labels = labels_of(grid["axes"][key])
+    return (
+        labels[1:-1] if key == grid["rate"] else [one for one in labels if one != str(grid["baseline"].get(key, one))]
+    )
+
+
+@pytest.mark.parametrize("file", sorted(Path("configs/ablations").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_ablation_of_the_repository_runs(file: Path, lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """All cells are checked; those that differ from the baseline on one axis, at both ends of the rate, are run."""
+    small = ["--model.prior", "gaussian", "--data.crop", "16", "--data.subset", "1", "--model.restoration.samples", "1"]
+    where = ["--data.root", str(lab.images), "--trainer.default_root_dir", str(lab.run)]
+    assert main(["ablate", "--config", str(file), *where, *small, "--dry-run"]) == 0
+    grid = yaml.safe_load(file.read_text())
+    others = {key: away(grid, key) for key in grid["axes"]}
+    pairs = itertools.combinations([key for key in others if key != grid["rate"]], 2)
+    left_out = [{a: others[a], b: others[b]} for a, b in pairs] + [{grid["rate"]: others[grid["rate"]]}]
+    (lab.folder / "grid.yaml").write_text(yaml.safe_dump({**grid, "exclude": [*grid.get("exclude", []), *left_out]}))
+    assert main(["ablate", "--config", str(lab.folder / "grid.yaml"), *where, *small]) == 0
+    varied = sum(len(labels) for key, labels in others.items() if key != grid["rate"])
+    assert len(lab.cells) == len(lab.tidy) == 2 * (1 + varied)
+    assert "+0.0" in capsys.readouterr().out
