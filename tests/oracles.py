@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TypeAlias
 
 import pytest
 import torch
@@ -50,123 +48,6 @@ def visited(alphas: Tensor, start: float | None, stop: float, steps: int, spacin
     else:
         times = [nearest(levels, levels[first] ** (1 - share) * levels[last] ** share) for share in shares]
     return sorted(set(times), reverse=True)
-
-
-Step: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""One step of a linear sampler: matrix ``(n, n)``, offset ``(n,)`` and variance of the fresh noise ``()``."""
-
-
-def follow(start: Normal, steps: Iterable[Step]) -> Normal:
-    """Distribution of the state after all steps."""
-    mean, spread = start.mean, start.covariance
-    for matrix, offset, fresh in steps:
-        mean = matrix @ mean + offset
-        spread = matrix @ spread @ matrix.T + fresh * torch.eye(len(mean), dtype=torch.float64)
-    return Normal(mean, spread)
-
-
-def beginning(a: Tensor, rows: Tensor, values: Tensor, gain: Tensor, origin: Tensor | None = None) -> Normal:
-    """``sqrt(a) x0 + sqrt(1 - a) z`` where ``x0`` is ``origin``, or zero, corrected by ``rows^T gain (y - H x0)``."""
-    eye = torch.eye(rows.shape[1], dtype=torch.float64)
-    guess = torch.zeros(len(eye), dtype=torch.float64) if origin is None else origin
-    return Normal(a.sqrt() * (guess + rows.T @ (gain * (values - rows @ guess))), (1 - a) * eye)
-
-
-def with_next(alphas: Tensor, times: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Signal variance at each visited step and at the one after it; 1 after the last."""
-    shares = [*(alphas[t] for t in times), torch.ones((), dtype=torch.float64)]
-    return pairwise(shares)
-
-
-def sampler(
-    covariance: Tensor,
-    alphas: Tensor,
-    times: list[int],
-    eta: float,
-    rows: Tensor,
-    values: Tensor,
-    gains: list[Tensor],
-    origin: Tensor | None = None,
-    inner: list[list[int]] | None = None,
-) -> Normal:
-    """What a denoise, project, renoise sampler draws under ``N(0, C)``, by its linear recursion.
-
-    ``gains`` holds the weights ``(r,)`` of the measurements: of the start, then of each step in ``times``. The clean
-    signal is the Wiener filter's, or with ``inner`` that of a solver that visits these steps.
-    """
-    eye = torch.eye(len(covariance), dtype=torch.float64)
-
-    def steps() -> Iterator[Step]:
-        for i, (a, b) in enumerate(with_next(alphas, times)):
-            project, offset = eye - rows.T @ torch.diag(gains[i + 1]) @ rows, rows.T @ (gains[i + 1] * values)
-            clean = project @ (wiener(covariance, a) if inner is None else solver(covariance, alphas[inner[i]]))
-            kept = ((1 - b) * (1 - eta**2) / (1 - a)).sqrt()
-            matrix = b.sqrt() * clean + kept * (eye - a.sqrt() * clean)
-            yield matrix, (b.sqrt() - kept * a.sqrt()) * offset, (1 - b) * eta**2
-
-    return follow(beginning(alphas[times[0]], rows, values, gains[0], origin), steps())
-
-
-def solver(covariance: Tensor, shares: Tensor) -> Tensor:
-    """Matrix of a second-order multistep solver over signal variances ``shares``, then one denoising.
-
-    In the coordinates of Karras et al. 2022 (EDM): ``u = x / sqrt(a)`` at noise level ``s`` obeys
-    ``d u / d log s = u - D(u)``, and ``D`` is taken linear in ``log s`` through its last two values, at the middle.
-    """
-    levels = ((1 - shares) / shares).sqrt()
-    u = torch.eye(len(covariance), dtype=torch.float64) / shares[0].sqrt()
-    past: list[Tensor] = []
-    for i, (a, s) in enumerate(zip(shares, levels, strict=True)):
-        past.append(a.sqrt() * wiener(covariance, a) @ u)
-        if i + 1 == len(shares):
-            break
-        middle = past[i]
-        if i:
-            ahead = (levels[i + 1] / s).log() / (s / levels[i - 1]).log() / 2
-            middle = (1 + ahead) * past[i] - ahead * past[i - 1]
-        u = middle + levels[i + 1] / s * (u - middle)
-    return past[-1]
-
-
-def guided(
-    covariance: Tensor,
-    alphas: Tensor,
-    times: list[int],
-    eta: float,
-    rows: Tensor,
-    values: Tensor,
-    gains: list[Tensor],
-    strengths: list[Tensor],
-    origin: Tensor | None = None,
-) -> Normal:
-    """What a sampler guided through the denoiser draws under ``N(0, C)``: a DDIM step plus ``w J^T H^T g (y - H x0)``.
-
-    ``J`` is the Wiener filter itself; ``gains`` as for :func:`sampler`, ``strengths`` are the ``w`` of each step.
-    """
-    eye = torch.eye(len(covariance), dtype=torch.float64)
-
-    def steps() -> Iterator[Step]:
-        for i, (a, b) in enumerate(with_next(alphas, times)):
-            clean = wiener(covariance, a)
-            back = strengths[i] * clean.T @ rows.T @ torch.diag(gains[i + 1])
-            kept, fresh = ddim_noise(a, b, eta)
-            free = b.sqrt() * clean + kept * (eye - a.sqrt() * clean) / (1 - a).sqrt()
-            yield free - back @ rows @ clean, back @ values, fresh
-
-    return follow(beginning(alphas[times[0]], rows, values, gains[0], origin), steps())
-
-
-def ddim_noise(a: Tensor, b: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Standard deviation of the noise that a DDIM step keeps, and variance of the noise it adds."""
-    fresh = eta**2 * (1 - b) * (b - a) / (b * (1 - a))
-    return (1 - b - fresh).clamp_min(0).sqrt(), fresh
-
-
-def score_strengths(alphas: Tensor, times: list[int], eta: float) -> list[Tensor]:
-    """Weights of the guidance by which a DDIM step follows ``x0 + g / sqrt(a)``."""
-    return [
-        b.sqrt() / a.sqrt() - ddim_noise(a, b, eta)[0] / (1 - a).sqrt() for a, b in with_next(alphas, times)
-    ]  # fmt: skip
 
 
 def root(matrix: Tensor) -> Tensor:

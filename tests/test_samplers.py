@@ -7,9 +7,11 @@ from pathlib import Path
 
 import oracles
 import pytest
+import recursions
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from recursions import Case
 from tiny import save_prior, tiny_network
 from torch import Tensor
 
@@ -78,108 +80,54 @@ def dense(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     return known.rows[0], known.values[0], known.variances[0]
 
 
-def gains(levels: list[float], variances: Tensor, noise_aware: bool) -> list[Tensor]:
-    """Weights of the measurements where the denoiser faces noise of these levels."""
-    trust = [level**2 / (1 + level**2) for level in levels]
-    return [q / (q + variances) if noise_aware else torch.ones_like(variances) for q in trust]
-
-
-def recursion(
-    problem: Problem, steps: int, eta: float, noise_aware: bool, spacing: str, start: float | None, stop: float
-) -> oracles.Normal:
-    """Distribution of the sampler's output; the start weighs measurements as at noise level 1."""
-    rows, values, variances = dense(problem)
-    times = oracles.visited(ALPHAS, start, stop, steps, spacing)
-    levels = [1.0, *(float(((1 - ALPHAS[t]) / ALPHAS[t]).sqrt()) for t in times)]
-    origin = None if problem.estimate is None else problem.estimate.flatten()
-    weights = gains(levels, variances, noise_aware)
-    return oracles.sampler(COVARIANCE, ALPHAS, times, eta, rows, values, weights, origin)
-
-
-def visit(
-    problem: Problem, start: float | None, stop: float, steps: int, spacing: str
-) -> tuple[list[int], list[float], Tensor | None]:
-    """Step numbers, noise levels of the start (as if 1) and of each step, and where a warm start begins."""
-    times = oracles.visited(ALPHAS, start, stop, steps, spacing)
-    levels = [1.0, *(float(((1 - ALPHAS[t]) / ALPHAS[t]).sqrt()) for t in times)]
-    return times, levels, None if problem.estimate is None else problem.estimate.flatten()
-
-
-def covariance(problem: Problem) -> Tensor:
+def case_of(problem: Problem, warm: bool = False) -> Case:
+    """A problem over one block, for the recursions; ``warm`` begins at its estimate."""
     assert isinstance(problem.prior, Gaussian)
-    return problem.prior.covariance(4, 4)
+    origin = problem.estimate.flatten() if warm and problem.estimate is not None else None
+    return Case(problem.prior.covariance(4, 4), ALPHAS, *dense(problem), origin)
 
 
-def ddrm_wanted(problem: Problem) -> oracles.Normal:
-    """Of ``DDRM(5, 0.7, start=30.0, stop=0.05, spacing="log")``."""
-    rows, values, variances = dense(problem)
-    times, levels, _ = visit(problem, 30.0, 0.05, 5, "log")
-    weights = gains(levels, variances, True)
-    return oracles.sampler(covariance(problem), ALPHAS, times, 0.7, rows, values, weights)
+def visited(start: float | None, stop: float, steps: int, spacing: str) -> list[int]:
+    return oracles.visited(ALPHAS, start, stop, steps, spacing)
 
 
-def dps_wanted(problem: Problem, eta: float, aware: bool) -> oracles.Normal:
-    """Of ``DPS(6, 0.2, False, eta, warm_start=3.0, stop=0.02, noise_aware=aware)``: a pull of twice the scale."""
-    rows, values, variances = dense(problem)
-    times, levels, origin = visit(problem, 3.0, 0.02, 6, "linear")
-    weights, pulls = gains(levels, variances, aware), [torch.tensor(0.4, dtype=torch.float64)] * 6
-    return oracles.guided(covariance(problem), ALPHAS, times, eta, rows, values, weights, pulls, origin)
+def nested_recursion(problem: Problem, steps: int, spacing: str, mean_gain: bool = False) -> oracles.Normal:
+    """Of ``Nested(steps, 16, spacing=spacing)``."""
+    times = visited(None, 0.0, steps, spacing)
+    return recursions.nested(case_of(problem), times, 16, spacing, mean_gain=mean_gain)
 
 
-def pigdm_recursion(
-    problem: Problem, steps: int, eta: float, weighting: str, start: float | None, stop: float, spacing: str
-) -> oracles.Normal:
-    """Distribution of PiGDM's output from a cold start."""
-    rows, values, variances = dense(problem)
-    times, levels, _ = visit(problem, start, stop, steps, spacing)
-    pulls = [ALPHAS[t].sqrt() for t in times] if weighting == "paper" else oracles.score_strengths(ALPHAS, times, eta)
-    weights = gains(levels, variances, True)
-    return oracles.guided(covariance(problem), ALPHAS, times, eta, rows, values, weights, pulls)
+def pigdm_recursion(problem: Problem, steps: int, eta: float, weighting: str) -> oracles.Normal:
+    """Of ``PiGDM(steps, eta, weighting)``."""
+    return recursions.pigdm(case_of(problem), visited(None, 0.0, steps, "linear"), eta, weighting)
 
 
-def pigdm_wanted(problem: Problem, eta: float, weighting: str) -> oracles.Normal:
-    """Of ``PiGDM(6, eta, weighting, start=20.0, stop=0.02, spacing="log")``."""
-    return pigdm_recursion(problem, 6, eta, weighting, 20.0, 0.02, "log")
-
-
-def nested_recursion(
-    problem: Problem, steps: int, inner: int, aware: bool, start: float | None, stop: float, spacing: str
-) -> oracles.Normal:
-    """Distribution of the nested sampler's output; a warm start where the problem holds an estimate."""
-    rows, values, variances = dense(problem)
-    times, levels, origin = visit(problem, start, stop, steps, spacing)
-    weights = gains(levels, variances, aware)
-    if aware:
-        weights[1:] = [1 - (1 - weight).sqrt() for weight in weights[1:]]
-    runs = [oracles.visited(ALPHAS, level, stop, inner, spacing) for level in levels[1:-1]] + [times[-1:]]
-    return oracles.sampler(covariance(problem), ALPHAS, times, 1.0, rows, values, weights, origin, runs)
-
-
-def nested_wanted(problem: Problem, aware: bool) -> oracles.Normal:
-    """Of ``Nested(4, 5, warm_start=3.0, stop=0.02, spacing="log", noise_aware=aware)``."""
-    return nested_recursion(problem, 4, 5, aware, 3.0, 0.02, "log")
-
-
+LOG = visited(20.0, 0.02, 6, "log")
+WARM = visited(3.0, 0.02, 6, "linear")
+SHORT_LOG = {"start": 20.0, "stop": 0.02, "spacing": "log"}
 LINEAR: dict[str, tuple[Sampler, Callable[[Problem], oracles.Normal]]] = {
-    "ddrm": (DDRM(5, 0.7, start=30.0, stop=0.05, spacing="log"), ddrm_wanted),
-    "dps": (DPS(6, 0.2, False, 1.0, warm_start=3.0, stop=0.02), lambda p: dps_wanted(p, 1.0, True)),
+    "ddrm": (DDRM(6, 0.7, **SHORT_LOG), lambda p: recursions.ddrm(case_of(p), LOG, 0.7)),
+    "dps": (
+        DPS(6, 0.2, False, 1.0, warm_start=3.0, stop=0.02),
+        lambda p: recursions.dps(case_of(p, warm=True), WARM, 0.2, 1.0),
+    ),
     "dps-ddim": (
-        DPS(6, 0.2, False, 0.3, warm_start=3.0, stop=0.02, noise_aware=False),
-        lambda p: dps_wanted(p, 0.3, False),
+        DPS(6, 0.1, False, 0.3, noise_aware=False, **SHORT_LOG),
+        lambda p: recursions.dps(case_of(p), LOG, 0.1, 0.3, False),
     ),
-    "pigdm": (PiGDM(6, 1.0, "paper", start=20.0, stop=0.02, spacing="log"), lambda p: pigdm_wanted(p, 1.0, "paper")),
-    "pigdm-ddim": (
-        PiGDM(6, 0.0, "paper", start=20.0, stop=0.02, spacing="log"),
-        lambda p: pigdm_wanted(p, 0.0, "paper"),
+    "pigdm": (
+        PiGDM(6, 1.0, "paper", warm_start=3.0, stop=0.02),
+        lambda p: recursions.pigdm(case_of(p, warm=True), WARM, 1.0, "paper"),
     ),
-    "pigdm-score": (
-        PiGDM(6, 0.6, "score", start=20.0, stop=0.02, spacing="log"),
-        lambda p: pigdm_wanted(p, 0.6, "score"),
+    "pigdm-ddim": (PiGDM(6, 0.0, "paper", **SHORT_LOG), lambda p: recursions.pigdm(case_of(p), LOG, 0.0, "paper")),
+    "pigdm-score": (PiGDM(6, 0.6, "score", **SHORT_LOG), lambda p: recursions.pigdm(case_of(p), LOG, 0.6, "score")),
+    "nested": (
+        Nested(6, 5, warm_start=3.0, stop=0.02),
+        lambda p: recursions.nested(case_of(p, warm=True), WARM, 5, "linear"),
     ),
-    "nested": (Nested(4, 5, warm_start=3.0, stop=0.02, spacing="log"), lambda p: nested_wanted(p, True)),
     "nested-unaware": (
-        Nested(4, 5, warm_start=3.0, stop=0.02, spacing="log", noise_aware=False),
-        lambda p: nested_wanted(p, False),
+        Nested(6, 4, noise_aware=False, **SHORT_LOG),
+        lambda p: recursions.nested(case_of(p), LOG, 4, "log", False),
     ),
 }
 SHORT: dict[str, Sampler] = {"ddrm": DDRM(4), "dps": DPS(4, 0.1), "pigdm": PiGDM(4), "nested": Nested(3, 2)}
@@ -210,7 +158,7 @@ def test_ddrm_is_its_recursion(eta: float, aware: bool, spacing: str, start: flo
     """The map from noise to output is affine; all of its coefficients agree with the dense recursion."""
     problem = measured(mixed_rows(8), NOISY)
     found = probed(DDRM(6, eta, start=start, stop=stop, spacing=spacing, noise_aware=aware), problem, draws=6)
-    wanted = recursion(problem, 6, eta, aware, spacing, start, stop)
+    wanted = recursions.ddrm(case_of(problem), visited(start, stop, 6, spacing), eta, aware)
     torch.testing.assert_close(found.mean, wanted.mean, rtol=0, atol=1e-10)
     torch.testing.assert_close(found.covariance, wanted.covariance, rtol=0, atol=1e-10)
 
@@ -221,11 +169,11 @@ def test_ddrm_warm_start_is_its_recursion(aware: bool) -> None:
     problem = replace(measured(mixed_rows(8), NOISY), estimate=random(*SHAPE, seed=9))
     sampler = DDRM(5, 0.5, start=50.0, warm_start=0.7, stop=0.02, spacing="log", noise_aware=aware)
     found = probed(sampler, problem, draws=5)
-    wanted = recursion(problem, 5, 0.5, aware, "log", 0.7, 0.02)
+    wanted = recursions.ddrm(case_of(problem, warm=True), visited(0.7, 0.02, 5, "log"), 0.5, aware)
     torch.testing.assert_close(found.mean, wanted.mean, rtol=0, atol=1e-10)
     torch.testing.assert_close(found.covariance, wanted.covariance, rtol=0, atol=1e-10)
     cold = replace(problem, estimate=None)
-    wanted = recursion(cold, 5, 0.5, aware, "log", 50.0, 0.02)
+    wanted = recursions.ddrm(case_of(cold), visited(50.0, 0.02, 5, "log"), 0.5, aware)
     torch.testing.assert_close(probed(sampler, cold, draws=5).mean, wanted.mean, rtol=0, atol=1e-10)
 
 
@@ -258,7 +206,8 @@ def test_ddrm_draws_follow_the_recursion(
 ) -> None:
     problem = measured(mixed_rows(8), NOISY)
     sampler = DDRM(5, eta, start=start, stop=stop, spacing=spacing, noise_aware=aware)
-    assert_draws(many(sampler, problem, 4000), recursion(problem, 5, eta, aware, spacing, start, stop))
+    wanted = recursions.ddrm(case_of(problem), visited(start, stop, 5, spacing), eta, aware)
+    assert_draws(many(sampler, problem, 4000), wanted)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -284,8 +233,7 @@ def dps_algorithm_1(problem: Problem, index: int, times: list[int], zeta: float,
     rows, values, variances = dense(problem)
     noise = [problem.draw(range(index, index + 1), step).flatten() for step in range(len(times) + 1)]
     share = [float(ALPHAS[t]) for t in times] + [1.0]
-    weights = gains([((1 - a) / a) ** 0.5 for a in share[:-1]], variances, aware)
-    first = gains([1.0], variances, aware)[0]
+    first, *weights = ((1 - a) / (1 - a + variances * aware) for a in (0.5, *share[:-1]))
     x = share[0] ** 0.5 * rows.T @ (first * values) + (1 - share[0]) ** 0.5 * noise[0]
     for i in range(len(times)):
         bar, bar_next = share[i], share[i + 1]
@@ -305,7 +253,7 @@ def dps_algorithm_1(problem: Problem, index: int, times: list[int], zeta: float,
 def test_normalized_dps_is_algorithm_1(aware: bool) -> None:
     """Not linear, so draw by draw: an independent transcription with the same noise."""
     problem = measured(mixed_rows(8), NOISY)
-    times = oracles.visited(ALPHAS, 20.0, 0.05, 7, "log")
+    times = visited(20.0, 0.05, 7, "log")
     found = DPS(7, 0.3, start=20.0, stop=0.05, spacing="log", noise_aware=aware).sample(problem, range(5)).flatten(1)
     wanted = torch.stack([dps_algorithm_1(problem, i, times, 0.3, aware) for i in range(5)])
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
@@ -314,10 +262,8 @@ def test_normalized_dps_is_algorithm_1(aware: bool) -> None:
 def test_nothing_measured_is_ancestral_sampling() -> None:
     """DPS and PiGDM without measurements: DDPM's own chain."""
     problem = Problem(PRIOR, DenseRows(Partition(*SHAPE, block=None)), Noise(7), iteration=5, shape=SHAPE)
-    rows, values, variances = torch.zeros(0, SIZE, dtype=torch.float64), *torch.zeros(2, 0, dtype=torch.float64)
-    times, levels, _ = visit(problem, None, 0.0, 4, "linear")
-    none = [torch.zeros((), dtype=torch.float64)] * 4
-    free = oracles.guided(COVARIANCE, ALPHAS, times, 1.0, rows, values, gains(levels, variances, True), none)
+    nothing = torch.zeros(0, SIZE, dtype=torch.float64), *torch.zeros(2, 0, dtype=torch.float64)
+    free = recursions.dps(Case(COVARIANCE, ALPHAS, *nothing), visited(None, 0.0, 4, "linear"), 1.0, 1.0)
     for sampler in (DPS(4), PiGDM(4)):
         found = probed(sampler, problem, draws=5)
         torch.testing.assert_close(found.mean, free.mean, rtol=0, atol=1e-10)
@@ -335,7 +281,7 @@ def test_normalized_dps_leaves_an_error_of_exactly_zero() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 8])
 def test_dpm_solver_is_that_of_diffusers(steps: int) -> None:
     """The scheduler of diffusers, which keeps float32, over the same steps."""
-    times = oracles.visited(ALPHAS, 5.0, 0.02, steps, "log") if steps > 1 else [700]
+    times = visited(5.0, 0.02, steps, "log") if steps > 1 else [700]
     start = random(2, *SHAPE, seed=8)
     scheduler = DPMSolverMultistepScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="sample", final_sigmas_type="zero"
@@ -350,11 +296,11 @@ def test_dpm_solver_is_that_of_diffusers(steps: int) -> None:
 def test_dpm_solver_is_of_second_order() -> None:
     """On a normal the flow is closed form, ``x_0 = C^(1/2) (a C + (1 - a) I)^(-1/2) x_t``: steps doubled, error / 4."""
     start = random(2, *SHAPE, seed=8)
-    time = oracles.visited(ALPHAS, 3.0, 0.0, 2, "log")[0]
+    time = visited(3.0, 0.0, 2, "log")[0]
     a = ALPHAS[time]
     flow = oracles.root(COVARIANCE) @ torch.linalg.inv(oracles.root(a * COVARIANCE + (1 - a) * torch.eye(SIZE)))
     wanted = (start.flatten(1) @ flow.T).reshape(start.shape)
-    times = [oracles.visited(ALPHAS, 3.0, 0.0, steps, "log") for steps in (10, 20, 40)]
+    times = [visited(3.0, 0.0, steps, "log") for steps in (10, 20, 40)]
     errors = [float((dpm_solver(PRIOR, start, t) - wanted).norm()) for t in times]
     assert all(later < 0.35 * earlier for earlier, later in itertools.pairwise(errors))
 
@@ -383,7 +329,8 @@ def test_some_fresh_noise_approaches_the_posterior_of_mixed_rows(spacing: str) -
     target = exact_posterior(problem)
 
     def distances(eta: float) -> list[float]:
-        runs = [recursion(problem, steps, eta, True, spacing, None, 0.0) for steps in (10, 40, 160)]
+        times = (visited(None, 0.0, steps, spacing) for steps in (10, 40, 160))
+        runs = [recursions.ddrm(case_of(problem), t, eta) for t in times]
         return [oracles.wasserstein(run, target) for run in runs]
 
     for eta, ratio in ((0.5, 0.8), (1.0, 0.95)):
@@ -401,7 +348,8 @@ def test_all_fresh_noise_is_underdispersed(rows: Tensor) -> None:
     target = exact_posterior(problem).covariance.trace()
     found = probed(DDRM(20, 1.0), problem, draws=20).covariance.trace()
     assert found < 0.6 * target
-    assert recursion(problem, 320, 1.0, True, "linear", None, 0.0).covariance.trace() < 0.6 * target
+    many_steps = recursions.ddrm(case_of(problem), visited(None, 0.0, 320, "linear"), 1.0)
+    assert many_steps.covariance.trace() < 0.6 * target
 
 
 @pytest.mark.parametrize("eta", [0.5, 0.85, 1.0])
@@ -413,10 +361,7 @@ def test_share_of_fresh_noise_bounds_the_variance(eta: float) -> None:
     """
     problem = measured(mixed_rows(10), torch.zeros(10, dtype=torch.float64), WHITE)
     target = oracles.posterior(WHITE.covariance(4, 4), *dense(problem)).covariance.trace()
-    rows, values, variances = dense(problem)
-    times, levels, _ = visit(problem, None, 0.0, 700, "linear")
-    weights = gains(levels, variances, True)
-    found = oracles.sampler(WHITE.covariance(4, 4), ALPHAS, times, eta, rows, values, weights).covariance.trace()
+    found = recursions.ddrm(case_of(problem), visited(None, 0.0, 700, "linear"), eta).covariance.trace()
     assert float(found / target) == pytest.approx((1 + (1 - eta**2) ** 0.5) / 2, abs=0.02)
 
 
@@ -425,7 +370,7 @@ def test_pigdm_by_the_score_converges_on_white_signals(eta: float) -> None:
     """Variance 1, no correlation: ``q`` is then the denoiser's own variance, and any noisy rows are exact."""
     problem = measured(mixed_rows(8), NOISY, WHITE)
     target = oracles.posterior(WHITE.covariance(4, 4), *dense(problem))
-    runs = [pigdm_recursion(problem, steps, eta, "score", None, 0.0, "linear") for steps in (10, 40, 160)]
+    runs = [pigdm_recursion(problem, steps, eta, "score") for steps in (10, 40, 160)]
     distances = [oracles.wasserstein(run, target) for run in runs]
     assert all(later < 0.5 * earlier for earlier, later in itertools.pairwise(distances))
     assert distances[-1] < 0.02 * float(target.covariance.trace().sqrt())
@@ -437,7 +382,7 @@ def test_pigdm_by_the_paper_s_weights_does_not_converge() -> None:
     target = oracles.posterior(WHITE.covariance(4, 4), *dense(problem))
 
     def mean_error(steps: int) -> float:
-        run = pigdm_recursion(problem, steps, 1.0, "paper", None, 0.0, "linear")
+        run = pigdm_recursion(problem, steps, 1.0, "paper")
         return float((run.mean - target.mean).norm() / target.covariance.trace().sqrt())
 
     assert mean_error(640) > mean_error(160) > 0.1
@@ -452,7 +397,7 @@ def test_nested_converges_to_the_posterior(variances: Tensor | str, spacing: str
     """
     problem = measured(mixed_rows(8), NOISY if isinstance(variances, str) else variances)
     target = exact_posterior(problem)
-    runs = [nested_recursion(problem, steps, 16, True, None, 0.0, spacing) for steps in (10, 40, 160)]
+    runs = [nested_recursion(problem, steps, spacing) for steps in (10, 40, 160)]
     first, second, third = (oracles.wasserstein(run, target) / float(target.covariance.trace().sqrt()) for run in runs)
     assert second < 0.8 * first
     assert third < 0.8 * second
@@ -464,14 +409,10 @@ def test_gain_of_a_mean_is_too_much_for_a_sample() -> None:
     """Nested with DDRM's gain stays away from the posterior of noisy rows where its own gain does not."""
     problem = measured(mixed_rows(8), torch.full((8,), 0.1, dtype=torch.float64))
     target = exact_posterior(problem)
-    rows, values, variances = dense(problem)
-    times, levels, _ = visit(problem, None, 0.0, 160, "linear")
-    runs = [oracles.visited(ALPHAS, level, 0.0, 16, "linear") for level in levels[1:-1]] + [times[-1:]]
-    weights = gains(levels, variances, True)
-    other = oracles.sampler(COVARIANCE, ALPHAS, times, 1.0, rows, values, weights, None, runs)
-    own = nested_recursion(problem, 160, 16, True, None, 0.0, "linear")
+    own, other = (nested_recursion(problem, 80, "linear", mean_gain) for mean_gain in (False, True))
+    rows = dense(problem)[0]
     along = [float((rows @ run.covariance @ rows.T).trace()) for run in (target, own, other)]
-    assert along[1] == pytest.approx(along[0], rel=0.08)
+    assert along[1] == pytest.approx(along[0], rel=0.1)
     assert along[2] < 0.8 * along[0]
 
 
@@ -556,7 +497,7 @@ def test_inference_mode_is_refused_in_a_sentence(name: str) -> None:
 def test_timesteps(steps: int, spacing: str) -> None:
     levels = noise_levels(ALPHAS)
     times = timesteps(levels, 10.0, 0.1, steps, spacing)
-    assert times == oracles.visited(ALPHAS, 10.0, 0.1, steps, spacing)
+    assert times == visited(10.0, 0.1, steps, spacing)
     assert len(times) == steps
     assert all(later < earlier for earlier, later in itertools.pairwise(times))
     assert float(levels[times[0]]) == pytest.approx(10.0, rel=0.02)
