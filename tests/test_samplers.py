@@ -129,6 +129,7 @@ LINEAR: dict[str, tuple[Sampler, Callable[[Problem], oracles.Normal]]] = {
         Nested(6, 4, noise_aware=False, **SHORT_LOG),
         lambda p: recursions.nested(case_of(p), LOG, 4, "log", False),
     ),
+    "nested-one": (Nested(6, 1, **SHORT_LOG), lambda p: recursions.nested(case_of(p), LOG, 1, "log")),
 }
 SHORT: dict[str, Sampler] = {"ddrm": DDRM(4), "dps": DPS(4, 0.1), "pigdm": PiGDM(4), "nested": Nested(3, 2)}
 
@@ -281,7 +282,7 @@ def test_normalized_dps_leaves_an_error_of_exactly_zero() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 8])
 def test_dpm_solver_is_that_of_diffusers(steps: int) -> None:
     """The scheduler of diffusers, which keeps float32, over the same steps."""
-    times = visited(5.0, 0.02, steps, "log") if steps > 1 else [700]
+    times = visited(5.0, 0.02, steps, "log")
     start = random(2, *SHAPE, seed=8)
     scheduler = DPMSolverMultistepScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="sample", final_sigmas_type="zero"
