@@ -50,39 +50,6 @@ def visited(alphas: Tensor, start: float | None, stop: float, steps: int, spacin
     return sorted(set(times), reverse=True)
 
 
-def sampler(
-    covariance: Tensor,
-    alphas: Tensor,
-    times: list[int],
-    eta: float,
-    rows: Tensor,
-    values: Tensor,
-    gains: list[Tensor],
-    origin: Tensor | None = None,
-) -> Normal:
-    """What a denoise, project, renoise sampler draws under ``N(0, C)``, by its linear recursion.
-
-    ``gains`` holds the weights ``(r,)`` of the measurements: of the start, then of each step in ``times``.
-    """
-    eye = torch.eye(len(covariance), dtype=torch.float64)
-    a = alphas[times[0]]
-    guess = torch.zeros(len(eye), dtype=torch.float64) if origin is None else origin
-    mean = a.sqrt() * (guess + rows.T @ (gains[0] * (values - rows @ guess)))
-    spread = (1 - a) * eye
-    for i, t in enumerate(times):
-        a = alphas[t]
-        project = eye - rows.T @ torch.diag(gains[i + 1]) @ rows
-        clean, offset = project @ wiener(covariance, a), rows.T @ (gains[i + 1] * values)
-        if i + 1 == len(times):
-            return Normal(clean @ mean + offset, clean @ spread @ clean.T)
-        b = alphas[times[i + 1]]
-        kept = ((1 - b) * (1 - eta**2) / (1 - a)).sqrt()
-        step = b.sqrt() * clean + kept * (eye - a.sqrt() * clean)
-        mean = step @ mean + (b.sqrt() - kept * a.sqrt()) * offset
-        spread = step @ spread @ step.T + (1 - b) * eta**2 * eye
-    raise AssertionError("a sampler takes at least one step")
-
-
 def root(matrix: Tensor) -> Tensor:
     """Symmetric square root of a positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh(matrix)

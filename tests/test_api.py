@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from tiny import CODEC, save_prior, write_codec
@@ -131,6 +132,24 @@ def test_another_sampler_for_the_restoration_travels(photo: Pixels, tmp_path: Pa
     done = other.simulate(photo)
     assert np.array_equal(Decompressor().decompress(done.data), done.pixels)
     assert other.info(done.data)["spec"]["restoration_sampler"] == {**DDRM_2, "steps": 5}
+
+
+@pytest.mark.parametrize("key", ["sampler", "restoration_sampler"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{name: dps, steps: 2, scale: 0.1, normalize: false}",
+        "{name: pigdm, steps: 2, weighting: score}",
+        "{name: nested, steps: 2, inner_steps: 2, warm_start: 2.0}",
+    ],
+)
+def test_every_sampler_travels_from_yaml_to_the_decoder(text: str, key: str, photo: Pixels, tmp_path: Path) -> None:
+    """The decoder builds it from the stream alone, with every option, and shows what the encoder simulated."""
+    model = CODEC.replace("{name: ddrm, steps: 2}", text) if key == "sampler" else f"{CODEC}  {key}: {text}\n"
+    done = load_codec(write_codec(tmp_path, model)).simulate(photo)
+    assert np.array_equal(Decompressor().decompress(done.data), done.pixels)
+    spec = Decompressor.info(done.data)["spec"][key]
+    assert yaml.safe_load(text).items() <= spec.items()
 
 
 def test_progress_counts_the_iterations(codec: Codec, photo: Pixels) -> None:

@@ -14,7 +14,7 @@ from pscx.priors import Gaussian
 from pscx.quantizers import Float8, Quantizer, Uniform
 from pscx.restorations import Mean, Restoration, Sample
 from pscx.rows import PCA, Local, RowRule
-from pscx.samplers import DDRM
+from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
 
 PRIOR = Gaussian()
 SHAPE = (3, 16, 16)
@@ -74,6 +74,26 @@ def test_decoder_finds_what_the_encoder_measured(quantizer: str, coder: str, row
     assert restored[0].shape == SHAPE
     assert restored[0].dtype == torch.float64
     assert (restored[0] - IMAGE).square().mean() < 0.5 * IMAGE.square().mean()
+
+
+@pytest.mark.parametrize(
+    "sampler", [DPS(3, 0.1), DPS(3, 0.1, normalize=False), PiGDM(3), PiGDM(3, 0.5, "score"), Nested(2, 2)]
+)
+@pytest.mark.parametrize("restoring", [False, True])
+def test_every_sampler_decodes_what_it_encoded(sampler: Sampler, restoring: bool) -> None:
+    """Inside the loop and for the restoration alone: the same measurements and restorations to the last bit."""
+    parts = (PRIOR, DDRM(2) if restoring else sampler, PCA(5), QUANTIZERS["uniform"], CODERS["posterior"], Sample())
+    psc = PSC(*parts, restoration_sampler=sampler if restoring else None, samples=6, iterations=2)
+    payload, encoded = psc.encode(IMAGE)
+    decoded = psc.decode(payload, SHAPE)
+    for mine, theirs in zip(state(encoded), state(decoded), strict=True):
+        assert torch.equal(mine, theirs)
+    first, again, other = (
+        psc.restore(outcome, SHAPE, index) for outcome, index in ((encoded, 0), (decoded, 0), (decoded, 1))
+    )
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, other).all()
+    assert first.isfinite().all()
 
 
 @pytest.mark.parametrize("rows", list(ROWS))

@@ -6,6 +6,7 @@ import oracles
 import pytest
 import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from recursions import Case, ddrm
 from torch import Tensor
 
 from pscx.measurements import DenseRows, Partition
@@ -64,12 +65,9 @@ def test_sample_is_one_draw(index: int) -> None:
 def test_mean_of_many_draws_is_the_mean_of_the_sampler() -> None:
     """2000 draws of a real sampler: within 4 standard errors of its linear recursion's mean."""
     asked, count = problem(), 2000
-    rows, values, variances = (
-        t[0] for t in (asked.measurements.rows, asked.measurements.values, asked.measurements.variances)
-    )
-    times = oracles.visited(PRIOR.alphas_cumprod, None, 0.0, 4, "linear")
-    weights = [torch.ones_like(variances)] * 5
-    wanted = oracles.sampler(PRIOR.covariance(2, 4), PRIOR.alphas_cumprod, times, 1.0, rows, values, weights)
+    known = asked.measurements
+    case = Case(PRIOR.covariance(2, 4), PRIOR.alphas_cumprod, known.rows[0], known.values[0], known.variances[0])
+    wanted = ddrm(case, oracles.visited(PRIOR.alphas_cumprod, None, 0.0, 4, "linear"), 1.0, noise_aware=False)
     restored = Mean(count).restore(asked, DDRM(4, 1.0, spacing="linear", noise_aware=False), 0, 500).flatten()
     error = (wanted.covariance.diagonal().clamp_min(0) / count).sqrt()
     assert ((restored - wanted.mean).abs() <= 4 * error + 1e-9).all()

@@ -2,5 +2,8 @@
 
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
 from pscx.samplers.ddrm import DDRM
+from pscx.samplers.dps import DPS
+from pscx.samplers.nested import Nested
+from pscx.samplers.pigdm import PiGDM
 
-__all__ = ["DDRM", "SAMPLERS", "Problem", "Sampler"]
+__all__ = ["DDRM", "DPS", "SAMPLERS", "Nested", "PiGDM", "Problem", "Sampler"]

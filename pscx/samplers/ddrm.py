@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from pscx.exact import square_root
-from pscx.priors.schedules import noise_levels
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
-from pscx.samplers.steps import SPACINGS, timesteps
+from pscx.samplers.consistency import mean_gain, project
+from pscx.samplers.course import Course
 
 
 @SAMPLERS.register("ddrm")
@@ -47,31 +46,18 @@ class DDRM(Sampler):
         spacing: str = "linear",
         noise_aware: bool = True,
     ) -> None:
-        if steps < 1:
-            raise ValueError(f"sampler.steps must be at least 1, got {steps}")
+        self.course = Course(steps, start, warm_start, stop, spacing)
         if not 0 <= eta <= 1:
             raise ValueError(f"sampler.eta must lie in [0, 1], got {eta}")
-        if spacing not in SPACINGS:
-            raise ValueError(f"sampler.spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}")
-        for name, level in (("start", start), ("warm_start", warm_start)):
-            if level is not None and level <= stop:
-                raise ValueError(f"sampler.{name} must be over sampler.stop ({stop}), got {level}")
-        self.steps, self.eta, self.start, self.warm_start = steps, eta, start, warm_start
-        self.stop, self.spacing, self.noise_aware = stop, spacing, noise_aware
+        self.steps, self.eta, self.noise_aware = steps, eta, noise_aware
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
         alphas = problem.prior.alphas_cumprod
-        warm = problem.estimate is not None and self.warm_start is not None
-        times = timesteps(
-            noise_levels(alphas), self.warm_start if warm else self.start, self.stop, self.steps, self.spacing
-        )
-        origin = problem.estimate if warm else None
-        x0 = self.project(problem, torch.zeros(problem.shape, dtype=torch.float64) if origin is None else origin, 1.0)
-        a = alphas[times[0]]
-        x = square_root(a) * x0 + square_root(1 - a) * problem.draw(indices, 0)
+        times, x = self.course.begin(problem, indices, self.noise_aware)
         for step, t in enumerate(times):
             a = alphas[t]
-            x0 = self.project(problem, problem.prior.denoise(x, t), float((1 - a) / a))
+            gain = mean_gain(problem.measurements.variances, float((1 - a) / a)) if self.noise_aware else 1.0
+            x0 = project(problem, problem.prior.denoise(x, t), gain)
             if step + 1 == len(times):
                 break
             b = alphas[times[step + 1]]
@@ -80,13 +66,3 @@ class DDRM(Sampler):
                 noise += (1 - self.eta**2) ** 0.5 * (x - square_root(a) * x0) / square_root(1 - a)
             x = square_root(b) * x0 + square_root(1 - b) * noise
         return x0
-
-    def project(self, problem: Problem, x0: Tensor, noise_power: float) -> Tensor:
-        """``x0 + H^T g (y - H x0)`` for ``(n, *shape)`` or ``shape``, with the denoiser at noise variance ``s^2``."""
-        signal = x0.reshape(-1, *problem.shape)
-        measurements = problem.measurements
-        residual = measurements.values - measurements.forward(signal)
-        if self.noise_aware:
-            uncertainty = noise_power / (1 + noise_power)
-            residual = residual * (uncertainty / (uncertainty + measurements.variances))
-        return (signal + measurements.adjoint(residual)).reshape(x0.shape)

@@ -1,0 +1,39 @@
+"""How a guess of the signal is made to agree with the measurements, for orthonormal rows."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pscx.samplers.base import Problem
+
+
+def residual(problem: Problem, x0: Tensor) -> Tensor:
+    """``y - H x0`` of signals ``(n, *shape)``: ``(n, blocks, places)``, zero at unused places."""
+    return problem.measurements.values - problem.measurements.forward(x0)
+
+
+def project(problem: Problem, x0: Tensor, gain: Tensor | float) -> Tensor:
+    """``x0 + H^T g (y - H x0)`` for ``(n, *shape)``; a gain of 1 is the projection on all that fits ``y`` exactly."""
+    return x0 + problem.measurements.adjoint(residual(problem, x0) * gain)
+
+
+def mean_gain(variances: Tensor, noise_power: float) -> Tensor:
+    """What a measurement weighs against the denoiser's mean: ``q / (q + v)``, the Kalman gain.
+
+    ``v`` are the measurements' ``variances``, ``q = s^2 / (1 + s^2)`` is the denoiser's at ``noise_power`` ``s^2``
+    (Song et al. 2023, PiGDM, section 3.2: exact for white signals of variance 1). Shape and range as ``variances``,
+    in (0, 1]; 1 for exact measurements.
+    """
+    uncertainty = noise_power / (1 + noise_power)
+    return uncertainty / (uncertainty + variances)
+
+
+def sample_gain(variances: Tensor, noise_power: float) -> Tensor:
+    """What a measurement weighs against a sample: ``1 - sqrt(v / (q + v))``, with ``q`` as in :func:`mean_gain`.
+
+    A sample keeps its own share of the uncertainty, which the gain of a mean would take away: this is the square-root
+    filter for perturbations (Whitaker and Hamill 2002, Eq. 13). It is half of :func:`mean_gain` where ``v`` is large,
+    and 1 for exact measurements.
+    """
+    uncertainty = noise_power / (1 + noise_power)
+    return 1 - (variances / (uncertainty + variances)).sqrt()

@@ -1,0 +1,69 @@
+"""The final restoration of PSC's reference code, Elata et al. 2025: a sampler inside a sampler."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pscx.priors.schedules import noise_levels
+from pscx.samplers.base import SAMPLERS, Problem, Sampler
+from pscx.samplers.consistency import project, sample_gain
+from pscx.samplers.course import Course
+from pscx.samplers.dpm_solver import dpm_solver
+from pscx.samplers.steps import timesteps
+
+
+@SAMPLERS.register("nested")
+class Nested(Sampler):
+    """PSC's final restoration (Elata et al. 2025, reference code): DDRM whose clean signal is a sample, not a mean.
+
+    With ``a`` the schedule's signal variance at a step, ``a'`` at the next, one step is::
+
+        x0   <- DPM-Solver++ from x_t to noise level stop, in at most inner_steps steps
+        x0   <- x0 + H^T g (y - H x0)
+        x_t' <- sqrt(a') x0 + sqrt(1 - a') z
+
+    All noise is fresh. The gain is ``g = 1 - sqrt(v / (q + v))`` for a measurement of noise variance ``v``, with ``q``
+    as in :class:`pscx.samplers.DDRM`; ``noise_aware=False`` sets it to 1, the reference's step. At low noise the
+    steps are Langevin dynamics on the posterior. The last step returns ``x0``.
+
+    Args:
+        steps: outer steps a sample, at least 1.
+        inner_steps: denoiser evaluations an outer step, at least 1; fewer where fewer of the schedule are left.
+        start: noise level of the first step where no estimate is held yet (units of the signal), or none for the
+            schedule's last.
+        warm_start: noise level of the first step where an estimate is held, which then takes the place of the
+            unmeasured part; none to start every time from nothing but the measurements.
+        stop: noise level of the last step, outer and inner.
+        spacing: of the steps, outer and inner: ``log`` in the noise level, or ``linear`` in the schedule's step
+            number.
+        noise_aware: whether measurements are weighed by their noise.
+    """
+
+    def __init__(
+        self,
+        steps: int = 50,
+        inner_steps: int = 10,
+        start: float | None = None,
+        warm_start: float | None = None,
+        stop: float = 0.0,
+        spacing: str = "linear",
+        noise_aware: bool = True,
+    ) -> None:
+        self.course = Course(steps, start, warm_start, stop, spacing)
+        if inner_steps < 1:
+            raise ValueError(f"sampler.inner_steps must be at least 1, got {inner_steps}")
+        self.inner_steps, self.noise_aware = inner_steps, noise_aware
+
+    def sample(self, problem: Problem, indices: range) -> Tensor:
+        alphas = problem.prior.alphas_cumprod
+        levels = noise_levels(alphas)
+        times, x = self.course.begin(problem, indices, self.noise_aware)
+        for step, t in enumerate(times):
+            inner = timesteps(levels, float(levels[t]), self.course.stop, self.inner_steps, self.course.spacing)
+            gain = sample_gain(problem.measurements.variances, float(levels[t] ** 2)) if self.noise_aware else 1.0
+            x0 = project(problem, dpm_solver(problem.prior, x, inner), gain)
+            if step + 1 == len(times):
+                break
+            b = alphas[times[step + 1]]
+            x = b.sqrt() * x0 + (1 - b).sqrt() * problem.draw(indices, step + 1)
+        return x0

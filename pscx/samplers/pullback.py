@@ -1,0 +1,29 @@
+"""A denoiser and the transpose of its Jacobian, for samplers that are guided through the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pscx.errors import PscxError
+from pscx.priors.base import Prior
+
+
+def denoise_with_pullback(prior: Prior, x: Tensor, t: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """``x0 = E[x0 | x_t]`` and the map ``v -> (d x0 / d x_t)^T v``, usable once; both ``(n, *shape)``.
+
+    Rows of the batch do not mix: each has its own Jacobian. Raises :class:`PscxError` under inference mode, where
+    torch cannot differentiate.
+    """
+    if torch.is_inference_mode_enabled():
+        raise PscxError("this sampler takes gradients through the network: set trainer.inference_mode to false")
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        x0 = prior.denoise(x, t)
+
+    def pullback(vector: Tensor) -> Tensor:
+        return torch.autograd.grad(x0, x, vector)[0]
+
+    return x0.detach(), pullback
