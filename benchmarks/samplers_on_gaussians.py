@@ -25,10 +25,10 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from oracles import Normal, posterior, visited, wasserstein  # noqa: E402  # found through the line above
-from recursions import Case, ddrm, dps, nested, pigdm  # noqa: E402
+from oracles import Normal, posterior, visited, wasserstein  # found through the line above
+from recursions import Case, ddrm, dps, nested, pigdm
 
-from pscx.priors import Gaussian  # noqa: E402
+from pscx.priors import Gaussian
 
 SIDE, COUNT, STEP = 6, 27, 0.3
 STEPS = (5, 10, 20, 50, 100, 200, 400)

@@ -97,6 +97,7 @@ def solver(covariance: Tensor, shares: Tensor) -> Tensor:
     ``d u / d log s = u - D(u)``, and ``D`` is taken linear in ``log s`` through its last two values, at the middle.
     """
     levels = ((1 - shares) / shares).sqrt()
+    logs = (levels.log() * 2**20).round() / 2**20  # the sampler rounds them, to be the same on every machine
     u = torch.eye(len(covariance), dtype=torch.float64) / shares[0].sqrt()
     past: list[Tensor] = []
     for i, (a, s) in enumerate(zip(shares, levels, strict=True)):
@@ -105,7 +106,7 @@ def solver(covariance: Tensor, shares: Tensor) -> Tensor:
             break
         middle = past[i]
         if i:
-            ahead = (levels[i + 1] / s).log() / (s / levels[i - 1]).log() / 2
+            ahead = (logs[i + 1] - logs[i]) / (logs[i] - logs[i - 1]) / 2
             middle = (1 + ahead) * past[i] - ahead * past[i - 1]
         u = middle + levels[i + 1] / s * (u - middle)
     return past[-1]

@@ -15,7 +15,9 @@ from recursions import Case
 from tiny import save_prior, tiny_network
 from torch import Tensor
 
+from pscx.codec import Account, CountedPrior
 from pscx.errors import PscxError
+from pscx.exact import ExactConvolution
 from pscx.measurements import DenseRows, Partition
 from pscx.noise import Noise
 from pscx.priors import DDPM, Gaussian
@@ -484,6 +486,14 @@ def test_pullback_is_the_transposed_jacobian_of_a_network() -> None:
         torch.testing.assert_close(x0, prior.denoise(x, 300), rtol=0, atol=0)
     left, right = (vector * along).flatten(1).sum(1), (pullback(vector) * direction).flatten(1).sum(1)
     torch.testing.assert_close(left, right, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["dps", "pigdm"])
+def test_exact_networks_are_refused_in_a_sentence(name: str) -> None:
+    prior = Gaussian()
+    prior.network = ExactConvolution(torch.nn.Conv2d(3, 3, 3))
+    with pytest.raises(PscxError, match="an exact prior has none"):
+        SHORT[name].sample(replace(measured(mixed_rows(8), NOISY), prior=CountedPrior(prior, Account())), range(1))
 
 
 @pytest.mark.parametrize("name", ["dps", "pigdm"])

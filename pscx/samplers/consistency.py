@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pscx.exact import square_root
 from pscx.samplers.base import Problem
 
 
@@ -36,4 +37,4 @@ def sample_gain(variances: Tensor, noise_power: float) -> Tensor:
     and 1 for exact measurements.
     """
     uncertainty = noise_power / (1 + noise_power)
-    return 1 - (variances / (uncertainty + variances)).sqrt()
+    return 1 - square_root(variances / (uncertainty + variances))

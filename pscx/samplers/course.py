@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pscx.exact import square_root
 from pscx.priors.schedules import noise_levels
 from pscx.samplers.base import Problem
 from pscx.samplers.consistency import mean_gain, project
@@ -42,10 +43,11 @@ class Course:
         with the measurements; those are weighed as at noise level 1, or all fully without ``noise_aware``.
         """
         warm = self.warm_start is not None and problem.estimate is not None
-        levels = noise_levels(problem.prior.alphas_cumprod)
-        times = timesteps(levels, self.warm_start if warm else self.start, self.stop, self.steps, self.spacing)
+        alphas = problem.prior.alphas_cumprod.cpu()
+        first = self.warm_start if warm else self.start
+        times = timesteps(noise_levels(alphas), first, self.stop, self.steps, self.spacing)
         origin = problem.estimate if warm else None
         guess = torch.zeros(problem.shape, dtype=torch.float64) if origin is None else origin
         x0 = project(problem, guess[None], mean_gain(problem.measurements.variances, 1.0) if noise_aware else 1.0)
-        a = problem.prior.alphas_cumprod[times[0]]
-        return times, a.sqrt() * x0 + (1 - a).sqrt() * problem.draw(indices, 0)
+        a = alphas[times[0]]
+        return times, square_root(a) * x0 + square_root(1 - a) * problem.draw(indices, 0)

@@ -52,7 +52,7 @@ class DDRM(Sampler):
         self.steps, self.eta, self.noise_aware = steps, eta, noise_aware
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
-        alphas = problem.prior.alphas_cumprod
+        alphas = problem.prior.alphas_cumprod.cpu()
         times, x = self.course.begin(problem, indices, self.noise_aware)
         for step, t in enumerate(times):
             a = alphas[t]

@@ -62,7 +62,7 @@ class DPS(Sampler):
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
         times, x = self.course.begin(problem, indices, self.noise_aware)
-        shares = torch.cat([problem.prior.alphas_cumprod[times], torch.ones(1, dtype=torch.float64)])
+        shares = torch.cat([problem.prior.alphas_cumprod[times].cpu(), torch.ones(1, dtype=torch.float64)])
         for step, t in enumerate(times):
             a, b = shares[step], shares[step + 1]
             x0, pullback = denoise_with_pullback(problem.prior, x, t)
@@ -80,4 +80,5 @@ class DPS(Sampler):
 
 def norm(error: Tensor) -> Tensor:
     """Norm of each of ``(n, blocks, places)``, ``(n, 1, 1)``; kept over zero, for an error that is exactly zero."""
-    return error.flatten(1).norm(dim=1)[:, None, None].clamp_min(torch.finfo(error.dtype).tiny)
+    lengths: Tensor = error.flatten(1).norm(dim=1)[:, None, None]
+    return lengths.clamp_min(torch.finfo(error.dtype).tiny)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pscx.exact import square_root
 from pscx.priors.schedules import noise_levels
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
 from pscx.samplers.consistency import project, sample_gain
@@ -55,7 +56,7 @@ class Nested(Sampler):
         self.inner_steps, self.noise_aware = inner_steps, noise_aware
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
-        alphas = problem.prior.alphas_cumprod
+        alphas = problem.prior.alphas_cumprod.cpu()
         levels = noise_levels(alphas)
         times, x = self.course.begin(problem, indices, self.noise_aware)
         for step, t in enumerate(times):
@@ -65,5 +66,5 @@ class Nested(Sampler):
             if step + 1 == len(times):
                 break
             b = alphas[times[step + 1]]
-            x = b.sqrt() * x0 + (1 - b).sqrt() * problem.draw(indices, step + 1)
+            x = square_root(b) * x0 + square_root(1 - b) * problem.draw(indices, step + 1)
         return x0

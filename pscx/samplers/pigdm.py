@@ -63,7 +63,7 @@ class PiGDM(Sampler):
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
         times, x = self.course.begin(problem, indices, noise_aware=True)
-        shares = torch.cat([problem.prior.alphas_cumprod[times], torch.ones(1, dtype=torch.float64)])
+        shares = torch.cat([problem.prior.alphas_cumprod[times].cpu(), torch.ones(1, dtype=torch.float64)])
         variances = problem.measurements.variances
         for step, t in enumerate(times):
             a, b = shares[step], shares[step + 1]

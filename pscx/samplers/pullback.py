@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pscx.errors import PscxError
+from pscx.exact import ExactConvolution
 from pscx.priors.base import Prior
 
 
@@ -15,8 +16,10 @@ def denoise_with_pullback(prior: Prior, x: Tensor, t: int) -> tuple[Tensor, Call
     """``x0 = E[x0 | x_t]`` and the map ``v -> (d x0 / d x_t)^T v``, usable once; both ``(n, *shape)``.
 
     Rows of the batch do not mix: each has its own Jacobian. Raises :class:`PscxError` under inference mode, where
-    torch cannot differentiate.
+    torch cannot differentiate, and for an exact network, whose rounding has no gradient.
     """
+    if any(isinstance(module, ExactConvolution) for module in prior.modules()):
+        raise PscxError("this sampler takes gradients through the network, and an exact prior has none: choose another")
     if torch.is_inference_mode_enabled():
         raise PscxError("this sampler takes gradients through the network: set trainer.inference_mode to false")
     with torch.enable_grad():
