@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pscx.measurements import Partition
+from pscx.measurements import Measurements, Partition
+from pscx.priors import Prior
 from pscx.rows import ROWS, Proposal, RowRule, Situation
 
 
@@ -29,8 +30,8 @@ class Checkerboard(RowRule):
     def stride(self) -> int:
         return self.inner.stride
 
-    def partition(self, shape: tuple[int, ...]) -> Partition:
-        return self.inner.partition(shape)
+    def start(self, prior: Prior, shape: tuple[int, ...]) -> Measurements:
+        return self.inner.start(prior, shape)
 
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0

@@ -263,15 +263,20 @@ def build(cls: Callable[..., T], options: Mapping[str, Any]) -> T:
         raise ConfigError(str(error)) from error
 
 
+def class_of(form: Mapping[str, Any]) -> type[Any]:
+    """The class of a checked ``{"class_path": ..., "init_args": ...}``."""
+    cls = _imported(form["class_path"])
+    assert cls is not None  # it was checked
+    return cls
+
+
 def built(value: Any) -> Any:
     """A checked value with an object in place of each ``class_path`` and ``init_args``; see :func:`build`."""
     if isinstance(value, list):
         return [built(item) for item in value]
     if not isinstance(value, Mapping) or "class_path" not in value:
         return value
-    cls = _imported(value["class_path"])
-    assert cls is not None  # it was checked
-    return build(cls, value.get("init_args") or {})
+    return build(class_of(value), value.get("init_args") or {})
 
 
 def _canonical(value: Any) -> Any:

@@ -14,12 +14,12 @@ from typing import Any
 
 from pscx.codec import PSC
 from pscx.coders import CODERS
-from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, build, built
+from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, build, built, class_of
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
 from pscx.quantizers import QUANTIZERS, Quantizer
 from pscx.recipes import RECIPES, read_recipe
-from pscx.registry import NAME, Registry, parameters_of, registered
+from pscx.registry import NAME, Registry, parameters_of
 from pscx.restorations import RESTORATIONS
 from pscx.rows import ROWS
 from pscx.samplers import SAMPLERS
@@ -132,7 +132,7 @@ def _checked(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_prior(form: Mapping[str, Any], path: str | None) -> Prior:
-    cls, options = _registered(form), dict(form["init_args"])
+    cls, options = class_of(form), dict(form["init_args"])
     if path is not None:
         if "path" not in parameters_of(cls):
             raise ConfigError(f"the stream's prior is a {cls.__name__}, which is not loaded from a path: leave it out")
@@ -152,7 +152,7 @@ def _quantizer_spec(quantizer: Quantizer) -> dict[str, Any]:
 
 def _prior_spec(form: Mapping[str, Any]) -> dict[str, Any]:
     """What ``PRIORS.spec`` would say of a prior that is not built."""
-    cls = _registered(form)
+    cls = class_of(form)
     defaults = parameters_of(cls)
     return {
         "name": PRIORS.name_of(cls),
@@ -176,9 +176,3 @@ def _check_portable(options: Mapping[str, Any], path: str = "") -> None:
                 raise PscxError(f"{name} is {item}, and a stream holds no number beyond {STREAM_LIMIT}")
             elif not isinstance(item, (str, int, float, type(None))):
                 raise PscxError(f"{name} is a {type(item).__name__}, and a stream holds numbers and words alone")
-
-
-def _registered(form: Mapping[str, Any]) -> type[Any]:
-    cls = registered(form["class_path"])
-    assert cls is not None  # it was checked
-    return cls
