@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pscx.imagecodec import Codec, Decompressor, Simulation, load_codec
     from pscx.images import read_image, write_image
     from pscx.info import stream_info
+    from pscx.plugins import load_plugins
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "StreamError",
     "__version__",
     "load_codec",
+    "load_plugins",
     "read_image",
     "stream_info",
     "write_image",
@@ -44,6 +46,7 @@ _HOMES = {
     "Simulation": "pscx.imagecodec",
     "StreamError": "pscx.errors",
     "load_codec": "pscx.imagecodec",
+    "load_plugins": "pscx.plugins",
     "read_image": "pscx.images",
     "stream_info": "pscx.info",
     "write_image": "pscx.images",

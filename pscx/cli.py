@@ -18,6 +18,8 @@ LIGHTNING = {
     "fit": "train a prior",
     "validate": "validate a prior",
 }
+WITHOUT_PLUGINS = ("info",)  # makes no component
+PLUGINS_HELP = "--plugins FOLDER loads the components of a folder of plugins; it may be given more than once."
 
 
 class UsageError(PscxError):
@@ -54,6 +56,9 @@ def run() -> NoReturn:
 
 
 def _run(args: list[str]) -> int:
+    folders, args = _plugin_folders(args)
+    if args and not args[0].startswith("-"):
+        _load_plugins(args[0], folders)
     if args and args[0] in LIGHTNING:
         from pscx.lightning_cli import run_lightning
 
@@ -68,6 +73,36 @@ def _run(args: list[str]) -> int:
     from pscx import commands
 
     return int(getattr(commands, options.command)(options, [*settings, *rest]))
+
+
+def _plugin_folders(args: list[str]) -> tuple[list[str], list[str]]:
+    """``--plugins FOLDER``, wherever it stands, and the rest: plugins must be there before any parser is made."""
+    folders: list[str] = []
+    rest: list[str] = []
+    queue = iter(args)
+    for arg in queue:
+        name, equals, value = arg.partition("=")
+        if arg == "--":
+            return folders, [*rest, arg, *queue]
+        if name != "--plugins":
+            rest.append(arg)
+            continue
+        value = value if equals else next(queue, "")
+        if not value or value.startswith("--"):
+            raise UsageError("option --plugins needs a folder")
+        folders.append(value)
+    return folders, rest
+
+
+def _load_plugins(command: str, folders: list[str]) -> None:
+    if command in WITHOUT_PLUGINS:
+        if folders:
+            raise UsageError(f"{command} has no option '--plugins': it makes no component")
+        return
+    from pscx.plugins import load
+
+    for failure in load(folders):
+        print(f"pscx: warning: {failure}", file=sys.stderr)
 
 
 def _settings(args: list[str]) -> tuple[list[str], list[str]]:
@@ -97,7 +132,7 @@ def _parser() -> _Parser:
     info = _command(commands, "info", "what is in .pscx files, nothing decoded")
     info.add_argument("inputs", nargs="+", type=Path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="one JSON object a line")
-    _command(commands, "components", "every component, its options and their defaults")
+    _add_components(_command(commands, "components", "every component, its options and their defaults"))
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
     for name, text in LIGHTNING.items():
         _command(commands, name, text)
@@ -105,11 +140,14 @@ def _parser() -> _Parser:
 
 
 def _command(commands: _SubParsersAction[_Parser], name: str, text: str) -> ArgumentParser:
-    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    parser.epilog = None if name in WITHOUT_PLUGINS else PLUGINS_HELP
+    return parser
 
 
 def _add_compress(parser: ArgumentParser) -> None:
-    parser.epilog = "--model.KEY VALUE sets any key of the config's model section, such as --model.sampler.steps 5."
+    keys = "--model.KEY VALUE sets any key of the config's model section, such as --model.sampler.steps 5."
+    parser.epilog = f"{keys} {PLUGINS_HELP}"
     _add_files(parser, "IMAGE", "PNG, JPEG or WebP files, or folders of them")
     parser.add_argument("--config", metavar="YAML", help="a config file; its model section is used")
     parser.add_argument("--recipe", metavar="NAME", help="a codec that ships with pscx (default: default)")
@@ -130,6 +168,12 @@ def _add_ablate(parser: ArgumentParser) -> None:
     parser.epilog = "--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share."
     parser.add_argument("--config", metavar="YAML", required=True, help="a file with axes, as in configs/ablations")
     parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
+
+
+def _add_components(parser: ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a kind, such as sampler, or a component, such as ddrm")
+    parser.add_argument("--kind", metavar="KIND", help="only components of this kind")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:

@@ -108,18 +108,14 @@ def info(options: Namespace, rest: list[str]) -> int:
 
 
 def components(options: Namespace, rest: list[str]) -> int:
-    """``pscx components``: kind, name, first line of the docstring, options with their defaults."""
-    from pscx.captioners import CAPTIONERS
-    from pscx.config import parameters_of
-    from pscx.specs import KINDS
+    """``pscx components``: what there is to choose from, as text or JSON."""
+    from pscx.catalogue import as_text, facts, select
 
-    for registry in dict.fromkeys([*KINDS.values(), CAPTIONERS]):
-        print(f"{registry.kind}:")
-        for name, cls in sorted(registry.classes.items()):
-            print(f"  {name}: {(cls.__doc__ or '').strip().splitlines()[0]}")
-            for key, parameter in parameters_of(cls).items():
-                default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-                print(f"    {key}{default}")
+    entries, whole = select(options.name, options.kind)
+    if options.json:
+        print("\n".join(json.dumps(facts(entry)) for entry in entries))
+    else:
+        print(as_text(entries, whole=whole))
     return 0
 
 

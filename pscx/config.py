@@ -9,24 +9,25 @@ and value checked against the registries and the type hints; :func:`build` makes
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
 
 from pscx.errors import PscxError
+from pscx.plugins import HOW, PACKAGE, failure_of
 from pscx.recipes import read_recipe
-from pscx.registry import Registry, choices, registry_of
+from pscx.registry import NAME, Registry, choices, class_path, parameters_of, registered, registry_of
 
 T = TypeVar("T")
 OPTION = re.compile(r"--((?:model|data|trainer)(?:\.[\w.-]+)?|recipe|config)(?:=(.*))?", re.DOTALL)
-STREAM_WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+SECTIONS = ("model", "data", "trainer")
+RUN_OPTIONS = ("seed_everything", "ckpt_path", "verbose", "weights_only", "return_predictions")
+"""What a config may hold beside its sections: the options of Lightning's commands."""
 STREAM_LIMIT = 4096
 
 
@@ -132,6 +133,13 @@ class Checker:
             base = merge(base, {key: value for key, value in layer.values.items() if key != "recipe"})
         return dict(base)
 
+    def sections(self, tree: Mapping[str, Any], options: Iterable[str] = RUN_OPTIONS) -> None:
+        """Refuse a top-level key that is neither a section nor one of ``options``."""
+        known = [*SECTIONS, *options, "recipe"]
+        for key in tree:
+            if key not in known:
+                self.fail(key, f"there is no such section or option{choices(key, known)}")
+
     def component(self, registry: Registry[Any], value: Any, path: str) -> dict[str, Any]:
         """``{"class_path": ..., "init_args": ...}`` of one component at ``path``, such as ``model.sampler``."""
         if isinstance(value, str):
@@ -143,7 +151,7 @@ class Checker:
         options = {key: option for key, option in value.items() if key != "name"}
         title = f"{registry.kind} '{value['name']}'"
         checked = self.options(cls, options, path, title)
-        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": checked}
+        return {"class_path": class_path(cls), "init_args": checked}
 
     def options(self, cls: type[Any], values: Mapping[str, Any], path: str, title: str) -> dict[str, Any]:
         """Options of ``cls``, called ``title`` in errors: none unknown, none missing, each of the type of its hint."""
@@ -185,20 +193,31 @@ class Checker:
         return None
 
     def _class(self, registry: Registry[Any], name: str, path: str) -> type[Any]:
-        cls = _named(registry, name)
-        if cls is None and self.trusted and "." in name:
-            cls = _imported(name)
-            if cls is None:
-                self.fail(path, f"cannot import '{name}'")
-            if not issubclass(cls, registry.base):
-                self.fail(path, f"'{name}' is not a {registry.kind}: it must derive from {registry.base.__name__}")
+        failure = failure_of(registry, name)
+        if failure is not None:
+            self.fail(path, f"{registry.kind} '{name}' cannot be had: {failure}")
+        cls = registry.find(name)
+        if cls is None and not self.trusted:
+            self.fail(path, f"unknown {registry.kind} {name[:64]!r}; if a plugin has it, {HOW}")
+        if cls is None and "." in name:
+            return self._class_at(registry, name, path)
+        try:
+            return registry.get(name)
+        except KeyError as error:
+            self.fail(path, str(error.args[0]))
+
+    def _class_at(self, registry: Registry[Any], name: str, path: str) -> type[Any]:
+        cls = _imported(name)
         if cls is None:
-            self.fail(path, f"unknown {registry.kind} '{name}'{choices(name, registry.classes)}")
+            plugin = name.startswith(f"{PACKAGE}.")
+            self.fail(path, f"cannot import '{name}'" + (f": {HOW}" if plugin else ""))
+        if not issubclass(cls, registry.base):
+            self.fail(path, f"'{name}' is not a {registry.kind}: it must derive from {registry.base.__name__}")
         return cls
 
     def _check_stream_value(self, value: Any, path: str) -> None:
         for item in value if isinstance(value, list) else [value]:
-            word = isinstance(item, str) and STREAM_WORD.fullmatch(item)
+            word = isinstance(item, str) and NAME.fullmatch(item)
             number = isinstance(item, (int, float)) and abs(item) <= STREAM_LIMIT
             if not (item is None or word or number):
                 self.fail(path, f"must be a word or a number of at most {STREAM_LIMIT} in a stream")
@@ -219,15 +238,6 @@ class Checker:
         return checked.as_dict()["value"]
 
 
-def parameters_of(cls: type[Any]) -> dict[str, inspect.Parameter]:
-    """Options of a class by name, each with its type hint resolved."""
-    if inspect.unwrap(cls.__init__) is object.__init__:
-        return {}
-    hints = get_type_hints(cls.__init__)
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    return {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in parameters}
-
-
 def describe(annotation: Any) -> str:
     """A type hint in words: ``int or null``, ``one of 'a', 'b'``, ``list of float``."""
     origin, args = get_origin(annotation), get_args(annotation)
@@ -246,7 +256,7 @@ def describe(annotation: Any) -> str:
 
 def build(cls: Callable[..., T], options: Mapping[str, Any]) -> T:
     """An object of ``cls`` from checked options. Raises :class:`ConfigError` where a constructor refuses them."""
-    ready = {key: _built(value) for key, value in options.items()}
+    ready = {key: built(value) for key, value in options.items()}
     try:
         return cls(**ready)
     except (ValueError, OSError) as error:  # what constructors raise on options out of range and missing files
@@ -274,9 +284,10 @@ def with_defaults(value: Any) -> Any:
     return {"class_path": value["class_path"], "init_args": with_defaults({**defaults, **given})}
 
 
-def _built(value: Any) -> Any:
+def built(value: Any) -> Any:
+    """A checked value with an object in place of each ``class_path`` and ``init_args``; see :func:`build`."""
     if isinstance(value, list):
-        return [_built(item) for item in value]
+        return [built(item) for item in value]
     if not isinstance(value, Mapping) or "class_path" not in value:
         return value
     return build(class_of(value), value.get("init_args") or {})
@@ -310,20 +321,16 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _known(name: str) -> set[type[Any]]:
-    found = {_named(registry, name) for registry in Registry.kinds.values()} - {None}
+    found = {registry.find(name) for registry in Registry.kinds.values()} - {None}
     if "." in name:
         found.add(_imported(name))
     return {cls for cls in found if cls is not None}
 
 
-def _named(registry: Registry[Any], name: str) -> type[Any] | None:
-    """A class by its short name or by its own name."""
-    own = {cls.__name__: cls for cls in registry.classes.values()}
-    return registry.classes.get(name) or own.get(name)
-
-
-@lru_cache
 def _imported(path: str) -> type[Any] | None:
+    known = registered(path)
+    if known is not None:
+        return known
     module, _, name = path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name, None)

@@ -233,7 +233,9 @@ def build_codec(layers: list[Layer], step: float | None = None, prior_path: str 
 def build_psc(layers: list[Layer], step: float | None = None) -> PSC:
     """The codec of the ``model`` section that ``layers`` add up to, at the quantizer's parameter ``step`` if given."""
     checker = Checker([_codec_layer(layer) for layer in layers])
-    model = checker.tree().get("model")
+    tree = checker.tree()
+    checker.sections(tree)
+    model = tree.get("model")
     if not isinstance(model, dict) or "name" in model:
         name = layers[0].source if layers else "the config"
         raise ConfigError(

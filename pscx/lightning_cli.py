@@ -14,24 +14,19 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
-from pscx.config import Checker, ConfigError, Layer, split_options
-from pscx.data import CropData, FolderData
+from pscx.config import SECTIONS, Checker, ConfigError, Layer, split_options
+from pscx.data import DATA
 from pscx.modules import MODULES, Evaluate
 from pscx.quiet import quiet
-from pscx.registry import Registry, choices
-
-DATA: Registry[LightningDataModule] = Registry("data module", LightningDataModule)
-DATA.register("folder")(FolderData)
-DATA.register("crops")(CropData)
+from pscx.registry import choices
 
 DEFAULTS = {"model": {"name": "evaluate"}, "data": {"name": "folder"}}
-SECTIONS = ("model", "data", "trainer")
 # Under inference mode enable_grad would not bring back the gradients that some samplers take.
 TRAINER = {"inference_mode": False}
 # An evaluation writes tables and draws its own progress bar, which moves inside an image.
 EVALUATION = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 COMMANDS = ("fit", "validate", "test", "predict")
-PARSER_OPTIONS = ("help", "print_config", "config", "recipe")
+PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
 
 
 def run_lightning(command: str, args: list[str]) -> int:
@@ -80,10 +75,7 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     """The whole configuration in jsonargparse's form. Raises :class:`ConfigError` for anything that is not right."""
     checker = Checker(layers)
     tree = checker.tree(DEFAULTS)
-    known = [*SECTIONS, *_own_options(command), "recipe"]
-    for key in tree:
-        if key not in known:
-            checker.fail(key, f"there is no such section or option{choices(key, known)}")
+    checker.sections(tree, _own_options(command))
     tree["model"] = checker.component(MODULES, tree["model"], "model")
     tree["data"] = checker.component(DATA, tree["data"], "data")
     trainer = tree.get("trainer") or {}

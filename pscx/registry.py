@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
+
+from pscx.errors import PscxError
 
 T = TypeVar("T")
 LONG_LIST = 20
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class RegistrationError(PscxError):
+    """A class that cannot be registered."""
+
+
+class NameTakenError(RegistrationError):
+    """A name that another class has: ``taken`` is that class."""
+
+    def __init__(self, kind: str, name: str, taken: type[Any]) -> None:
+        super().__init__(f"{kind} '{name}' is taken by {origin(taken) or class_path(taken)}")
+        self.kind, self.name, self.taken = kind, name, taken
 
 
 class Registry(Generic[T]):
@@ -28,32 +45,36 @@ class Registry(Generic[T]):
         Registry.kinds[base] = self
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator: make the class known as ``name``. Raises ``ValueError`` or ``TypeError``."""
+        """Class decorator: make the class known as ``name``, a lower-case word. Raises :class:`RegistrationError`."""
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise RegistrationError(f"a {self.kind} is registered under a lower-case word, as in 'ddrm', got {name!r}")
 
         def add(cls: type[T]) -> type[T]:
-            if not issubclass(cls, self.base):
-                raise TypeError(f"{self.kind} '{name}' must derive from {self.base.__name__}, got {cls.__qualname__}")
-            if name in self.classes:
-                taken = self.classes[name]
-                raise ValueError(f"{self.kind} '{name}' is taken by {taken.__module__}.{taken.__qualname__}")
+            self._check(name, cls)
             self.classes[name] = cls
             _remember_options(cls)
             return cls
 
         return add
 
-    def get(self, name: str) -> type[T]:
-        """The class of that name. Raises ``KeyError`` with the choices and the nearest match."""
-        if name in self.classes:
-            return self.classes[name]
-        raise KeyError(f"unknown {self.kind} '{name}'{choices(name, self.classes)}")
+    def find(self, name: str) -> type[T] | None:
+        """The class registered under that name or called so itself, or none."""
+        own = {cls.__name__: cls for cls in self.classes.values()}
+        return self.classes.get(name) or own.get(name)
 
-    def name_of(self, component: T) -> str:
-        """The name under which the class of ``component`` is registered. Raises ``KeyError`` where it is not."""
-        for name, cls in self.classes.items():
-            if type(component) is cls:
+    def get(self, name: str) -> type[T]:
+        """:meth:`find`, but raises ``KeyError`` with the choices and the nearest match where there is none."""
+        cls = self.find(name)
+        if cls is None:
+            raise KeyError(f"unknown {self.kind} '{name}'{choices(name, self.classes)}")
+        return cls
+
+    def name_of(self, cls: type[T]) -> str:
+        """The name under which a class is registered. Raises ``KeyError`` where it is not."""
+        for name, known in self.classes.items():
+            if cls is known:
                 return name
-        raise KeyError(f"{type(component).__qualname__} is not a registered {self.kind}; register it to use streams")
+        raise KeyError(f"{cls.__qualname__} is not a registered {self.kind}; register it to use streams")
 
     def spec(self, component: T) -> dict[str, Any]:
         """Name and all options of a component: ``{"name": ..., option: ...}``.
@@ -61,7 +82,18 @@ class Registry(Generic[T]):
         Options that are components themselves become specs. Raises ``KeyError`` where a class is not registered.
         """
         options: dict[str, Any] = component.__dict__["_options"]
-        return {"name": self.name_of(component), **{key: _plain(value) for key, value in options.items()}}
+        return {"name": self.name_of(type(component)), **{key: _plain(value) for key, value in options.items()}}
+
+    def _check(self, name: str, cls: Any) -> None:
+        title = f"{self.kind} '{name}'"
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            got = getattr(cls, "__qualname__", repr(cls))
+            raise RegistrationError(f"{title} must be a class that derives from {self.base.__name__}, got {got}")
+        missing = getattr(cls, "__abstractmethods__", ())
+        if missing:
+            raise RegistrationError(f"{title} lacks {', '.join(sorted(missing))}")
+        if name in self.classes:
+            raise NameTakenError(self.kind, name, self.classes[name])
 
 
 def choices(name: str, known: Iterable[str]) -> str:
@@ -80,6 +112,33 @@ def choices(name: str, known: Iterable[str]) -> str:
 def registry_of(cls: type[Any]) -> Registry[Any] | None:
     """The registry of the kind that ``cls`` belongs to, or none."""
     return next((registry for base, registry in Registry.kinds.items() if issubclass(cls, base)), None)
+
+
+def class_path(cls: type[Any]) -> str:
+    """Where a class is defined, as configs write it: ``pscx.samplers.ddrm.DDRM``."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def registered(path: str) -> type[Any] | None:
+    """The registered class, of any kind, whose :func:`class_path` this is, or none."""
+    classes = (cls for registry in Registry.kinds.values() for cls in registry.classes.values())
+    return next((cls for cls in classes if class_path(cls) == path), None)
+
+
+def origin(cls: type[Any]) -> str | None:
+    """The file that a class was defined in, or none for what ships with pscx."""
+    if cls.__module__.partition(".")[0] == __package__:
+        return None
+    return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+
+
+def parameters_of(cls: type[Any]) -> dict[str, inspect.Parameter]:
+    """Options of a class by name, each with its type hint resolved."""
+    if inspect.unwrap(cls.__init__) is object.__init__:
+        return {}
+    hints = get_type_hints(cls.__init__)
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in parameters}
 
 
 def _plain(value: Any) -> Any:

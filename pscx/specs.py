@@ -14,12 +14,12 @@ from typing import Any, Literal, get_origin
 
 from pscx.codec import PSC
 from pscx.coders import CODERS
-from pscx.config import STREAM_LIMIT, STREAM_WORD, Checker, ConfigError, Layer, build, parameters_of
+from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, build, built, class_of
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
 from pscx.quantizers import QUANTIZERS, Quantizer
 from pscx.recipes import RECIPES, read_recipe
-from pscx.registry import Registry
+from pscx.registry import NAME, Registry, parameters_of
 from pscx.restorations import RESTORATIONS
 from pscx.rows import ROWS
 from pscx.samplers import SAMPLERS
@@ -114,17 +114,10 @@ def psc_of_spec(
     return PSC(prior, **parts, **{key: checked[key] for key in NUMBERS}, seed=seed)
 
 
-def build_component(registry: Registry[Any], form: Mapping[str, Any]) -> Any:
-    """A component from its checked ``class_path`` and ``init_args``."""
-    cls = next((cls for cls in registry.classes.values() if _path(cls) == form["class_path"]), None)
-    assert cls is not None
-    return build(cls, form["init_args"])
-
-
 def _parts(checked: Mapping[str, Any]) -> dict[str, Any]:
     """All components but the prior, built; an optional one that is null is left out."""
     forms = {kind: checked[kind] for kind in KINDS if kind != "prior" and checked.get(kind) is not None}
-    return {kind: build_component(KINDS[kind], form) for kind, form in forms.items()}
+    return {kind: built(form) for kind, form in forms.items()}
 
 
 def _checked(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,8 +132,7 @@ def _checked(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_prior(form: Mapping[str, Any], path: str | None) -> Prior:
-    options = dict(form["init_args"])
-    cls = next(cls for cls in PRIORS.classes.values() if _path(cls) == form["class_path"])
+    cls, options = class_of(form), dict(form["init_args"])
     if path is not None:
         if "path" not in parameters_of(cls):
             raise ConfigError(f"the stream's prior is a {cls.__name__}, which is not loaded from a path: leave it out")
@@ -160,9 +152,12 @@ def _quantizer_spec(quantizer: Quantizer) -> dict[str, Any]:
 
 def _prior_spec(form: Mapping[str, Any]) -> dict[str, Any]:
     """What ``PRIORS.spec`` would say of a prior that is not built."""
-    name, cls = next((name, cls) for name, cls in PRIORS.classes.items() if _path(cls) == form["class_path"])
+    cls = class_of(form)
     defaults = parameters_of(cls)
-    return {"name": name, **{key: form["init_args"].get(key, option.default) for key, option in defaults.items()}}
+    return {
+        "name": PRIORS.name_of(cls),
+        **{key: form["init_args"].get(key, option.default) for key, option in defaults.items()},
+    }
 
 
 def _without_text(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,13 +173,9 @@ def _check_portable(options: Mapping[str, Any], path: str = "") -> None:
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(item, Mapping):
                 _check_portable(item, f"{name}.")
-            elif isinstance(item, str) and key != "name" and not STREAM_WORD.fullmatch(item):
+            elif isinstance(item, str) and key != "name" and not NAME.fullmatch(item):
                 raise PscxError(f"{name} is {item!r}, and a stream holds no text but plain lower-case words")
             elif isinstance(item, (int, float)) and not abs(item) <= STREAM_LIMIT:
                 raise PscxError(f"{name} is {item}, and a stream holds no number beyond {STREAM_LIMIT}")
             elif not isinstance(item, (str, int, float, type(None))):
                 raise PscxError(f"{name} is a {type(item).__name__}, and a stream holds numbers and words alone")
-
-
-def _path(cls: type[Any]) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"

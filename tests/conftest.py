@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pscx import catalogue
 from pscx.data.folder import BUNDLED
+from pscx.plugins import FAILURES, PACKAGE, VARIABLE
 
 
 def load(name: str) -> NDArray[np.uint8]:
@@ -45,3 +49,20 @@ def image_folder(tmp_path: Path, astronaut: NDArray[np.uint8], cat: NDArray[np.u
     Image.fromarray(cat[40:64, 60:100]).save(root / "sub" / "a.png")
     (root / "notes.txt").write_text("not an image")
     return root
+
+
+@pytest.fixture
+def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Takes back what plugins a test has loaded; done after the test in any case. None are named from outside."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    before = {registry: dict(registry.classes) for registry in catalogue.SECTIONS.values()}
+
+    def forget() -> None:
+        for registry, classes in before.items():
+            registry.classes = dict(classes)
+        FAILURES.clear()
+        for name in [name for name in sys.modules if name.partition(".")[0] in (PACKAGE, "outside")]:
+            del sys.modules[name]
+
+    yield forget
+    forget()

@@ -18,10 +18,10 @@ from tiny import CODEC, save_prior, write_codec
 
 import pscx
 from pscx import Codec, ConfigError, Decompressor, ImageError, PscxError, StreamError, load_codec
-from pscx.config import parameters_of
 from pscx.imagecodec import _multiple
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
+from pscx.registry import parameters_of
 from pscx.rows import Local
 from pscx.samplers import DDRM
 from pscx.specs import codec_spec, recipe_number, recipe_spec

@@ -10,9 +10,20 @@ import yaml
 from tiny import CODEC, write_codec
 
 from pscx.codec import PSC
-from pscx.config import Checker, ConfigError, Layer, build, describe, merge, option_layer, read_yaml, split_options
+from pscx.config import (
+    RUN_OPTIONS,
+    Checker,
+    ConfigError,
+    Layer,
+    build,
+    describe,
+    merge,
+    option_layer,
+    read_yaml,
+    split_options,
+)
 from pscx.imagecodec import build_psc
-from pscx.lightning_cli import configuration
+from pscx.lightning_cli import COMMANDS, _own_options, configuration
 from pscx.recipes import FOLDER, RECIPES, read_recipe
 from pscx.samplers import DDRM
 from pscx.specs import recipe_spec
@@ -246,3 +257,19 @@ def test_every_shipped_file_says_what_it_is_for() -> None:
         assert first.startswith("# ")
         assert not second.startswith("#")
         assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def test_a_misspelt_section_is_refused_wherever_a_codec_is_read(tmp_path: Path) -> None:
+    for key, hint in (("modle", "model"), ("dat", "data"), ("seed", "seed_everything")):
+        message = error_of(folder=tmp_path, text=f"{CODEC}{key}: 1\n")
+        assert message.startswith(f"{tmp_path / 'codec.yaml'}: {key}: there is no such section or option")
+        assert hint in message
+        with pytest.raises(ConfigError, match=f"{key}: there is no such section"):
+            configuration("test", [read_yaml(tmp_path / "codec.yaml")])
+
+
+def test_a_codec_may_be_read_from_the_saved_config_of_any_command(tmp_path: Path) -> None:
+    """They hold the options of Lightning's commands, which compress knows of without Lightning."""
+    assert {option for command in COMMANDS for option in _own_options(command)} == set(RUN_OPTIONS)
+    text = "".join(f"{option}: null\n" for option in RUN_OPTIONS)
+    assert codec(text=f"{CODEC}trainer: null\ndata: folder\n{text}", folder=tmp_path).samples == 2

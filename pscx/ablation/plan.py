@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pscx.config import Checker, ConfigError, Layer, build, class_of, option_layer, read_yaml, with_defaults
-from pscx.lightning_cli import SECTIONS, configuration
+from pscx.config import SECTIONS, Checker, ConfigError, Layer, build, class_of, option_layer, read_yaml, with_defaults
+from pscx.lightning_cli import configuration
 from pscx.modules import Evaluate
 from pscx.registry import choices
 
