@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pscx.coders.posterior import GAINS, OCTAVES, PENALTY, UNIT, both_sides, code_lengths, mass, student_tail
+from pscx.coders.posterior import GAINS, OCTAVES, PENALTY
+from pscx.distributions import UNIT, both_sides, code_lengths, mass, student_tail
 
 DEGREES = 4
 SHARED_ROWS = 8.0  # the mean row of all blocks counts in each block as much as this many rows of its own

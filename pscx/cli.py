@@ -15,7 +15,7 @@ from pscx.errors import PscxError
 LIGHTNING = {
     "test": "compress and restore a folder of images, and measure rate and distortion",
     "predict": "the same through Lightning's predict: reconstructions without measures",
-    "fit": "train a prior",
+    "fit": "train a prior, or calibrate the entropy coding of a codec",
     "validate": "validate a prior",
 }
 WITHOUT_PLUGINS = ("info",)  # makes no component

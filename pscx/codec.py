@@ -146,12 +146,13 @@ class PSC:
 
         def answer(question: Question) -> Tensor:
             value = space.along(blocks, question.block, question.rows)
-            symbols = self.quantizer.quantize(value, question.mean)
+            symbols = self.quantizer.quantize(value, question.mean, question.scale)
             bits[-1] += encoder.put(symbols, self.quantizer, question.mean, question.scale)
             return symbols
 
         def seal(seal: Seal) -> None:
             encoder.put_bits(seal.digest, seal.bits)
+            encoder.segment = seal.segment + 1
             bits.append(0.0)
 
         outcome = self._drive(shape, answer, seal, progress)
@@ -171,6 +172,7 @@ class PSC:
 
         def seal(seal: Seal) -> None:
             found = decoder.get_bits(seal.bits)
+            decoder.segment = seal.segment + 1
             if decoder.exhausted:
                 raise StreamError(f"the payload ends in segment {seal.segment + 1} of {self.iterations}")
             if found != seal.digest:

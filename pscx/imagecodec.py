@@ -153,7 +153,7 @@ class Codec(Decompressor):
         pixels = as_pixels(image)
         header = self._header(pixels, caption)
         psc = self.psc.conditioned(header.caption)
-        payload, outcome = psc.encode(_signal(psc, pixels), progress)
+        payload, outcome = psc.encode(signal_of(psc, pixels), progress)
         return Encoded(pack(header, payload), outcome.account)
 
     def simulate(
@@ -166,7 +166,7 @@ class Codec(Decompressor):
     ) -> Simulation:
         """The stream of an image and its first ``samples`` restorations, at the cost of compressing alone."""
         pixels = as_pixels(image)
-        header, signal = self._header(pixels, caption), _signal(self.psc, pixels)
+        header, signal = self._header(pixels, caption), signal_of(self.psc, pixels)
         psc = self.psc.conditioned(header.caption)
         payload, outcome = psc.encode(signal, progress)
         account = replace(outcome.account)  # restoring adds to the other
@@ -190,10 +190,11 @@ class Codec(Decompressor):
             spec="" if number else json.dumps(spec, separators=(",", ":")),
             parameter=self.psc.quantizer.parameter,
             seed=self.psc.seed,
-            caption=self._caption(pixels) if caption is None else _checked_caption(caption),
+            caption=self.caption_of(pixels) if caption is None else _checked_caption(caption),
         )
 
-    def _caption(self, pixels: Pixels) -> str:
+    def caption_of(self, pixels: Pixels) -> str:
+        """What the captioner says of an image; empty without one."""
         return "" if self.captioner is None else _checked_caption(self.captioner.caption(pixels))
 
 
@@ -286,7 +287,8 @@ def _multiple(psc: PSC) -> int:
     return lcm(stride, psc.rows.stride * pixels_each)
 
 
-def _signal(psc: PSC, pixels: Pixels) -> Tensor:
+def signal_of(psc: PSC, pixels: Pixels) -> Tensor:
+    """The signal ``(channels, height, width)`` of an image that was padded as far as the codec asks for."""
     multiple = _multiple(psc)
     below, right = (-side % multiple for side in pixels.shape[:2])
     padded = np.pad(pixels, ((0, below), (0, right), (0, 0)), "edge")

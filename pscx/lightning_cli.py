@@ -16,15 +16,17 @@ from lightning.pytorch.cli import LightningCLI
 
 from pscx.config import SECTIONS, Checker, ConfigError, Layer, split_options
 from pscx.data import DATA
-from pscx.modules import MODULES, Evaluate
+from pscx.modules import MODULES, Calibrate, Evaluate
 from pscx.quiet import quiet
 from pscx.registry import choices
 
 DEFAULTS = {"model": {"name": "evaluate"}, "data": {"name": "folder"}}
+FIT_DEFAULTS = {"model": {"name": "calibrate"}, "data": {"name": "folder"}}  # what fit does with a codec
 # Under inference mode enable_grad would not bring back the gradients that some samplers take.
 TRAINER = {"inference_mode": False}
 # An evaluation writes tables and draws its own progress bar, which moves inside an image.
 EVALUATION = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+CALIBRATION = {**EVALUATION, "enable_checkpointing": False, "max_epochs": 1}
 COMMANDS = ("fit", "validate", "test", "predict")
 PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
 
@@ -74,7 +76,7 @@ def _launch(args: list[str]) -> int:
 def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     """The whole configuration in jsonargparse's form. Raises :class:`ConfigError` for anything that is not right."""
     checker = Checker(layers)
-    tree = checker.tree(DEFAULTS)
+    tree = checker.tree(FIT_DEFAULTS if command == "fit" else DEFAULTS)
     checker.sections(tree, _own_options(command))
     tree["model"] = checker.component(MODULES, tree["model"], "model")
     tree["data"] = checker.component(DATA, tree["data"], "data")
@@ -82,8 +84,9 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     if not isinstance(trainer, Mapping):
         checker.fail("trainer", "must hold options of the trainer, such as max_steps")
     defaults = {**TRAINER, "default_root_dir": f"runs/{_run_name(command, layers)}"}
-    if tree["model"]["class_path"].endswith(f".{Evaluate.__name__}"):
-        defaults |= EVALUATION
+    for module, own in ((Evaluate, EVALUATION), (Calibrate, CALIBRATION)):
+        if tree["model"]["class_path"].endswith(f".{module.__name__}"):
+            defaults |= own
     tree["trainer"] = checker.options(Trainer, {**defaults, **trainer}, "trainer", "the trainer")
     return tree
 

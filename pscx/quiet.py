@@ -20,6 +20,8 @@ WARNINGS = [
     "The dirpath has changed from",  # a resumed training writes into a new version's folder
     "Using `DistributedSampler` with the dataloaders",  # an image that two ranks had counts once, see Evaluate
     "You defined a `validation_step` but have no `val_dataloader`",  # Lightning's own message is enough
+    "`LightningModule.configure_optimizers` returned `None`",  # a calibration has nothing to descend
+    "Found \\d+ module\\(s\\) in eval mode at the start of training",  # a calibration trains none
     "The number of training batches .* is smaller than the logging interval",  # short trials
     "The `local_dir_use_symlinks` argument is deprecated",  # diffusers passes it on to the hub's client
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # inside Lightning, not ours to change

@@ -79,9 +79,11 @@ class Registry(Generic[T]):
     def spec(self, component: T) -> dict[str, Any]:
         """Name and all options of a component: ``{"name": ..., option: ...}``.
 
-        Options that are components themselves become specs. Raises ``KeyError`` where a class is not registered.
+        Options that are components themselves become specs; those that a class lists as ``resolved`` are what the
+        attribute of that name holds. Raises ``KeyError`` where a class is not registered.
         """
-        options: dict[str, Any] = component.__dict__["_options"]
+        options: dict[str, Any] = dict(component.__dict__["_options"])
+        options |= {key: getattr(component, key) for key in getattr(component, "resolved", ())}
         return {"name": self.name_of(type(component)), **{key: _plain(value) for key, value in options.items()}}
 
     def _check(self, name: str, cls: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
 from pscx.codec import LAST_SEGMENT_BITS, PSC, SEGMENT_BITS, Outcome
-from pscx.coders import Coder, Posterior, Raw
+from pscx.coders import Adaptive, Coder, Decoder, Encoder, Posterior, Raw, Static
 from pscx.errors import StreamError
 from pscx.priors import Gaussian
-from pscx.quantizers import Float8, Quantizer, Uniform
+from pscx.quantizers import RDO, Deadzone, Float8, Quantizer, Uniform
 from pscx.restorations import Mean, Restoration, Sample
 from pscx.rows import PCA, Local, RowRule
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
@@ -22,6 +23,8 @@ IMAGE = PRIOR.draw(16, 16, torch.Generator().manual_seed(5))[0]
 
 QUANTIZERS = {"float8": Float8(), "uniform": Uniform(0.1)}
 CODERS = {"raw": Raw(), "posterior": Posterior()}
+MORE_QUANTIZERS = {"deadzone": Deadzone(0.1), "rdo": RDO(0.1)}
+MORE_CODERS = {"static": Static(), "adaptive": Adaptive(), "posterior": Posterior(8, gains=[2.0, 0.5])}
 ROWS = {"pca": PCA(5), "local": Local(block=8, per_iteration=5)}
 RESTORATIONS = {"mean": Mean(3), "sample": Sample()}
 COMBINATIONS = list(itertools.product(QUANTIZERS, CODERS, ROWS, RESTORATIONS))
@@ -94,6 +97,55 @@ def test_every_sampler_decodes_what_it_encoded(sampler: Sampler, restoring: bool
     assert torch.equal(first, again)
     assert not torch.isclose(first, other).all()
     assert first.isfinite().all()
+
+
+@pytest.mark.parametrize("quantizer", list(MORE_QUANTIZERS))
+@pytest.mark.parametrize("coder", list(MORE_CODERS))
+def test_decoder_finds_the_same_with_every_coder(quantizer: str, coder: str) -> None:
+    """And the payload is the ideal bits and the seals, to within three bytes."""
+    psc = codec(MORE_QUANTIZERS[quantizer], MORE_CODERS[coder])
+    payload, encoded = psc.encode(IMAGE)
+    for mine, theirs in zip(state(encoded), state(psc.decode(payload, SHAPE)), strict=True):
+        assert torch.equal(mine, theirs)
+    seals = 3 * SEGMENT_BITS + LAST_SEGMENT_BITS
+    assert 0 <= 8 * len(payload) - sum(encoded.account.segment_bits) - seals < 24
+
+
+class Numbered(Coder):
+    """The posterior coder; keeps the numbers of the segments that its encoders and decoders were told."""
+
+    def __init__(self) -> None:
+        self.told: list[list[int]] = []
+
+    def encoder(self) -> Encoder:
+        return self.watch(Posterior().encoder(), "put")
+
+    def decoder(self, data: bytes) -> Decoder:
+        return self.watch(Posterior().decoder(data), "get")
+
+    def watch(self, side: Any, name: str) -> Any:
+        seen: list[int] = []
+        self.told.append(seen)
+        inner = getattr(side, name)
+
+        def noted(*args: Tensor) -> Any:
+            seen.append(side.segment)
+            return inner(*args)
+
+        setattr(side, name, noted)
+        return side
+
+
+def test_coders_are_told_the_segment() -> None:
+    """Encoder and decoder alike, for every group of rows, from 0."""
+    coder = Numbered()
+    psc = codec(coder=coder)
+    payload, outcome = psc.encode(IMAGE)
+    psc.decode(payload, SHAPE)
+    assert coder.told[0] == coder.told[1]
+    used = [segment for segment, rows in enumerate(outcome.account.segment_rows) if rows]
+    assert sorted(set(coder.told[0])) == used
+    assert len(used) > 2
 
 
 @pytest.mark.parametrize("rows", list(ROWS))

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import math
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -11,15 +13,24 @@ import torch
 from constriction import stream
 from torch import Tensor
 
-from pscx.coders import CODERS, Coder, Posterior, Raw
-from pscx.coders.posterior import GAINS, Gain, both_sides, code_lengths, interval, mass, shortest, student_tail
+from pscx.coders import CODERS, Adaptive, Coder, Posterior, Raw, Static
+from pscx.coders.adaptive import AdaptiveEncoder, Counts
+from pscx.coders.binarization import student_table
+from pscx.coders.posterior import GAINS, Gain
+from pscx.coders.ranges import interval, shortest
+from pscx.coders.static import StaticEncoder
+from pscx.coders.table import SHIPPED, Table, student
+from pscx.distributions import both_sides, code_lengths, mass, student_tail
 from pscx.errors import StreamError
-from pscx.quantizers import Float8, Quantizer, Uniform
+from pscx.quantizers import RDO, Deadzone, Float8, Quantizer, Uniform
 
 Group = tuple[Tensor, Tensor, Tensor]  # symbols, mean, scale
 
-CODERS_TO_TRY = [Posterior(), Posterior(adapt=False), Posterior(0), Posterior(8), Posterior(64), Raw()]
-QUANTIZERS_TO_TRY = [Float8(), Uniform(), Uniform(0.01, 5), Uniform(1.0, 2), Uniform(2.0**-10, 24)]
+CODERS_TO_TRY = [
+    *(Posterior(), Posterior(adapt=False), Posterior(0), Posterior(8), Posterior(64), Posterior(gains=[0.5, 3.0])),
+    *(Raw(), Static(), Adaptive(), Adaptive(4, 64, "photographs")),
+]
+QUANTIZERS_TO_TRY = [Float8(), Uniform(), Uniform(0.01, 5), Uniform(1.0, 2), Uniform(2.0**-10, 24), Deadzone(), RDO()]
 coders = pytest.mark.parametrize("coder", CODERS_TO_TRY, ids=lambda c: str(CODERS.spec(c)))
 quantizers = pytest.mark.parametrize("quantizer", QUANTIZERS_TO_TRY, ids=lambda q: f"{type(q).__name__}{q.alphabet}")
 
@@ -39,7 +50,7 @@ def group(quantizer: Quantizer, count: int, seed: int = 0, degrees: int = 4, off
     mean = torch.randn(count, generator=generator, dtype=torch.float64)
     scale = (torch.rand(count, generator=generator, dtype=torch.float64) * 4 - 4).exp()
     value = mean + scale * student_draws(count, degrees, generator)
-    return quantizer.quantize(value, mean), mean, scale * off
+    return quantizer.quantize(value, mean, scale), mean, scale * off
 
 
 def extremes(quantizer: Quantizer) -> Group:
@@ -50,7 +61,7 @@ def extremes(quantizer: Quantizer) -> Group:
     mean, scale, offset = torch.cartesian_prod(
         *(torch.tensor(x, dtype=torch.float64) for x in (means, scales, offsets))
     ).T
-    symbols = quantizer.quantize(mean + offset, mean)
+    symbols = quantizer.quantize(mean + offset, mean, scale)
     ends = torch.tensor([0, quantizer.alphabet - 1]).repeat_interleave(len(mean))
     return torch.cat([symbols, ends]), mean.repeat(3), scale.repeat(3)
 
@@ -72,6 +83,7 @@ def test_round_trip(coder: Coder, quantizer: Quantizer) -> None:
         assert (encoder.put(symbols, quantizer, mean, scale) > 0) == (len(symbols) > 0)
         encoder.put_bits(index, index % 13 + 4)
         encoder.put_bits(0, 0)
+        encoder.segment = index // 2
     encoder.put_bits(65535, 16)
     decoder = coder.decoder(encoder.finish())
     for index, (symbols, mean, scale) in enumerate(groups):
@@ -81,6 +93,7 @@ def test_round_trip(coder: Coder, quantizer: Quantizer) -> None:
         assert decoder.get_bits(index % 13 + 4) == index
         assert decoder.get_bits(0) == 0
         assert not decoder.exhausted
+        decoder.segment = index // 2
     assert decoder.get_bits(16) == 65535
     assert not decoder.exhausted
 
@@ -106,8 +119,22 @@ def test_quantizer_may_change_from_group_to_group(coder: Coder) -> None:
 def test_exact_bytes(quantizer: Quantizer, expected: str) -> None:
     value = torch.arange(-12, 12, dtype=torch.float64) / 8
     mean, scale = value.sign() / 4, 0.125 + value.abs() / 2
-    twice = [(quantizer.quantize(value, mean), mean, scale)] * 2
+    twice = [(quantizer.quantize(value, mean, scale), mean, scale)] * 2
     assert encode(Posterior(), quantizer, twice)[0].hex() == expected
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "expected"),
+    [
+        (Uniform(), "eeff80f3bdafce83baa07e98eb800d020d65011df2b405b8fed4788b339fbf"),
+        (Deadzone(0.2), "fa8d590f248677b93e970bf86b68bdf505cc3d3b4c"),
+    ],
+)
+def test_exact_bytes_of_adaptive(quantizer: Quantizer, expected: str) -> None:
+    value = torch.arange(-12, 12, dtype=torch.float64) / 8
+    mean, scale = value.sign() / 4, 0.125 + value.abs() / 2
+    twice = [(quantizer.quantize(value, mean, scale), mean, scale)] * 2
+    assert encode(Adaptive(), quantizer, twice)[0].hex() == expected
 
 
 @pytest.mark.parametrize(("quantizer", "expected"), [(Uniform(bits=5), "783d50"), (Float8(), "7e00fca8")])
@@ -115,7 +142,7 @@ def test_exact_bytes_of_raw(quantizer: Quantizer, expected: str) -> None:
     """By hand: symbols 15, 0, 30, 21 of 5 bits, and 126, 0, 252, 168 of 8."""
     value = torch.tensor([0.0, -9999.0, 9999.0, 0.3], dtype=torch.float64)
     zeros = torch.zeros(4, dtype=torch.float64)
-    assert encode(Raw(), quantizer, [(quantizer.quantize(value, zeros), zeros, zeros)])[0].hex() == expected
+    assert encode(Raw(), quantizer, [(quantizer.quantize(value, zeros, zeros), zeros, zeros)])[0].hex() == expected
 
 
 def integral(z: float, degrees: int) -> float:
@@ -299,8 +326,11 @@ def test_nothing_is_no_bytes(coder: Coder) -> None:
     assert decoder.exhausted
 
 
-@pytest.mark.parametrize("coder", [c for c in CODERS_TO_TRY if isinstance(c, Posterior)], ids=lambda c: str(c.degrees))
-def test_bytes_that_no_encoder_wrote_give_symbols_of_the_alphabet(coder: Posterior) -> None:
+NOT_RAW = [coder for coder in CODERS_TO_TRY if not isinstance(coder, Raw)]
+
+
+@pytest.mark.parametrize("coder", NOT_RAW, ids=lambda c: str(CODERS.spec(c)))
+def test_bytes_that_no_encoder_wrote_give_symbols_of_the_alphabet(coder: Coder) -> None:
     generator = np.random.default_rng(0)
     _, mean, scale = group(Uniform(), 50)
     for data in [b"\xff" * 40, *(generator.bytes(size) for size in range(60))]:
@@ -378,4 +408,145 @@ def test_symbols_must_be_of_the_alphabet(symbol: int) -> None:
 def test_names_and_options() -> None:
     assert CODERS.get("posterior") is Posterior
     assert CODERS.get("raw") is Raw
-    assert CODERS.spec(Posterior(8, False)) == {"name": "posterior", "degrees": 8, "adapt": False}
+    assert CODERS.get("static") is Static
+    assert CODERS.spec(Posterior(8, False)) == {"name": "posterior", "degrees": 8, "adapt": False, "gains": None}
+    assert CODERS.get("adaptive") is Adaptive
+    assert CODERS.spec(Static()) == {"name": "static", "table": "photographs", "digest": Static().digest}
+    assert CODERS.spec(Adaptive()) == {"name": "adaptive", "weight": 16, "memory": 2048, "table": None, "digest": None}
+
+
+def ideal(taken: np.ndarray, yes: np.ndarray, chances: np.ndarray) -> float:
+    """Bits of decisions by the definition of entropy."""
+    return float(-(yes * np.log2(chances) + (taken - yes) * np.log2(1 - chances)).sum())
+
+
+def test_static_cost_is_the_cross_entropy_of_its_table() -> None:
+    """Decisions counted one by one in plain Python, at the probabilities of the table's file."""
+    quantizer, chances = Uniform(0.5), np.array(json.loads((SHIPPED / "photographs.json").read_text())["segments"])[0]
+    groups = [group(quantizer, 300, seed) for seed in range(4)]
+    bits = 0.0
+    for symbols, _, scale in groups:
+        for offset, ratio in zip((symbols - 8191).tolist(), (scale / 0.5).tolist(), strict=True):
+            context = sum(ratio >= round(2 ** (k / 2 - 3) * 4096) / 4096 for k in range(27))
+            shift = max(context // 2 - 4, 0)
+            size = abs(math.floor(offset / 2**shift + 0.5))
+            p = chances[context] / 65536
+            bits -= sum(math.log2(p[k]) for k in range(min(size, 14)))
+            bits -= math.log2(1 - p[size]) if size < 14 else 0.0
+            bits += (size > 0) + shift + (2 * int(math.log2(size - 13)) + 1 if size >= 14 else 0)
+    data, counted = encode(Static(), quantizer, groups)
+    assert counted == pytest.approx(bits, rel=0.002)
+    assert 8 * len(data) <= bits * 1.01 + 32
+
+
+def spread_out(offsets: Tensor, count: int) -> Group:
+    """Offsets from the middle as symbols of ``Uniform(0.5)``, all in one context."""
+    return offsets + 8191, torch.zeros(count, dtype=torch.float64), torch.full((count,), 0.5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("values", [[0, 0, 0, 0, 0, 0, 0, 1], [-3, 0, 3], [5, -5], [-2, -1, 0, 1, 2, 0, 0, 0]])
+def test_adaptive_approaches_the_empirical_entropy(values: list[int]) -> None:
+    """Whatever the distribution of sizes (signs are always a bit): within 2% and what is learnt in the first chunk.
+
+    That is 32 rows under Student's t, at most 60 bits for each decision that it has wrong.
+    """
+    choice = torch.randint(0, len(values), (6000,), generator=torch.Generator().manual_seed(0))
+    offsets = torch.tensor(values)[choice]
+    share = offsets.abs().unique(return_counts=True)[1].double() / len(offsets)
+    entropy = float(-(share * share.log2()).sum()) * len(offsets) + int((offsets != 0).sum())
+    data, bits = encode(Adaptive(1), Uniform(0.5), [spread_out(offsets, len(offsets))])
+    assert entropy * 0.99 <= bits <= 1.02 * entropy + 60 * (max(values) + 1)
+    assert bits / 8 <= len(data) <= bits / 8 * 1.0005 + 2
+    assert encode(Static(), Uniform(0.5), [spread_out(offsets, len(offsets))])[1] > 1.05 * bits
+
+
+def test_adaptive_follows_a_change() -> None:
+    quantizer = Uniform(0.5)
+    offsets = torch.cat([torch.zeros(8000, dtype=torch.int64), torch.tensor([3, -3]).repeat(1000)])
+    costs = [encode(Adaptive(1, m), quantizer, [spread_out(offsets, 10_000)])[1] for m in (256, 4096)]
+    assert costs[0] < 0.8 * costs[1]
+
+
+def test_adaptive_costs_about_what_the_posterior_does() -> None:
+    """On data that the posterior coder's model fits, learning and the contexts' width cost less than 4%."""
+    quantizer = Uniform(0.5)
+    groups = [group(quantizer, 200, seed) for seed in range(20)]
+    assert encode(Adaptive(), quantizer, groups)[1] < 1.04 * encode(Posterior(adapt=False), quantizer, groups)[1]
+
+
+def test_a_table_holds_for_its_segment_and_the_last_for_all_further() -> None:
+    chances = np.stack([student_table(), np.full_like(student_table(), 32768), student_table()])
+    for coder in (StaticEncoder, lambda table: AdaptiveEncoder(Counts(table, 1024, 4096))):
+        costs = []
+        for segment in (0, 1, 2, 3):
+            encoder = coder(Table(chances))
+            encoder.segment = segment
+            costs.append(encoder.put(*_arguments(group(Uniform(0.5), 30))))
+        assert costs[0] == costs[2] == costs[3]
+        assert costs[1] > 1.02 * costs[0]
+
+
+def _arguments(group: Group) -> tuple[Tensor, Quantizer, Tensor, Tensor]:
+    symbols, mean, scale = group
+    return symbols, Uniform(0.5), mean, scale
+
+
+def test_student_table_is_the_integral_of_the_density() -> None:
+    """Context of ratios from 1 to 1.41, middle 2^(1/4): P(|x| > k + 1/2) over P(|x| > k - 1/2)."""
+    table = student_table()[7] / 65536
+    above = [2 * integral((k + 0.5) / 2**0.25, 4) for k in range(4)]
+    expected = [above[0], *(b / a for a, b in pairwise(above))]
+    np.testing.assert_allclose(table[:4], expected, atol=2e-4)
+
+
+def test_gains_that_are_known_beforehand_are_of_their_segment() -> None:
+    """The factor that scales are off by, as a gain, gives the cost of the right scales."""
+    quantizer = Uniform()
+    right, wrong = group(quantizer, 200), group(quantizer, 200, off=1 / 3)
+    ideal_bits = encode(Posterior(adapt=False), quantizer, [right])[1]
+    for segment, expected in ((0, False), (1, True), (2, True)):
+        encoder = Posterior(adapt=False, gains=[1.0, 3.0]).encoder()
+        encoder.segment = segment
+        symbols, mean, scale = wrong
+        bits = encoder.put(symbols, quantizer, mean, scale)
+        assert (bits == pytest.approx(ideal_bits, rel=1e-6)) == expected
+
+
+@pytest.mark.parametrize("gains", [[], [0.0], [1.0, 65.0], [math.nan]])
+def test_gains_out_of_range(gains: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"coder\.gains must be at least one number, each in \[0\.015625, 64\]"):
+        Posterior(gains=gains)
+
+
+def test_another_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSCX_TABLES", str(tmp_path))
+    for name, content in (("a", student().to_json()), ("b", b'{"segments": [[[1]]]}'), ("c", b"no")):
+        (tmp_path / f"{name}.json").write_bytes(content)
+    digest = student().digest
+    assert Static("a").digest == Static("a", digest).digest == Adaptive(table="a").digest == digest
+    for coder in (Static, lambda *args: Adaptive(1, 16, *args)):
+        with pytest.raises(ValueError, match=rf"must be the one with digest 't00', but '.*a\.json' has '{digest}'"):
+            coder("a", "t00")
+        with pytest.raises(ValueError, match=r"coder\.table 'd' is not known: put d\.json into a folder"):
+            coder("d")
+        with pytest.raises(ValueError, match=r"coder\.table must be a plain lower-case word.*got '\.\./a'"):
+            coder("../a")
+        for name in ("b", "c"):
+            with pytest.raises(ValueError, match=rf"'.*{name}\.json' holds no table"):
+                coder(name)
+    with pytest.raises(ValueError, match=r"coder\.digest must be none without a table"):
+        Adaptive(digest=digest)
+
+
+@pytest.mark.parametrize(("weight", "memory"), [(0, 64), (1025, 64), (1, 15), (1, 4097)])
+def test_adaptive_options_out_of_range(weight: int, memory: int) -> None:
+    with pytest.raises(ValueError, match=r"coder\.(weight|memory) must lie in"):
+        Adaptive(weight, memory)
+
+
+def test_a_probability_of_a_table_is_never_0_or_1() -> None:
+    for wrong in (0, 65536):
+        table = student_table()
+        table[0, 0] = wrong
+        with pytest.raises(ValueError, match=r"probabilities of a table lie in 1\.\.65535"):
+            Table(table[None])

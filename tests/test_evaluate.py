@@ -151,13 +151,6 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert not list(tmp_path.rglob("*.csv"))
 
 
-def test_a_codec_has_nothing_to_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write_codec(tmp_path)
-    options = ["--trainer.max_steps", "1", "--trainer.default_root_dir", str(tmp_path)]
-    assert main(["fit", "--config", config, *options]) == 2
-    assert "training_step" in capsys.readouterr().err
-
-
 def test_help_is_that_of_lightning(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "--help"]) == 0
     assert "--trainer.default_root_dir" in capsys.readouterr().out
@@ -248,12 +241,20 @@ def test_the_latent_config_runs(image_folder: Path, tmp_path: Path) -> None:
     assert len(rows_of(root / "images.csv")) == 1
 
 
+def test_the_shipped_codec_is_calibrated(image_folder: Path, tmp_path: Path) -> None:
+    root, prior = tmp_path / "run", save_prior(tmp_path / "prior", 1)
+    options = ["--data.root", str(image_folder), "--data.subset", "1", "--model.prior.path", prior]
+    run(root, "configs/fit_codec.yaml", *options, command="fit")
+    assert len(rows_of(root / "calibration.csv")) == 4
+
+
 def test_every_config_of_the_repository_is_run_above() -> None:
     assert {path.stem for path in Path("configs").glob("*.yaml")} == {
         "gaussian",
         "quickstart",
         "paper_pixel",
         "paper_latent",
+        "fit_codec",
         "fit_ddpm",
         "fit_unet",
     }

@@ -20,9 +20,18 @@ ROWS = (
     {"name": "random", "block": 16, "per_iteration": 3},
 )
 QUANTIZERS = ("float8", {"name": "uniform", "step": 0.2})
+MORE_QUANTIZERS = ({"name": "deadzone", "step": 0.2}, {"name": "rdo", "step": 0.2})
 CODERS = ("raw", "posterior")
+MORE_CODERS = (
+    *("static", "adaptive", {"name": "adaptive", "table": "photographs"}),
+    {"name": "posterior", "degrees": 8, "gains": [1.5, 0.75]},
+)
 RESTORATIONS = ({"name": "mean", "samples": 2}, "sample")
-COMBINATIONS = list(itertools.product(ROWS, QUANTIZERS, CODERS, RESTORATIONS))
+COMBINATIONS = [
+    *itertools.product(ROWS, QUANTIZERS, CODERS, RESTORATIONS),
+    *itertools.product(ROWS[1:2], MORE_QUANTIZERS, CODERS + MORE_CODERS, RESTORATIONS[:1]),
+    *itertools.product(ROWS[2:3], QUANTIZERS, MORE_CODERS, RESTORATIONS[:1]),
+]
 
 DECODE = """
 import sys

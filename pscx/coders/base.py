@@ -13,6 +13,9 @@ from pscx.registry import Registry
 class Encoder(ABC):
     """Turns groups of symbols into bytes; one object a stream, kept through all of its segments."""
 
+    segment: int = 0
+    """Number of the segment that is being coded, from 0; the codec sets it, and a model may depend on it."""
+
     @abstractmethod
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
         """Append symbols ``(rows,)`` whose predictions are ``mean`` and ``scale`` (standard deviation), ``(rows,)``.
@@ -31,6 +34,9 @@ class Encoder(ABC):
 
 class Decoder(ABC):
     """The mirror of :class:`Encoder`: the same calls in the same order give the same symbols."""
+
+    segment: int = 0
+    """As in :class:`Encoder`."""
 
     @abstractmethod
     def get(self, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
@@ -54,6 +60,19 @@ class Coder(ABC):
 
     @abstractmethod
     def decoder(self, data: bytes) -> Decoder: ...
+
+
+def check_symbols(symbols: Tensor, quantizer: Quantizer) -> None:
+    """Raise ``ValueError`` where one is outside the alphabet."""
+    if ((symbols < 0) | (symbols >= quantizer.alphabet)).any():
+        got = f"{int(symbols.min())}..{int(symbols.max())}"
+        raise ValueError(f"symbols must lie in 0..{quantizer.alphabet - 1}, got {got}")
+
+
+def check_predictions(mean: Tensor, scale: Tensor) -> None:
+    """Raise ``ValueError`` where a mean is not finite, or a scale not finite or negative."""
+    if not (mean.isfinite().all() and scale.isfinite().all() and (scale >= 0).all()):
+        raise ValueError("means must be finite and scales finite and not negative, got others")
 
 
 CODERS: Registry[Coder] = Registry("coder", Coder)

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from fractions import Fraction
-from functools import lru_cache, partial
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from constriction import stream
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pscx.coders.base import CODERS, Coder, Decoder, Encoder
+from pscx.coders.base import CODERS, Coder, Decoder, Encoder, check_predictions, check_symbols
+from pscx.coders.ranges import Booleans, RangeDecoder, RangeEncoder, on_grid
+from pscx.distributions import UNIT, Array, Integers, Tail, both_sides, check_degrees, code_lengths, mass, tail_of
 from pscx.quantizers.base import Quantizer
 
-Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
-Tail = Callable[[Array], Array]
 Decide = Callable[[Booleans, Integers, Array], Booleans]
 
-GRID, RAREST = 2.0**-20, 2.0**-16  # of the probability of a decision
-NARROWEST, FARTHEST = 2.0**-64, 1e60  # smallest standard deviation; distance in standard deviations
+NARROWEST = 2.0**-64  # smallest standard deviation
 NOTHING = 1e-250  # a mass below this is not divided by
 
 OCTAVES = np.array(sorted(range(-8, 9), key=abs)) / 4  # of the gains to choose from, the gain 1 first
 GAINS = np.round(2.0**OCTAVES * 1024) / 1024
 MEMORY = 512  # rows after which what was learnt before counts half
 PENALTY = 0.75  # bits for each squared octave of a gain
-UNIT, UNLIKELY = 2.0**-10, 2.0**-40  # grid of code lengths in bits; the smallest mass that has one
+LEAST_GAIN = 1 / 64  # that may be given beforehand
 
 
 @CODERS.register("posterior")
@@ -50,12 +41,19 @@ class Posterior(Coder):
     Args:
         degrees: degrees of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian. Two would have no variance.
         adapt: follow one gain of ``scale`` from group to group (:class:`Gain`); else the gain is 1.
+        gains: factors of ``scale`` in each segment, in [1/64, 64], that are known beforehand (``pscx fit`` finds
+            them); the last is that of all further segments. None is 1 throughout.
     """
 
-    def __init__(self, degrees: int = 4, adapt: bool = True) -> None:
-        if degrees != 0 and (degrees % 2 or not 4 <= degrees <= 64):
-            raise ValueError(f"coder.degrees must be 0 or even and in 4..64, got {degrees}")
-        self.degrees, self.adapt = degrees, adapt
+    def __init__(self, degrees: int = 4, adapt: bool = True, gains: list[float] | None = None) -> None:
+        check_degrees(degrees, "coder.degrees")
+        wrong = [gain for gain in gains or [] if not LEAST_GAIN <= gain <= 1 / LEAST_GAIN]
+        if wrong or gains == []:
+            allowed = f"in [{LEAST_GAIN}, {1 / LEAST_GAIN:g}]"
+            raise ValueError(
+                f"coder.gains must be at least one number, each {allowed}, got {wrong[0] if wrong else []}"
+            )
+        self.degrees, self.adapt, self.gains = degrees, adapt, gains
 
     def encoder(self) -> PosteriorEncoder:
         return PosteriorEncoder(self._predictive())
@@ -64,8 +62,7 @@ class Posterior(Coder):
         return PosteriorDecoder(self._predictive(), data)
 
     def _predictive(self) -> Predictive:
-        tail: Tail = partial(student_tail, degrees=self.degrees) if self.degrees else gaussian_tail
-        return Predictive(tail, Gain() if self.adapt else None)
+        return Predictive(tail_of(self.degrees), Gain() if self.adapt else None, self.gains or [1.0])
 
 
 class PosteriorEncoder(Encoder):
@@ -73,31 +70,28 @@ class PosteriorEncoder(Encoder):
 
     def __init__(self, predictive: Predictive) -> None:
         self._predictive = predictive
-        self._words = stream.queue.RangeEncoder()
+        self._range = RangeEncoder()
 
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
         """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
+        check_symbols(symbols, quantizer)
         wanted = symbols.numpy()
-        if ((wanted < 0) | (wanted >= quantizer.alphabet)).any():
-            raise ValueError(f"symbols must lie in 0..{quantizer.alphabet - 1}, got {wanted.min()}..{wanted.max()}")
         bits = 0.0
 
         def decide(rows: Booleans, middle: Integers, p: Array) -> Booleans:
             nonlocal bits
             upper: Booleans = wanted[rows] >= middle
-            self._words.encode(upper.astype(np.int32), *binary(p))
-            bits -= float(np.log2(np.where(upper, p, 1 - p)).sum())
+            bits += self._range.put(upper, p)
             return upper
 
-        self._predictive.search(quantizer, mean, scale, decide)
+        self._predictive.search(quantizer, mean, scale, self.segment, decide)
         return bits
 
     def put_bits(self, value: int, count: int) -> None:
-        if count:
-            self._words.encode(value, stream.model.Uniform(1 << count))
+        self._range.put_bits(value, count)
 
     def finish(self) -> bytes:
-        return shortest(*interval(self._words))
+        return self._range.finish()
 
 
 class PosteriorDecoder(Decoder):
@@ -105,61 +99,36 @@ class PosteriorDecoder(Decoder):
 
     def __init__(self, predictive: Predictive, data: bytes) -> None:
         self._predictive = predictive
-        self._data = data
-        self._words = stream.queue.RangeDecoder(np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32))
-        self._again = stream.queue.RangeEncoder()
-        self._lost = False
+        self._range = RangeDecoder(data)
 
     def get(self, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Raises ``ValueError`` where a mean or a scale is not finite."""
-
-        def decide(rows: Booleans, middle: Integers, p: Array) -> Booleans:
-            upper: Booleans = self._take(np.zeros(len(p), np.int32), *binary(p)).astype(np.bool_)
-            return upper
-
-        return self._predictive.search(quantizer, mean, scale, decide)
+        return self._predictive.search(quantizer, mean, scale, self.segment, lambda rows, middle, p: self._range.get(p))
 
     def get_bits(self, count: int) -> int:
-        return int(self._take(0, stream.model.Uniform(1 << count))) if count else 0
+        return self._range.get_bits(count)
 
     @property
     def exhausted(self) -> bool:
         """True as well where the bytes are none that an encoder writes: cut or damaged before this point."""
-        if self._lost:
-            return True
-        _, high, bits = interval(self._again)
-        have = 8 * len(self._data)
-        after = int.from_bytes(self._data, "big") + 1
-        return after << max(0, bits - have) > high << max(0, have - bits)
-
-    def _take(self, otherwise: Any, *model: Any) -> Any:
-        """Decode, and encode again to follow the coder's interval; ``otherwise`` where no symbol has the code."""
-        if not self._lost:
-            try:
-                taken = self._words.decode(*model)
-            except AssertionError:  # what constriction raises for data that no encoder writes
-                self._lost = True
-            else:
-                self._again.encode(taken, *model)
-                return taken
-        return otherwise
+        return self._range.exhausted
 
 
 class Predictive:
-    """What both sides of a posterior coder hold: the distribution's shape and the gain of its scale."""
+    """What both sides of a posterior coder hold: the distribution's shape and the gains of its scale."""
 
-    def __init__(self, tail: Tail, gain: Gain | None) -> None:
-        self._tail, self._gain = tail, gain
+    def __init__(self, tail: Tail, gain: Gain | None, known: Sequence[float]) -> None:
+        self._tail, self._gain, self._known = tail, gain, known
 
-    def search(self, quantizer: Quantizer, mean: Tensor, scale: Tensor, decide: Decide) -> Tensor:
+    def search(self, quantizer: Quantizer, mean: Tensor, scale: Tensor, segment: int, decide: Decide) -> Tensor:
         """Find one symbol a row, ``(rows,)`` int64, by halving the alphabet, and learn from what was found.
 
         ``decide(rows, middle, p)`` tells for the chosen ``rows`` whether the symbol is at least ``middle``, which has
         probability ``p``. Raises ``ValueError`` where a mean is not finite, or a scale not finite or negative.
         """
-        if not (mean.isfinite().all() and scale.isfinite().all() and (scale >= 0).all()):
-            raise ValueError("means must be finite and scales finite and not negative, got others")
-        spread = np.maximum(scale.numpy(), NARROWEST)
+        check_predictions(mean, scale)
+        known = self._known[min(segment, len(self._known) - 1)]
+        spread = np.maximum(scale.numpy(), NARROWEST) * known
 
         def cut(symbols: Integers, spread: Array) -> Array:
             edge = quantizer.lower_edge(torch.from_numpy(symbols), mean) - mean
@@ -213,106 +182,6 @@ def descend(cut: Callable[[Integers], Array], alphabet: int, rows: int, decide: 
     return low
 
 
-def both_sides(z: Array, tail: Tail) -> Array:
-    """Mass below and above ``z`` standard deviations, stacked in front; the smaller of the two has full precision."""
-    outside = tail(np.minimum(np.abs(z), FARTHEST))
-    inside = 1 - outside
-    return np.stack([np.where(z < 0, outside, inside), np.where(z < 0, inside, outside)])
-
-
-def mass(start: Array, stop: Array) -> Array:
-    """Mass between two cuts of :func:`both_sides`, taken on the side where the masses are small."""
-    between: Array = np.where(start[1] < 0.5, start[1] - stop[1], stop[0] - start[0])
-    return between
-
-
 def chance(part: Array, whole: Array) -> Array:
     """``part / whole`` on the grid of probabilities; 1/2 where ``whole`` is too small to divide by."""
-    ratio = np.where(whole > NOTHING, part / np.maximum(whole, NOTHING), 0.5)
-    clamped: Array = np.clip(np.rint(ratio / GRID) * GRID, RAREST, 1 - RAREST)
-    return clamped
-
-
-def student_tail(z: Array, degrees: int) -> Array:
-    """Mass of Student's t of unit standard deviation above ``z >= 0``, to full relative precision.
-
-    With ``u = (degrees - 2) / (degrees - 2 + z^2)``, ``s = sqrt(1 - u)`` and ``n = degrees / 2``, the distribution
-    function is ``(1 + s S(u)) / 2`` where ``S`` holds the first ``n`` terms of the series of ``1 / sqrt(1 - u)``
-    (Abramowitz and Stegun, 26.7.4). Hence the tail is ``u^n R(u) / (2 (1 + s S(u)))`` with a polynomial ``R`` whose
-    coefficients are all positive, and no difference of nearly equal numbers is left.
-    """
-    series, rest = student_polynomials(degrees)
-    square = degrees - 2 + z * z
-    u, s = (degrees - 2) / square, z / np.sqrt(square)
-    return polynomial(rest, u) / (2 * (1 + s * polynomial(series, u)))
-
-
-@lru_cache
-def student_polynomials(degrees: int) -> tuple[list[float], list[float]]:
-    """Coefficients, lowest power first, of ``S`` and of ``u^n R = 1 - (1 - u) S^2`` of :func:`student_tail`."""
-    n = degrees // 2
-    series = [Fraction(1)]
-    for k in range(1, n):
-        series.append(series[-1] * Fraction(2 * k - 1, 2 * k))
-    square = [Fraction(0)] * (2 * n)
-    for i, a in enumerate(series):
-        for j, b in enumerate(series):
-            square[i + j] += a * b
-    rest = [Fraction(0)] + [before - after for before, after in pairwise(square)]
-    return [float(a) for a in series], [float(a) for a in rest]
-
-
-def gaussian_tail(z: Array) -> Array:
-    """Mass of the standard normal distribution above ``z``."""
-    tail: Array = torch.special.erfc(torch.from_numpy(z * 0.7071067811865476)).numpy() / 2
-    return tail
-
-
-def polynomial(coefficients: list[float], x: Array) -> Array:
-    """Horner's scheme, lowest power first."""
-    value = np.full_like(x, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        value = value * x + coefficient
-    return value
-
-
-def code_lengths(masses: Array) -> Integers:
-    """``-log2`` of masses in units of 2^-10 bits, by arithmetic that is the same everywhere."""
-    fraction, exponent = np.frexp(np.maximum(masses, UNLIKELY))
-    small = fraction < 0.70703125
-    fraction, exponent = np.where(small, 2 * fraction, fraction), exponent - small
-    y = (fraction - 1) / (fraction + 1)
-    square = y * y
-    log2 = 2.8853900817779268 * y * (1 + square * (1 / 3 + square * (1 / 5)))  # 2 / ln 2 times artanh y
-    lengths: Integers = np.rint((exponent + log2) / -UNIT).astype(np.int64)
-    return lengths
-
-
-def binary(p: Array) -> tuple[Any, Array]:
-    """The model of yes-or-no decisions with probabilities ``p``, as constriction takes it."""
-    return stream.model.Bernoulli(perfect=False), p
-
-
-def interval(coder: Any) -> tuple[int, int, int]:
-    """What a range coder narrowed the code down to: ``(low, high, bits)``.
-
-    Exactly the strings whose first ``bits`` bits, as a number, lie in ``[low, high)`` decode to what was encoded.
-    """
-    if coder.is_empty():
-        return 0, 1 << 64, 64
-    position, (lower, width) = coder.pos()
-    sealed = coder.get_compressed()[: position + 1]  # a multiple of 2^32 at or above the low end; carries are done
-    point = int.from_bytes(sealed.astype(">u4").tobytes(), "big") << 32
-    low = point - (point - lower) % (1 << 64)
-    return low, low + width, 32 * (position + 2)
-
-
-def shortest(low: int, high: int, bits: int) -> bytes:
-    """The shortest string, of whole bytes, all of whose continuations lie in ``[low, high)``, of ``bits`` bits."""
-    count = bits // 8 - 8
-    while True:
-        unit = 1 << (bits - 8 * count)
-        first = -(-low // unit)
-        if (first + 1) * unit <= high:
-            return first.to_bytes(count, "big")
-        count += 1
+    return on_grid(np.where(whole > NOTHING, part / np.maximum(whole, NOTHING), 0.5))

@@ -28,7 +28,7 @@ class Photo(TypedDict):
 
 
 class FolderData(LightningDataModule):
-    """Photographs of a folder as they are, one :class:`Photo` a batch, for ``test`` and ``predict``.
+    """Photographs of a folder as they are, one :class:`Photo` a batch, for all but training a prior.
 
     Args:
         root: a folder (searched recursively) or one image; ``bundled`` for the five photographs of this package (a
@@ -58,6 +58,10 @@ class FolderData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.photos = Photos(self.root, self.subset, self.crop)
+
+    def train_dataloader(self) -> DataLoader[Photo]:
+        """For calibration: every image once, in order."""
+        return self.test_dataloader()
 
     def test_dataloader(self) -> DataLoader[Photo]:
         return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)

@@ -14,7 +14,8 @@ class Quantizer(ABC):
 
     All tensors are one-dimensional, ``(rows,)``, on the CPU; values and means float64, finite; symbols int64 in
     ``[0, alphabet)``. ``mean`` is the prediction that both sides hold before the symbol is known; a quantizer may
-    quantize the difference to it, or ignore it.
+    quantize the difference to it, or ignore it. ``scale`` is the standard deviation that goes with it; only the
+    encoder's choice of a symbol may depend on it.
     """
 
     alphabet: int
@@ -27,8 +28,11 @@ class Quantizer(ABC):
     """Standard deviation, in units of the signal, below which a measurement is mostly lost in the quantizer."""
 
     @abstractmethod
-    def quantize(self, value: Tensor, mean: Tensor) -> Tensor:
-        """Symbols of ``value``; what lies outside the range saturates."""
+    def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        """Symbols to code ``value`` with; what lies outside the range saturates.
+
+        In general that of the cell that the value lies in; an encoder may prefer a neighbour that is cheaper to code.
+        """
 
     @abstractmethod
     def dequantize(self, symbol: Tensor, mean: Tensor) -> Tensor:
@@ -40,7 +44,7 @@ class Quantizer(ABC):
 
     @abstractmethod
     def noise_variance(self, symbol: Tensor, mean: Tensor) -> Tensor:
-        """Variance of ``value - dequantize(symbol)`` for a value uniform in the cell."""
+        """Mean square of ``value - dequantize(symbol)`` for a value uniform in the cell."""
 
     @abstractmethod
     def with_parameter(self, parameter: float | None) -> Quantizer:

@@ -30,7 +30,7 @@ class Float8(Quantizer):
         inner = self._middles.diff()
         self._widths = torch.cat([inner[:1], inner, inner[-1:]])
 
-    def quantize(self, value: Tensor, mean: Tensor) -> Tensor:
+    def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         down = torch.searchsorted(self._middles, value.contiguous())
         up = torch.searchsorted(self._middles, value.contiguous(), right=True)
         return torch.where(up % 2 == 0, up, down)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pscx.quantizers.base import QUANTIZERS, Quantizer
+from pscx.quantizers.steps import half_alphabet, rounded_step
 
 
 @QUANTIZERS.register("uniform")
@@ -19,17 +20,12 @@ class Uniform(Quantizer):
     """
 
     def __init__(self, step: float = 0.05, bits: int = 14) -> None:
-        rounded = torch.tensor(step, dtype=torch.float64).to(torch.bfloat16).item()
-        if not 0 < rounded < 1000:
-            raise ValueError(f"quantizer.step must lie in (0, 1000) as a bfloat16 number, got {step}")
-        if not 2 <= bits <= 24:
-            raise ValueError(f"quantizer.bits must lie in 2..24, got {bits}")
-        self.parameter = self.resolution = self.step = float(rounded)
+        self.parameter = self.resolution = self.step = rounded_step(step)
         self.bits = bits
-        self.alphabet = (1 << bits) - 1
-        self._half = (1 << (bits - 1)) - 1
+        self._half = half_alphabet(bits)
+        self.alphabet = 2 * self._half + 1
 
-    def quantize(self, value: Tensor, mean: Tensor) -> Tensor:
+    def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         cells = ((value - mean) / self.step).round().clamp(-self._half, self._half)
         return cells.long() + self._half
 

@@ -1,0 +1,113 @@
+"""Range coding by constriction, with payloads that end as early as they can and decoders that notice a cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from constriction import stream
+from numpy.typing import NDArray
+
+from pscx.distributions import Array
+
+Booleans = NDArray[np.bool_]
+
+GRID, RAREST = 2.0**-20, 2.0**-16  # of the probability of a decision
+
+
+class RangeEncoder:
+    """Encodes yes-or-no decisions and plain numbers; :meth:`finish` may be asked for at any time."""
+
+    def __init__(self) -> None:
+        self._words = stream.queue.RangeEncoder()
+
+    def put(self, yes: Booleans, p: Array) -> float:
+        """Append decisions ``(n,)`` whose probabilities of yes are ``p``, as :func:`on_grid` gives them; in bits."""
+        self._words.encode(yes.astype(np.int32), *binary(p))
+        return -float(np.log2(np.where(yes, p, 1 - p)).sum())
+
+    def put_bits(self, value: int, count: int) -> None:
+        """Append an unsigned integer of ``count`` (at most 16) equally likely bits."""
+        if count:
+            self._words.encode(value, stream.model.Uniform(1 << count))
+
+    def finish(self) -> bytes:
+        """The shortest bytes of which any continuation decodes to what was put."""
+        return shortest(*interval(self._words))
+
+
+class RangeDecoder:
+    """The mirror of :class:`RangeEncoder`; past the end it reads zeros."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._words = stream.queue.RangeDecoder(np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32))
+        self._again = stream.queue.RangeEncoder()
+        self._lost = False
+
+    def get(self, p: Array) -> Booleans:
+        """The next decisions, ``(n,)``."""
+        yes: Booleans = self._take(np.zeros(len(p), np.int32), *binary(p)).astype(np.bool_)
+        return yes
+
+    def get_bits(self, count: int) -> int:
+        """The next unsigned integer of ``count`` bits."""
+        return int(self._take(0, stream.model.Uniform(1 << count))) if count else 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether what was taken depends on bytes that are not there, or no encoder writes such bytes."""
+        if self._lost:
+            return True
+        _, high, bits = interval(self._again)
+        have = 8 * len(self._data)
+        after = int.from_bytes(self._data, "big") + 1
+        return after << max(0, bits - have) > high << max(0, have - bits)
+
+    def _take(self, otherwise: Any, *model: Any) -> Any:
+        """Decode, and encode again to follow the coder's interval; ``otherwise`` where no symbol has the code."""
+        if not self._lost:
+            try:
+                taken = self._words.decode(*model)
+            except AssertionError:  # what constriction raises for data that no encoder writes
+                self._lost = True
+            else:
+                self._again.encode(taken, *model)
+                return taken
+        return otherwise
+
+
+def on_grid(p: Array) -> Array:
+    """Probabilities of yes rounded to multiples of 2^-20 and kept in [2^-16, 1 - 2^-16]."""
+    clamped: Array = np.clip(np.rint(p / GRID) * GRID, RAREST, 1 - RAREST)
+    return clamped
+
+
+def binary(p: Array) -> tuple[Any, Array]:
+    """The model of yes-or-no decisions with probabilities ``p``, as constriction takes it."""
+    return stream.model.Bernoulli(perfect=False), p
+
+
+def interval(coder: Any) -> tuple[int, int, int]:
+    """What a range coder narrowed the code down to: ``(low, high, bits)``.
+
+    Exactly the strings whose first ``bits`` bits, as a number, lie in ``[low, high)`` decode to what was encoded.
+    """
+    if coder.is_empty():
+        return 0, 1 << 64, 64
+    position, (lower, width) = coder.pos()
+    sealed = coder.get_compressed()[: position + 1]  # a multiple of 2^32 at or above the low end; carries are done
+    point = int.from_bytes(sealed.astype(">u4").tobytes(), "big") << 32
+    low = point - (point - lower) % (1 << 64)
+    return low, low + width, 32 * (position + 2)
+
+
+def shortest(low: int, high: int, bits: int) -> bytes:
+    """The shortest string, of whole bytes, all of whose continuations lie in ``[low, high)``, of ``bits`` bits."""
+    count = bits // 8 - 8
+    while True:
+        unit = 1 << (bits - 8 * count)
+        first = -(-low // unit)
+        if (first + 1) * unit <= high:
+            return first.to_bytes(count, "big")
+        count += 1
