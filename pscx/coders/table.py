@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from pscx.coders.binarization import CONTEXTS, DECISIONS, WHOLE, student_table
-from pscx.config import STREAM_WORD
 from pscx.distributions import Integers
+from pscx.registry import NAME
 
 SHIPPED = Path(__file__).parent / "tables"
 VARIABLE = "PSCX_TABLES"
@@ -67,7 +67,7 @@ def find_table(name: str, digest: str | None) -> Table:
 
     Raises ``ValueError`` where there is none, or its digest is another one.
     """
-    if not STREAM_WORD.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ValueError(f"coder.table must be a plain lower-case word, the name of a table, got {name!r}")
     folders = [SHIPPED, *([Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else [])]
     files = [folder / f"{name}.json" for folder in folders if (folder / f"{name}.json").is_file()]

@@ -24,7 +24,6 @@ from pscx.coders import CODERS, Coder, Encoder, Posterior
 from pscx.coders.adaptive import AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
-from pscx.config import STREAM_WORD
 from pscx.data.folder import Photo
 from pscx.files import write_whole
 from pscx.fitting import Group, Recorder, code_length, fit_posterior, fit_table
@@ -33,6 +32,7 @@ from pscx.modules.evaluate import as_csv
 from pscx.priors import Prior
 from pscx.progress import Bars
 from pscx.quantizers import Quantizer
+from pscx.registry import NAME
 from pscx.restorations import Restoration
 from pscx.rows import RowRule
 from pscx.samplers import Sampler
@@ -92,7 +92,7 @@ class Calibrate(LightningModule):
         held_out: int | None = 5,
     ) -> None:
         super().__init__()
-        if not STREAM_WORD.fullmatch(table):
+        if not NAME.fullmatch(table):
             raise ValueError(f"table must be a plain lower-case word, got {table!r}")
         if held_out is not None and held_out < 2:
             raise ValueError(f"held_out must be at least 2, or none, got {held_out}")
