@@ -13,9 +13,11 @@ from pscx.coders.ranges import Booleans, RangeDecoder, RangeEncoder, on_grid
 from pscx.distributions import UNIT, Array, Integers, Tail, both_sides, check_degrees, code_lengths, mass, tail_of
 from pscx.quantizers.base import Quantizer
 
-Decide = Callable[[Booleans, Integers, Array], Booleans]
+Decide = Callable[[Integers, Integers, Array], Booleans]
+Cut = Callable[[Integers, Integers], Array]
 
 NARROWEST = 2.0**-64  # smallest standard deviation
+NEAR = 7  # symbols on either side of the middle one that are set apart first
 NOTHING = 1e-250  # a mass below this is not divided by
 
 OCTAVES = np.array(sorted(range(-8, 9), key=abs)) / 4  # of the gains to choose from, the gain 1 first
@@ -30,10 +32,11 @@ class Posterior(Coder):
     """A symbol costs what the mass of its cell is worth: the posterior predictive as the entropy model.
 
     A measurement is taken to follow a distribution with location ``mean`` and standard deviation ``scale`` times a
-    gain. The ordered alphabet is halved until one symbol is left, and each decision is range coded (constriction)
-    with ``p = P(upper half) / P(both)``, which is rounded to a multiple of 2^-20 and kept in [2^-16, 1 - 2^-16].
-    With ``degrees`` over 0 nothing but + - * / and square roots goes into ``p``, so it is the same on every machine
-    with IEEE 754 arithmetic; the Gaussian is not, because its tail comes from the mathematical library.
+    gain. The ordered alphabet is cut in two (:func:`between`) until one symbol is left, and each decision is range
+    coded (constriction) with ``p = P(upper part) / P(both)``, which is rounded to a multiple of 2^-20 and kept in
+    [2^-16, 1 - 2^-16]. With ``degrees`` over 0 nothing but + - * / and square roots goes into ``p``, so it is the
+    same on every machine with IEEE 754 arithmetic; the Gaussian is not, because its tail comes from the mathematical
+    library.
 
     A payload ends at the first byte after which whatever follows would decode to the same symbols, and
     ``exhausted`` of the decoder is true as soon as what was taken depends on bytes that are not there.
@@ -78,7 +81,7 @@ class PosteriorEncoder(Encoder):
         wanted = symbols.numpy()
         bits = 0.0
 
-        def decide(rows: Booleans, middle: Integers, p: Array) -> Booleans:
+        def decide(rows: Integers, middle: Integers, p: Array) -> Booleans:
             nonlocal bits
             upper: Booleans = wanted[rows] >= middle
             bits += self._range.put(upper, p)
@@ -121,25 +124,27 @@ class Predictive:
         self._tail, self._gain, self._known = tail, gain, known
 
     def search(self, quantizer: Quantizer, mean: Tensor, scale: Tensor, segment: int, decide: Decide) -> Tensor:
-        """Find one symbol a row, ``(rows,)`` int64, by halving the alphabet, and learn from what was found.
+        """Find one symbol a row, ``(rows,)`` int64, by cutting the alphabet in two, and learn from what was found.
 
-        ``decide(rows, middle, p)`` tells for the chosen ``rows`` whether the symbol is at least ``middle``, which has
+        ``decide(rows, middle, p)`` tells for the numbered ``rows`` whether the symbol is at least ``middle``, which has
         probability ``p``. Raises ``ValueError`` where a mean is not finite, or a scale not finite or negative.
         """
         check_predictions(mean, scale)
         known = self._known[min(segment, len(self._known) - 1)]
         spread = np.maximum(scale.numpy(), NARROWEST) * known
 
-        def cut(symbols: Integers, spread: Array) -> Array:
+        def cut(symbols: Integers, mean: Tensor, spread: Array) -> Array:
             edge = quantizer.lower_edge(torch.from_numpy(symbols), mean) - mean
             with np.errstate(over="ignore"):  # an infinite distance is far enough
                 return both_sides(edge.numpy() / spread, self._tail)
 
-        gain = self._gain.value if self._gain else 1.0
-        symbols = descend(lambda at: cut(at, spread * gain), quantizer.alphabet, len(mean), decide)
+        gained = spread * (self._gain.value if self._gain else 1.0)
+        symbols = descend(
+            lambda rows, at: cut(at, mean[torch.from_numpy(rows)], gained[rows]), quantizer.alphabet, len(mean), decide
+        )
         if self._gain:
             spreads = spread * GAINS[:, None]
-            self._gain.learn(mass(cut(symbols, spreads), cut(symbols + 1, spreads)))
+            self._gain.learn(mass(cut(symbols, mean, spreads), cut(symbols + 1, mean, spreads)))
         return torch.from_numpy(symbols)
 
 
@@ -166,20 +171,41 @@ class Gain:
         self._bits = self._bits * memory + code_lengths(masses).sum(1) * UNIT
 
 
-def descend(cut: Callable[[Integers], Array], alphabet: int, rows: int, decide: Decide) -> Integers:
-    """Halve ``[0, alphabet)`` until one symbol is left in each row; ``cut`` gives the masses on both sides of one."""
+def descend(cut: Cut, alphabet: int, rows: int, decide: Decide) -> Integers:
+    """Cut ``[0, alphabet)`` in two until one symbol is left in each row; see :func:`between` for where.
+
+    ``cut(rows, symbols)`` gives the masses on both sides of the symbols' lower edges in the numbered rows.
+    """
     low, high = np.zeros(rows, np.int64), np.full(rows, alphabet, np.int64)
-    at_low, at_high = cut(low), cut(high)
-    for _ in range((alphabet - 1).bit_length()):
-        middle = (low + high) // 2
-        at_middle = cut(middle)
+    left = np.flatnonzero(high - low > 1)
+    at_low, at_high = cut(left, low[left]), cut(left, high[left])
+    while len(left):
+        middle = between(low[left], high[left], alphabet)
+        at_middle = cut(left, middle)
         p = chance(mass(at_middle, at_high), mass(at_low, at_high))
-        undecided = high - low > 1
-        upper = np.ones(rows, np.bool_)
-        upper[undecided] = decide(undecided, middle[undecided], p[undecided])
-        low, high = np.where(upper, middle, low), np.where(upper, high, middle)
+        upper = decide(left, middle, p)
+        low[left], high[left] = np.where(upper, middle, low[left]), np.where(upper, high[left], middle)
         at_low, at_high = np.where(upper, at_middle, at_low), np.where(upper, at_high, at_middle)
+        again = high[left] - low[left] > 1
+        left, at_low, at_high = left[again], at_low[:, again], at_high[:, again]
     return low
+
+
+def between(low: Integers, high: Integers, alphabet: int) -> Integers:
+    """Where to cut ``[low, high)``: first the ``NEAR`` symbols on either side of the middle one are set apart.
+
+    What lies beyond them is cut at twice the distance from the middle until its end is found, what has two ends is
+    halved. So a symbol near the middle takes five decisions, whatever the alphabet.
+    """
+    centre = alphabet // 2
+    inner, outer = centre - NEAR, centre + NEAR + 1
+    middle = (low + high) // 2
+    middle = np.where((high == alphabet) & (low > centre), 2 * low - centre, middle)
+    middle = np.where((low == 0) & (high <= inner), 2 * high - centre, middle)
+    middle = np.where((low == 0) & (high == outer), inner, middle)
+    middle = np.where((low == 0) & (high == alphabet), outer, middle)
+    inside: Integers = np.where((low < middle) & (middle < high), middle, (low + high) // 2)
+    return inside
 
 
 def chance(part: Array, whole: Array) -> Array:
