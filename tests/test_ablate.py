@@ -18,8 +18,9 @@ import yaml
 from PIL import Image
 from tiny import CODEC
 
-from pscx.ablation import read_results
+from pscx.ablation import Axis, read_results
 from pscx.ablation.plan import labels_of
+from pscx.ablation.plot import look
 from pscx.bd import bd_rate
 from pscx.cli import main
 from pscx.data.folder import BUNDLED
@@ -173,6 +174,16 @@ def test_a_second_run_does_nothing_and_writes_the_same(copied: Lab, capsys: pyte
     assert capsys.readouterr().err == ""
     assert copied.stamps() == cells
     assert [(copied.run / name).read_bytes() for name in names] == before
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (3,), (4, 4, 2, 2), (2, 7, 4, 8), (9, 2), (20, 3, 2)])
+def test_no_two_curves_of_a_panel_look_alike(sizes: tuple[int, ...]) -> None:
+    axes = [Axis(f"model.a{number}", {str(value): value for value in range(size)}) for number, size in enumerate(sizes)]
+    keys = [axis.key for axis in axes]
+    curves = [dict(zip(keys, one, strict=True)) for one in itertools.product(*(axis.values for axis in axes))]
+    shown = look(axes)
+    seen = {(shown.panel(labels), *sorted(shown.style(labels).items())) for labels in curves}
+    assert len(seen) == len(curves)
 
 
 def to_do(text: str) -> set[str]:

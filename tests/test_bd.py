@@ -46,15 +46,15 @@ def test_two_straight_lines_worked_by_hand() -> None:
 
 
 def test_between_three_points_the_curve_is_a_monotone_cubic() -> None:
-    """Fritsch and Butland's slopes by hand for ln(rate) 0, 1, 4 at quality 0, 1, 2, against the line ln(rate) = q.
+    """Fritsch and Butland's slopes by hand for ln(rate) 0, 1, 7 at quality 0, 1, 3, against the line ln(rate) = q.
 
-    Secants 1 and 3; the inner slope is their harmonic mean 3/2, the outer ones (3*1 - 3)/2 = 0 and (3*3 - 1)/2 = 4.
-    A cubic Hermite piece of width 1 has the integral (y0 + y1)/2 + (d0 - d1)/12.
+    Widths 1 and 2, secants 1 and 3: the inner slope is 9 / (5/1 + 4/3) = 27/19, the outer ones (4*1 - 1*3)/3 = 1/3
+    and (5*3 - 2*1)/3 = 13/3. A cubic Hermite piece of width h has the integral h (y0 + y1)/2 + h^2 (d0 - d1)/12.
     """
-    test = [(1.0, 0.0), (exp(1.0), 1.0), (exp(4.0), 2.0)]
-    integral = (0 + 1) / 2 + (0 - 1.5) / 12 + (1 + 4) / 2 + (1.5 - 4) / 12
-    line = [(exp(q), q) for q in (0.0, 1.0, 2.0)]
-    assert log(1 + bd_rate(line, test) / 100) == pytest.approx((integral - 2) / 2)
+    test = [(1.0, 0.0), (exp(1.0), 1.0), (exp(7.0), 3.0)]
+    integral = (0 + 1) / 2 + (1 / 3 - 27 / 19) / 12 + 2 * (1 + 7) / 2 + 4 * (27 / 19 - 13 / 3) / 12
+    line = [(exp(q), q) for q in (0.0, 1.0, 3.0)]
+    assert log(1 + bd_rate(line, test) / 100) == pytest.approx((integral - 4.5) / 3)
 
 
 @pytest.mark.parametrize(

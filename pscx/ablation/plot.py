@@ -75,7 +75,7 @@ def look(axes: Sequence[Axis]) -> Look:
 def _figure(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
     from matplotlib.figure import Figure
 
-    shown = look(plan.curve_axes)
+    shown = look([_drawn(axis, found) for axis in plan.curve_axes])
     titles = list(dict.fromkeys(shown.panel(curve.labels) for curve in found))
     columns = min(len(titles), PANELS_A_ROW)
     rows = -(-len(titles) // columns)
@@ -85,8 +85,14 @@ def _figure(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
         _panel(axes, title, [curve for curve in found if shown.panel(curve.labels) == title], plan, shown, measure)
     for axes in list(panels)[len(titles) :]:
         axes.set_visible(False)
-    figure.legend(handles=list(_legend(shown, plan)), loc="outside right upper", frameon=False)
+    figure.legend(handles=list(_legend(shown)), loc="outside right upper", frameon=False)
     return figure
+
+
+def _drawn(axis: Axis, found: Sequence[Curve]) -> Axis:
+    """An axis without the values that no curve has."""
+    labels = {curve.labels[axis.key] for curve in found}
+    return Axis(axis.key, {label: value for label, value in axis.values.items() if label in labels})
 
 
 def _panel(axes: Axes, title: str, found: Sequence[Curve], plan: Plan, shown: Look, measure: str) -> None:
@@ -107,7 +113,7 @@ def _panel(axes: Axes, title: str, found: Sequence[Curve], plan: Plan, shown: Lo
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(shown: Look, plan: Plan) -> Iterator[Any]:
+def _legend(shown: Look) -> Iterator[Any]:
     """The axes one after the other, each value with the one property that stands for it; then the baseline."""
     from matplotlib.lines import Line2D
 
