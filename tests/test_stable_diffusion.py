@@ -402,7 +402,8 @@ def test_pixel_priors_take_no_caption(image_folder: Path, tmp_path: Path, capsys
     "missing",
     [
         *("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"),
-        *("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "tokenizer", "scheduler"),
+        *("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "tokenizer/vocab.json"),
+        *("tokenizer", "scheduler"),
     ],
 )
 def test_a_folder_without_a_part(missing: str, copied: Path) -> None:
