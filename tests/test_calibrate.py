@@ -15,6 +15,7 @@ import yaml
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from test_rate import PRIOR, ExactMean, ExactRows
 from tiny import write_codec
+from tiny_latent import save_stable_diffusion
 from torch import Tensor
 
 from pscx.cli import main
@@ -263,3 +264,29 @@ def test_the_digest_is_in_the_stream(image_folder: Path, tmp_path: Path, capsys:
     assert coder["table"] == "photographs"
     assert coder["digest"].startswith("t")
     assert len(coder["digest"]) == 9
+
+
+def test_captions_are_part_of_what_is_calibrated(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loop runs under the caption, and another caption is another observation."""
+    prior = f"{{name: stable_diffusion, path: {save_stable_diffusion(tmp_path / 'prior')}}}"
+    text = GAUSSIAN.replace("prior: gaussian", f"prior: {prior}").replace("{name: local, block: 8", "{name: pca")
+    config, encode, priors = write_codec(tmp_path, text), PSC.encode, []
+
+    def seen(self: PSC, *args: Any) -> Any:
+        priors.append(self.prior)
+        return encode(self, *args)
+
+    monkeypatch.setattr(PSC, "encode", seen)
+    for caption in ("a cat", "a cat", "a dog"):
+        options = ["--model.caption", f"{{name: fixed, text: {caption}}}", "--data.subset", "1"]
+        assert fit(tmp_path / "fit", config, image_folder, *options) == 0
+    assert len(priors) == 2
+    assert fit(tmp_path / "fit", config, image_folder, "--data.subset", "1") == 0
+    assert len(priors) == 3
+    assert priors[0] is not priors[1]
+    capsys.readouterr()
+    plain = write_codec(tmp_path, GAUSSIAN, "plain.yaml")
+    assert fit(tmp_path / "fit", plain, image_folder, "--model.caption", "{name: fixed, text: x}") == 2
+    assert "takes no captions" in capsys.readouterr().err
