@@ -271,21 +271,19 @@ def test_captions_are_part_of_what_is_calibrated(
 ) -> None:
     """The loop runs under the caption, and another caption is another observation."""
     prior = f"{{name: stable_diffusion, path: {save_stable_diffusion(tmp_path / 'prior')}}}"
-    text = GAUSSIAN.replace("prior: gaussian", f"prior: {prior}").replace("{name: local, block: 8", "{name: pca")
-    config, encode, priors = write_codec(tmp_path, text), PSC.encode, []
+    text = GAUSSIAN.replace("prior: gaussian", f"prior: {prior}")
+    text = text.replace("{name: local, block: 8, per_iteration: 2.0}", "{name: pca, per_iteration: 2}")
+    config, conditioned, told = write_codec(tmp_path, text), PSC.conditioned, []
 
-    def seen(self: PSC, *args: Any) -> Any:
-        priors.append(self.prior)
-        return encode(self, *args)
+    def seen(self: PSC, caption: str) -> PSC:
+        told.append(caption)
+        return conditioned(self, caption)
 
-    monkeypatch.setattr(PSC, "encode", seen)
+    monkeypatch.setattr(PSC, "conditioned", seen)
     for caption in ("a cat", "a cat", "a dog"):
         options = ["--model.caption", f"{{name: fixed, text: {caption}}}", "--data.subset", "1"]
         assert fit(tmp_path / "fit", config, image_folder, *options) == 0
-    assert len(priors) == 2
-    assert fit(tmp_path / "fit", config, image_folder, "--data.subset", "1") == 0
-    assert len(priors) == 3
-    assert priors[0] is not priors[1]
+    assert told == ["a cat", "a dog"]
     capsys.readouterr()
     plain = write_codec(tmp_path, GAUSSIAN, "plain.yaml")
     assert fit(tmp_path / "fit", plain, image_folder, "--model.caption", "{name: fixed, text: x}") == 2
