@@ -245,6 +245,7 @@ def at_call(number: int, act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_an_ablation_that_was_stopped_goes_on(by: signal.Signals, lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     handlers = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets background jobs ignore it
     with pytest.MonkeyPatch.context() as monkeypatch:
         at_call(4, lambda: os.kill(os.getpid(), by), monkeypatch)  # the second image of the second cell
         assert lab.ablate() == 130

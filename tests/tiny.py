@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
+from pscx.networks import ResidualUNet
 from pscx.priors.denoiser import PixelDenoiser
 
 CODEC = """\
@@ -48,5 +49,9 @@ def tiny_network(seed: int = 0, channels: int = 3, outputs: int | None = None) -
 
 def save_prior(folder: Path, seed: int) -> str:
     """A pixel prior with random weights, as a folder that ``prior: ddpm`` loads; returns its name."""
-    PixelDenoiser(tiny_network(seed), DDPMScheduler(prediction_type="v_prediction")).save(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ResidualUNet(in_channels=3, out_channels=3, block_out_channels=(8, 16), blocks=(1, 1))
+        torch.nn.init.normal_(network.tail.weight, std=0.1)
+    PixelDenoiser(network, DDPMScheduler(prediction_type="v_prediction")).save(folder)
     return str(folder)
