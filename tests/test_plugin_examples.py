@@ -143,6 +143,12 @@ def test_checkerboard_parts_the_proposal_of_the_inner_rule(inner: RowRule) -> No
         assert all(part.groups)
 
 
+def test_checkerboard_has_nothing_to_measure_in_white_where_there_is_one_block() -> None:
+    rule = ROWS.get("checkerboard")(DCT(block=4))
+    proposal = rule.propose(Situation(PRIOR, rule.start(PRIOR, SHAPE), random(4, *SHAPE, seed=3), 1, 2, 0.01))
+    assert (len(proposal.block), proposal.groups) == (0, [])
+
+
 def test_known_neighbours_make_the_white_blocks_cheaper() -> None:
     """One coefficient in each block of images of the prior, half of them first: only the neighbours can help."""
     prior = Gaussian(correlation=0.98)
@@ -194,17 +200,18 @@ def test_the_text_can_be_followed(
     prior = ["--model.prior.path", save_prior(followed / "prior", 1)]
     for args in todo:
         forget_plugins()
-        small = ["--data.crop", "16", "--data.subset", "1"] if args[0] == "test" else []
+        small = ["--data.crop", "16", "--data.subset", "1"] if args[0] in ("test", "ablate") else []
         small += prior if "mine/network.yaml" in args else []
         assert main([*args, *small]) == 0, capsys.readouterr().err
-        assert capsys.readouterr().err == ""
-    assert [args[0] for args in todo].count("test") == 6
+        assert "warning" not in capsys.readouterr().err
+    assert sorted(args[0] for args in todo) == ["ablate", "components", "decompress", *["test"] * 6]
     for run in ("mean", "median"):
         with (followed / "runs" / run / "summary.csv").open(newline="") as file:
             (line,) = csv.DictReader(file)
         assert float(line["psnr"]) > 15
     original = followed / "runs" / "median" / "reconstructions" / "astronaut.png"
     assert (followed / "back.png").read_bytes() == original.read_bytes()
+    assert "| median " in (followed / "runs" / "ablation" / "summary.md").read_text()
     assert "class_path: pscx_plugins.median.Median" in (followed / "runs" / "median" / "config.yaml").read_text()
     forget_plugins()
     scope: dict[str, pscx.Codec] = {}
