@@ -29,7 +29,7 @@ def whole(values: Tensor) -> Tensor:
 
 
 def fine(values: Tensor) -> Tensor:
-    """The nearest multiples of 2^-40 within ±1023: variances, of which eight thousand add up exactly."""
+    """The nearest multiples of 2^-40 within ±1023: variances, exact in a sum of any order that stays below 2^13."""
     return (values * FINE).clamp_(-FINE_LARGEST * FINE, FINE_LARGEST * FINE).round_() / FINE
 
 

@@ -195,7 +195,7 @@ def between(low: Integers, high: Integers, alphabet: int) -> Integers:
     """Where to cut ``[low, high)``: first the ``NEAR`` symbols on either side of the middle one are set apart.
 
     What lies beyond them is cut at twice the distance from the middle until its end is found, what has two ends is
-    halved. So a symbol near the middle takes five decisions, whatever the alphabet.
+    halved. So a symbol near the middle takes at most six decisions, whatever the alphabet.
     """
     centre = alphabet // 2
     inner, outer = centre - NEAR, centre + NEAR + 1

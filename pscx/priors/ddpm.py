@@ -16,7 +16,7 @@ EMBEDDED = Path(__file__).parent / "embedded"
 
 @PRIORS.register("ddpm")
 class DDPM(Prior):
-    """Pixel-space DDPM (Ho et al. 2020): a diffusers ``UNet2DModel`` and its noise schedule.
+    """Pixel-space DDPM (Ho et al. 2020): a network of pixels and its noise schedule.
 
     A network over ``3 p^2`` channels sees the image through space-to-depth with factor ``p``, so one of 12 channels
     works at half resolution. The signal is the image itself, ``(batch, 3, height, width)`` in [-1, 1].

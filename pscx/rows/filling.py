@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from math import exp, log
-
 import torch
 from torch import Tensor
 
 SMALLEST_GROUP = 128
-LARGEST_EXPONENT = 64.0  # of the quota's growth: more rows than any block has
+LARGEST_QUOTA = 2.0**40  # more rows than any block has
 
 
 def quota(first: float, growth: float, iteration: int) -> float:
-    """Rows for each block in an iteration, on average over blocks, at most: ``first growth^iteration``."""
-    return first * exp(min(iteration * log(growth), LARGEST_EXPONENT))
+    """Rows for each block in an iteration, on average over blocks, at most: ``first growth^iteration``.
+
+    Multiplied out: powers of a mathematical library are not the same to the last bit everywhere.
+    """
+    value = first
+    for _ in range(iteration):
+        value = min(value * growth, LARGEST_QUOTA)
+    return value
 
 
 def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor]:

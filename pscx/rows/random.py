@@ -10,13 +10,15 @@ from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.orthonormal import orthonormalize
 
+ADDRESS = 1 << 32  # a sample number that no sampler asks noise for
+
 
 @ROWS.register("random")
 class Random(RowRule):
     """Uniformly random orthonormal rows (Candes and Tao 2006): what posterior samples are worth as a guide.
 
     Rows are Gaussian vectors, orthonormalised against each other and all earlier ones. Their predicted variance is that
-    of the samples along them. They need samples from the second iteration on.
+    of the samples along them.
 
     Args:
         per_iteration: rows an iteration, at least 1, in each block where there are blocks.
@@ -50,7 +52,7 @@ class Random(RowRule):
         count, dim = known.partition.count, known.partition.dim
         each = min(self.per_iteration, dim - int(known.counts.max()))
         block = torch.arange(count).repeat(each)
-        drawn = self.noise.normal((each * count, dim), iteration=situation.iteration, sample=0, step=0)
+        drawn = self.noise.normal((each * count, dim), iteration=situation.iteration, sample=ADDRESS, step=0)
         rows = known.complement(block, drawn).reshape(each, count, dim).transpose(0, 1)
         rows = known.complement(block, orthonormalize(rows).transpose(0, 1).reshape(-1, dim))
         centred = known.split(samples - samples.mean(0)).permute(1, 2, 0)[block]

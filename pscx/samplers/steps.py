@@ -21,6 +21,6 @@ def timesteps(levels: Tensor, start: float | None, stop: float, steps: int, spac
     if spacing == "linear":
         chosen = torch.linspace(first, end, steps).round().long()
     else:
-        wanted = torch.linspace(float(levels[first].log()), float(levels[end].log()), steps).exp()
+        wanted = torch.linspace(float(levels[first].log()), float(levels[end].log()), steps, dtype=torch.float64).exp()
         chosen = (levels[None] - wanted[:, None]).abs().argmin(1)
     return sorted(set(chosen.tolist()), reverse=True)
