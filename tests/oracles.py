@@ -78,8 +78,13 @@ def rate(spectrum: Tensor, distortion: float) -> float:
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Matrices of these sizes are many times faster on one thread than on two that share the cores with others."""
+    """Matrices of these sizes are many times faster on one thread than on two that share the cores with others.
+
+    Processes that a test starts inherit it, as floating-point sums depend on the number of threads.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
     torch.set_num_threads(before)
