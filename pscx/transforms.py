@@ -20,7 +20,7 @@ from pscx.measurements import Partition
 GRID = 2.0**20
 LARGEST = 127.0
 LARGEST_BLOCK = 1 << 12  # numbers: 127 times its square root stays below 2^13
-FINE, FINE_LARGEST = 2.0**40, 2.0**10 - 1
+FINE, FINE_LARGEST = 2.0**31, 2.0**10 - 1
 
 
 def whole(values: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def whole(values: Tensor) -> Tensor:
 
 
 def fine(values: Tensor) -> Tensor:
-    """The nearest multiples of 2^-40 within ±1023: variances, exact in a sum of any order that stays below 2^13."""
+    """The nearest multiples of 2^-31 within ±1023: variances. A sum of up to 4096 of them is exact in any order."""
     return (values * FINE).clamp_(-FINE_LARGEST * FINE, FINE_LARGEST * FINE).round_() / FINE
 
 
@@ -49,7 +49,7 @@ class BlockDCT:
         axes: orthonormal channel axes ``(channels, channels)``, one a row, or none for the channels themselves.
 
     Raises:
-        ValueError: the partition has no blocks, or larger ones.
+        ValueError: the partition has no blocks, or larger ones, or the axes are not orthonormal to 2^-16.
     """
 
     def __init__(self, partition: Partition, axes: Tensor | None = None) -> None:
@@ -59,6 +59,8 @@ class BlockDCT:
         self.basis = dct_matrix(partition.block)
         eye = torch.eye(partition.channels, dtype=torch.float64)
         self.axes = eye if axes is None else whole(axes) / GRID
+        if float((self.axes @ self.axes.mT - eye).abs().max()) > 2.0**-16:
+            raise ValueError("channel axes must be orthonormal")
 
     def forward(self, signal: Tensor) -> Tensor:
         """``(n, channels, height, width)`` to coefficients ``(n, blocks, dim)``, ordered axis, row, column."""

@@ -15,6 +15,7 @@ from diffusers import DDPMScheduler
 from tiny import tiny_network
 from torch import Tensor, nn
 
+from pscx.errors import PscxError
 from pscx.exact import ExactConvolution, make_exact, ordered_mean, square_root
 from pscx.exact.convolution import LIMIT, splits, whole_weights
 from pscx.exact.network import check_convolutions, int64_convolution
@@ -50,31 +51,59 @@ def test_an_exact_layer_is_the_layer_on_rounded_numbers(layer: nn.Conv2d | nn.Co
     whole, scale = whole_weights(layer.weight.double(), output, 9)
     unit = x.abs().amax((1, 2, 3), keepdim=True) / 1023
     rounded = (x * unit.reciprocal()).round().double()
-    summed = exact.convolve(rounded, whole)
+    weights = [whole[part] if exact.transposed else whole[:, part] for part in exact.splits]
+    sums = [exact.convolve(rounded[:, part], own) for part, own in zip(exact.splits, weights, strict=True)]
+    assert max(float(one.abs().max()) for one in sums) < LIMIT
+    total = sums[0].float()
+    for one in sums[1:]:
+        total = total + one.float()
     bias = torch.zeros(len(scale)) if layer.bias is None else layer.bias
-    expected = summed * (unit * scale.float()[:, None, None]).double() + bias[:, None, None]
-    torch.testing.assert_close(exact(x).double(), expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+    assert torch.equal(exact(x), total * (unit * scale.float()[:, None, None]) + bias[:, None, None])
     error = (exact(x) - layer(x)).square().mean((1, 2, 3)) / layer(x).square().mean((1, 2, 3))
     assert float(error.max()) < 2e-5
 
 
-@pytest.mark.parametrize("layer", layers()[:4], ids=str)
-def test_worst_inputs_stay_within_the_bound_and_agree_with_integers(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """Activations that follow the signs of one output channel's weights drive its sum to ``top L1`` in each group."""
+def hardest(exact: ExactConvolution, part: slice) -> Tensor:
+    """One image whose activations follow the signs of the largest output channel's weights, ``(1, part, k, k)``."""
+    weight = exact.weight.movedim(1, 0) if exact.transposed else exact.weight
+    worst = weight[:, part].abs().flatten(1).sum(1).argmax()
+    return (weight[worst, part].sign() * exact.top)[None]
+
+
+@pytest.mark.parametrize("layer", layers(), ids=str)
+def test_every_group_of_channels_stays_within_the_bound_and_is_needed(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
     exact = ExactConvolution(layer.requires_grad_(False), 9, 11)
     weight = exact.weight.movedim(1, 0) if exact.transposed else exact.weight
     for part in exact.splits:
-        sums = weight[:, part].abs().flatten(1).sum(1)
-        assert float(sums.max()) * 1023 < LIMIT
-        assert len(exact.splits) == 1 or float(weight.abs().flatten(1).sum(1).max()) * 1023 >= LIMIT
-    if exact.transposed:
-        return
-    worst = int(weight.abs().flatten(1).sum(1).argmax())
-    image = (weight[worst].sign() * 1023.0)[None]
+        assert float(weight[:, part].abs().flatten(1).sum(1).max()) * 1023 < LIMIT
+    assert len(exact.splits) > 1
+    assert float(weight.abs().flatten(1).sum(1).max()) * 1023 >= LIMIT
+
+
+@pytest.mark.parametrize("layer", layers(), ids=str)
+def test_worst_inputs_agree_with_integers(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Sums that come as near to 2^24 as the weights allow, against float64, which holds integers up to 2^53."""
+    exact = ExactConvolution(layer.requires_grad_(False), 9, 11)
     for part in exact.splits:
-        found = nn.functional.conv2d(image[:, part], exact.weight[:, part])
-        assert torch.equal(found.long(), int64_convolution(image[:, part], exact.weight[:, part]))
-        assert float(found[0, worst]) == float(weight[worst, part].abs().sum()) * 1023
+        whole = torch.zeros(17, 40, *exact.weight.shape[2:])
+        whole[:, part] = hardest(exact, part)
+        whole -= torch.arange(17.0)[:, None, None, None] * whole.sign()
+        whole = whole.contiguous(memory_format=torch.channels_last)
+        found = exact.convolved(whole, part)
+        weight = exact.weight[part] if exact.transposed else exact.weight[:, part]
+        assert torch.equal(found.double(), exact.convolve(whole[:, part].double(), weight.double()))
+        if exact.transposed or layer.dilation[0] > 1:
+            continue
+        assert float(found.abs().max()) == float(weight.abs().flatten(1).sum(1).max()) * 1023
+
+
+@pytest.mark.parametrize(("transposed", "stride"), [(False, 1), (False, 2), (True, 2)])
+def test_the_integer_reference_is_a_convolution(transposed: bool, stride: int) -> None:
+    """Against torch's own in float64; without this the check of a machine would compare with nothing."""
+    image, weight = (random(2, 3, 6, 7) * 50).round(), (random(3, 3, 2, 2, seed=1) * 50).round()
+    plain = nn.functional.conv_transpose2d if transposed else nn.functional.conv2d
+    expected = plain(image.double(), weight.double(), stride=stride)
+    assert torch.equal(int64_convolution(image, weight, stride, transposed).double(), expected)
 
 
 def test_splits_are_the_fewest_that_fit_and_cover_every_channel() -> None:
@@ -97,12 +126,32 @@ def test_a_sample_does_not_see_its_batch() -> None:
     assert torch.equal(zero, exact.bias.expand_as(zero[0])[None])
 
 
-def test_convolutions_that_round_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+@pytest.mark.parametrize("least", [1, 16])
+def test_convolutions_that_round_are_found(name: str, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In either kind of layer, and where a library rounds large batches alone."""
+    plain = getattr(nn.functional, name)
+
+    def rounding(x: Tensor, weight: Tensor, **geometry: object) -> Tensor:
+        result: Tensor = plain(x.bfloat16().float() if len(x) >= least else x, weight, **geometry)
+        return result
+
     check_convolutions.cache_clear()
-    plain = nn.functional.conv2d
-    monkeypatch.setattr(nn.functional, "conv2d", lambda x, w: plain(x.bfloat16().float(), w))
-    with pytest.raises(Exception, match="float32 convolutions of integers are not exact on cpu"):
+    check_convolutions(torch.device("cpu"))
+    check_convolutions.cache_clear()
+    monkeypatch.setattr(nn.functional, name, rounding)
+    with pytest.raises(PscxError, match="float32 convolutions of integers are not exact on cpu"):
         check_convolutions(torch.device("cpu"))
+    check_convolutions.cache_clear()
+
+
+def test_a_prior_checks_the_machine_before_it_computes(residual: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = nn.functional.conv2d
+    prior = DDPM(str(residual), exact=True)
+    check_convolutions.cache_clear()
+    monkeypatch.setattr(nn.functional, "conv2d", lambda x, w, **kw: plain(x.bfloat16().float(), w, **kw))
+    with pytest.raises(PscxError, match="not exact on cpu"):
+        prior.denoise(torch.zeros(1, 3, 16, 16), 5)
     check_convolutions.cache_clear()
 
 

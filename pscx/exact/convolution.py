@@ -63,15 +63,16 @@ class ExactConvolution(nn.Module):
         """As the layer: ``(batch, channels, height, width)`` float32; a sample's result does not see the others."""
         unit = largest(x) / self.top
         whole = (x * unit.reciprocal()).round_()
-        total = self._convolved(whole, self.splits[0])
+        total = self.convolved(whole, self.splits[0])
         for part in self.splits[1:]:
-            total += self._convolved(whole, part)
+            total += self.convolved(whole, part)
         return total.mul_(unit * self.scale).add_(self.bias)
 
-    def _convolved(self, whole: Tensor, part: slice) -> Tensor:
+    def convolved(self, whole: Tensor, part: slice) -> Tensor:
+        """Sums of products over the input channels ``part`` of ``whole``, integers within ``top``: exact integers."""
         weight = self.weight[part] if self.transposed else self.weight[:, part]
-        with torch.backends.cudnn.flags(enabled=False):  # it may round its inputs or transform them
-            return self.convolve(whole[:, part], weight)
+        with torch.backends.cudnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
+            return self.convolve(whole[:, part], weight)  # either may round its inputs or transform them
 
 
 TINY = 2.0**-100

@@ -35,6 +35,11 @@ class PixelDenoiser(nn.Module):
         patch = round((channels / 3) ** 0.5)
         if patch < 1 or channels != 3 * patch**2:
             raise ValueError(f"network.in_channels must be 3, 12, 27 or another 3 p^2, got {channels}")
+        if network.config.out_channels not in (channels, 2 * channels):
+            raise ValueError(
+                f"network.out_channels must be {channels} as in_channels, or twice as many, got "
+                f"{network.config.out_channels}"
+            )
         self.prediction = prediction_of(scheduler)
         self.network = network.to(memory_format=torch.channels_last)
         self.scheduler = scheduler

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from math import exp, log
+
 from torch import Tensor
 
 SPACINGS = ("linear", "log")
@@ -19,8 +20,14 @@ def timesteps(levels: Tensor, start: float | None, stop: float, steps: int, spac
     if steps == 1 or first <= end:
         return [first]
     if spacing == "linear":
-        chosen = torch.linspace(first, end, steps).round().long()
-    else:
-        wanted = torch.linspace(float(levels[first].log()), float(levels[end].log()), steps, dtype=torch.float64).exp()
-        chosen = (levels[None] - wanted[:, None]).abs().argmin(1)
-    return sorted(set(chosen.tolist()), reverse=True)
+        return sorted({round(point) for point in evenly(first, end, steps)}, reverse=True)
+    wanted = [exp(point) for point in evenly(log(levels[first]), log(levels[end]), steps)]
+    return sorted({int((levels - level).abs().argmin()) for level in wanted}, reverse=True)
+
+
+def evenly(first: float, last: float, count: int) -> list[float]:
+    """``count`` (at least 2) numbers from ``first`` to ``last`` at equal distances.
+
+    In Python's arithmetic: a library's own ranges differ in the last digit from one instruction set to the next.
+    """
+    return [first + (last - first) * i / (count - 1) for i in range(count)]
