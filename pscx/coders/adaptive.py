@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pscx.coders.base import CODERS, Coder, Decoder, Encoder, check_predictions, check_symbols
+from pscx.coders.base import CODERS, Coder, check_predictions, check_symbols
 from pscx.coders.binarization import WHOLE, find, origins_and_contexts, outcomes
-from pscx.coders.ranges import RangeDecoder, RangeEncoder, on_grid
+from pscx.coders.ranges import RangeCodedDecoder, RangeCodedEncoder, on_grid
 from pscx.coders.static import Asked, answers
 from pscx.coders.table import Table, find_table, student
 from pscx.distributions import Array, Integers
@@ -60,12 +60,12 @@ class Adaptive(Coder):
         return AdaptiveDecoder(Counts(self.table, self.weight, self.memory), data)
 
 
-class AdaptiveEncoder(Encoder):
+class AdaptiveEncoder(RangeCodedEncoder):
     """See :class:`Adaptive`."""
 
     def __init__(self, counts: Counts) -> None:
+        super().__init__()
         self._counts = counts
-        self._range = RangeEncoder()
 
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
         """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
@@ -75,25 +75,19 @@ class AdaptiveEncoder(Encoder):
         offsets = symbols.numpy() - origins
         bits = 0.0
         for rows in chunks(len(offsets)):
-            asked = Asked(self._range, offsets[rows])
+            asked = Asked(self.range, offsets[rows])
             find(contexts[rows], self._counts.chances(self.segment), asked)
             self._counts.learn(self.segment, offsets[rows], contexts[rows])
             bits += asked.bits
         return bits
 
-    def put_bits(self, value: int, count: int) -> None:
-        self._range.put_bits(value, count)
 
-    def finish(self) -> bytes:
-        return self._range.finish()
-
-
-class AdaptiveDecoder(Decoder):
+class AdaptiveDecoder(RangeCodedDecoder):
     """See :class:`Adaptive`; past the end it reads zeros."""
 
     def __init__(self, counts: Counts, data: bytes) -> None:
+        super().__init__(data)
         self._counts = counts
-        self._range = RangeDecoder(data)
 
     def get(self, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Raises ``ValueError`` where a mean or a scale is not finite."""
@@ -101,17 +95,9 @@ class AdaptiveDecoder(Decoder):
         origins, contexts = origins_and_contexts(quantizer, mean, scale)
         offsets = np.zeros_like(origins)
         for rows in chunks(len(offsets)):
-            offsets[rows] = find(contexts[rows], self._counts.chances(self.segment), answers(self._range))
+            offsets[rows] = find(contexts[rows], self._counts.chances(self.segment), answers(self.range))
             self._counts.learn(self.segment, offsets[rows], contexts[rows])
         return torch.from_numpy(np.clip(origins + offsets, 0, quantizer.alphabet - 1))
-
-    def get_bits(self, count: int) -> int:
-        return self._range.get_bits(count)
-
-    @property
-    def exhausted(self) -> bool:
-        """True as well where the bytes are none that an encoder writes: cut or damaged before this point."""
-        return self._range.exhausted
 
 
 class Counts:

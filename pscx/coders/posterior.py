@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pscx.coders.base import CODERS, Coder, Decoder, Encoder, check_predictions, check_symbols
-from pscx.coders.ranges import Booleans, RangeDecoder, RangeEncoder, on_grid
+from pscx.coders.base import CODERS, Coder, check_predictions, check_symbols
+from pscx.coders.ranges import Booleans, RangeCodedDecoder, RangeCodedEncoder, on_grid
 from pscx.distributions import UNIT, Array, Integers, Tail, both_sides, check_degrees, code_lengths, mass, tail_of
 from pscx.quantizers.base import Quantizer
 
@@ -68,12 +68,12 @@ class Posterior(Coder):
         return Predictive(tail_of(self.degrees), Gain() if self.adapt else None, self.gains or [1.0])
 
 
-class PosteriorEncoder(Encoder):
+class PosteriorEncoder(RangeCodedEncoder):
     """See :class:`Posterior`."""
 
     def __init__(self, predictive: Predictive) -> None:
+        super().__init__()
         self._predictive = predictive
-        self._range = RangeEncoder()
 
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
         """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
@@ -84,37 +84,23 @@ class PosteriorEncoder(Encoder):
         def decide(rows: Integers, middle: Integers, p: Array) -> Booleans:
             nonlocal bits
             upper: Booleans = wanted[rows] >= middle
-            bits += self._range.put(upper, p)
+            bits += self.range.put(upper, p)
             return upper
 
         self._predictive.search(quantizer, mean, scale, self.segment, decide)
         return bits
 
-    def put_bits(self, value: int, count: int) -> None:
-        self._range.put_bits(value, count)
 
-    def finish(self) -> bytes:
-        return self._range.finish()
-
-
-class PosteriorDecoder(Decoder):
+class PosteriorDecoder(RangeCodedDecoder):
     """See :class:`Posterior`; past the end it reads zeros."""
 
     def __init__(self, predictive: Predictive, data: bytes) -> None:
+        super().__init__(data)
         self._predictive = predictive
-        self._range = RangeDecoder(data)
 
     def get(self, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Raises ``ValueError`` where a mean or a scale is not finite."""
-        return self._predictive.search(quantizer, mean, scale, self.segment, lambda rows, middle, p: self._range.get(p))
-
-    def get_bits(self, count: int) -> int:
-        return self._range.get_bits(count)
-
-    @property
-    def exhausted(self) -> bool:
-        """True as well where the bytes are none that an encoder writes: cut or damaged before this point."""
-        return self._range.exhausted
+        return self._predictive.search(quantizer, mean, scale, self.segment, lambda rows, middle, p: self.range.get(p))
 
 
 class Predictive:

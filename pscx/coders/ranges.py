@@ -8,6 +8,7 @@ import numpy as np
 from constriction import stream
 from numpy.typing import NDArray
 
+from pscx.coders.base import Decoder, Encoder
 from pscx.distributions import Array
 
 Booleans = NDArray[np.bool_]
@@ -75,6 +76,34 @@ class RangeDecoder:
                 self._again.encode(taken, *model)
                 return taken
         return otherwise
+
+
+class RangeCodedEncoder(Encoder):
+    """An encoder whose symbols become decisions of one :class:`RangeEncoder`."""
+
+    def __init__(self) -> None:
+        self.range = RangeEncoder()
+
+    def put_bits(self, value: int, count: int) -> None:
+        self.range.put_bits(value, count)
+
+    def finish(self) -> bytes:
+        return self.range.finish()
+
+
+class RangeCodedDecoder(Decoder):
+    """The mirror of :class:`RangeCodedEncoder`; past the end it reads zeros."""
+
+    def __init__(self, data: bytes) -> None:
+        self.range = RangeDecoder(data)
+
+    def get_bits(self, count: int) -> int:
+        return self.range.get_bits(count)
+
+    @property
+    def exhausted(self) -> bool:
+        """True as well where the bytes are none that an encoder writes: cut or damaged before this point."""
+        return self.range.exhausted
 
 
 def on_grid(p: Array) -> Array:

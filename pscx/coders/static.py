@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pscx.coders.base import CODERS, Coder, Decoder, Encoder, check_predictions, check_symbols
+from pscx.coders.base import CODERS, Coder, check_predictions, check_symbols
 from pscx.coders.binarization import WHOLE, Ask, Test, find, origins_and_contexts
-from pscx.coders.ranges import Booleans, RangeDecoder, RangeEncoder, on_grid
+from pscx.coders.ranges import Booleans, RangeCodedDecoder, RangeCodedEncoder, RangeDecoder, RangeEncoder, on_grid
 from pscx.coders.table import Table, find_table
 from pscx.distributions import Array, Integers
 from pscx.quantizers.base import Quantizer
@@ -44,50 +44,36 @@ class Static(Coder):
         return StaticDecoder(self.table, data)
 
 
-class StaticEncoder(Encoder):
+class StaticEncoder(RangeCodedEncoder):
     """See :class:`Static`."""
 
     def __init__(self, table: Table) -> None:
+        super().__init__()
         self._table = table
-        self._range = RangeEncoder()
 
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
         """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
         check_symbols(symbols, quantizer)
         check_predictions(mean, scale)
         origins, contexts = origins_and_contexts(quantizer, mean, scale)
-        asked = Asked(self._range, symbols.numpy() - origins)
+        asked = Asked(self.range, symbols.numpy() - origins)
         find(contexts, chances(self._table, self.segment), asked)
         return asked.bits
 
-    def put_bits(self, value: int, count: int) -> None:
-        self._range.put_bits(value, count)
 
-    def finish(self) -> bytes:
-        return self._range.finish()
-
-
-class StaticDecoder(Decoder):
+class StaticDecoder(RangeCodedDecoder):
     """See :class:`Static`; past the end it reads zeros."""
 
     def __init__(self, table: Table, data: bytes) -> None:
+        super().__init__(data)
         self._table = table
-        self._range = RangeDecoder(data)
 
     def get(self, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Raises ``ValueError`` where a mean or a scale is not finite."""
         check_predictions(mean, scale)
         origins, contexts = origins_and_contexts(quantizer, mean, scale)
-        offsets = find(contexts, chances(self._table, self.segment), answers(self._range))
+        offsets = find(contexts, chances(self._table, self.segment), answers(self.range))
         return torch.from_numpy(np.clip(origins + offsets, 0, quantizer.alphabet - 1))
-
-    def get_bits(self, count: int) -> int:
-        return self._range.get_bits(count)
-
-    @property
-    def exhausted(self) -> bool:
-        """True as well where the bytes are none that an encoder writes: cut or damaged before this point."""
-        return self._range.exhausted
 
 
 class Asked:
