@@ -29,8 +29,6 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ValueError: ``blocks`` and ``block_out_channels`` differ in length, or a number is below 1.
     """
 
-    conditioning = "log_noise_level"
-
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,

@@ -49,8 +49,7 @@ class PixelDenoiser(nn.Module):
         self.register_buffer("alphas_cumprod", signal_shares(scheduler), persistent=False)
         self.conditions: Tensor
         steps = torch.arange(len(self.alphas_cumprod))
-        by_level = getattr(network, "conditioning", "timestep") == "log_noise_level"
-        conditions = log_levels(self.alphas_cumprod) if by_level else steps
+        conditions = log_levels(self.alphas_cumprod) if isinstance(network, ResidualUNet) else steps
         self.register_buffer("conditions", conditions, persistent=False)
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import inf
 
 import torch
 from einops import rearrange
@@ -13,7 +12,7 @@ from torch.nn.functional import pad
 from pscx.measurements import Coordinates, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import fill, merged, quota
+from pscx.rows.filling import Quota, merged
 from pscx.transforms import BlockDCT, dct_matrix, fine
 
 LARGEST_SIDE = 32
@@ -54,15 +53,10 @@ class DCT(RowRule):
     ) -> None:
         if not 2 <= block <= LARGEST_SIDE:
             raise ValueError(f"rows.block must lie in 2..{LARGEST_SIDE}, got {block}")
-        if not (0 < per_iteration < inf and 0 < growth < inf):
-            raise ValueError(f"rows.per_iteration and rows.growth must be over 0, got {per_iteration} and {growth}")
         for name, share in (("base", base), ("neighbours", neighbours)):
             if not 0 <= share <= 1:
                 raise ValueError(f"rows.{name} must lie in [0, 1], got {share}")
-        if not 0 <= floor < inf:
-            raise ValueError(f"rows.floor must be at least 0, got {floor}")
-        if depth < 1:
-            raise ValueError(f"rows.depth must be at least 1, got {depth}")
+        self.quota = Quota(per_iteration, growth, depth, floor)
         self.block, self.per_iteration, self.growth, self.depth = block, per_iteration, growth, depth
         self.base, self.neighbours, self.floor = base, neighbours, floor
 
@@ -86,8 +80,7 @@ class DCT(RowRule):
             variance = self.mixed(variance, situation.samples, known)
         variance, number = torch.sort(variance * known.gains[:, None], dim=1, descending=True, stable=True)
         variance, number = variance[:, : self.depth], number[:, : self.depth]
-        most = int(quota(self.per_iteration, self.growth, situation.iteration) * len(variance))
-        rank, block = fill(variance, most, (self.floor * situation.resolution) ** 2)
+        rank, block = self.quota.fill(variance, situation)
         groups = merged(torch.bincount(rank).tolist())
         return Proposal(block, number[block, rank], variance[block, rank], groups)
 

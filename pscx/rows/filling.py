@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import inf
+
 import torch
 from torch import Tensor
+
+from pscx.rows.base import Situation
 
 SMALLEST_GROUP = 128
 LARGEST_QUOTA = 2.0**40  # more rows than any block has
 
 
-def quota(first: float, growth: float, iteration: int) -> float:
-    """Rows for each block in an iteration, on average over blocks, at most: ``first growth^iteration``.
+@dataclass(frozen=True)
+class Quota:
+    """How many rows an iteration may take: the options that block-local row rules share.
 
-    Multiplied out: powers of a mathematical library are not the same to the last bit everywhere.
+    Raises ``ValueError``, by the names of these options, where one is out of range.
     """
-    value = first
-    for _ in range(iteration):
-        value = min(value * growth, LARGEST_QUOTA)
-    return value
+
+    per_iteration: float
+    growth: float
+    depth: int
+    floor: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("per_iteration", self.per_iteration), ("growth", self.growth)):
+            if not 0 < value < inf:
+                raise ValueError(f"rows.{name} must be over 0, got {value}")
+        if self.depth < 1:
+            raise ValueError(f"rows.depth must be at least 1, got {self.depth}")
+        if not 0 <= self.floor < inf:
+            raise ValueError(f"rows.floor must be at least 0, got {self.floor}")
+
+    def average(self, iteration: int) -> float:
+        """At most so many rows for each block, on average over blocks: ``per_iteration growth^iteration``.
+
+        Multiplied out: powers of a mathematical library are not the same to the last bit everywhere.
+        """
+        value = self.per_iteration
+        for _ in range(iteration):
+            value = min(value * self.growth, LARGEST_QUOTA)
+        return value
+
+    def fill(self, variance: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
+        """Ranks and blocks of the rows to take, of ``(blocks, r)`` variances that fall in ``r``: :func:`fill`."""
+        most = int(self.average(situation.iteration) * len(variance))
+        return fill(variance, most, (self.floor * situation.resolution) ** 2)
 
 
 def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor]:

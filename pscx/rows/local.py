@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from pscx.measurements import DenseRows, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import fill, merged, quota
+from pscx.rows.filling import Quota, merged
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 
 POWER_ITERATIONS, EXTRA_VECTORS = 2, 4
@@ -54,14 +53,11 @@ class Local(RowRule):
     ) -> None:
         if not 2 <= block <= LARGEST_BLOCK:
             raise ValueError(f"rows.block must lie in 2..{LARGEST_BLOCK}, got {block}")
-        if not (0 < per_iteration < inf and 0 < growth < inf):
-            raise ValueError(f"rows.per_iteration and rows.growth must be over 0, got {per_iteration} and {growth}")
         if not 0 <= base <= 1:
             raise ValueError(f"rows.base must lie in [0, 1], got {base}")
-        if not floor >= 0:
-            raise ValueError(f"rows.floor must be at least 0, got {floor}")
-        if depth < 1 or candidates < 1:
-            raise ValueError(f"rows.depth and rows.candidates must be at least 1, got {depth} and {candidates}")
+        if candidates < 1:
+            raise ValueError(f"rows.candidates must be at least 1, got {candidates}")
+        self.quota = Quota(per_iteration, growth, depth, floor)
         self.block, self.per_iteration, self.depth, self.base = block, per_iteration, depth, base
         self.growth, self.floor, self.candidates = growth, floor, candidates
 
@@ -85,13 +81,10 @@ class Local(RowRule):
         if situation.samples is not None:
             blocks = measurements.partition.split(situation.samples - situation.samples.mean(0)) @ basis.T
             terms = self.mixed(terms, blocks.transpose(0, 1), known)
-        average = quota(self.per_iteration, self.growth, situation.iteration)
-        count = min(self.depth, int(FULLEST * average) + 1)
+        count = min(self.depth, int(FULLEST * self.quota.average(situation.iteration)) + 1)
         variance, vectors = leading(terms, known, count)
         variance = variance * measurements.gains[:, None]
-        limit = (self.floor * situation.resolution) ** 2
-        most = int(quota(self.per_iteration, self.growth, situation.iteration) * len(variance))
-        rank, block = fill(variance, most, limit)
+        rank, block = self.quota.fill(variance, situation)
         rows = fix_signs(vectors[block, rank] @ basis)
         return Proposal(block, rows, variance[block, rank], merged(torch.bincount(rank).tolist()))
 
