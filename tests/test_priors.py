@@ -152,7 +152,7 @@ class Oracle(nn.Module):
 
     def __init__(self, x0: Tensor, patch: int, scheduler: DDPMScheduler, learned_variance: bool) -> None:
         super().__init__()
-        self.config = SimpleNamespace(in_channels=3 * patch**2, block_out_channels=(8, 8))
+        self.config = SimpleNamespace(in_channels=3 * patch**2, out_channels=3 * patch**2, block_out_channels=(8, 8))
         self.x0, self.scheduler, self.learned_variance = (
             functional.pixel_unshuffle(x0, patch),
             scheduler,
