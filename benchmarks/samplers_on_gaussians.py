@@ -17,7 +17,6 @@ import csv
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +135,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(points)
     report(points)
-    if find_spec("matplotlib") is None:
-        print('\nno plot: python -m pip install -e ".[plots]" brings matplotlib')
-    else:
-        plot(points, options.output)
+    plot(points, options.output)
 
 
 def _normal(*shape: int, generator: torch.Generator) -> torch.Tensor:
