@@ -162,6 +162,15 @@ def _add_decompress(parser: ArgumentParser) -> None:
         "--samples", type=_positive, default=1, metavar="N", help="write N restorations: NAME-0.png, ..."
     )
     parser.add_argument("--prior", metavar="PATH", help="where to load the prior from: a folder or a hub id")
+    parser.add_argument(
+        "--partial", action="store_true", help="show what is whole of a cut or damaged stream, and say how much"
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=_positive,
+        metavar="N",
+        help="decode as if the stream ended after N bytes; implies --partial",
+    )
 
 
 def _add_ablate(parser: ArgumentParser) -> None:

@@ -61,6 +61,22 @@ class Seal:
     bits: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The rows of a segment with their predictions, symbols and values, all ``(r,)``."""
+
+    proposal: Proposal
+    mean: Tensor
+    scale: Tensor
+    symbols: Tensor
+    value: Tensor
+
+    @property
+    def check(self) -> int:
+        """A checksum of 32 bits."""
+        return crc32(self.symbols.numpy().tobytes(), crc32(self.value.numpy().tobytes()))
+
+
 @dataclass
 class Account:
     """What a run cost: rows and ideal bits of each segment, network evaluations, seconds in the network and in all."""
@@ -74,11 +90,16 @@ class Account:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What either side holds after the last segment. ``estimate`` is the last mean of the samples, if any."""
+    """What either side holds after the last segment. ``estimate`` is the last mean of the samples, if any.
+
+    ``segments`` is how many are in the measurements, and ``cut`` why there are no more, where a payload ended early.
+    """
 
     measurements: Measurements
     estimate: Tensor | None
     account: Account
+    segments: int
+    cut: StreamError | None = None
 
 
 Rounds = Generator[Question | Seal, Tensor | None, Outcome]
@@ -160,10 +181,13 @@ class PSC:
         return encoder.finish(), outcome
 
     @torch.no_grad()
-    def decode(self, payload: bytes, shape: tuple[int, ...], progress: Progress | None = None) -> Outcome:
+    def decode(
+        self, payload: bytes, shape: tuple[int, ...], progress: Progress | None = None, *, partial: bool = False
+    ) -> Outcome:
         """The encoder's measurements, from its payload alone.
 
-        Raises ``StreamError`` at the first segment whose digest differs from the encoder's.
+        Raises ``StreamError`` at the first segment that the payload does not hold whole, or whose digest differs from
+        the encoder's. With ``partial`` the outcome is then that of the segments before it; raises where there are none.
         """
         decoder = self.coder.decoder(payload)
 
@@ -181,7 +205,12 @@ class PSC:
                     "machine's arithmetic differs from the encoder's"
                 )
 
-        return self._drive(shape, answer, seal, progress)
+        outcome = self._drive(shape, answer, seal, progress)
+        if outcome.cut is not None and not partial:
+            raise outcome.cut
+        if outcome.cut is not None and not outcome.segments:
+            raise StreamError(f"there is nothing to show, as no segment is whole: {outcome.cut}")
+        return outcome
 
     @torch.no_grad()
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
@@ -194,7 +223,10 @@ class PSC:
         return signal
 
     def rounds(self, shape: tuple[int, ...], account: Account) -> Rounds:
-        """The loop itself: yields groups of rows and is sent their symbols, yields a seal after each segment."""
+        """The loop itself: yields groups of rows and is sent their symbols, yields a seal after each segment.
+
+        A ``StreamError`` that is thrown in ends it; what was measured since the last seal is then not part of it.
+        """
         prior = CountedPrior(self.prior, account)
         measurements = self.rows.start(self.prior, shape)
         estimate: Tensor | None = None
@@ -207,11 +239,15 @@ class PSC:
             proposal = self.rows.propose(
                 Situation(self.prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution)
             )
-            check = yield from self._measure(proposal, measurements, estimate)
-            account.segment_rows.append(len(proposal.block))
             bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else SEGMENT_BITS
-            yield Seal(iteration, check >> (32 - bits), bits)
-        return Outcome(measurements, estimate, account)
+            try:
+                measured = yield from self._measure(proposal, measurements, estimate)
+                yield Seal(iteration, measured.check >> (32 - bits), bits)
+            except StreamError as error:
+                return Outcome(measurements, estimate, account, iteration, error)
+            self._append(measured, measurements, estimated=estimate is not None)
+            account.segment_rows.append(len(proposal.block))
+        return Outcome(measurements, estimate, account, self.iterations)
 
     def _draw(self, problem: Problem) -> Tensor:
         parts = [
@@ -222,8 +258,8 @@ class PSC:
 
     def _measure(
         self, proposal: Proposal, measurements: Measurements, estimate: Tensor | None
-    ) -> Generator[Question, Tensor | None, int]:
-        """Ask for each group in turn, append all rows, and return a checksum of the values."""
+    ) -> Generator[Question, Tensor | None, Measured]:
+        """Ask for each group of a proposal in turn."""
         mean = torch.zeros(len(proposal.block), dtype=torch.float64)
         if estimate is not None:
             mean = measurements.along(measurements.split(estimate[None])[0], proposal.block, proposal.rows)
@@ -234,12 +270,17 @@ class PSC:
             answer = yield Question(block, rows, m, s)
             assert answer is not None
             symbols = torch.cat([symbols, answer])
-        value = self.quantizer.dequantize(symbols, mean)
-        measurements.append(proposal.block, proposal.rows, value, self.quantizer.noise_variance(symbols, mean))
-        if estimate is not None:
-            low, high = ((self.quantizer.lower_edge(k, mean) - mean) / scale for k in (symbols, symbols + 1))
-            measurements.gains *= likely_gains(len(measurements.gains), proposal.block, low, high) ** 2
-        return crc32(symbols.numpy().tobytes(), crc32(value.numpy().tobytes()))
+        return Measured(proposal, mean, scale, symbols, self.quantizer.dequantize(symbols, mean))
+
+    def _append(self, measured: Measured, measurements: Measurements, estimated: bool) -> None:
+        """Add a segment's rows, and learn how far its predictions were off where they came from samples."""
+        block, mean, symbols = measured.proposal.block, measured.mean, measured.symbols
+        noise = self.quantizer.noise_variance(symbols, mean)
+        measurements.append(block, measured.proposal.rows, measured.value, noise)
+        if estimated:
+            edges = (self.quantizer.lower_edge(k, mean) for k in (symbols, symbols + 1))
+            low, high = ((edge - mean) / measured.scale for edge in edges)
+            measurements.gains *= likely_gains(len(measurements.gains), block, low, high) ** 2
 
     def _drive(
         self,
@@ -255,11 +296,14 @@ class PSC:
         try:
             while True:
                 step = rounds.send(reply)
-                if isinstance(step, Question):
-                    reply = answer(step)
-                    continue
-                seal(step)
                 reply = None
+                try:
+                    if isinstance(step, Question):
+                        reply = answer(step)
+                        continue
+                    seal(step)
+                except StreamError as error:
+                    rounds.throw(error)
                 if progress is not None:
                     progress(step.segment + 1, self.iterations)
         except StopIteration as stop:

@@ -83,11 +83,16 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         check_image_suffix(output)
     decompressor = Decompressor(prior_path=options.prior)
 
+    partial = options.partial or options.max_bytes is not None
+
     def work(job: Job, bars: Bars) -> str:
-        data = _read_stream(job.source)
+        data = _read_stream(job.source, options.max_bytes, partial)
         with quiet():
-            images = decompressor.decompress_samples(data, count, progress=bars.advance)
-        for output, image in zip(job.outputs, images, strict=True):
+            done = decompressor.decode(data, range(count), partial=partial, progress=bars.advance)
+        if done.cut:
+            used = f"{done.segments} of {done.iterations} segments used"
+            print(f"pscx: '{job.source}': {used}: {done.cut}", file=sys.stderr)
+        for output, image in zip(job.outputs, done.images, strict=True):
             write_image(output, image, force=options.force)
         return "\n".join(map(str, job.outputs))
 
@@ -232,8 +237,11 @@ def _each(what: str, jobs: list[Job], work: Callable[[Job, Bars], str], failed: 
     return 2 if failed else 0
 
 
-def _read_stream(path: Path) -> bytes:
-    """The bytes of a stream that is whole. Raises :class:`PscxError` with the name of the file where it is not."""
+def _read_stream(path: Path, limit: int | None = None, partial: bool = False) -> bytes:
+    """The first ``limit`` bytes of a stream, which must be whole unless ``partial``.
+
+    Raises :class:`PscxError` with the name of the file.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(STREAM_SIZE_LIMIT + 1)
@@ -245,7 +253,8 @@ def _read_stream(path: Path) -> bytes:
         raise StreamError(f"'{path}' is empty: expected a {SUFFIX} stream")
     if len(data) > STREAM_SIZE_LIMIT:
         raise StreamError(f"'{path}' is over {STREAM_SIZE_LIMIT} bytes, larger than any stream")
-    unpack(data, f"'{path}'")
+    data = data[:limit]
+    unpack(data, f"'{path}'", partial=partial)
     return data
 
 

@@ -40,6 +40,19 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """The restorations of a stream, ``(height, width, 3)`` uint8, and how much of it they were made from.
+
+    ``segments`` of ``iterations`` were whole; ``cut`` says why there are no more, and is empty where all were.
+    """
+
+    images: list[Pixels]
+    segments: int
+    iterations: int
+    cut: str
+
+
+@dataclass(frozen=True)
 class Simulation:
     """A stream and what its decoder would show, from one pass of the loop.
 
@@ -71,32 +84,42 @@ class Decompressor:
         self.prior_path = prior_path
         self._priors = {} if prior is None else {prior.fingerprint(): prior}
 
-    def decompress(self, data: bytes, *, index: int = 0, progress: Progress | None = None) -> Pixels:
+    def decompress(
+        self, data: bytes, *, index: int = 0, partial: bool = False, progress: Progress | None = None
+    ) -> Pixels:
         """The image of a stream: restoration number ``index``, ``(height, width, 3)`` uint8.
 
-        Raises :class:`StreamError` for a stream that is damaged, of another version or of another prior.
+        With ``partial`` a stream whose payload was cut or damaged gives the image of the segments before that; see
+        :meth:`decode` for how many they were. Raises :class:`StreamError` for a stream that is damaged, of another
+        version or of another prior; with ``partial`` where the header is, or not one segment is whole.
         """
-        return self._restorations(data, range(index, index + 1), progress)[0]
+        return self.decode(data, range(index, index + 1), partial=partial, progress=progress).images[0]
 
-    def decompress_samples(self, data: bytes, samples: int, *, progress: Progress | None = None) -> list[Pixels]:
+    def decompress_samples(
+        self, data: bytes, samples: int, *, partial: bool = False, progress: Progress | None = None
+    ) -> list[Pixels]:
         """The first ``samples`` restorations of a stream; how they differ is up to its restoration."""
-        return self._restorations(data, range(samples), progress)
+        return self.decode(data, range(samples), partial=partial, progress=progress).images
 
     @staticmethod
     def info(data: bytes) -> dict[str, Any]:
         """What a stream says of itself, nothing decoded; see :func:`pscx.stream_info`."""
         return stream_info(data)
 
-    def _restorations(self, data: bytes, indices: range, progress: Progress | None) -> list[Pixels]:
-        header, payload = unpack(data)
+    def decode(
+        self, data: bytes, indices: range = range(1), *, partial: bool = False, progress: Progress | None = None
+    ) -> Decoded:
+        """The restorations number ``indices`` of a stream, with how much of it was whole; as :meth:`decompress`."""
+        header, payload = unpack(data, partial=partial)
         psc = self._psc_of(header)
         multiple = _multiple(psc)
         if multiple > MAX_MULTIPLE:
             raise StreamError(f"the stream asks for blocks of {multiple} pixels; at most {MAX_MULTIPLE} are allowed")
         shape = psc.prior.signal_shape(*(-(-side // multiple) * multiple for side in (header.height, header.width)))
-        outcome = psc.decode(payload, shape, progress)
+        outcome = psc.decode(payload, shape, progress, partial=partial)
         restored = (psc.restore(outcome, shape, index) for index in indices)
-        return [_pixels(psc, signal, header.height, header.width) for signal in restored]
+        images = [_pixels(psc, signal, header.height, header.width) for signal in restored]
+        return Decoded(images, outcome.segments, psc.iterations, str(outcome.cut or ""))
 
     def _psc_of(self, header: Header) -> PSC:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)

@@ -21,6 +21,10 @@ but for the number 0 itself). A *text* is a varint, the length in bytes of what 
             rest    payload
 
 Height and width are at most 65535 and their product at most 2^28, so a hostile header cannot ask for much memory.
+
+A stream that was cut behind its header still decodes to what arrived whole: the coder's seals tell how far that is.
+Its checksum does not match then, so a header that was damaged as well is noticed only where a field is out of bounds,
+the fingerprint is another one, or the first segment does not decode.
 """
 
 from __future__ import annotations
@@ -102,10 +106,11 @@ def pack(header: Header, payload: bytes) -> bytes:
     return before + zlib.crc32(before + after).to_bytes(4, "big") + after
 
 
-def unpack(data: bytes, name: str = "stream") -> tuple[Header, bytes]:
+def unpack(data: bytes, name: str = "stream", *, partial: bool = False) -> tuple[Header, bytes]:
     """Header and payload of a stream; ``name`` is what an error calls it.
 
-    Raises ``StreamError`` where it is not a pscx stream, of another version, damaged, cut short or out of bounds.
+    With ``partial`` the payload may be damaged or cut: the header must be whole, the checksum need not match. Raises
+    ``StreamError`` where it is not a pscx stream, of another version, damaged, cut short or out of bounds.
     """
     if data[:3] != MAGIC:
         raise StreamError(f"{name} is not a pscx stream")
@@ -114,10 +119,15 @@ def unpack(data: bytes, name: str = "stream") -> tuple[Header, bytes]:
     version = data[3] >> 4
     if version != VERSION:
         raise StreamError(f"{name} has version {version} of the stream format; this program reads version {VERSION}")
-    if zlib.crc32(data[: CHECK.start] + data[CHECK.stop :]) != int.from_bytes(data[CHECK], "big"):
+    whole = zlib.crc32(data[: CHECK.start] + data[CHECK.stop :]) == int.from_bytes(data[CHECK], "big")
+    if not (whole or partial):
         raise StreamError(f"{name} is damaged or cut short: its checksum does not match")
     try:
         return _parse(data)
+    except CutError as error:
+        if whole:
+            raise StreamError(f"{name} has a header that no encoder writes: {error}") from error
+        raise StreamError(f"{name} is cut short: {len(data)} bytes do not hold its header") from error
     except (ValueError, zlib.error) as error:
         raise StreamError(f"{name} has a header that no encoder writes: {error}") from error
 
@@ -140,6 +150,10 @@ def _parse(data: bytes) -> tuple[Header, bytes]:
     return header, fields.rest()
 
 
+class CutError(ValueError):
+    """A field that goes on behind the end of the data."""
+
+
 class _Fields:
     """Reads one field after the other; raises ``ValueError`` where the data is not one."""
 
@@ -148,7 +162,7 @@ class _Fields:
 
     def take(self, count: int) -> bytes:
         if count > len(self._data) - self._at:
-            raise ValueError(f"a field of {count} bytes is cut short")
+            raise CutError(f"a field of {count} bytes is cut short")
         self._at += count
         return self._data[self._at - count : self._at]
 
