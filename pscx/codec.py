@@ -30,6 +30,7 @@ from pscx.quantizers.base import Quantizer
 from pscx.restorations.base import Restoration
 from pscx.rows.base import Proposal, RowRule, Situation
 from pscx.samplers.base import Problem, Sampler
+from pscx.spread import ALONE
 
 SEGMENT_BITS, LAST_SEGMENT_BITS = 4, 8
 FINAL = 1 << 16  # what the noise source knows as the iteration of the final restoration
@@ -144,6 +145,7 @@ class PSC:
         self.restoration_sampler = restoration_sampler or sampler
         self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
         self.noise = Noise(seed)
+        self.spread = ALONE
 
     def conditioned(self, caption: str) -> PSC:
         """This codec under a prior that knows the image's caption; itself where the caption is empty.
@@ -216,7 +218,7 @@ class PSC:
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
         """Final restoration number ``index`` of a signal, ``(channels, height, width)`` float64."""
         prior = CountedPrior(self.prior, outcome.account)
-        problem = Problem(prior, outcome.measurements, self.noise, FINAL, shape, outcome.estimate)
+        problem = Problem(prior, outcome.measurements, self.noise, FINAL, shape, outcome.estimate, self.spread)
         started = time.perf_counter()
         signal = self.restoration.restore(problem, self.restoration_sampler, index, self.batch)
         outcome.account.seconds += time.perf_counter() - started
@@ -233,8 +235,8 @@ class PSC:
         for iteration in range(self.iterations):
             samples = None
             if self.rows.needs_samples(iteration):
-                problem = Problem(prior, measurements, self.noise, iteration, shape, estimate)
-                samples = self._draw(problem)
+                problem = Problem(prior, measurements, self.noise, iteration, shape, estimate, self.spread)
+                samples = self.spread.draw(self.sampler, problem, range(self.samples), self.batch)
                 estimate = ordered_mean([samples])
             proposal = self.rows.propose(
                 Situation(self.prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution)
@@ -248,13 +250,6 @@ class PSC:
             self._append(measured, measurements, estimated=estimate is not None)
             account.segment_rows.append(len(proposal.block))
         return Outcome(measurements, estimate, account, self.iterations)
-
-    def _draw(self, problem: Problem) -> Tensor:
-        parts = [
-            self.sampler.sample(problem, range(first, min(first + self.batch, self.samples)))
-            for first in range(0, self.samples, self.batch)
-        ]
-        return torch.cat(parts)
 
     def _measure(
         self, proposal: Proposal, measurements: Measurements, estimate: Tensor | None
@@ -304,7 +299,7 @@ class PSC:
                     seal(step)
                 except StreamError as error:
                     rounds.throw(error)
-                if progress is not None:
+                if progress is not None and isinstance(step, Seal):
                     progress(step.segment + 1, self.iterations)
         except StopIteration as stop:
             outcome: Outcome = stop.value
@@ -318,7 +313,7 @@ class CountedPrior(Prior):
     def __init__(self, inner: Prior, account: Account) -> None:
         super().__init__()
         self.inner, self.account = inner, account
-        self.stride, self.alphas_cumprod = inner.stride, inner.alphas_cumprod
+        self.stride, self.alphas_cumprod, self.exact = inner.stride, inner.alphas_cumprod, inner.exact
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
         started = time.perf_counter()

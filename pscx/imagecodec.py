@@ -28,7 +28,7 @@ from pscx.stream import SIDE_LIMIT, TEXT_LIMIT, Header, pack, unpack
 
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
-EVALUATION_ONLY = ("restorations", "simulate")
+EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image")
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from pscx.data.files import image_files
 from pscx.errors import ImageError
@@ -24,7 +28,9 @@ class Photo(TypedDict):
     name: str
     """Unique in its folder and fit for a file name, without suffix; ``sub/a.png`` is ``sub__a``."""
     pixels: Tensor
-    """``(3, height, width)``, uint8."""
+    """``(3, height, width)``, uint8; empty where the file cannot be read."""
+    error: str
+    """Why it cannot be read, in one sentence; else empty."""
 
 
 class FolderData(LightningDataModule):
@@ -39,8 +45,8 @@ class FolderData(LightningDataModule):
 
     Raises:
         ValueError: for an option outside its range.
-        ImageError: in ``setup``, where ``root`` is missing or holds no image; when an image is asked for, where it
-            cannot be read or is smaller than ``crop``.
+        ImageError: in ``setup``, where ``root`` is missing or holds no image. What is wrong with a single image (not
+            readable, smaller than ``crop``) is told in its :class:`Photo`.
     """
 
     def __init__(
@@ -61,13 +67,48 @@ class FolderData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Photo]:
         """For calibration: every image once, in order."""
-        return self.test_dataloader()
+        return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[Photo]:
-        return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)
+        return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers, sampler=self._share())
 
     def predict_dataloader(self) -> DataLoader[Photo]:
         return self.test_dataloader()
+
+    def _share(self) -> Share | None:
+        """The images of this process, where there are several."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return None
+        module = self.trainer.lightning_module
+        alone = (self.trainer.world_size, self.trainer.global_rank)
+        return Share(len(self.photos), *(module.image_share if isinstance(module, SharesImages) else alone))
+
+
+@runtime_checkable
+class SharesImages(Protocol):
+    """A module that says into how many shares the images are cut, and which of them is this process's."""
+
+    @property
+    def image_share(self) -> tuple[int, int]: ...
+
+
+class Share(DistributedSampler[int]):
+    """Every ``shares``-th image from number ``share`` on: none twice and none left out, however many there are.
+
+    A ``DistributedSampler`` for Lightning alone, which would otherwise put one of its own around it, with padding.
+    """
+
+    def __init__(self, images: int, shares: int, share: int) -> None:
+        self.indices = range(share, images, shares)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning tells the epoch; the order of the images is always the same."""
 
 
 class Photos(Dataset[Photo]):
@@ -82,11 +123,16 @@ class Photos(Dataset[Photo]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Photo:
-        file = self.files[index]
-        pixels = torch.from_numpy(read_image(file)).permute(2, 0, 1)
-        if self.crop is not None:
-            pixels = _central(pixels, self.crop, file)
-        return {"name": self.names[index], "pixels": pixels.contiguous()}
+        name = self.names[index]
+        try:
+            pixels = torch.from_numpy(self._pixels(self.files[index])).permute(2, 0, 1)
+        except ImageError as error:
+            return {"name": name, "pixels": torch.empty(3, 0, 0, dtype=torch.uint8), "error": str(error)}
+        return {"name": name, "pixels": pixels.contiguous(), "error": ""}
+
+    def _pixels(self, file: Path) -> NDArray[np.uint8]:
+        pixels = read_image(file)
+        return pixels if self.crop is None else _central(pixels, self.crop, file)
 
 
 def unique_names(root: Path, files: list[Path]) -> list[str]:
@@ -107,9 +153,9 @@ def unique_names(root: Path, files: list[Path]) -> list[str]:
     return list(names.values())
 
 
-def _central(pixels: Tensor, side: int, file: Path) -> Tensor:
-    height, width = pixels.shape[1:]
+def _central(pixels: NDArray[np.uint8], side: int, file: Path) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
     if min(height, width) < side:
         raise ImageError(f"data.crop must fit into every image, but {side} exceeds '{file}' of {width}x{height}")
     top, left = (height - side) // 2, (width - side) // 2
-    return pixels[:, top : top + side, left : left + side]
+    return pixels[top : top + side, left : left + side]

@@ -25,6 +25,7 @@ from pscx.coders.adaptive import AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
 from pscx.data.folder import Photo
+from pscx.errors import ImageError
 from pscx.files import write_whole
 from pscx.fitting import Group, Recorder, code_length, fit_posterior, fit_table
 from pscx.imagecodec import Codec, signal_of
@@ -130,6 +131,8 @@ class Calibrate(LightningModule):
 
     def training_step(self, batch: Photo, batch_idx: int) -> None:
         name = batch["name"]
+        if batch["error"]:
+            raise ImageError(batch["error"])
         pixels = np.ascontiguousarray(batch["pixels"].movedim(0, -1).cpu().numpy())
         caption = self.codec.caption_of(pixels)
         facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]

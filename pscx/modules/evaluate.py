@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import time
+from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,10 +21,12 @@ from torch import Tensor
 from pscx.captioners import Captioner
 from pscx.codec import PSC, Account
 from pscx.coders import Coder
+from pscx.config import ConfigError
 from pscx.data.folder import Photo
+from pscx.errors import ImageError, PscxError
 from pscx.files import write_whole
 from pscx.imagecodec import Codec, Pixels
-from pscx.images import write_image
+from pscx.images import read_image, write_image
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr, ssim
 from pscx.priors import Prior
 from pscx.progress import Bars
@@ -30,6 +34,9 @@ from pscx.quantizers import Quantizer
 from pscx.restorations import Restoration
 from pscx.rows import RowRule
 from pscx.samplers import Sampler
+from pscx.specs import codec_spec
+from pscx.spread import ALONE, spread_over
+from pscx.stream import VERSION
 
 Row = dict[str, Any]
 MEANS = (
@@ -45,6 +52,10 @@ class Evaluate(LightningModule):
     ``NAME-1.png``, ... for further restorations), ``images.csv`` with a row an image and ``summary.csv`` with the
     means. Distortion is that of the first restoration; bpp counts every byte of the stream. ``evaluations`` are the
     encoder's denoiser evaluations, ``network_share`` the share of its time that these take.
+
+    An image's row is kept in ``rows/NAME.json`` as soon as it is done. A run that was interrupted and is started again
+    takes from there what the same codec made of the same image. A file that cannot be read is left out of the tables,
+    and the run ends with an error that names it.
 
     Args:
         prior: the diffusion model.
@@ -62,6 +73,10 @@ class Evaluate(LightningModule):
         simulate: restore from the encoder's own measurements, which are those that its stream decodes to; then the
             decoder's time is taken to be that of the one loop and of the restorations. Otherwise decode the stream.
         caption: describes each image, for a prior that takes captions; or none.
+        ranks_per_image: processes that share the samples of an image, of which the number of processes must be a
+            multiple; the others take other images. ``auto`` is 1 where there are at least as many images as
+            processes, else as many as leave none without an image. Streams and figures do not depend on it, nor on the
+            number of processes, except for seconds.
     """
 
     def __init__(
@@ -80,10 +95,13 @@ class Evaluate(LightningModule):
         restorations: int = 1,
         simulate: bool = True,
         caption: Captioner | None = None,
+        ranks_per_image: int | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
         if restorations < 1:
             raise ValueError(f"restorations must be at least 1, got {restorations}")
+        if ranks_per_image != "auto" and ranks_per_image < 1:
+            raise ValueError(f"ranks_per_image must be auto or at least 1, got {ranks_per_image}")
         self.prior = prior
         self.codec = Codec(
             PSC(
@@ -101,35 +119,60 @@ class Evaluate(LightningModule):
             ),
             captioner=caption,
         )
-        self.restorations, self.simulate = restorations, simulate
+        self.restorations, self.simulate, self.ranks_per_image = restorations, simulate, ranks_per_image
+        self.spread = ALONE
         self.images: list[Row] = []
+        self.failures: dict[str, str] = {}
         self.bars: Bars | None = None
 
+    def setup(self, stage: str) -> None:
+        """Find this process's place among those of an image. Raises ``ConfigError`` where there is none."""
+        photos = getattr(getattr(self.trainer, "datamodule", None), "photos", None)
+        images = None if photos is None else len(photos)
+        world = self.trainer.world_size
+        size = _ranks_per_image(self.ranks_per_image, world, images)
+        self.spread = self.codec.psc.spread = spread_over(world, self.trainer.global_rank, size)
+
+    @property
+    def image_share(self) -> tuple[int, int]:
+        """Into how many shares the images are cut, and which of them is this process's."""
+        size = self.spread.size
+        return self.trainer.world_size // size, self.trainer.global_rank // size
+
     def test_step(self, batch: Photo, batch_idx: int) -> None:
-        self.images.append(self._measured(batch))
+        done = self._done(batch)
+        if done is not None:
+            self.images.append(done[1])
 
     def predict_step(self, batch: Photo, batch_idx: int) -> Tensor:
-        """The first restoration, ``(3, height, width)`` uint8; stream and restorations are written as in ``test``."""
-        images, _ = self._coded(batch)
-        return torch.from_numpy(images[0]).movedim(-1, 0)
+        """The first restoration, ``(3, height, width)`` uint8; empty for a file that cannot be read.
+
+        Streams and restorations are written as in ``test``.
+        """
+        done = self._done(batch)
+        return batch["pixels"] if done is None else torch.from_numpy(done[0]).movedim(-1, 0)
 
     def on_test_start(self) -> None:
-        self.images = []
+        self.images, self.failures = [], {}
         self._start_bars("test")
 
     def on_predict_start(self) -> None:
+        self.failures = {}
         self._start_bars("predict")
 
     def on_test_epoch_end(self) -> None:
-        """Write ``images.csv`` and ``summary.csv`` over all ranks; an image that two ranks had counts once."""
-        rows = sorted(self._gathered(), key=lambda row: str(row["name"]))
-        if not self.trainer.is_global_zero or not rows:
-            return
-        means = summary(rows)
-        write_whole(self.root / "images.csv", as_csv(rows), force=True)
-        write_whole(self.root / "summary.csv", as_csv([means]), force=True)
-        self._stop_bars()
-        show(means, self.root)
+        """Write ``images.csv`` and ``summary.csv`` over all ranks. Raises ``ImageError`` where images were left out."""
+        rows = sorted(self._gathered(self.images), key=lambda row: str(row["name"]))
+        if self.trainer.is_global_zero and rows:
+            means = summary(rows)
+            write_whole(self.root / "images.csv", as_csv(rows), force=True)
+            write_whole(self.root / "summary.csv", as_csv([means]), force=True)
+            self._stop_bars()
+            show(means, self.root)
+        self._report_failures()
+
+    def on_predict_epoch_end(self) -> None:
+        self._report_failures()
 
     def teardown(self, stage: str) -> None:
         self._stop_bars()
@@ -139,29 +182,43 @@ class Evaluate(LightningModule):
         """Where results go."""
         return Path(self.trainer.default_root_dir)
 
-    def _measured(self, photo: Photo) -> Row:
-        images, row = self._coded(photo)
-        original = _pixels(photo)
-        row |= {"psnr": psnr(original, images[0]), "ssim": ssim(original, images[0])}
-        return row | {"ms_ssim": ms_ssim(original, images[0])}
-
-    def _coded(self, photo: Photo) -> tuple[list[Pixels], Row]:
-        """The restorations of a photograph, and its row of the table without distortion. Writes both."""
-        name, original = photo["name"], _pixels(photo)
+    def _done(self, photo: Photo) -> tuple[Pixels, Row] | None:
+        """The first restoration of a photograph and its row of the table, from an earlier run if that has it."""
+        name = photo["name"]
+        if photo["error"]:
+            self.failures[name] = photo["error"]
+            return None
         if self.bars is not None:
             self.bars.begin(name)
-        data, images, account, encode_seconds, decode_seconds = self._both_ways(original)
-        write_whole(self.root / "streams" / f"{name}.pscx", data, force=True)
-        for index, image in enumerate(images):
-            end = f"-{index}" if index else ""
-            write_image(self.root / "reconstructions" / f"{name}{end}.png", image, force=True)
+        original = _pixels(photo)
+        kept = Kept(self.root, name, self._key(original))
+        done = kept.read() or self._coded(original, kept)
         if self.bars is not None:
             self.bars.end()
+        return done
+
+    def _key(self, original: Pixels) -> str:
+        """What an image's result depends on, as a digest: another key, and it is made anew."""
+        psc = self.codec.psc
+        options = [codec_spec(psc), psc.quantizer.parameter, psc.seed, psc.prior.fingerprint().hex()]
+        options += [self.restorations, self.simulate, self.codec.caption_of(original)]
+        told = json.dumps([VERSION, *options, original.shape], sort_keys=True).encode()
+        return sha256(told + original.tobytes()).hexdigest()
+
+    def _coded(self, original: Pixels, kept: Kept) -> tuple[Pixels, Row]:
+        """Compress and restore a photograph, and have one of its processes keep what came of it."""
+        data, images, account, encode_seconds, decode_seconds = self._both_ways(original)
         height, width = original.shape[:2]
-        row = {"name": name, "height": height, "width": width, "bytes": len(data)}
+        row = {"name": kept.name, "height": height, "width": width, "bytes": len(data)}
         row |= {"bpp": bits_per_pixel(len(data), height, width), "rows": sum(account.segment_rows)}
-        row |= {"evaluations": account.evaluations, "network_share": account.network_seconds / encode_seconds}
-        return images, row | {"encode_seconds": encode_seconds, "decode_seconds": decode_seconds}
+        row |= {"evaluations": self.spread.total(account.evaluations)}
+        row |= {"network_share": account.network_seconds / encode_seconds}
+        row |= {"encode_seconds": encode_seconds, "decode_seconds": decode_seconds}
+        row |= {"psnr": psnr(original, images[0]), "ssim": ssim(original, images[0])}
+        row |= {"ms_ssim": ms_ssim(original, images[0])}
+        if self.spread.rank == 0:
+            kept.write(data, images, row)
+        return images[0], row
 
     def _both_ways(self, original: Pixels) -> tuple[bytes, list[Pixels], Account, float, float]:
         progress = None if self.bars is None else self.bars.advance
@@ -173,12 +230,22 @@ class Evaluate(LightningModule):
         images = self.codec.decompress_samples(encoded.data, self.restorations, progress=progress)
         return encoded.data, images, encoded.account, encoded.account.seconds, time.perf_counter() - started
 
-    def _gathered(self) -> list[Row]:
+    def _gathered(self, own: list[Any]) -> list[Any]:
+        """The lists of the first process of each image, one after the other."""
+        own = own if self.spread.rank == 0 else []
         if self.trainer.world_size == 1:
-            return self.images
-        parts: list[list[Row]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(parts, self.images)
-        return list({row["name"]: row for part in parts for row in part}.values())
+            return own
+        parts: list[list[Any]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(parts, own)
+        return [item for part in parts for item in part]
+
+    def _report_failures(self) -> None:
+        """Raise one error for all images that could not be read, on all ranks."""
+        failures = dict(self._gathered(list(self.failures.items())))
+        if failures:
+            self._stop_bars()
+            count = f"{len(failures)} of the images" if len(failures) > 1 else "one of the images"
+            raise ImageError(f"{count} could not be read, all others are done: {'; '.join(failures.values())}")
 
     def _start_bars(self, what: str) -> None:
         total = sum(int(n) for n in self._batches(what)) or None
@@ -194,6 +261,55 @@ class Evaluate(LightningModule):
         if self.bars is not None:
             self.bars.__exit__(None, None, None)
             self.bars = None
+
+
+class Kept:
+    """What a run keeps of an image as soon as it is done, so that a run that is started again goes on from there.
+
+    ``streams/NAME.pscx`` and ``reconstructions/NAME.png`` (``NAME-1.png``, ...), and in ``rows/NAME.json``, which is
+    written last, the row of the table and ``key``, a digest of all that the result depends on.
+    """
+
+    def __init__(self, root: Path, name: str, key: str) -> None:
+        self.name, self.key = name, key
+        self.stream = root / "streams" / f"{name}.pscx"
+        self.row = root / "rows" / f"{name}.json"
+        self.pictures = root / "reconstructions"
+
+    def read(self) -> tuple[Pixels, Row] | None:
+        """The first restoration and the row; none where they are not whole, or of another key."""
+        try:
+            content = json.loads(self.row.read_bytes())
+            if content["key"] != self.key or sha256(self.stream.read_bytes()).hexdigest() != content["stream"]:
+                return None
+            pictures = [self._picture(index) for index in range(content["restorations"])]
+            return (read_image(pictures[0]), content["row"]) if all(path.exists() for path in pictures) else None
+        except (OSError, ValueError, KeyError, TypeError, PscxError):
+            return None
+
+    def write(self, data: bytes, images: list[Pixels], row: Row) -> None:
+        """Keep an image's results."""
+        write_whole(self.stream, data, force=True)
+        for index, image in enumerate(images):
+            write_image(self._picture(index), image, force=True)
+        content = {"key": self.key, "stream": sha256(data).hexdigest(), "restorations": len(images), "row": row}
+        write_whole(self.row, json.dumps(content).encode(), force=True)
+
+    def _picture(self, index: int) -> Path:
+        return self.pictures / f"{self.name}{f'-{index}' if index else ''}.png"
+
+
+def _ranks_per_image(wanted: int | str, world: int, images: int | None) -> int:
+    """How many of ``world`` processes work on one of so many images. Raises ``ConfigError`` where it does not fit."""
+    if wanted == "auto":
+        fitting = [size for size in range(1, world + 1) if world % size == 0 and world // size <= (images or world)]
+        return fitting[0] if fitting else world
+    size = int(wanted)
+    if world % size:
+        raise ConfigError(f"ranks_per_image must divide the number of processes, {world}, got {size}")
+    if images is not None and world // size > images:
+        raise ConfigError(f"ranks_per_image must be larger, or auto: {images} images are too few for {world} processes")
+    return size
 
 
 def summary(rows: list[Row]) -> Row:

@@ -23,8 +23,5 @@ class Mean(Restoration):
         self.samples = samples
 
     def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
-        first = index * self.samples
-        last = first + self.samples
-        return ordered_mean(
-            sampler.sample(problem, range(start, min(start + batch, last))) for start in range(first, last, batch)
-        )
+        indices = range(index * self.samples, (index + 1) * self.samples)
+        return ordered_mean([problem.spread.draw(sampler, problem, indices, batch)])

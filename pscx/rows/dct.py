@@ -27,9 +27,9 @@ class DCT(RowRule):
 
     The variance of a coefficient is ``(1 - base) S + base g B``: ``S`` that of the samples, pooled with the same
     coefficient of the eight neighbouring blocks, ``B`` the prior's image-independent one, ``g`` the ratio of their
-    energies in the block (the mix of Hamill and Snyder 2000, on a diagonal). On photographs the DCT's rows are close
-    to the eigenvectors that :class:`pscx.rows.Local` looks for (Ahmed, Natarajan and Rao 1974), without their noise;
-    ``H`` is a mask, and every number is the same on every machine. The first iteration needs no samples.
+    energies on the block's channel axis (the mix of Hamill and Snyder 2000, on a diagonal). On photographs the DCT's
+    rows are close to the eigenvectors that :class:`pscx.rows.Local` looks for (Ahmed, Natarajan and Rao 1974), without
+    their noise; ``H`` is a mask, and every number is the same on every machine. The first iteration needs no samples.
 
     Args:
         block: side of a block, 2 to 32; signals are padded to a multiple of it.
@@ -87,8 +87,11 @@ class DCT(RowRule):
     def mixed(self, prior: Tensor, samples: Tensor, known: Coordinates) -> Tensor:
         """Variances ``(blocks, dim)`` of the samples, mixed with those of the prior; zero where they are known."""
         local = pooled(sample_variances(known.split(samples)), ~known.known, known.partition.grid, self.neighbours)
-        energy = local.sum(1) / prior.sum(1).clamp_min(1e-12)
-        return (1 - self.base) * local + self.base * energy[:, None] * prior
+        axes = known.partition.channels
+        by_axis = [rearrange(variance, "n (c k) -> n c k", c=axes) for variance in (local, prior)]
+        energy = by_axis[0].sum(2) / by_axis[1].sum(2).clamp_min(1e-12)
+        scaled = rearrange(energy[..., None] * by_axis[1], "n c k -> n (c k)")
+        return (1 - self.base) * local + self.base * scaled
 
 
 def sample_variances(coefficients: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pscx.measurements import Measurements
 from pscx.noise import Noise
 from pscx.priors.base import Prior
 from pscx.registry import Registry
+from pscx.spread import ALONE, Spread
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Problem:
     """One posterior to draw from: ``p(x | H, y)`` under a prior.
 
     ``estimate`` is the best guess of ``x`` so far, ``(channels, height, width)`` float64, or none; ``iteration``
-    tells the noise source which of the codec's iterations asks.
+    tells the noise source which of the codec's iterations asks; ``spread`` says which processes draw together.
     """
 
     prior: Prior
@@ -28,6 +29,7 @@ class Problem:
     iteration: int
     shape: tuple[int, ...]
     estimate: Tensor | None = None
+    spread: Spread = ALONE
 
     def draw(self, indices: range, step: int) -> Tensor:
         """Standard normal noise of a sampler's step for draws ``indices``: ``(len(indices), *shape)`` float64."""

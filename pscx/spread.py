@@ -1,0 +1,71 @@
+"""Posterior samples of one image, spread over the processes of a group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed
+
+if TYPE_CHECKING:  # the problem that samplers are given knows its spread
+    from pscx.samplers.base import Problem, Sampler
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Processes that work on one image together: each draws some of the micro-batches, and all are given all.
+
+    A process alone is a group of one.
+
+    Args:
+        rank: of this process in its group, from 0.
+        size: number of processes in the group.
+        group: their process group, of a backend for the CPU; or none for a process alone.
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+
+    def draw(self, sampler: Sampler, problem: Problem, indices: range, batch: int) -> Tensor:
+        """Draws ``indices`` of the posterior, ``(len(indices), *shape)``: micro-batch ``i`` by rank ``i % size``.
+
+        A micro-batch has at most ``batch`` draws. Only under an exact prior, whose numbers do not depend on the batch,
+        is it made smaller, so that there is one for each process.
+        """
+        if problem.prior.exact:
+            batch = min(batch, -(-len(indices) // self.size))
+        starts = range(indices.start, indices.stop, batch)
+        own = {
+            start: sampler.sample(problem, range(start, min(start + batch, indices.stop)))
+            for start in starts[self.rank :: self.size]
+        }
+        parts = {start: part for share in self._all(own) for start, part in share.items()}
+        return torch.cat([parts[start] for start in starts])
+
+    def total(self, count: int) -> int:
+        """The sum of a count over the group."""
+        return sum(self._all(count))
+
+    def _all(self, own: Any) -> list[Any]:
+        if self.size == 1:
+            return [own]
+        parts: list[Any] = [None] * self.size
+        distributed.all_gather_object(parts, own, group=self.group)
+        return parts
+
+
+ALONE = Spread()
+
+
+def spread_over(world: int, rank: int, ranks_per_image: int) -> Spread:
+    """The group of process ``rank`` of ``world``, where ``ranks_per_image`` neighbours share an image.
+
+    All processes must call this together. ``world`` must be a multiple of ``ranks_per_image``.
+    """
+    if ranks_per_image == 1:
+        return ALONE
+    members = [list(range(first, first + ranks_per_image)) for first in range(0, world, ranks_per_image)]
+    groups = [distributed.new_group(ranks, backend="gloo") for ranks in members]  # every process makes every group
+    return Spread(rank % ranks_per_image, ranks_per_image, groups[rank // ranks_per_image])

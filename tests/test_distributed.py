@@ -1,0 +1,152 @@
+"""Runs that are cut short and taken up again, and runs of several processes: the same streams and tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from PIL import Image
+from tiny import write_codec
+
+from pscx import read_image
+from pscx.cli import main
+from pscx.config import ConfigError
+from pscx.data.folder import Share
+from pscx.imagecodec import Codec
+from pscx.modules.evaluate import _ranks_per_image
+
+TIMES = {"encode_seconds", "decode_seconds", "network_share"}
+
+
+def table(root: Path) -> list[dict[str, str]]:
+    with (root / "images.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for kind in ("streams", "reconstructions") for path in (root / kind).iterdir()}
+
+
+def arguments(config: str, images: Path, root: Path, *options: str) -> list[str]:
+    return ["test", "--config", config, "--data.root", str(images), "--trainer.default_root_dir", str(root), *options]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each image that is compressed; a negative last entry stops the run as Ctrl-C does."""
+    counted: list[int] = []
+    plain = Codec.simulate
+
+    def simulate(self: Codec, *args: Any, **options: Any) -> Any:
+        if counted[-1:] == [-1]:
+            raise KeyboardInterrupt
+        counted.append(len(counted))
+        return plain(self, *args, **options)
+
+    monkeypatch.setattr(Codec, "simulate", simulate)
+    return counted
+
+
+def test_a_run_that_was_stopped_goes_on(image_folder: Path, tmp_path: Path, calls: list[int]) -> None:
+    config = write_codec(tmp_path)
+    assert main(arguments(config, image_folder, tmp_path / "whole")) == 0
+    assert len(calls) == 3
+    root = tmp_path / "run"
+    assert main(arguments(config, image_folder, root, "--data.subset", "2")) == 0
+    calls.append(-1)
+    assert main(arguments(config, image_folder, root)) == 130  # two were done, the third was not begun
+    assert not (root / "rows" / "sub__a.json").exists()
+    calls.clear()
+    assert main(arguments(config, image_folder, root)) == 0
+    assert len(calls) == 1
+    assert table(root) == table(tmp_path / "whole")
+    assert files(root) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["seed", "stream", "reconstruction", "row", "image"])
+def test_what_no_longer_holds_is_made_anew(change: str, image_folder: Path, tmp_path: Path, calls: list[int]) -> None:
+    config, root = write_codec(tmp_path), tmp_path / "run"
+    assert main(arguments(config, image_folder, root)) == 0
+    before, options = table(root), []
+    if change == "seed":
+        options = ["--model.seed", "5"]
+    if change == "stream":
+        (root / "streams" / "a.pscx").write_bytes(b"cut")
+    if change == "reconstruction":
+        (root / "reconstructions" / "a.png").unlink()
+    if change == "row":
+        (root / "rows" / "a.json").write_text(json.dumps({"key": 1})[:-3])
+    if change == "image":
+        Image.fromarray(255 - read_image(image_folder / "a.png")).save(image_folder / "a.png")
+    calls.clear()
+    assert main(arguments(config, image_folder, root, *options)) == 0
+    assert len(calls) == (3 if change == "seed" else 1)
+    assert (table(root) == before) == (change not in ("seed", "image"))
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_done(
+    command: str, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image_folder / "aa.png").write_bytes(b"\x89PNG and no more")
+    root = tmp_path / "run"
+    assert main([command, *arguments(write_codec(tmp_path), image_folder, root)[1:]]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pscx: one of the images could not be read, all others are done: ")
+    assert str(image_folder / "aa.png") in error
+    assert error.count("\n") == 1
+    assert {path.stem for path in (root / "streams").iterdir()} == {"a", "b", "sub__a"}
+    if command == "test":
+        assert [row["name"] for row in table(root)] == ["a", "b", "sub__a"]
+
+
+@pytest.mark.parametrize("ranks_per_image", [1, 2])
+def test_two_processes_do_what_one_does(ranks_per_image: int, image_folder: Path, tmp_path: Path) -> None:
+    """Images, or the samples of each image, over two processes that speak gloo."""
+    config = write_codec(tmp_path)
+    options = ["--model.samples", "3", "--model.batch", "1", "--model.restoration", "{name: mean, samples: 3}"]
+    assert main(arguments(config, image_folder, tmp_path / "one", *options)) == 0
+    parallel = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    parallel += ["--model.ranks_per_image", str(ranks_per_image)]
+    call = arguments(config, image_folder, tmp_path / "two", *options, *parallel)
+    done = subprocess.run([sys.executable, "-m", "pscx.cli", *call], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert table(tmp_path / "two") == table(tmp_path / "one")
+    assert len(table(tmp_path / "two")) == 3
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert done.stdout.count("3 images, in") == 1
+
+
+@pytest.mark.parametrize(("images", "shares"), [(7, 2), (3, 3), (12, 5), (1, 1)])
+def test_shares_hold_every_image_once(images: int, shares: int) -> None:
+    parts = [list(Share(images, shares, share)) for share in range(shares)]
+    assert sorted(index for part in parts for index in part) == list(range(images))
+    assert [len(Share(images, shares, share)) for share in range(shares)] == [len(part) for part in parts]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "world", "images", "size"),
+    [("auto", 1, 5, 1), ("auto", 4, 5, 1), ("auto", 4, 3, 2), ("auto", 6, 1, 6), (2, 4, 2, 2), ("auto", 2, None, 1)],
+)
+def test_processes_for_each_image(wanted: int | str, world: int, images: int | None, size: int) -> None:
+    assert _ranks_per_image(wanted, world, images) == size
+
+
+def test_processes_that_do_not_fit() -> None:
+    with pytest.raises(ConfigError, match="must divide the number of processes, 4, got 3"):
+        _ranks_per_image(3, 4, 9)
+    with pytest.raises(ConfigError, match="3 images are too few for 4 processes"):
+        _ranks_per_image(1, 4, 3)
+
+
+def test_ranks_per_image_below_one(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model.ranks_per_image", "0"]
+    assert main(arguments(write_codec(tmp_path), image_folder, tmp_path / "run", *options)) == 2
+    assert "ranks_per_image must be auto or at least 1, got 0" in capsys.readouterr().err
