@@ -19,6 +19,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from pscx.arithmetic import arithmetic_of, difference
 from pscx.calibration import likely_gains
 from pscx.coders.base import Coder
 from pscx.errors import StreamError
@@ -145,6 +146,12 @@ class PSC:
         self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
         self.noise = Noise(seed)
 
+    @property
+    def exact(self) -> bool:
+        """Whether every part is exact: then a stream decodes to the same pixels on every machine."""
+        parts = (self.prior, self.sampler, self.rows, self.quantizer, self.coder)
+        return all(part.exact for part in (*parts, self.restoration, self.restoration_sampler))
+
     def conditioned(self, caption: str) -> PSC:
         """This codec under a prior that knows the image's caption; itself where the caption is empty.
 
@@ -182,9 +189,15 @@ class PSC:
 
     @torch.no_grad()
     def decode(
-        self, payload: bytes, shape: tuple[int, ...], progress: Progress | None = None, *, partial: bool = False
+        self,
+        payload: bytes,
+        shape: tuple[int, ...],
+        progress: Progress | None = None,
+        *,
+        partial: bool = False,
+        arithmetic: str = "",
     ) -> Outcome:
-        """The encoder's measurements, from its payload alone.
+        """The encoder's measurements, from its payload alone; ``arithmetic`` is what a marked stream says it was.
 
         Raises ``StreamError`` at the first segment that the payload does not hold whole, or whose digest differs from
         the encoder's. With ``partial`` the outcome is then that of the segments before it; raises where there are none.
@@ -200,10 +213,9 @@ class PSC:
             if decoder.exhausted:
                 raise StreamError(f"the payload ends in segment {seal.segment + 1} of {self.iterations}")
             if found != seal.digest:
-                raise StreamError(
-                    f"segment {seal.segment + 1} of {self.iterations} does not decode to what was encoded: this "
-                    "machine's arithmetic differs from the encoder's"
-                )
+                where = f"segment {seal.segment + 1} of {self.iterations}"
+                why = difference(arithmetic, arithmetic_of(self.prior))
+                raise StreamError(f"{where} does not decode to what was encoded: {why}")
 
         outcome = self._drive(shape, answer, seal, progress)
         if outcome.cut is not None and not partial:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
+from pscx.arithmetic import arithmetic_of
 from pscx.captioners import CAPTIONERS, Captioner
 from pscx.codec import PSC, Account, Progress
 from pscx.config import Checker, ConfigError, Layer, build, option_layer, read_yaml
@@ -116,7 +117,7 @@ class Decompressor:
         if multiple > MAX_MULTIPLE:
             raise StreamError(f"the stream asks for blocks of {multiple} pixels; at most {MAX_MULTIPLE} are allowed")
         shape = psc.prior.signal_shape(*(-(-side // multiple) * multiple for side in (header.height, header.width)))
-        outcome = psc.decode(payload, shape, progress, partial=partial)
+        outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic)
         restored = (psc.restore(outcome, shape, index) for index in indices)
         images = [_pixels(psc, signal, header.height, header.width) for signal in restored]
         return Decoded(images, outcome.segments, psc.iterations, str(outcome.cut or ""))
@@ -214,6 +215,7 @@ class Codec(Decompressor):
             parameter=self.psc.quantizer.parameter,
             seed=self.psc.seed,
             caption=self.caption_of(pixels) if caption is None else _checked_caption(caption),
+            arithmetic="" if self.psc.exact else arithmetic_of(self.psc.prior),
         )
 
     def caption_of(self, pixels: Pixels) -> str:

@@ -31,6 +31,9 @@ class Prior(nn.Module, ABC):
     takes_captions: bool = False
     """Whether :meth:`conditioned` knows what to do with a caption."""
 
+    exact: bool = False
+    """Whether :meth:`denoise` and :meth:`to_image` give the same bits on every machine, in any batch."""
+
     @abstractmethod
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
         """Estimate of the clean signal ``E[x0 | x_t]`` at step ``t``.

@@ -34,6 +34,7 @@ class DDPM(Prior):
     def __init__(self, path: str = "embedded", exact: bool = False) -> None:
         super().__init__()
         self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
+        self.exact = exact
         if exact:
             make_exact(self.denoiser.network)
         self.stride = self.denoiser.stride

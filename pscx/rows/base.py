@@ -48,6 +48,9 @@ class Situation:
 class RowRule(ABC):
     """Chooses what to measure next. Stateless: what it needs of the past is in the measurements."""
 
+    exact: bool = False
+    """Whether proposals and measurements, given the same samples, are the same bits on every machine."""
+
     @abstractmethod
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Measurements:
         """Measurements of a signal of this shape before any is taken; :meth:`propose` is given them back, filled."""

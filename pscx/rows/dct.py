@@ -42,6 +42,8 @@ class DCT(RowRule):
         floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
     """
 
+    exact = True
+
     def __init__(
         self,
         block: int = 16,
