@@ -22,7 +22,7 @@ from torch import Tensor
 from pscx.arithmetic import arithmetic_of, difference
 from pscx.calibration import likely_gains
 from pscx.coders.base import Coder
-from pscx.errors import StreamError
+from pscx.errors import PscxError, StreamError
 from pscx.exact import ordered_mean, square_root
 from pscx.measurements import Measurements
 from pscx.noise import Noise
@@ -232,7 +232,7 @@ class PSC:
         started = time.perf_counter()
         signal = self.restoration.restore(problem, self.restoration_sampler, index, self.batch)
         outcome.account.seconds += time.perf_counter() - started
-        return signal
+        return finite(signal, "the restored values")
 
     def rounds(self, shape: tuple[int, ...], account: Account) -> Rounds:
         """The loop itself: yields groups of rows and is sent their symbols, yields a seal after each segment.
@@ -247,10 +247,11 @@ class PSC:
             if self.rows.needs_samples(iteration):
                 problem = Problem(prior, measurements, self.noise, iteration, shape, estimate)
                 samples = self._draw(problem)
-                estimate = ordered_mean([samples])
-            proposal = self.rows.propose(
-                Situation(self.prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution)
+                estimate = finite(ordered_mean([samples]), f"the samples of iteration {iteration + 1}")
+            situation = Situation(
+                self.prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution
             )
+            proposal = self._propose(situation)
             bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else SEGMENT_BITS
             try:
                 measured = yield from self._measure(proposal, measurements, estimate)
@@ -260,6 +261,14 @@ class PSC:
             self._append(measured, measurements, estimated=estimate is not None)
             account.segment_rows.append(len(proposal.block))
         return Outcome(measurements, estimate, account, self.iterations)
+
+    def _propose(self, situation: Situation) -> Proposal:
+        try:
+            proposal = self.rows.propose(situation)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise PscxError(f"the rows of iteration {situation.iteration + 1} cannot be found: {error}") from error
+        finite(proposal.variance, f"the variances of iteration {situation.iteration + 1}")
+        return proposal
 
     def _draw(self, problem: Problem) -> Tensor:
         parts = [
@@ -302,6 +311,7 @@ class PSC:
         progress: Progress | None,
     ) -> Outcome:
         account = Account()
+        report = progress or (lambda done, total: None)
         started = time.perf_counter()
         rounds = self.rounds(shape, account)
         reply: Tensor | None = None
@@ -312,16 +322,22 @@ class PSC:
                 try:
                     if isinstance(step, Question):
                         reply = answer(step)
-                        continue
-                    seal(step)
+                    else:
+                        seal(step)
+                        report(step.segment + 1, self.iterations)
                 except StreamError as error:
                     rounds.throw(error)
-                if progress is not None:
-                    progress(step.segment + 1, self.iterations)
         except StopIteration as stop:
             outcome: Outcome = stop.value
         account.seconds += time.perf_counter() - started
         return outcome
+
+
+def finite(values: Tensor, what: str) -> Tensor:
+    """``values`` as they are. Raises :class:`PscxError` where one is not a finite number: a sampler may diverge."""
+    if not values.isfinite().all():
+        raise PscxError(f"{what} are not finite numbers: the sampler diverges with these options")
+    return values
 
 
 class CountedPrior(Prior):

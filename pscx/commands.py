@@ -78,10 +78,12 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
     from pscx.imagecodec import Decompressor
     from pscx.images import check_image_suffix, write_image
+    from pscx.limits import Limits
 
     for output in (output for job in jobs for output in job.outputs):
         check_image_suffix(output)
-    decompressor = Decompressor(prior_path=options.prior)
+    limits = Limits(memory=None if options.memory is None else int(options.memory * 1e9))
+    decompressor = Decompressor(prior_path=options.prior, limits=limits)
 
     partial = options.partial or options.max_bytes is not None
 

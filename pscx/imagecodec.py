@@ -21,6 +21,7 @@ from pscx.config import Checker, ConfigError, Layer, build, option_layer, read_y
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.images import as_pixels, to_pixels, to_tensor
 from pscx.info import stream_info
+from pscx.limits import Limits
 from pscx.priors import Prior
 from pscx.recipes import RECIPES
 from pscx.registry import choices
@@ -79,10 +80,11 @@ class Decompressor:
     Args:
         prior: a prior to use for the streams that were made with it.
         prior_path: where to load the prior of other streams from; by default from where such a prior is by default.
+        limits: what a stream may ask for; see :class:`pscx.limits.Limits`.
     """
 
-    def __init__(self, prior: Prior | None = None, prior_path: str | None = None) -> None:
-        self.prior_path = prior_path
+    def __init__(self, prior: Prior | None = None, prior_path: str | None = None, limits: Limits | None = None) -> None:
+        self.prior_path, self.limits = prior_path, limits or Limits()
         self._priors = {} if prior is None else {prior.fingerprint(): prior}
 
     def decompress(
@@ -116,7 +118,9 @@ class Decompressor:
         multiple = _multiple(psc)
         if multiple > MAX_MULTIPLE:
             raise StreamError(f"the stream asks for blocks of {multiple} pixels; at most {MAX_MULTIPLE} are allowed")
-        shape = psc.prior.signal_shape(*(-(-side // multiple) * multiple for side in (header.height, header.width)))
+        height, width = (-(-side // multiple) * multiple for side in (header.height, header.width))
+        shape = psc.prior.signal_shape(height, width)
+        self.limits.check(psc, height, width, shape, len(indices))
         outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic)
         restored = (psc.restore(outcome, shape, index) for index in indices)
         images = [_pixels(psc, signal, header.height, header.width) for signal in restored]

@@ -16,6 +16,9 @@ class Restoration(ABC):
     exact: bool = False
     """Whether the same draws become the same bits on every machine, in any batch."""
 
+    draws: int = 1
+    """Posterior samples that one restoration takes; what a stream may ask for is bounded with it."""
+
     @abstractmethod
     def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
         """Restoration number ``index``, ``(channels, height, width)``; at most ``batch`` draws a network call."""

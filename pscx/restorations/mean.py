@@ -22,7 +22,7 @@ class Mean(Restoration):
     def __init__(self, samples: int = 4) -> None:
         if samples < 1:
             raise ValueError(f"restoration.samples must be at least 1, got {samples}")
-        self.samples = samples
+        self.samples = self.draws = samples
 
     def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
         first = index * self.samples

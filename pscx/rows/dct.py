@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import inf
+from math import inf, prod
 
 import torch
 from einops import rearrange
@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from pscx.measurements import Coordinates, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import fill, merged, quota
+from pscx.rows.filling import CODING, fill, merged, quota, quotas
 from pscx.transforms import BlockDCT, dct_matrix, fine
 
 LARGEST_SIDE = 32
@@ -71,6 +71,12 @@ class DCT(RowRule):
     @property
     def stride(self) -> int:
         return self.block
+
+    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
+        numbers, dim = prod(shape), shape[0] * self.block**2
+        most = max(min(rows, self.depth, dim) for rows in quotas(self.per_iteration, self.growth, iterations))
+        coding = CODING * int(most * numbers / dim)
+        return 8 * (numbers * (3 * samples + 12) + 4 * dim**2 + coding)
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Coordinates:
         channels, height, width = shape

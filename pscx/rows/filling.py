@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 SMALLEST_GROUP = 128
+CODING = 128  # numbers held for each row of a segment while its scale is learnt (pscx.calibration)
 LARGEST_QUOTA = 2.0**40  # more rows than any block has
 
 
-def quota(first: float, growth: float, iteration: int) -> float:
-    """Rows for each block in an iteration, on average over blocks, at most: ``first growth^iteration``.
+def quotas(first: float, growth: float, iterations: int) -> Iterator[float]:
+    """Rows for each block in each iteration, on average over blocks, at most: ``first growth^iteration``.
 
     Multiplied out: powers of a mathematical library are not the same to the last bit everywhere.
     """
     value = first
-    for _ in range(iteration):
+    for _ in range(iterations):
+        yield value
         value = min(value * growth, LARGEST_QUOTA)
+
+
+def quota(first: float, growth: float, iteration: int) -> float:
+    """That of one iteration; see :func:`quotas`."""
+    *_, value = quotas(first, growth, iteration + 1)
     return value
 
 

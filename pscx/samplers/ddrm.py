@@ -52,6 +52,7 @@ class DDRM(Sampler):
         if not 0 <= eta <= 1:
             raise ValueError(f"sampler.eta must lie in [0, 1], got {eta}")
         self.steps, self.eta, self.noise_aware = steps, eta, noise_aware
+        self.evaluations = steps
         self.exact = spacing == "log"  # the nearest of a schedule's steps; linear spacing has ties that floats decide
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
