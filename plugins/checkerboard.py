@@ -24,11 +24,14 @@ class Checkerboard(RowRule):
     """
 
     def __init__(self, inner: RowRule) -> None:
-        self.inner = inner
+        self.inner, self.exact = inner, inner.exact
 
     @property
     def stride(self) -> int:
         return self.inner.stride
+
+    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
+        return self.inner.memory(shape, samples, (iterations + 1) // 2)
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Measurements:
         return self.inner.start(prior, shape)

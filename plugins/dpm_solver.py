@@ -36,7 +36,7 @@ class DPMSolver(Sampler):
             raise ValueError(f"sampler.steps must be at least 1, got {steps}")
         if not 0 <= stop < start:
             raise ValueError(f"sampler.start must be over sampler.stop, and that at least 0, got {start} and {stop}")
-        self.steps, self.start, self.stop = steps, start, stop
+        self.steps, self.start, self.stop, self.evaluations = steps, start, stop, steps
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
         prior, levels = problem.prior, noise_levels(problem.prior.alphas_cumprod)

@@ -163,6 +163,9 @@ def _add_decompress(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--prior", metavar="PATH", help="where to load the prior from: a folder or a hub id")
     parser.add_argument(
+        "--memory", type=_number, metavar="GB", help="refuse streams that take more (default: what the machine has)"
+    )
+    parser.add_argument(
         "--partial", action="store_true", help="show what is whole of a cut or damaged stream, and say how much"
     )
     parser.add_argument(

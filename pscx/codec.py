@@ -19,9 +19,10 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from pscx.arithmetic import arithmetic_of, difference
 from pscx.calibration import likely_gains
 from pscx.coders.base import Coder
-from pscx.errors import StreamError
+from pscx.errors import PscxError, StreamError
 from pscx.exact import ordered_mean, square_root
 from pscx.measurements import Measurements
 from pscx.noise import Noise
@@ -147,6 +148,12 @@ class PSC:
         self.noise = Noise(seed)
         self.spread = ALONE
 
+    @property
+    def exact(self) -> bool:
+        """Whether every part is exact: then a stream decodes to the same pixels on every machine."""
+        parts = (self.prior, self.sampler, self.rows, self.quantizer, self.coder)
+        return all(part.exact for part in (*parts, self.restoration, self.restoration_sampler))
+
     def conditioned(self, caption: str) -> PSC:
         """This codec under a prior that knows the image's caption; itself where the caption is empty.
 
@@ -184,9 +191,15 @@ class PSC:
 
     @torch.no_grad()
     def decode(
-        self, payload: bytes, shape: tuple[int, ...], progress: Progress | None = None, *, partial: bool = False
+        self,
+        payload: bytes,
+        shape: tuple[int, ...],
+        progress: Progress | None = None,
+        *,
+        partial: bool = False,
+        arithmetic: str = "",
     ) -> Outcome:
-        """The encoder's measurements, from its payload alone.
+        """The encoder's measurements, from its payload alone; ``arithmetic`` is what a marked stream says it was.
 
         Raises ``StreamError`` at the first segment that the payload does not hold whole, or whose digest differs from
         the encoder's. With ``partial`` the outcome is then that of the segments before it; raises where there are none.
@@ -202,10 +215,9 @@ class PSC:
             if decoder.exhausted:
                 raise StreamError(f"the payload ends in segment {seal.segment + 1} of {self.iterations}")
             if found != seal.digest:
-                raise StreamError(
-                    f"segment {seal.segment + 1} of {self.iterations} does not decode to what was encoded: this "
-                    "machine's arithmetic differs from the encoder's"
-                )
+                where = f"segment {seal.segment + 1} of {self.iterations}"
+                why = difference(arithmetic, arithmetic_of(self.prior))
+                raise StreamError(f"{where} does not decode to what was encoded: {why}")
 
         outcome = self._drive(shape, answer, seal, progress)
         if outcome.cut is not None and not partial:
@@ -222,7 +234,7 @@ class PSC:
         started = time.perf_counter()
         signal = self.restoration.restore(problem, self.restoration_sampler, index, self.batch)
         outcome.account.seconds += time.perf_counter() - started
-        return signal
+        return finite(signal, "the restored values")
 
     def rounds(self, shape: tuple[int, ...], account: Account) -> Rounds:
         """The loop itself: yields groups of rows and is sent their symbols, yields a seal after each segment.
@@ -237,10 +249,11 @@ class PSC:
             if self.rows.needs_samples(iteration):
                 problem = Problem(prior, measurements, self.noise, iteration, shape, estimate, self.spread)
                 samples = self.spread.draw(self.sampler, problem, range(self.samples), self.batch)
-                estimate = ordered_mean([samples])
-            proposal = self.rows.propose(
-                Situation(self.prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution)
+                estimate = finite(ordered_mean([samples]), f"the samples of iteration {iteration + 1}")
+            situation = Situation(
+                self.prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution
             )
+            proposal = self._propose(situation)
             bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else SEGMENT_BITS
             try:
                 measured = yield from self._measure(proposal, measurements, estimate)
@@ -250,6 +263,14 @@ class PSC:
             self._append(measured, measurements, estimated=estimate is not None)
             account.segment_rows.append(len(proposal.block))
         return Outcome(measurements, estimate, account, self.iterations)
+
+    def _propose(self, situation: Situation) -> Proposal:
+        try:
+            proposal = self.rows.propose(situation)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise PscxError(f"the rows of iteration {situation.iteration + 1} cannot be found: {error}") from error
+        finite(proposal.variance, f"the variances of iteration {situation.iteration + 1}")
+        return proposal
 
     def _measure(
         self, proposal: Proposal, measurements: Measurements, estimate: Tensor | None
@@ -285,6 +306,7 @@ class PSC:
         progress: Progress | None,
     ) -> Outcome:
         account = Account()
+        report = progress or (lambda done, total: None)
         started = time.perf_counter()
         rounds = self.rounds(shape, account)
         reply: Tensor | None = None
@@ -295,16 +317,22 @@ class PSC:
                 try:
                     if isinstance(step, Question):
                         reply = answer(step)
-                        continue
-                    seal(step)
+                    else:
+                        seal(step)
+                        report(step.segment + 1, self.iterations)
                 except StreamError as error:
                     rounds.throw(error)
-                if progress is not None and isinstance(step, Seal):
-                    progress(step.segment + 1, self.iterations)
         except StopIteration as stop:
             outcome: Outcome = stop.value
         account.seconds += time.perf_counter() - started
         return outcome
+
+
+def finite(values: Tensor, what: str) -> Tensor:
+    """``values`` as they are. Raises :class:`PscxError` where one is not a finite number: a sampler may diverge."""
+    if not values.isfinite().all():
+        raise PscxError(f"{what} are not finite numbers: the sampler diverges with these options")
+    return values
 
 
 class CountedPrior(Prior):

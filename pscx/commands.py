@@ -78,10 +78,12 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
     from pscx.imagecodec import Decompressor
     from pscx.images import check_image_suffix, write_image
+    from pscx.limits import Limits
 
     for output in (output for job in jobs for output in job.outputs):
         check_image_suffix(output)
-    decompressor = Decompressor(prior_path=options.prior)
+    limits = Limits(memory=None if options.memory is None else int(options.memory * 1e9))
+    decompressor = Decompressor(prior_path=options.prior, limits=limits)
 
     partial = options.partial or options.max_bytes is not None
 
@@ -259,14 +261,26 @@ def _read_stream(path: Path, limit: int | None = None, partial: bool = False) ->
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
-    codec = f"recipe {facts['recipe']}" if facts["recipe"] else json.dumps(facts["spec"])
     lines = [
         f"format version  {facts['version']}",
         f"image           {facts['width']} x {facts['height']} pixels",
         f"size            {facts['bytes']} bytes, of which payload {facts['payload_bytes']}; {facts['bpp']:.4f} bpp",
-        f"codec           {codec}",
+        f"codec           {'recipe ' + facts['recipe'] if facts['recipe'] else ''}".rstrip(),
+        *([] if facts["recipe"] else _as_yaml(facts["spec"])),
         f"prior           fingerprint {facts['fingerprint']}",
-        f"parameter       {'none' if facts['parameter'] is None else format(facts['parameter'], 'g')}",
+        *([] if facts["parameter"] is None else [f"{facts['parameter_name']:16}{facts['parameter']:g}"]),
         f"seed            {facts['seed']}",
+        f"arithmetic      {facts['arithmetic'] or 'the same on every machine'}",
     ]
     return lines + ([f"caption         {facts['caption']!r}"] if facts["caption"] else [])
+
+
+def _as_yaml(spec: Any) -> list[str]:
+    """A spec as lines of YAML, or as it stands where it is nested too deeply for that."""
+    import yaml
+
+    try:
+        text: str = yaml.safe_dump(spec, sort_keys=False, default_flow_style=None, width=100)
+    except RecursionError:
+        text = ascii(spec)
+    return [f"  {line}" for line in text.splitlines()]

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
+from pscx.arithmetic import arithmetic_of
 from pscx.captioners import CAPTIONERS, Captioner
 from pscx.codec import PSC, Account, Progress
 from pscx.config import Checker, ConfigError, Layer, build, option_layer, read_yaml
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.images import as_pixels, to_pixels, to_tensor
 from pscx.info import stream_info
+from pscx.limits import Limits
 from pscx.priors import Prior
 from pscx.recipes import RECIPES
 from pscx.registry import choices
@@ -78,10 +80,11 @@ class Decompressor:
     Args:
         prior: a prior to use for the streams that were made with it.
         prior_path: where to load the prior of other streams from; by default from where such a prior is by default.
+        limits: what a stream may ask for; see :class:`pscx.limits.Limits`.
     """
 
-    def __init__(self, prior: Prior | None = None, prior_path: str | None = None) -> None:
-        self.prior_path = prior_path
+    def __init__(self, prior: Prior | None = None, prior_path: str | None = None, limits: Limits | None = None) -> None:
+        self.prior_path, self.limits = prior_path, limits or Limits()
         self._priors = {} if prior is None else {prior.fingerprint(): prior}
 
     def decompress(
@@ -115,8 +118,10 @@ class Decompressor:
         multiple = _multiple(psc)
         if multiple > MAX_MULTIPLE:
             raise StreamError(f"the stream asks for blocks of {multiple} pixels; at most {MAX_MULTIPLE} are allowed")
-        shape = psc.prior.signal_shape(*(-(-side // multiple) * multiple for side in (header.height, header.width)))
-        outcome = psc.decode(payload, shape, progress, partial=partial)
+        height, width = (-(-side // multiple) * multiple for side in (header.height, header.width))
+        shape = psc.prior.signal_shape(height, width)
+        self.limits.check(psc, height, width, shape, len(indices))
+        outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic)
         restored = (psc.restore(outcome, shape, index) for index in indices)
         images = [_pixels(psc, signal, header.height, header.width) for signal in restored]
         return Decoded(images, outcome.segments, psc.iterations, str(outcome.cut or ""))
@@ -214,6 +219,7 @@ class Codec(Decompressor):
             parameter=self.psc.quantizer.parameter,
             seed=self.psc.seed,
             caption=self.caption_of(pixels) if caption is None else _checked_caption(caption),
+            arithmetic="" if self.psc.exact else arithmetic_of(self.psc.prior),
         )
 
     def caption_of(self, pixels: Pixels) -> str:

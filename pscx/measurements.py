@@ -27,6 +27,8 @@ class Partition:
     block: int | None
 
     def __post_init__(self) -> None:
+        if self.block is not None and self.block < 1:
+            raise ValueError(f"block must be at least 1 or none, got {self.block}")
         if self.block is not None and (self.height % self.block or self.width % self.block):
             raise ValueError(f"block {self.block} must divide the signal's sides, got {self.height}x{self.width}")
 

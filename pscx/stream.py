@@ -8,7 +8,7 @@ but for the number 0 itself). A *text* is a varint, the length in bytes of what 
     offset  bytes   what
     0       3       magic: 0xB7, 'P', 'X'
     3       1       high nibble: version, 1
-                    low nibble, flags: 1 a parameter, 2 a seed, 4 a caption; 8 is not in use and zero
+                    low nibble, flags: 1 a parameter, 2 a seed, 4 a caption, 8 an arithmetic
     4       1       recipe: number of a shipped recipe, or 0 where the spec is embedded
     5       4       CRC-32 (as in zlib) of all bytes before and after these four
     9       varint  height in pixels, less 1
@@ -17,8 +17,12 @@ but for the number 0 itself). A *text* is a varint, the length in bytes of what 
             2       parameter of the quantizer: a finite, positive bfloat16 number      only with flag 1
             varint  seed of the noise, not zero (without the flag the seed is zero)    only with flag 2
             text    caption                                                            only with flag 4
+            text    arithmetic: 1 to 200 characters of printable ASCII                 only with flag 8
             text    spec of the codec, JSON                                            only with recipe 0
             rest    payload
+
+The arithmetic says in words what the encoder computed with. Streams whose codec computes the same on every machine have
+none; what the others decode to depends on it.
 
 Height and width are at most 65535 and their product at most 2^28, so a hostile header cannot ask for much memory.
 
@@ -29,6 +33,7 @@ the fingerprint is another one, or the first segment does not decode.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -37,9 +42,10 @@ from pscx.errors import StreamError
 
 MAGIC = b"\xb7PX"
 VERSION = 1
-HAS_PARAMETER, HAS_SEED, HAS_CAPTION = 1, 2, 4
+HAS_PARAMETER, HAS_SEED, HAS_CAPTION, HAS_ARITHMETIC = 1, 2, 4, 8
 CHECK = slice(5, 9)
 SIDE_LIMIT, AREA_LIMIT, TEXT_LIMIT = 65535, 1 << 28, 1 << 16
+ARITHMETIC = re.compile(r"[ -~]{0,200}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Header:
         parameter: of the quantizer, positive, finite and exact in bfloat16; or none.
         seed: of the noise, in [0, 2^64).
         caption: at most 65536 bytes of UTF-8.
+        arithmetic: what the encoder computed with, at most 200 characters of printable ASCII; empty where the codec is
+            exact.
     """
 
     height: int
@@ -65,6 +73,7 @@ class Header:
     parameter: float | None = None
     seed: int = 0
     caption: str = ""
+    arithmetic: str = ""
 
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
@@ -83,6 +92,10 @@ class Header:
         for name, text in (("spec", self.spec), ("caption", self.caption)):
             if len(text.encode()) > TEXT_LIMIT:
                 raise ValueError(f"{name} must be at most {TEXT_LIMIT} bytes of UTF-8, got {len(text.encode())}")
+        if not ARITHMETIC.fullmatch(self.arithmetic):
+            raise ValueError(
+                f"arithmetic must be at most 200 characters of printable ASCII, got {self.arithmetic!r:.80}"
+            )
         if self.parameter is not None:
             _from_bfloat16(_to_bfloat16(self.parameter))
 
@@ -99,6 +112,9 @@ def pack(header: Header, payload: bytes) -> bytes:
     if header.caption:
         flags |= HAS_CAPTION
         fields.append(_deflate(header.caption))
+    if header.arithmetic:
+        flags |= HAS_ARITHMETIC
+        fields.append(_deflate(header.arithmetic))
     if header.recipe == 0:
         fields.append(_deflate(header.spec))
     before = MAGIC + bytes([VERSION << 4 | flags, header.recipe])
@@ -134,8 +150,6 @@ def unpack(data: bytes, name: str = "stream", *, partial: bool = False) -> tuple
 
 def _parse(data: bytes) -> tuple[Header, bytes]:
     flags, recipe = data[3] & 15, data[4]
-    if flags > HAS_PARAMETER | HAS_SEED | HAS_CAPTION:
-        raise ValueError(f"flags {flags} are not in use")
     fields = _Fields(data, CHECK.stop)
     header = Header(
         height=fields.varint() + 1,
@@ -145,6 +159,7 @@ def _parse(data: bytes) -> tuple[Header, bytes]:
         parameter=_from_bfloat16(fields.take(2)) if flags & HAS_PARAMETER else None,
         seed=fields.seed() if flags & HAS_SEED else 0,
         caption=fields.text() if flags & HAS_CAPTION else "",
+        arithmetic=fields.text() if flags & HAS_ARITHMETIC else "",
         spec=fields.text() if recipe == 0 else "",
     )
     return header, fields.rest()

@@ -105,7 +105,10 @@ def test_the_default_is_the_default_recipe(photo: Path, tmp_path: Path, capsys: 
     output = tmp_path / "x.pscx"
     assert main(["compress", str(photo), "-o", str(output), "--model.prior.path", prior]) == 0
     assert main(["info", str(output)]) == 0
-    assert "recipe default" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "codec           recipe default\n" in text
+    assert "step            0.3" in text
+    assert "arithmetic      the same on every machine\n" in text
     assert main(["decompress", str(output), "--prior", prior]) == 0
     expected = load_codec("default", prior={"path": prior}).simulate(read_image(photo)).pixels
     assert np.array_equal(read_image(tmp_path / "x.png"), expected)
@@ -115,8 +118,15 @@ def test_info_as_text(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(stream)]) == 0
     text = capsys.readouterr().out
     assert f"{stream}\n" in text
-    for part in ("32 x 32 pixels", f"{stream.stat().st_size} bytes", "bpp", '"gaussian"', "parameter       0.25"):
+    for part in (
+        "32 x 32 pixels",
+        f"{stream.stat().st_size} bytes",
+        "bpp",
+        "step            0.25",
+        "arithmetic      torch ",
+    ):
         assert part in text
+    assert "  prior: {name: gaussian, correlation: 0.95, color: 0.9, deviation: 0.5}\n" in text
 
 
 def test_components_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ def random_header(source: random.Random) -> Header:
         parameter=source.choice(parameters),
         seed=source.choice([0, 1, 127, 128, (1 << 64) - 1, source.getrandbits(64)]),
         caption=source.choice(texts),
+        arithmetic=source.choice(["", "torch 2.13.0, cpu AVX2", "~" * 200]),
     )
 
 
@@ -49,11 +50,11 @@ def test_bytes_of_a_header() -> None:
 
 
 def test_bytes_of_all_fields() -> None:
-    header = Header(1, 300, b"abcd", recipe=0, spec="{}", parameter=1.0, seed=300, caption="hi")
+    header = Header(1, 300, b"abcd", recipe=0, spec="{}", parameter=1.0, seed=300, caption="hi", arithmetic="cpu")
     stream = pack(header, b"!")
-    deflated = [zlib.compress(text.encode(), 9)[2:-4] for text in ("hi", "{}")]
+    deflated = [zlib.compress(text.encode(), 9)[2:-4] for text in ("hi", "cpu", "{}")]
     texts = b"".join(bytes([len(text)]) + text for text in deflated)
-    assert stream[:5] == MAGIC + b"\x17\x00"
+    assert stream[:5] == MAGIC + b"\x1f\x00"
     assert stream[CHECK] == zlib.crc32(stream[:5] + stream[9:]).to_bytes(4, "big")
     assert stream[9:] == b"\x00\xab\x02abcd\x3f\x80\xac\x02" + texts + b"!"
 
@@ -120,7 +121,13 @@ def test_wrong_kind_and_newer_version_have_their_own_sentences() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [
-        (b"\x18\x01", b"\x7f\x7fabcd", "flags 8"),
+        (b"\x18\x01", b"\x7f\x7fabcd", "a field of 1 bytes is cut short"),
+        (b"\x18\x01", b"\x7f\x7fabcd\x02\x03\x00", "flagged but empty"),
+        (
+            b"\x18\x01",
+            b"\x7f\x7fabcd\x05" + zlib.compress(b"a\x1b[")[2:-4],
+            "arithmetic must be at most 200 characters",
+        ),
         (b"\x10\x01", b"\xff\x00\x7fabcd", "shortest form"),
         (b"\x10\x01", b"\xff\x80\x00\x7fabcd", "shortest form"),
         (b"\x12\x01", b"\x7f\x7fabcd" + b"\xff" * 9 + b"\x02", "below 2\\^64"),
@@ -185,6 +192,9 @@ def test_texts_are_bounded_and_whole() -> None:
         ({"parameter": float("nan")}, "parameter must be exact in bfloat16, got nan"),
         ({"parameter": float("inf")}, "parameter must be positive and finite"),
         ({"parameter": -1.0}, "parameter must be positive and finite"),
+        ({"arithmetic": "x" * 201}, "arithmetic must be at most 200 characters of printable ASCII, got 'xxx"),
+        ({"arithmetic": "\x1b[2J"}, "arithmetic must be at most 200 characters of printable ASCII"),
+        ({"arithmetic": "tórch"}, "arithmetic must be at most 200 characters of printable ASCII"),
         ({"caption": "é" * 32769}, "caption must be at most 65536 bytes of UTF-8, got 65538"),
         ({"recipe": 0, "spec": "x" * 65537}, "spec must be at most 65536 bytes of UTF-8, got 65537"),
     ],

@@ -39,6 +39,7 @@ class Adaptive(Coder):
         ValueError: for an option outside its range; there is no such table, or it has another digest.
     """
 
+    exact = True
     resolved = ("digest",)
 
     def __init__(

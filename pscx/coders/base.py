@@ -55,6 +55,9 @@ class Decoder(ABC):
 class Coder(ABC):
     """Stateless configuration of an entropy coder."""
 
+    exact: bool = False
+    """Whether the same bytes and predictions decode to the same symbols on every machine."""
+
     @abstractmethod
     def encoder(self) -> Encoder: ...
 

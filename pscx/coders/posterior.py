@@ -57,6 +57,7 @@ class Posterior(Coder):
                 f"coder.gains must be at least one number, each {allowed}, got {wrong[0] if wrong else []}"
             )
         self.degrees, self.adapt, self.gains = degrees, adapt, gains
+        self.exact = degrees > 0
 
     def encoder(self) -> PosteriorEncoder:
         return PosteriorEncoder(self._predictive())

@@ -31,6 +31,7 @@ class Static(Coder):
         ValueError: there is no such table, or it has another digest.
     """
 
+    exact = True
     resolved = ("digest",)
 
     def __init__(self, table: str = "photographs", digest: str | None = None) -> None:

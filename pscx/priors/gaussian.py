@@ -6,7 +6,10 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from pscx.errors import PscxError
 from pscx.priors.base import PRIORS, Prior, digest
+
+LARGEST_SIDE = 2048  # a square matrix of that size has to be diagonalised
 
 
 @PRIORS.register("gaussian")
@@ -60,6 +63,7 @@ class Gaussian(Prior):
         return signal
 
     def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
+        check_sides(height, width)
         return (3, height, width)
 
     def block_covariance(self, block: int) -> Tensor:
@@ -79,7 +83,14 @@ class Gaussian(Prior):
     def _spectrum(self, height: int, width: int) -> tuple[list[Tensor], Tensor]:
         """Eigenvectors of the three factors, and the eigenvalues of their product ``(3, height, width)``."""
         if (height, width) not in self._spectra:
+            check_sides(height, width)
             values, vectors = zip(*(torch.linalg.eigh(f) for f in self._factors(height, width)), strict=True)
             spectrum = torch.einsum("c,y,x->cyx", *values).clamp_min(0)
             self._spectra = {(height, width): (list(vectors), spectrum)}
         return self._spectra[(height, width)]
+
+
+def check_sides(height: int, width: int) -> None:
+    """Raise :class:`PscxError` where an image is too large for closed forms."""
+    if max(height, width) > LARGEST_SIDE:
+        raise PscxError(f"a gaussian prior takes sides of at most {LARGEST_SIDE} pixels, got {width}x{height}")

@@ -24,6 +24,12 @@ class Quantizer(ABC):
     parameter: float | None
     """The one number that sets the quality, exactly representable in bfloat16 (a stream carries two bytes), or none."""
 
+    parameter_name: str = "parameter"
+    """What that number is called, such as ``step``."""
+
+    exact: bool = False
+    """Whether all that a decoder computes from symbols and means is the same bits on every machine."""
+
     resolution: float
     """Standard deviation, in units of the signal, below which a measurement is mostly lost in the quantizer."""
 

@@ -25,6 +25,9 @@ class Deadzone(Quantizer):
         bits: the alphabet has ``2^bits - 1`` symbols, as many on either side of the mean; 2 to 24.
     """
 
+    parameter_name = "step"
+    exact = True
+
     def __init__(self, step: float = 0.05, offset: float = 0.4, delta: float = 0.0, bits: int = 14) -> None:
         if not 0 <= offset <= 0.5:
             raise ValueError(f"quantizer.offset must lie in [0, 0.5], got {offset}")

@@ -20,6 +20,7 @@ class Float8(Quantizer):
     alphabet = 253
     parameter = None
     resolution = 2.0**-9
+    exact = True
 
     def __init__(self) -> None:
         positive = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).double()

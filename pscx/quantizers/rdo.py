@@ -28,6 +28,9 @@ class RDO(Quantizer):
         bits: the alphabet has ``2^bits - 1`` symbols, as many on either side of the mean; 2 to 24.
     """
 
+    parameter_name = "step"
+    exact = True
+
     def __init__(self, step: float = 0.05, weight: float = 0.05, degrees: int = 4, bits: int = 14) -> None:
         if not 0 <= weight <= 1:
             raise ValueError(f"quantizer.weight must lie in [0, 1], got {weight}")

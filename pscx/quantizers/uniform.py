@@ -19,6 +19,9 @@ class Uniform(Quantizer):
         bits: the alphabet has ``2^bits - 1`` symbols, as many on either side of the mean; 2 to 24.
     """
 
+    parameter_name = "step"
+    exact = True
+
     def __init__(self, step: float = 0.05, bits: int = 14) -> None:
         self.parameter = self.resolution = self.step = rounded_step(step)
         self.bits = bits

@@ -13,6 +13,12 @@ from pscx.samplers.base import Problem, Sampler
 class Restoration(ABC):
     """Turns all that was measured into one signal."""
 
+    exact: bool = False
+    """Whether the same draws become the same bits on every machine, in any batch."""
+
+    draws: int = 1
+    """Posterior samples that one restoration takes; what a stream may ask for is bounded with it."""
+
     @abstractmethod
     def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
         """Restoration number ``index``, ``(channels, height, width)``; at most ``batch`` draws a network call."""

@@ -17,10 +17,12 @@ class Mean(Restoration):
         samples: how many are averaged, at least 1; restoration number ``i`` uses draws ``i * samples`` and on.
     """
 
+    exact = True
+
     def __init__(self, samples: int = 4) -> None:
         if samples < 1:
             raise ValueError(f"restoration.samples must be at least 1, got {samples}")
-        self.samples = samples
+        self.samples = self.draws = samples
 
     def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
         indices = range(index * self.samples, (index + 1) * self.samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor
 
@@ -48,6 +49,9 @@ class Situation:
 class RowRule(ABC):
     """Chooses what to measure next. Stateless: what it needs of the past is in the measurements."""
 
+    exact: bool = False
+    """Whether proposals and measurements, given the same samples, are the same bits on every machine."""
+
     @abstractmethod
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Measurements:
         """Measurements of a signal of this shape before any is taken; :meth:`propose` is given them back, filled."""
@@ -59,6 +63,14 @@ class RowRule(ABC):
     @abstractmethod
     def propose(self, situation: Situation) -> Proposal:
         """The next rows; an empty proposal where nothing is worth measuring in this iteration."""
+
+    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
+        """Bytes that the rule and its measurements hold at once, roughly, for signals of this shape.
+
+        What a stream may ask for is bounded with it, before anything is allocated. A rule that holds more than a few
+        copies of the samples overrides this.
+        """
+        return 8 * prod(shape) * (3 * samples + 12)
 
     @property
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 
 import torch
 from einops import rearrange
@@ -12,7 +13,7 @@ from torch.nn.functional import pad
 from pscx.measurements import Coordinates, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import Quota, merged
+from pscx.rows.filling import CODING, Quota, merged
 from pscx.transforms import BlockDCT, dct_matrix, fine
 
 LARGEST_SIDE = 32
@@ -41,6 +42,8 @@ class DCT(RowRule):
         floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
     """
 
+    exact = True
+
     def __init__(
         self,
         block: int = 16,
@@ -63,6 +66,12 @@ class DCT(RowRule):
     @property
     def stride(self) -> int:
         return self.block
+
+    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
+        numbers, dim = prod(shape), shape[0] * self.block**2
+        most = max(min(rows, self.depth, dim) for rows in self.quota.averages(iterations))
+        coding = CODING * int(most * numbers / dim)
+        return 8 * (numbers * (3 * samples + 12) + 4 * dim**2 + coding)
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Coordinates:
         channels, height, width = shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from pscx.rows.base import Situation
 
 SMALLEST_GROUP = 128
+CODING = 128  # numbers held for each row of a segment while its scale is learnt (pscx.calibration)
 LARGEST_QUOTA = 2.0**40  # more rows than any block has
 
 
@@ -35,14 +37,19 @@ class Quota:
         if not 0 <= self.floor < inf:
             raise ValueError(f"rows.floor must be at least 0, got {self.floor}")
 
-    def average(self, iteration: int) -> float:
-        """At most so many rows for each block, on average over blocks: ``per_iteration growth^iteration``.
+    def averages(self, iterations: int) -> Iterator[float]:
+        """Rows for each block in each iteration, on average over blocks, at most: ``per_iteration growth^iteration``.
 
         Multiplied out: powers of a mathematical library are not the same to the last bit everywhere.
         """
         value = self.per_iteration
-        for _ in range(iteration):
+        for _ in range(iterations):
+            yield value
             value = min(value * self.growth, LARGEST_QUOTA)
+
+    def average(self, iteration: int) -> float:
+        """That of one iteration."""
+        *_, value = self.averages(iteration + 1)
         return value
 
     def fill(self, variance: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:

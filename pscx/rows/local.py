@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from pscx.measurements import DenseRows, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import Quota, merged
+from pscx.rows.filling import CODING, Quota, merged
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 
 POWER_ITERATIONS, EXTRA_VECTORS = 2, 4
@@ -64,6 +65,15 @@ class Local(RowRule):
     @property
     def stride(self) -> int:
         return self.block
+
+    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
+        numbers, dim = prod(shape), shape[0] * self.block**2
+        averages = list(self.quota.averages(iterations))
+        size = min(self.candidates, dim)
+        rows = min(int(sum(min(2 * average, self.depth) for average in averages)), dim)
+        count = min(int(min(FULLEST * max(averages), self.depth)) + 1 + EXTRA_VECTORS, size)
+        each = 2 * rows * (dim + size) + (3 * samples + 4 * count) * size + CODING * min(max(averages), count)
+        return 8 * (4 * dim**2 + 3 * samples * numbers + int(each) * (numbers // dim))
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 
 from pscx.measurements import DenseRows, Partition
@@ -26,6 +28,10 @@ class PCA(RowRule):
     @property
     def stride(self) -> int:
         return 1
+
+    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
+        rows = min(min(self.per_iteration, samples) * iterations, prod(shape))
+        return 8 * prod(shape) * (2 * rows + 4 * samples)
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 
 from pscx.measurements import DenseRows, Partition
@@ -37,6 +39,12 @@ class Random(RowRule):
     @property
     def stride(self) -> int:
         return self.block or 1
+
+    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
+        numbers = prod(shape)
+        dim = shape[0] * self.block**2 if self.block else numbers
+        each = min(self.per_iteration, dim)
+        return 8 * numbers * (2 * min(each * iterations, dim) + 4 * each + 3 * samples)
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape

@@ -41,6 +41,13 @@ class Problem:
 class Sampler(ABC):
     """A zero-shot posterior sampler: stateless configuration, one method."""
 
+    exact: bool = False
+    """Whether draws under an exact prior are the same bits on every machine, in any batch: of integers and of single
+    IEEE operations on each number, no sum of a library and no function but the square root."""
+
+    evaluations: int = 1
+    """Denoiser evaluations that a draw takes, at most; what a stream may ask for is bounded with it."""
+
     @abstractmethod
     def sample(self, problem: Problem, indices: range) -> Tensor:
         """Draws number ``indices`` of the posterior: ``(len(indices), *shape)``, float64.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 from torch import Tensor
 
 from pscx.exact import square_root
@@ -50,6 +52,8 @@ class DDRM(Sampler):
         if not 0 <= eta <= 1:
             raise ValueError(f"sampler.eta must lie in [0, 1], got {eta}")
         self.steps, self.eta, self.noise_aware = steps, eta, noise_aware
+        self.evaluations = steps
+        self.exact = spacing == "log"  # the nearest of a schedule's steps; linear spacing has ties that floats decide
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
         alphas = problem.prior.alphas_cumprod.cpu()
@@ -63,6 +67,6 @@ class DDRM(Sampler):
             b = alphas[times[step + 1]]
             noise = self.eta * problem.draw(indices, step + 1)
             if self.eta < 1:
-                noise += (1 - self.eta**2) ** 0.5 * (x - square_root(a) * x0) / square_root(1 - a)
+                noise += sqrt(1 - self.eta * self.eta) * (x - square_root(a) * x0) / square_root(1 - a)
             x = square_root(b) * x0 + square_root(1 - b) * noise
         return x0

@@ -58,6 +58,7 @@ class DPS(Sampler):
             raise ValueError(f"sampler.scale must be over 0, got {scale}")
         if not 0 <= eta <= 1:
             raise ValueError(f"sampler.eta must lie in [0, 1], got {eta}")
+        self.evaluations = steps
         self.scale, self.normalize, self.eta, self.noise_aware = scale, normalize, eta, noise_aware
 
     def sample(self, problem: Problem, indices: range) -> Tensor:

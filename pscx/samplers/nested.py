@@ -54,6 +54,7 @@ class Nested(Sampler):
         if inner_steps < 1:
             raise ValueError(f"sampler.inner_steps must be at least 1, got {inner_steps}")
         self.inner_steps, self.noise_aware = inner_steps, noise_aware
+        self.evaluations = steps * inner_steps
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
         alphas = problem.prior.alphas_cumprod.cpu()

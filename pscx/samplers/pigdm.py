@@ -59,6 +59,7 @@ class PiGDM(Sampler):
             raise ValueError(f"sampler.eta must lie in [0, 1], got {eta}")
         if weighting not in WEIGHTINGS:
             raise ValueError(f"sampler.weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
+        self.evaluations = steps
         self.eta, self.weighting = eta, weighting
 
     def sample(self, problem: Problem, indices: range) -> Tensor:

@@ -1,0 +1,39 @@
+"""What a codec computes with, where that decides whether a stream can be decoded elsewhere."""
+
+from __future__ import annotations
+
+import torch
+
+from pscx.priors.base import Prior
+
+LONGEST = 200  # characters
+
+
+def arithmetic_of(prior: Prior) -> str:
+    """The arithmetic of a prior on this machine in a few words: ``torch 2.13.0, cpu AVX512, float32, 1 thread``.
+
+    Printable ASCII. The batch, which matters as well, is in a codec's spec, so both sides have the same.
+    """
+    tensor = next(iter(prior.state_dict().values()), prior.alphas_cumprod)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    threads = torch.get_num_threads()
+    words = f"torch {torch.__version__}, {_place(tensor.device)}, {dtype}, {threads} thread{'s' * (threads > 1)}"
+    return "".join(char if " " <= char <= "~" else "?" for char in words)[:LONGEST]
+
+
+def difference(encoded: str, here: str) -> str:
+    """Why a segment may not decode: the encoder's arithmetic, empty where it was exact, against this machine's."""
+    if not encoded:
+        return (
+            "its arithmetic is the same on every machine, so the stream is damaged or pscx has a defect, here or where "
+            "it was encoded"
+        )
+    if encoded == here:
+        return f"encoded with {encoded}, as here, so the stream is damaged or made on another kind of processor"
+    return f"encoded with {encoded}; this is {here}"
+
+
+def _place(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type

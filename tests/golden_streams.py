@@ -1,0 +1,121 @@
+"""Streams whose bytes and pixels are a promise: on every machine, and until the format has another version.
+
+    python tests/golden_streams.py
+
+writes ``tests/golden`` anew, which is to be done where the format or the arithmetic of the default recipe changes on
+purpose, and never after a release. Everything in them comes from integers: the images, and the networks' weights, which
+are pscx's own noise times powers of two.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from numpy.typing import NDArray
+
+from pscx import Codec, load_codec
+from pscx.networks import ResidualUNet
+from pscx.noise import Noise
+from pscx.priors.denoiser import PixelDenoiser
+
+Pixels = NDArray[np.uint8]
+GOLDEN = Path(__file__).parent / "golden"
+FACTS = GOLDEN / "golden.json"
+SAMPLER = {"name": "ddrm", "steps": 3, "start": 20.0, "warm_start": 2.0, "stop": 0.05, "spacing": "log"}
+SMALL = {"sampler": SAMPLER, "restoration_sampler": {**SAMPLER, "steps": 2}, "samples": 3, "iterations": 4, "batch": 2}
+STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
+    "uniform_posterior": (
+        (21, 34),
+        {
+            "rows": {"name": "dct", "block": 8, "per_iteration": 4.0},
+            "quantizer": {"name": "uniform", "step": 0.25},
+            "coder": {"name": "posterior", "gains": [1.0, 2.5, 1.5]},
+            "restoration": {"name": "mean", "samples": 2},
+        },
+    ),
+    "deadzone_adaptive": (
+        (16, 19),
+        {
+            "rows": {"name": "dct", "block": 4, "per_iteration": 1.0, "base": 0.25},
+            "quantizer": {"name": "deadzone", "step": 0.125, "delta": 0.0625, "bits": 12},
+            "coder": {"name": "adaptive", "weight": 4},
+            "restoration": "sample",
+            "seed": 12345678901234567890,
+        },
+    ),
+    "float8_raw": (
+        (33, 17),
+        {
+            "rows": {"name": "dct", "block": 16, "per_iteration": 8.0, "neighbours": 0.0},
+            "quantizer": "float8",
+            "coder": "raw",
+            "restoration": {"name": "mean", "samples": 1},
+            "seed": 1,
+        },
+    ),
+}
+"""Size of the image and what differs from the default recipe."""
+
+
+def save_golden_prior(folder: Path) -> str:
+    """A small network that sees the image at half resolution, as a folder for ``prior: ddpm``; returns its name."""
+    network = ResidualUNet(block_out_channels=(8, 12), blocks=(1, 1))
+    noise = Noise(20)
+    with torch.no_grad():
+        for number, weight in enumerate(network.parameters()):
+            gain = 2.0**-7 if weight.ndim == 1 else 2.0 ** -round(np.log2(weight[0].numel()) / 2)
+            weight.copy_(noise.normal(tuple(weight.shape), iteration=number, sample=0, step=0) * gain)
+    schedule = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    PixelDenoiser(network, schedule).save(folder)
+    return str(folder)
+
+
+def golden_image(height: int, width: int) -> Pixels:
+    """A slope and a disc in colour, with a little noise; integers throughout."""
+    y, x = np.mgrid[:height, :width]
+    inside = (2 * y - height) ** 2 + (2 * x - width) ** 2 < height * width // 2
+    grains = (Noise(21).normal((height, width, 3), iteration=0, sample=0, step=0).numpy() * 4).astype(np.int64)
+    colour = np.array([90, 0, -60]) * inside[..., None]
+    return np.clip((4 * y + 3 * x)[..., None] + 40 + colour + grains, 0, 255).astype(np.uint8)
+
+
+def golden_codec(name: str, prior: str) -> tuple[Codec, Pixels]:
+    """Codec and image of a stream."""
+    size, options = STREAMS[name]
+    codec = load_codec("default", prior={"path": prior, "exact": True}, **{**SMALL, **options})
+    return codec, golden_image(*size)
+
+
+def facts_of(data: bytes, pixels: Pixels) -> dict[str, Any]:
+    """What is promised of a stream."""
+    return {
+        "bytes": len(data),
+        "stream": sha256(data).hexdigest(),
+        "size": list(pixels.shape[:2]),
+        "pixels": sha256(pixels.tobytes()).hexdigest(),
+    }
+
+
+def main() -> None:
+    GOLDEN.mkdir(exist_ok=True)
+    facts = {}
+    with TemporaryDirectory() as folder:
+        prior = save_golden_prior(Path(folder))
+        for name in STREAMS:
+            codec, image = golden_codec(name, prior)
+            data = codec.compress(image)
+            (GOLDEN / f"{name}.pscx").write_bytes(data)
+            facts[name] = facts_of(data, codec.decompress(data))
+            print(f"{name}: {len(data)} bytes")
+    FACTS.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,532 @@
+"""A second decoder, written from docs/format.md alone: numpy and plain Python, no code of pscx.
+
+It takes ``ddpm`` (exact), ``ddrm`` (log spacing), ``dct``, ``uniform``, ``posterior`` and ``mean``, and is slow.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import cos, floor, lcm, log, pi, sqrt
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+Array = NDArray[Any]
+F4 = np.float32
+OCTAVES = [o / 4 for o in (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -6, 6, -7, 7, -8, 8)]
+GAINS = [round(2.0**o * 1024) / 1024 for o in OCTAVES]
+
+
+# The container.
+
+
+@dataclass
+class Stream:
+    height: int
+    width: int
+    fingerprint: bytes
+    step: float
+    seed: int
+    spec: dict[str, Any]
+    payload: bytes
+
+
+def read(data: bytes) -> Stream:
+    assert data[:3] == b"\xb7PX"
+    assert data[3] >> 4 == 1
+    assert zlib.crc32(data[:5] + data[9:]) == int.from_bytes(data[5:9], "big")
+    flags, at = data[3] & 15, 9
+    assert flags & 12 == 0  # no caption; an exact codec
+    assert data[4] == 0  # the spec is embedded
+
+    def take(count: int) -> bytes:
+        nonlocal at
+        at += count
+        return data[at - count : at]
+
+    def varint() -> int:
+        value = place = 0
+        while True:
+            byte = take(1)[0]
+            value |= (byte & 127) << place
+            place += 7
+            if byte < 128:
+                return value
+
+    height, width, fingerprint = varint() + 1, varint() + 1, take(4)
+    step = struct.unpack(">f", take(2) + b"\0\0")[0] if flags & 1 else 0.0
+    seed = varint() if flags & 2 else 0
+    spec = json.loads(zlib.decompress(take(varint()), -15))
+    return Stream(height, width, fingerprint, step, seed, spec, data[at:])
+
+
+# Noise.
+
+
+def philox(counter: list[int], key: list[int]) -> list[int]:
+    """Philox4x64-10, from the paper."""
+    words, mask = (1 << 64), (1 << 64) - 1
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        high0, low0 = divmod(0xD2E7470EE14C6C93 * c[0], words)
+        high1, low1 = divmod(0xCA5A826395121157 * c[2], words)
+        c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
+        k = [(k[0] + 0x9E3779B97F4A7C15) & mask, (k[1] + 0xBB67AE8584CAA73B) & mask]
+    return c
+
+
+def quantiles() -> list[float]:
+    lower = [round(NormalDist().inv_cdf((i + 0.5) / 65536) * 4096) / 4096 for i in range(32768)]
+    return lower + [-value for value in reversed(lower)]
+
+
+class Noise:
+    def __init__(self, seed: int) -> None:
+        self.seed, self.table = seed, quantiles()
+
+    def __call__(self, shape: tuple[int, ...], iteration: int, sample: int, step: int) -> Array:
+        count, values = int(np.prod(shape)), []
+        for block in range(1, -(-count // 16) + 1):
+            for word in philox([block, step, sample, iteration], [self.seed, 0x70736378]):
+                values += [self.table[word >> place & 65535] for place in (0, 16, 32, 48)]
+        return np.array(values[:count]).reshape(shape)
+
+
+# The network.
+
+
+class Convolution:
+    def __init__(self, weight: Array, bias: Array, transposed: bool = False) -> None:
+        self.transposed = transposed
+        weight = weight.astype(np.float64)
+        w = weight.swapaxes(0, 1) if transposed else weight  # (out, in, rows, columns)
+        scale = (np.maximum(abs(w).max((1, 2, 3)), 2.0**-100) / 255).astype(F4)
+        self.whole = np.rint(w / scale.astype(np.float64)[:, None, None, None])
+        self.scale, self.bias = scale, bias.astype(F4)
+        sizes, channels = abs(self.whole).sum((2, 3)), w.shape[1]
+        for count in range(1, channels + 1):
+            self.parts = [slice(channels * i // count, channels * (i + 1) // count) for i in range(count)]
+            if all(sizes[:, part].sum(1).max() * 1023 < 1 << 24 for part in self.parts):
+                break
+
+    def tensors(self) -> list[Array]:
+        weight = self.whole.swapaxes(0, 1) if self.transposed else self.whole
+        return [np.array(1023, F4), weight.astype(F4), self.scale[:, None, None], self.bias[:, None, None]]
+
+    def __call__(self, x: Array, stride: int = 1, padding: int = 0) -> Array:
+        unit = np.maximum(abs(x).max(), F4(2.0**-100)) / F4(1023)
+        z = np.rint(x * (F4(1) / unit)).astype(np.int64)
+        total = None
+        for part in self.parts:
+            summed = self.sums(z, part, stride, padding).astype(F4)
+            total = summed if total is None else total + summed
+        assert total is not None
+        return total * (unit * self.scale)[:, None, None] + self.bias[:, None, None]
+
+    def sums(self, z: Array, part: slice, stride: int, padding: int) -> Array:
+        w = self.whole[:, part].astype(np.int64)
+        size = w.shape[2]
+        if self.transposed:  # blocks do not overlap: the kernel is as large as the stride
+            spread = np.einsum("ihw,oipq->ohpwq", z[part], w)
+            return spread.reshape(len(w), z.shape[1] * size, z.shape[2] * size)
+        z = np.pad(z[part], ((0, 0), (padding, padding), (padding, padding)))
+        patches = np.lib.stride_tricks.sliding_window_view(z, (size, size), (1, 2))[:, ::stride, ::stride]
+        return np.einsum("ihwpq,oipq->ohw", patches, w)
+
+
+class Network:
+    """``ResidualUNet`` from the folder ``unet`` of a prior."""
+
+    def __init__(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+        self.blocks, self.levels = config["blocks"], len(config["blocks"])
+        self.patch = round((config["in_channels"] / 3) ** 0.5)
+        names = ["head"]
+        names += [self.block("down", i, j) for i in range(self.levels - 1) for j in range(2 * self.blocks[i])]
+        names += [f"shrink.{i}" for i in range(self.levels - 1)]
+        names += [self.block("body", None, j) for j in range(2 * self.blocks[-1])]
+        names += [f"grow.{i}" for i in range(self.levels - 1)]
+        names += [self.block("up", i, j) for i in range(self.levels - 1) for j in range(2 * self.blocks[i])]
+        self.layers = {
+            name: Convolution(weights[f"{name}.weight"], weights[f"{name}.bias"], name.startswith("grow"))
+            for name in [*names, "tail"]
+        }
+
+    @staticmethod
+    def block(way: str, level: int | None, layer: int) -> str:
+        inside = f"{layer // 2}.{'second' if layer % 2 else 'first'}"
+        return f"{way}.{inside}" if level is None else f"{way}.{level}.{inside}"
+
+    def chain(self, x: Array, way: str, level: int | None, count: int) -> Array:
+        for j in range(count):
+            first, second = (self.layers[self.block(way, level, 2 * j + i)] for i in (0, 1))
+            x = x + second(np.maximum(first(x, padding=1), F4(0)), padding=1)
+        return x
+
+    def __call__(self, x: Array, level: np.float32) -> Array:
+        x = np.concatenate([x, np.full((1, *x.shape[1:]), level * F4(1 / 3), F4)])
+        x, kept = self.layers["head"](x, padding=1), []
+        for i in range(self.levels - 1):
+            x = self.chain(x, "down", i, self.blocks[i])
+            kept.append(x)
+            x = self.layers[f"shrink.{i}"](x, stride=2)
+        x = self.chain(x, "body", None, self.blocks[-1])
+        for i in reversed(range(self.levels - 1)):
+            x = self.chain(self.layers[f"grow.{i}"](x) + kept[i], "up", i, self.blocks[i])
+        return self.layers["tail"](x, padding=1)
+
+
+class Prior:
+    def __init__(self, folder: Path) -> None:
+        self.network = Network(folder / "unet")
+
+        def f(u: float) -> float:
+            return cos((u + 0.008) / 1.008 * pi / 2) ** 2
+
+        b = np.array([min(1 - f((t + 1) / 1000) / f(t / 1000), 0.999) for t in range(1000)]).astype(F4)
+        self.a = np.cumprod((F4(1) - b).astype(np.float64)).astype(F4).astype(np.float64)
+        self.levels = np.sqrt((1 - self.a) / self.a)
+        self.table = np.array([round(log(level) * 4096) / 4096 for level in self.levels]).astype(F4)
+        self.stride = self.network.patch * 2 ** (self.network.levels - 1)
+
+    def fingerprint(self) -> bytes:
+        state = sha256()
+        tensors = [tensor for layer in self.network.layers.values() for tensor in layer.tensors()]
+        for tensor in [*tensors, self.a, self.table]:
+            state.update(f"torch.{tensor.dtype}{tuple(tensor.shape)}".encode() + np.ascontiguousarray(tensor).tobytes())
+        return state.digest()[:4]
+
+    def denoise(self, x: Array, t: int) -> Array:
+        p, (c, h, w) = self.network.patch, x.shape
+        cut = x.astype(F4).reshape(c, h // p, p, w // p, p).transpose(0, 2, 4, 1, 3).reshape(c * p * p, h // p, w // p)
+        v = self.network(cut, self.table[t]).reshape(c, p, p, h // p, w // p).transpose(0, 3, 1, 4, 2).reshape(c, h, w)
+        return sqrt(self.a[t]) * x - sqrt(1 - self.a[t]) * v.astype(np.float64)
+
+
+# The transform.
+
+
+def dct(size: int) -> Array:
+    rows = [[cos(pi * (n + 0.5) * k / size) * sqrt(2 / size) for n in range(size)] for k in range(size)]
+    rows[0] = [sqrt(1 / size)] * size
+    return np.rint(np.array(rows) * 2**20) / 2**20
+
+
+def whole(x: Array) -> Array:
+    return np.rint(np.clip(x * 2**20, -127 * 2**20, 127 * 2**20))
+
+
+def fine(x: Array) -> Array:
+    return np.rint(np.clip(x * 2.0**31, -1023 * 2.0**31, 1023 * 2.0**31)) / 2.0**31
+
+
+class Transform:
+    def __init__(self, side: int, height: int, width: int) -> None:
+        self.side, self.grid = side, (height // side, width // side)
+        self.d, self.axes = dct(side), dct(3)
+
+    def forward(self, x: Array) -> Array:
+        (down, across), n = self.grid, self.side
+        x = np.rint(np.einsum("dc,chw->dhw", self.axes, whole(x))).reshape(3, down, n, across, n)
+        x = np.rint(np.einsum("pi,cyixj->cypxj", self.d, x))
+        x = np.rint(np.einsum("qj,cypxj->cypxq", self.d, x))
+        return x.transpose(1, 3, 0, 2, 4).reshape(down * across, 3 * n * n) / 2**20
+
+    def inverse(self, x: Array) -> Array:
+        (down, across), n = self.grid, self.side
+        x = whole(x).reshape(down, across, 3, n, n).transpose(2, 0, 3, 1, 4)
+        x = np.rint(np.einsum("qj,cypxq->cypxj", self.d, x))
+        x = np.rint(np.einsum("pi,cypxj->cyixj", self.d, x)).reshape(3, down * n, across * n)
+        return np.rint(np.einsum("dc,dhw->chw", self.axes, x)) / 2**20
+
+
+def base_variances(side: int) -> Array:
+    """``B``."""
+    place = np.arange(side)
+    y, x = (t.ravel() for t in np.meshgrid(place, place, indexing="ij"))
+    distance = np.hypot(y[:, None] - y, x[:, None] - x)
+    covariance = np.zeros((3 * side**2, 3 * side**2))
+    axes = ((1, 1, 1), (1, 0, -1), (-1, 2, -1))
+    numbers = ((0.696, 0.058, 0.69), (0.0836, 0.0105, 0.95), (0.0167, 0.0135, 0.92))
+    for axis, (v, r, p) in zip(axes, numbers, strict=True):
+        e = np.array(axis) / np.linalg.norm(axis)
+        covariance += np.kron(v * np.outer(e, e), np.exp(-r * distance**p))
+    one = Transform(side, side, side)
+    rows = np.stack([one.inverse(unit[None]).ravel() for unit in np.eye(3 * side**2)])
+    mantissa, exponent = np.frexp(np.einsum("ri,ij,rj->r", rows, covariance, rows, optimize=True))
+    return fine(np.ldexp(np.rint(mantissa * 1024), exponent - 10))
+
+
+# Range coder and symbols.
+
+
+class RangeDecoder:
+    def __init__(self, payload: bytes) -> None:
+        padded = payload + bytes(-len(payload) % 4)
+        self.words = iter(struct.unpack(f">{len(padded) // 4}I", padded))
+        self.low, self.range = 0, (1 << 64) - 1
+        self.point = self.word() << 32 | self.word()
+
+    def word(self) -> int:
+        return next(self.words, 0)
+
+    def take(self, lefts: list[int]) -> int:
+        """Which outcome; ``lefts`` are the cumulative frequencies and 2^24."""
+        unit, mask = self.range >> 24, (1 << 64) - 1
+        quotient = (self.point - self.low & mask) // unit
+        outcome = max(i for i, left in enumerate(lefts[:-1]) if left <= quotient)
+        self.low = self.low + unit * lefts[outcome] & mask
+        self.range = unit * (lefts[outcome + 1] - lefts[outcome])
+        if self.range < 1 << 32:
+            self.low, self.range = self.low << 32 & mask, self.range << 32
+            self.point = self.point << 32 & mask | self.word()
+        return outcome
+
+    def decision(self, p: float) -> bool:
+        return bool(self.take([0, floor((1 - p) * (2**24 - 2)) + 1, 1 << 24]))
+
+    def integer(self, bits: int) -> int:
+        return self.take([i << 24 - bits for i in range((1 << bits) + 1)])
+
+
+def tail(z: float) -> float:
+    square = 2 + z * z
+    u, s = 2 / square, z / sqrt(square)
+    return (((0.25 * u + 0.75) * u + 0.0) * u + 0.0) / (2 * (1 + s * (0.5 * u + 1)))
+
+
+def sides(z: float) -> tuple[float, float]:
+    """Masses below and above ``z``."""
+    outside = tail(min(abs(z), 1e60))
+    return (outside, 1 - outside) if z < 0 else (1 - outside, outside)
+
+
+def mass(first: tuple[float, float], second: tuple[float, float]) -> float:
+    return first[1] - second[1] if first[1] < 0.5 else second[0] - first[0]
+
+
+def cost(m: float) -> int:
+    """In units of 2^-10 bits."""
+    f, e = np.frexp(max(m, 2.0**-40))
+    f, e = (2 * float(f), int(e) - 1) if f < 0.70703125 else (float(f), int(e))
+    y = (f - 1) / (f + 1)
+    square = y * y
+    return round(-1024 * (e + 2.8853900817779268 * y * (1 + square * (1 / 3 + square * (1 / 5)))))
+
+
+class Uniform:
+    def __init__(self, step: float, bits: int) -> None:
+        self.step, self.half = step, 2 ** (bits - 1) - 1
+
+    def edge(self, symbol: int, mean: float) -> float:
+        if symbol == 0:
+            return -float("inf")
+        return float("inf") if symbol == 2 * self.half + 1 else mean + (symbol - (self.half + 0.5)) * self.step
+
+
+@dataclass
+class Posterior:
+    words: RangeDecoder
+    quantizer: Uniform
+    scores: list[float] = field(default_factory=lambda: [0.0] * len(GAINS))
+
+    def group(self, means: list[float], scales: list[float], known: float) -> list[int]:
+        best = [score + 0.75 * o * o for score, o in zip(self.scores, OCTAVES, strict=True)]
+        gain = GAINS[best.index(min(best))]
+        spreads = [max(scale, 2.0**-64) * known for scale in scales]
+        whole = 2 * self.quantizer.half + 1
+        cells = [(0, whole)] * len(means)
+        while any(high - low > 1 for low, high in cells):
+            for i, (low, high) in enumerate(cells):
+                if high - low > 1:
+                    middle = between(low, high, whole)
+                    at = [sides(self.z(symbol, means[i], spreads[i] * gain)) for symbol in (low, middle, high)]
+                    part, both = mass(at[1], at[2]), mass(at[0], at[2])
+                    p = part / both if both > 1e-250 else 0.5
+                    p = min(max(round(p * 2**20) / 2**20, 2.0**-16), 1 - 2.0**-16)
+                    cells[i] = (middle, high) if self.words.decision(p) else (low, middle)
+        symbols = [low for low, _ in cells]
+        for number, other in enumerate(GAINS):
+            parts = zip(symbols, means, spreads, strict=True)
+            bits = sum(cost(self.cell(y, mean, spread * other)) for y, mean, spread in parts) / 1024
+            self.scores[number] = self.scores[number] * (512 / (512 + len(means))) + bits
+        return symbols
+
+    def z(self, symbol: int, mean: float, spread: float) -> float:
+        return (self.quantizer.edge(symbol, mean) - mean) / spread
+
+    def cell(self, symbol: int, mean: float, spread: float) -> float:
+        return mass(sides(self.z(symbol, mean, spread)), sides(self.z(symbol + 1, mean, spread)))
+
+
+def between(low: int, high: int, whole: int) -> int:
+    c = whole // 2
+    middle = (low + high) // 2
+    if (low, high) == (0, whole):
+        middle = c + 8
+    elif (low, high) == (0, c + 8):
+        middle = c - 7
+    elif low == 0 and high <= c - 7:
+        middle = 2 * high - c
+    elif high == whole and low > c:
+        middle = 2 * low - c
+    return middle if low < middle < high else (low + high) // 2
+
+
+# The loop.
+
+
+class Decoder:
+    def __init__(self, data: bytes, folder: Path) -> None:
+        self.stream, self.prior = read(data), Prior(folder)
+        assert self.prior.fingerprint() == self.stream.fingerprint
+        self.spec, self.rows = self.stream.spec, self.stream.spec["rows"]
+        names = {key: self.spec[key]["name"] for key in ("sampler", "rows", "quantizer", "coder", "restoration")}
+        assert list(names.values()) == ["ddrm", "dct", "uniform", "posterior", "mean"]
+        side = self.rows["block"]
+        multiple = lcm(self.prior.stride, side)
+        height, width = (-(-n // multiple) * multiple for n in (self.stream.height, self.stream.width))
+        self.shape, self.transform = (3, height, width), Transform(side, height, width)
+        self.noise, self.base = Noise(self.stream.seed), base_variances(side)
+        self.quantizer = Uniform(self.stream.step, self.spec["quantizer"]["bits"])
+        self.coder = Posterior(RangeDecoder(self.stream.payload), self.quantizer)
+        blocks, dim = height * width // side**2, 3 * side**2
+        self.known = np.zeros((blocks, dim), bool)
+        self.value, self.variance = np.zeros((blocks, dim)), np.zeros((blocks, dim))
+        self.gain = np.ones(blocks)
+        self.estimate: Array | None = None
+
+    def image(self) -> Array:
+        for k in range(self.spec["iterations"]):
+            self.segment(k)
+        options = self.spec.get("restoration_sampler", self.spec["sampler"])
+        samples = self.spec["restoration"]["samples"]
+        restored = sum(self.draws(65536, samples, options), np.zeros(self.shape)) / samples
+        pixels = np.rint((np.clip(restored, -1, 1) + 1) * 127.5).astype(np.uint8)
+        return pixels[:, : self.stream.height, : self.stream.width].transpose(1, 2, 0)
+
+    def segment(self, k: int) -> None:
+        samples: list[Array] = []
+        if k > 0:
+            samples = list(self.draws(k, self.spec["samples"], self.spec["sampler"]))
+            self.estimate = sum(samples[1:], samples[0]) / len(samples)
+        block, number, variance, groups = self.choose(k, samples)
+        mean = np.zeros(len(block))
+        if self.estimate is not None:
+            mean = self.transform.forward(self.estimate)[block, number]
+        scale = np.sqrt(np.maximum(variance, 1e-24))
+        gains = self.spec["coder"]["gains"] or [1.0]
+        symbols, first = [], 0
+        for size in groups:
+            part = slice(first, first + size)
+            symbols += self.coder.group(mean[part].tolist(), scale[part].tolist(), gains[min(k, len(gains) - 1)])
+            first += size
+        y = np.array(symbols, np.int64)
+        values = mean + (y - self.quantizer.half) * self.stream.step
+        bits = 8 if k == self.spec["iterations"] - 1 else 4
+        check = zlib.crc32(y.astype("<i8").tobytes(), zlib.crc32(values.astype("<f8").tobytes()))
+        assert self.coder.words.integer(bits) == check >> 32 - bits, f"seal of segment {k}"
+        self.known[block, number] = True
+        self.value[block, number], self.variance[block, number] = values, self.stream.step**2 / 12
+        if self.estimate is not None:
+            self.correct(block, mean.tolist(), scale.tolist(), symbols)
+
+    def correct(self, block: Array, mean: list[float], scale: list[float], symbols: list[int]) -> None:
+        own = np.zeros((len(GAINS), len(self.gain)), np.int64)
+        for b, m, s, y in zip(block, mean, scale, symbols, strict=True):
+            low, high = ((self.quantizer.edge(at, m) - m) / s for at in (y, y + 1))
+            for i, g in enumerate(GAINS):
+                at = [sides(min(max(edge / g, -1e12), 1e12)) for edge in (low, high)]
+                own[i, b] += cost(mass(*at))
+        shared = own.sum(1, keepdims=True) * (8 / max(len(block), 1))
+        scores = own + shared + 768 * np.square(OCTAVES)[:, None]
+        self.gain *= np.array(GAINS)[scores.argmin(0)] ** 2
+
+    def choose(self, k: int, samples: list[Array]) -> tuple[Array, Array, Array, list[int]]:
+        rows = self.rows
+        variance = np.where(self.known, 0.0, self.base)
+        if samples:
+            c = np.stack([self.transform.forward(sample) for sample in samples])
+            m = c.sum(0) / len(c)
+            local = self.pooled(fine(fine((c - m) ** 2).sum(0) / max(len(c) - 1, 1)))
+            parts, axes = local.reshape(len(local), 3, -1), variance.reshape(len(local), 3, -1)
+            energy = parts.sum(2) / np.maximum(axes.sum(2), 1e-12)
+            scaled = (energy[..., None] * axes).reshape(local.shape)
+            variance = (1 - rows["base"]) * local + rows["base"] * scaled
+        variance = variance * self.gain[:, None]
+        order = np.argsort(-variance, axis=1, kind="stable")[:, : rows["depth"]]
+        variance = np.take_along_axis(variance, order, 1)
+        quota = rows["per_iteration"]
+        for _ in range(k):
+            quota = min(quota * rows["growth"], 2.0**40)
+        most = max(1, int(quota * len(variance)))
+        limit = (rows["floor"] * self.stream.step) ** 2
+        if variance.size > most:
+            limit = max(limit, np.sort(variance.ravel())[-most])
+        rank, block = np.nonzero((variance.T >= limit) & (variance.T > 0))
+        groups: list[int] = []
+        for size in np.bincount(rank).tolist():
+            if groups and groups[-1] < 128:
+                groups[-1] += size
+            else:
+                groups.append(size)
+        return block, order[block, rank], variance[block, rank], groups
+
+    def pooled(self, s: Array) -> Array:
+        down, across = self.transform.grid
+        free = ~self.known
+        total = np.zeros((2, down, across, s.shape[1]))
+        planes = np.stack([s * free, free.astype(float)]).reshape(2, down, across, -1)
+        planes = np.pad(planes, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        for y in (-1, 0, 1):
+            for x in (-1, 0, 1):
+                weight = 1.0 if x == y == 0 else self.rows["neighbours"] * (0.25 if x and y else 0.5)
+                total += weight * planes[:, 1 + y : 1 + y + down, 1 + x : 1 + x + across]
+        mean = (total[0] / np.maximum(total[1], 1e-12)).reshape(s.shape)
+        return fine(mean * free)
+
+    def draws(self, k: int, count: int, options: dict[str, Any]) -> Iterator[Array]:
+        times = self.times(options)
+        for i in range(count):
+            guess = np.zeros(self.shape) if not self.warm(options) else self.estimate
+            assert guess is not None
+            a = self.prior.a[times[0]]
+            x = sqrt(a) * self.project(guess, 1.0) + sqrt(1 - a) * self.noise(self.shape, k, i, 0)
+            for j, t in enumerate(times):
+                a = self.prior.a[t]
+                x0 = self.project(self.prior.denoise(x, t), (1 - a) / a)
+                if j + 1 < len(times):
+                    b, eta = self.prior.a[times[j + 1]], options["eta"]
+                    z = eta * self.noise(self.shape, k, i, j + 1)
+                    if eta < 1:
+                        z += sqrt(1 - eta * eta) * (x - sqrt(a) * x0) / sqrt(1 - a)
+                    x = sqrt(b) * x0 + sqrt(1 - b) * z
+            yield x0
+
+    def warm(self, options: dict[str, Any]) -> bool:
+        return self.estimate is not None and options["warm_start"] is not None
+
+    def times(self, options: dict[str, Any]) -> list[int]:
+        levels = self.prior.levels
+        start = options["warm_start"] if self.warm(options) else options["start"]
+        first, last = (int(abs(levels - level).argmin()) for level in (start, options["stop"]))
+        if options["steps"] == 1 or first <= last:
+            return [first]
+        wanted = np.exp(np.linspace(log(levels[first]), log(levels[last]), options["steps"]))
+        return sorted({int(abs(levels - level).argmin()) for level in wanted}, reverse=True)
+
+    def project(self, x: Array, q: float) -> Array:
+        u = q / (1 + q)
+        gain = u / (u + self.variance)
+        missing = (self.value - self.transform.forward(x) * self.known) * gain
+        return x + self.transform.inverse(missing * self.known)

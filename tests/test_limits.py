@@ -1,0 +1,177 @@
+"""What a stream may ask for: foretold from its parts, refused before it is spent, and no less than what is taken."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from tiny import save_prior, write_codec
+
+from pscx import Codec, Decompressor, PscxError, StreamError, load_codec
+from pscx.cli import main
+from pscx.codec import PSC, finite
+from pscx.coders import Posterior
+from pscx.limits import Limits, evaluations_of, machine_memory, memory_of
+from pscx.measurements import Partition
+from pscx.priors import Gaussian
+from pscx.quantizers import Uniform
+from pscx.restorations import Mean, Restoration, Sample
+from pscx.rows import DCT, PCA, Local, Random, RowRule
+from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
+from pscx.stream import pack, unpack
+
+Pixels = NDArray[np.uint8]
+PRIOR = Gaussian()
+SHAPE = (3, 16, 16)
+IMAGE = PRIOR.draw(16, 16, torch.Generator().manual_seed(5))[0]
+
+
+def made(sampler: Sampler | None = None, rows: RowRule | None = None, restoration: Restoration | None = None) -> PSC:
+    parts = (Uniform(0.1), Posterior(), restoration or Mean(3))
+    return PSC(PRIOR, sampler or DDRM(2), rows or PCA(5), *parts, DDRM(3), samples=4, iterations=3)
+
+
+@pytest.mark.parametrize("sampler", [DDRM(4), DPS(3), PiGDM(3), Nested(2, 3)])
+@pytest.mark.parametrize("restoration", [Mean(3), Sample()])
+def test_evaluations_are_those_that_are_made(sampler: Sampler, restoration: Restoration) -> None:
+    psc = made(sampler, restoration=restoration)
+    _, outcome = psc.encode(IMAGE)
+    for count in range(3):
+        assert outcome.account.evaluations <= evaluations_of(psc, count)
+        assert outcome.account.evaluations > 0.6 * evaluations_of(psc, count)  # the steps of few may fall together
+        psc.restore(outcome, SHAPE, count)
+
+
+@pytest.mark.parametrize("rows", [PCA(5), Local(8), Local(16, per_iteration=20), Random(6, 8), Random(6), DCT(8)])
+def test_memory_holds_the_measurements_and_the_samples(rows: RowRule) -> None:
+    psc = made(rows=rows)
+    _, outcome = psc.encode(IMAGE)
+    tensors = [value for value in vars(outcome.measurements).values() if isinstance(value, torch.Tensor)]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert held + 4 * IMAGE.numel() * 8 < rows.memory(SHAPE, 4, 3) < memory_of(psc, SHAPE)
+    assert rows.memory(SHAPE, 400, 3) > 20 * 8 * 400 * IMAGE.numel() / 10
+    assert memory_of(psc, (3, 320, 320)) > 3.5 * memory_of(psc, (3, 160, 160))
+
+
+@pytest.fixture
+def codec(tmp_path: Path) -> Codec:
+    return load_codec(write_codec(tmp_path))
+
+
+@pytest.fixture
+def photo(astronaut: Pixels) -> Pixels:
+    return astronaut[20:44, 30:60]
+
+
+def hostile(codec: Codec, photo: Pixels, change: Callable[[dict[str, Any]], object], **header: Any) -> bytes:
+    before, payload = unpack(codec.compress(photo))
+    spec = json.loads(before.spec)
+    change(spec)
+    return pack(replace(before, spec=json.dumps(spec), **header), payload)
+
+
+@pytest.mark.parametrize(
+    ("change", "header", "part"),
+    [
+        (lambda spec: spec.update(samples=4096, iterations=4096), {}, "asks for .* denoiser evaluations, over 1048576"),
+        (lambda spec: spec["sampler"].update(steps=4096, samples=1), {}, "has no option 'samples'"),
+        (lambda spec: [spec["sampler"].update(steps=4096), spec.update(samples=100)], {}, "denoiser evaluations"),
+        (lambda spec: spec["restoration"].update(samples=4096, name="mean"), {}, None),
+        (lambda spec: spec.update(samples=4096), {"height": 1000, "width": 1000}, "takes about .* GB of memory"),
+        (lambda spec: spec.update(samples=500, batch=1), {"height": 2000, "width": 2000}, "GB of memory"),
+        (lambda spec: spec["rows"].update(per_iteration=4096.0), {"height": 2000, "width": 2000}, "GB of memory"),
+        (
+            lambda spec: spec.update(rows={"name": "random", "block": None, "per_iteration": 4096}),
+            {"height": 500, "width": 500},
+            "GB of memory",
+        ),
+        (lambda spec: spec.update(rows={"name": "pca", "per_iteration": 4000}, samples=2000), {}, None),
+        (lambda spec: None, {"height": 65535, "width": 16}, "takes sides of at most 2048 pixels, got 16x65536"),
+        (lambda spec: spec.update(rows={"name": "random", "block": 0}), {}, "rows.block must be at least 2 or none"),
+        (lambda spec: spec.update(rows={"name": "random", "block": 4096}), {}, "blocks of 4096 pixels; at most 1024"),
+    ],
+)
+def test_what_is_too_much_is_refused_before_any_work(
+    change: Callable[[dict[str, Any]], object],
+    header: dict[str, Any],
+    part: str | None,
+    codec: Codec,
+    photo: Pixels,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = hostile(codec, photo, change, **header)
+    monkeypatch.setattr(PSC, "decode", lambda *_, **__: pytest.fail("work began"))
+    decoder = Decompressor(limits=Limits(memory=1 << 33))
+    if part is None:  # much, and not too much
+        with pytest.raises(pytest.fail.Exception, match="work began"):
+            decoder.decompress(data)
+    else:
+        with pytest.raises(PscxError, match=part):
+            decoder.decompress(data)
+
+
+def test_pixels_times_evaluations_are_bounded(codec: Codec, photo: Pixels) -> None:
+    data = codec.compress(photo)
+    evaluations = 2 * 3 * 2 + 2 * 2
+    assert evaluations_of(codec.psc, 1) == evaluations
+    Decompressor(limits=Limits(evaluations, evaluations * 24 * 32)).decompress(data)
+    with pytest.raises(StreamError, match="asks for 16 denoiser evaluations of 768 pixels, together over 12287"):
+        Decompressor(limits=Limits(evaluations, evaluations * 24 * 32 - 1)).decompress(data)
+    with pytest.raises(StreamError, match="asks for 20 denoiser evaluations, over 16"):
+        Decompressor(limits=Limits(evaluations)).decompress_samples(data, 2)
+
+
+def test_a_large_image_of_the_default_recipe_is_told_its_memory(tmp_path: Path, photo: Pixels) -> None:
+    """A few bytes may ask for 2^28 pixels: not with 16 GB."""
+    path = save_prior(tmp_path / "prior", 1)
+    header, payload = unpack(load_codec("default", prior={"path": path}).compress(photo))
+    data = pack(replace(header, height=1 << 14, width=1 << 14), payload)
+    with pytest.raises(StreamError, match=r"takes about \d+\.\d GB of memory and 16\.0 GB may be taken: .*--memory GB"):
+        Decompressor(prior_path=path, limits=Limits(memory=16_000_000_000)).decompress(data)
+
+
+def test_published_settings_are_within_the_limits() -> None:
+    """Elata et al. 2025: 16 samples of 50 steps, 256 iterations, nested restoration; twice that with a caption."""
+    psc = PSC(
+        *(PRIOR, DDRM(50), PCA(12), Uniform(0.1), Posterior(), Sample()), Nested(50, 10), samples=16, iterations=256
+    )
+    assert evaluations_of(psc, 1) == 16 * 50 * 256 + 500
+    assert 2 * evaluations_of(psc, 1) < Limits().evaluations
+    Limits(memory=1 << 32).check(psc, 512, 512, (4, 64, 64), 1)
+
+
+def test_the_command_takes_a_limit(
+    codec: Codec, photo: Pixels, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.pscx").write_bytes(codec.compress(photo))
+    assert main(["decompress", str(tmp_path / "x.pscx"), "--memory", "0.0001"]) == 2
+    assert "0.0 GB may be taken" in capsys.readouterr().err
+    assert main(["decompress", str(tmp_path / "x.pscx"), "--memory", "1"]) == 0
+
+
+def test_memory_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine_memory() > 1 << 28
+    monkeypatch.delattr(os, "sysconf", raising=False)  # as on Windows
+    assert machine_memory() == 1 << 34
+
+
+def test_a_partition_needs_blocks() -> None:
+    with pytest.raises(ValueError, match="block must be at least 1 or none, got 0"):
+        Partition(3, 16, 16, 0)
+
+
+def test_what_diverges_is_a_sentence() -> None:
+    psc = made(DPS(4, 1e200, normalize=False))
+    with pytest.raises(PscxError, match=r"the samples of iteration [12] are not finite numbers: the sampler diverges"):
+        psc.encode(IMAGE)
+    with pytest.raises(PscxError, match="the restored values are not finite"):
+        finite(torch.tensor([1.0, torch.nan]), "the restored values")
