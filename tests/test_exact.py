@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from tiny import tiny_network
 from torch import Tensor, nn
 
 from pscx.errors import PscxError
-from pscx.exact import ExactConvolution, make_exact, ordered_mean, square_root
+from pscx.exact import ExactConvolution, ordered_mean, square_root
 from pscx.exact.convolution import LIMIT, splits, whole_weights
 from pscx.exact.network import check_convolutions, int64_convolution
 from pscx.networks import ResidualUNet
@@ -153,11 +152,6 @@ def test_a_prior_checks_the_machine_before_it_computes(residual: Path, monkeypat
     with pytest.raises(PscxError, match="not exact on cpu"):
         prior.denoise(torch.zeros(1, 3, 16, 16), 5)
     check_convolutions.cache_clear()
-
-
-def test_networks_without_an_exact_form_are_refused() -> None:
-    with pytest.raises(ValueError, match="exact must be false: a UNet2DModel has no exact form"):
-        make_exact(tiny_network())
 
 
 def test_options_out_of_range() -> None:

@@ -1,8 +1,36 @@
 """Exact arithmetic: networks and sums that give the same bits on every machine."""
 
+from pscx.exact.attention import ExactAttention
+from pscx.exact.average_pool import ExactAveragePool
 from pscx.exact.convolution import ExactConvolution
+from pscx.exact.exponential import exponential
+from pscx.exact.forms import FORMS, FRAMES, Precision
+from pscx.exact.gelu import ExactGELU
+from pscx.exact.group_norm import ExactGroupNorm
+from pscx.exact.linear import ExactLinear
 from pscx.exact.network import check_convolutions, make_exact
+from pscx.exact.products import check_products
 from pscx.exact.roots import square_root
+from pscx.exact.silu import ExactSiLU
 from pscx.exact.sums import ordered_mean
+from pscx.exact.timesteps import ExactTimesteps
 
-__all__ = ["ExactConvolution", "check_convolutions", "make_exact", "ordered_mean", "square_root"]
+__all__ = [
+    "FORMS",
+    "FRAMES",
+    "ExactAttention",
+    "ExactAveragePool",
+    "ExactConvolution",
+    "ExactGELU",
+    "ExactGroupNorm",
+    "ExactLinear",
+    "ExactSiLU",
+    "ExactTimesteps",
+    "Precision",
+    "check_convolutions",
+    "check_products",
+    "exponential",
+    "make_exact",
+    "ordered_mean",
+    "square_root",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -9,30 +10,44 @@ from torch import Tensor, nn
 
 from pscx.errors import PscxError
 from pscx.exact.convolution import LIMIT, ExactConvolution
-from pscx.networks import ResidualUNet
+from pscx.exact.forms import FORMS, FRAMES, Precision
 
 
-def make_exact(network: nn.Module, weight_bits: int = 9, activation_bits: int = 11) -> None:
+def make_exact(network: nn.Module, weight_bits: int = 9, activation_bits: int = 11, steps: int = 1000) -> None:
     """Replace the layers of ``network``, in place, by exact ones.
 
-    What is left in between are single IEEE operations on each element (sums of two, ReLU, copies), which are the same
-    on every machine as they are. So only networks that are known to be built so are taken.
+    What is left in between are single IEEE operations on each element, which are the same on every machine as they
+    are. So only modules that are known to be built so are taken (:mod:`pscx.exact.forms`); where there is another,
+    nothing is replaced.
+
+    Args:
+        network: a :class:`pscx.networks.ResidualUNet` or a diffusers ``UNet2DModel``, for instance.
+        weight_bits: of a weight, with its sign; 2 to 16.
+        activation_bits: of an activation, with its sign; 2 to 16.
+        steps: of the noise schedule, where the network embeds them; at least 1.
 
     Raises:
-        ValueError: another network than :class:`pscx.networks.ResidualUNet`.
+        ValueError: a number is out of range, or a part of the network has no exact form.
     """
-    if not isinstance(network, ResidualUNet):
-        raise ValueError(f"exact must be false: a {type(network).__name__} has no exact form, a ResidualUNet has")
-    replace_layers(network, weight_bits, activation_bits)
+    found = list(exact_layers(network, "the network", Precision(weight_bits, activation_bits, steps)))
+    for parent, name, layer in found:
+        setattr(parent, name, layer)
 
 
-def replace_layers(module: nn.Module, weight_bits: int, activation_bits: int) -> None:
-    """Replace every convolution below ``module`` by an exact one."""
-    for name, child in list(module.named_children()):
-        if isinstance(child, (nn.Conv2d, nn.ConvTranspose2d)):
-            setattr(module, name, ExactConvolution(child, weight_bits, activation_bits))
-        else:
-            replace_layers(child, weight_bits, activation_bits)
+def exact_layers(module: nn.Module, path: str, precision: Precision) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """Every layer below ``module`` in its exact form, after the module that holds it and its name there.
+
+    A layer that stands in two places gets a form in each. Raises ``ValueError`` for a part without an exact form.
+    """
+    kind = type(module)
+    if kind not in FRAMES:
+        raise ValueError(f"exact must be false: {path} is a {kind.__name__}, which has no exact form")
+    FRAMES[kind](module)
+    for name, child in module._modules.items():
+        if child is not None and type(child) in FORMS:
+            yield module, name, FORMS[type(child)](child, precision)
+        elif child is not None:
+            yield from exact_layers(child, name if path == "the network" else f"{path}.{name}", precision)
 
 
 CHECKED_CHANNELS, CHECKED_BATCH = 32, 16

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pscx.exact import check_convolutions, make_exact
+from pscx.exact import check_convolutions, check_products, make_exact
 from pscx.priors.base import PRIORS, Prior, digest
 from pscx.priors.denoiser import load_denoiser
 from pscx.priors.photographs import photograph_covariance
@@ -29,7 +29,7 @@ class DDPM(Prior):
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
         ValueError: the network's channels or its prediction type are not supported, or it has no exact form.
-        PscxError: ``exact`` on a machine whose convolutions of integers are not exact, as torch is set up.
+        PscxError: ``exact`` on a machine whose convolutions or products of integers are not exact, as torch is set up.
     """
 
     def __init__(self, path: str = "embedded", exact: bool = False) -> None:
@@ -37,13 +37,14 @@ class DDPM(Prior):
         self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
         self.exact = exact
         if exact:
-            make_exact(self.denoiser.network)
+            make_exact(self.denoiser.network, steps=len(self.denoiser.alphas_cumprod))
         self.stride = self.denoiser.stride
         self.alphas_cumprod = self.denoiser.alphas_cumprod
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
         if self.exact:
             check_convolutions(x_t.device)
+            check_products(x_t.device)
         return self.denoiser.denoise(x_t, t)
 
     def to_signal(self, image: Tensor) -> Tensor:

@@ -1,0 +1,28 @@
+"""Numbers as integers times a unit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pscx.exact.convolution import TINY
+
+
+def whole_numbers(x: Tensor, axes: tuple[int, ...], top: int) -> tuple[Tensor, Tensor]:
+    """``x`` as integers within ``top`` (at most 2^20) of a unit: the largest magnitude over ``axes``, by ``top``.
+
+    Returns the integers, in the shape and dtype of ``x``, and the unit, with ``axes`` kept at size 1. Every step is
+    exact (maxima) or a single IEEE operation on each element. Three of those, each within a relative 2^-24, lead from
+    the largest element to its integer, so it errs by less than a half and rounds to ``top``.
+    """
+    largest = torch.maximum(x.amax(axes, keepdim=True), -x.amin(axes, keepdim=True)).clamp_min_(TINY)
+    unit = largest / number(top, x)
+    return (x * unit.reciprocal()).round_(), unit
+
+
+def number(value: float, like: Tensor) -> Tensor:
+    """``value`` as a tensor of no dimensions, dtype and device of ``like``.
+
+    To divide by it is one IEEE division everywhere; CUDA divides by a Python number by multiplying by its reciprocal.
+    """
+    return torch.full((), value, dtype=like.dtype, device=like.device)

@@ -1,0 +1,33 @@
+"""Whether a device's matrix products of integers are exact."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch.nn import functional
+
+from pscx.errors import PscxError
+from pscx.exact.convolution import LIMIT
+from pscx.exact.group_norm import EXACT
+
+
+@lru_cache
+def check_products(device: torch.device) -> None:
+    """Multiply integers that drive sums to the limits of float32 and float64, and compare with 64-bit integers.
+
+    One operand takes most of the digits, then the other. Raises :class:`PscxError` where a library rounds its inputs
+    (TF32, bfloat16) or its sums.
+    """
+    inner = 64
+    for dtype, limit in ((torch.float32, LIMIT), (torch.float64, 1 << EXACT)):
+        wide = torch.full((inner, inner), limit // (inner * 15) - 1) - torch.eye(inner, dtype=torch.long)
+        narrow = torch.where(torch.arange(inner * 9).reshape(9, inner) % 17 == 0, -15, 15)
+        for left, right in ((wide, narrow), (narrow, wide)):
+            found = functional.linear(left.to(device, dtype), right.to(device, dtype)).cpu()
+            if not torch.equal(found.long(), (left[:, None] * right).sum(2)):
+                name = str(dtype).removeprefix("torch.")
+                raise PscxError(
+                    f"{name} products of integers are not exact on {device.type}: exact decoding needs full precision "
+                    "(torch.set_float32_matmul_precision('highest'), no TF32)"
+                )
