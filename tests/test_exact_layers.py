@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from pscx.errors import PscxError
 from pscx.exact import (
+    FORMS,
+    FRAMES,
     ExactAttention,
     ExactAveragePool,
     ExactGELU,
@@ -364,15 +366,23 @@ REFUSED: dict[str, tuple[Callable[[UNet2DModel], None], str]] = {
         lambda n: setattr(n.mid_block.resnets[0], "nonlinearity", nn.Mish()),
         r"mid_block\.resnets\.0\.nonlinearity is a Mish, which has no exact form",
     ),
-    "filter": (fir, "upsample by a filter has no exact form"),
+    "filter": (fir, r"upsample by a filter has no exact form \(down_blocks\.0\.resnets\.0\)"),
     "factor": (
         lambda n: setattr(n.mid_block.resnets[1], "output_scale_factor", 2**0.5),
         "output_scale_factor must be a power of two, got 1.41",
     ),
-    "processor": (sliced, "attention by SlicedAttnProcessor has no exact form"),
+    "processor": (sliced, r"by SlicedAttnProcessor has no exact form \(mid_block\.attentions\.0\)"),
     "norm": (
         lambda n: setattr(n.mid_block.attentions[0], "norm_q", nn.LayerNorm(8)),
         "attention with norm_q has no exact form",
+    ),
+    "projection": (
+        lambda n: setattr(n.mid_block.attentions[0], "to_q", Foreign()),
+        "a projection by Foreign has no exact form",
+    ),
+    "keys": (
+        lambda n: setattr(n.mid_block.attentions[0], "inner_kv_dim", 8),
+        "attention whose heads share keys has no exact form",
     ),
     "fused": (lambda n: n.mid_block.attentions[0].fuse_projections(), "attention with fused_projections has no"),
     "pool": (lambda n: setattr(n, "conv_act", nn.AvgPool2d(3)), "AvgPool2d.* has no exact form"),
@@ -403,6 +413,18 @@ def test_a_network_of_another_kind_is_refused() -> None:
         make_exact(attentive_network(), steps=0)
     with pytest.raises(ValueError, match=r"exact\.weight_bits must lie in 2\.\.16, got 1"):
         ExactLinear(linear(), weight_bits=1)
+
+
+def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    forms, frames = dict(FORMS), dict(FRAMES)
+    code = Path("docs/exactness.md").read_text().split("```python\n")[1].split("```")[0]
+    try:
+        exec(compile(code, "docs/exactness.md", "exec"), {"__name__": "example"})
+    finally:
+        for registry, before in ((FORMS, forms), (FRAMES, frames)):
+            registry.clear()
+            registry.update(before)
+    assert capsys.readouterr().out == "torch.Size([1, 4, 8, 8])\n"
 
 
 def test_products_that_round_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

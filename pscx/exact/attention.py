@@ -109,6 +109,9 @@ def check_attention(layer: Attention) -> None:
             raise ValueError(f"exact must be false: attention with {name} has no exact form")
     if type(layer.processor) not in (AttnProcessor, AttnProcessor2_0):
         raise ValueError(f"exact must be false: attention by {type(layer.processor).__name__} has no exact form")
+    for part in (layer.to_q, layer.to_k, layer.to_v, layer.to_out[0]):
+        if type(part) is not nn.Linear:
+            raise ValueError(f"exact must be false: a projection by {type(part).__name__} has no exact form")
     if layer.inner_kv_dim != layer.inner_dim:
         raise ValueError("exact must be false: attention whose heads share keys has no exact form")
     check_factor("rescale_output_factor", layer.rescale_output_factor)

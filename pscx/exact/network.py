@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -29,7 +30,7 @@ def make_exact(network: nn.Module, weight_bits: int = 9, activation_bits: int = 
     Raises:
         ValueError: a number is out of range, or a part of the network has no exact form.
     """
-    found = list(exact_layers(network, "the network", Precision(weight_bits, activation_bits, steps)))
+    found = list(exact_layers(network, "", Precision(weight_bits, activation_bits, steps)))
     for parent, name, layer in found:
         setattr(parent, name, layer)
 
@@ -37,17 +38,31 @@ def make_exact(network: nn.Module, weight_bits: int = 9, activation_bits: int = 
 def exact_layers(module: nn.Module, path: str, precision: Precision) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     """Every layer below ``module`` in its exact form, after the module that holds it and its name there.
 
-    A layer that stands in two places gets a form in each. Raises ``ValueError`` for a part without an exact form.
+    ``path`` leads to ``module``. A layer that stands in two places gets a form in each. Raises ``ValueError`` for a
+    part without an exact form.
     """
     kind = type(module)
     if kind not in FRAMES:
-        raise ValueError(f"exact must be false: {path} is a {kind.__name__}, which has no exact form")
-    FRAMES[kind](module)
+        raise ValueError(f"exact must be false: {path or 'the network'} is a {kind.__name__}, which has no exact form")
+    with naming(path):
+        FRAMES[kind](module)
     for name, child in module._modules.items():
+        place = f"{path}.{name}" if path else name
         if child is not None and type(child) in FORMS:
-            yield module, name, FORMS[type(child)](child, precision)
+            with naming(place):
+                layer = FORMS[type(child)](child, precision)
+            yield module, name, layer
         elif child is not None:
-            yield from exact_layers(child, name if path == "the network" else f"{path}.{name}", precision)
+            yield from exact_layers(child, place, precision)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Add the place in the network to what a layer refuses."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error} ({path})" if path else str(error)) from error
 
 
 CHECKED_CHANNELS, CHECKED_BATCH = 32, 16

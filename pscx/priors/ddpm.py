@@ -24,11 +24,12 @@ class DDPM(Prior):
     Args:
         path: ``embedded`` for the prior that ships with pscx, else a local folder or a hub id, in the layout of
             ``DDPMPipeline`` (``unet/`` and ``scheduler/``) or with both configs at its root.
-        exact: compute with :mod:`pscx.exact`: the same bits on every machine; for a network that has an exact form.
+        exact: compute with :mod:`pscx.exact`: the same bits on every machine; for a network whose every part has an
+            exact form (``docs/exactness.md``).
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
-        ValueError: the network's channels or its prediction type are not supported, or it has no exact form.
+        ValueError: the network's channels or its prediction type are not supported, or a part of it has no exact form.
         PscxError: ``exact`` on a machine whose convolutions or products of integers are not exact, as torch is set up.
     """
 
