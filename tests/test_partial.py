@@ -16,7 +16,7 @@ from pscx.cli import main
 from pscx.codec import Outcome
 from pscx.coders import CODERS
 from pscx.imagecodec import signal_of
-from pscx.stream import unpack
+from pscx.stream import pack, unpack
 
 Pixels = NDArray[np.uint8]
 ITERATIONS = 5
@@ -126,6 +126,9 @@ def test_without_partial_nothing_is_shown(codec: Codec, photos: list[Pixels]) ->
     for size in range(len(data)):
         with pytest.raises(StreamError):
             codec.decompress(data[:size])
+    header, payload = unpack(data)
+    with pytest.raises(StreamError, match=r"^the payload ends in segment [2-5] of 5$"):
+        codec.decompress(pack(header, payload[:-4]))
     assert np.array_equal(codec.decompress(data, partial=True), codec.decompress(data))
     assert len(codec.decompress_samples(data[:-3], 2, partial=True)) == 2
 
