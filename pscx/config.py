@@ -12,9 +12,10 @@ import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
 
@@ -22,6 +23,9 @@ from pscx.errors import PscxError
 from pscx.plugins import HOW, PACKAGE, failure_of
 from pscx.recipes import read_recipe
 from pscx.registry import NAME, Registry, choices, class_path, parameters_of, registered, registry_of
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 T = TypeVar("T")
 OPTION = re.compile(r"--((?:model|data|trainer)(?:\.[\w.-]+)?|recipe|config)(?:=(.*))?", re.DOTALL)
@@ -223,19 +227,27 @@ class Checker:
                 self.fail(path, f"must be a word or a number of at most {STREAM_LIMIT} in a stream")
 
     def _plain(self, annotation: Any, value: Any, path: str) -> Any:
-        from jsonargparse import ArgumentError, ArgumentParser
+        from jsonargparse import ArgumentError
 
         if value is None and annotation not in (Any, None) and type(None) not in get_args(annotation):
             self.fail(path, f"must be {describe(annotation)}, got null")
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_argument("--value", type=None if annotation is Any else annotation)
         try:
-            checked = parser.parse_object({"value": _class_form(value)})
+            checked = _parser_of(annotation).parse_object({"value": _class_form(value)})
         except ArgumentError as error:
             if isinstance(value, Mapping) or annotation in (None, Any):
                 self.fail(path, " ".join(str(error).split()))
             self.fail(path, f"must be {describe(annotation)}, got {value!r}")
         return checked.as_dict()["value"]
+
+
+@lru_cache(1024)
+def _parser_of(annotation: Any) -> ArgumentParser:
+    """A parser of one value; to make it takes a hundred times as long as to use it."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=None if annotation is Any else annotation)
+    return parser
 
 
 def describe(annotation: Any) -> str:
