@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
-from itertools import islice
+from collections.abc import Mapping
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NoReturn
 
 from pscx import __version__
 from pscx.errors import PscxError
+from pscx.registry import choices
 
 LIGHTNING = {
     "test": "compress and restore a folder of images, and measure rate and distortion",
@@ -57,6 +60,7 @@ def run() -> NoReturn:
 
 def _run(args: list[str]) -> int:
     folders, args = _plugin_folders(args)
+    _check_names(args)
     if args and not args[0].startswith("-"):
         _load_plugins(args[0], folders)
     if args and args[0] in LIGHTNING:
@@ -65,7 +69,7 @@ def _run(args: list[str]) -> int:
         return run_lightning(args[0], args[1:])
     settings, args = _settings(args) if args[:1] == ["compress"] else ([], args)
     try:
-        options, rest = _parser().parse_known_args(args)
+        options, rest = _parsers()[0].parse_known_args(args)
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     if rest and options.command not in ("compress", "ablate"):
@@ -73,6 +77,24 @@ def _run(args: list[str]) -> int:
     from pscx import commands
 
     return int(getattr(commands, options.command)(options, [*settings, *rest]))
+
+
+def _check_names(args: list[str]) -> None:
+    """Refuse a command or an option that there is not, with the nearest one: argparse suggests nothing."""
+    if not args:
+        return
+    parser, commands = _parsers()
+    if not args[0].startswith("-"):
+        if args[0] not in commands:
+            raise UsageError(f"unknown command '{args[0]}'{choices(args[0], commands)}")
+        if args[0] in LIGHTNING:
+            return  # knows its own
+        parser = commands[args[0]]
+    known = re.findall(r"--[a-z][a-z-]*", parser.format_help())
+    for arg in takewhile(lambda arg: arg != "--", args):
+        name = re.split(r"[.=]", arg)[0]
+        if arg.startswith("--") and name not in known:
+            raise UsageError(f"{parser.prog.removeprefix('pscx ')} has no option '{arg}'{choices(name, set(known))}")
 
 
 def _plugin_folders(args: list[str]) -> tuple[list[str], list[str]]:
@@ -123,7 +145,8 @@ class _Parser(ArgumentParser):
         raise UsageError(f"{message}: see {self.prog} --help")
 
 
-def _parser() -> _Parser:
+def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
+    """That of the program, and those of its commands."""
     parser = _Parser("pscx", description="Image compression with diffusion models.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"pscx {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -136,7 +159,7 @@ def _parser() -> _Parser:
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
     for name, text in LIGHTNING.items():
         _command(commands, name, text)
-    return parser
+    return parser, commands.choices
 
 
 def _command(commands: _SubParsersAction[_Parser], name: str, text: str) -> ArgumentParser:

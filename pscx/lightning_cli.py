@@ -36,8 +36,8 @@ def run_lightning(command: str, args: list[str]) -> int:
     layers, rest = split_options(args)
     if {"-h", "--help"} & set(rest):
         return _launch([command, *rest])
-    tree = configuration(command, layers)
     _check_rest(command, rest)
+    tree = configuration(command, layers)
     return run_configuration(command, tree, rest)
 
 
