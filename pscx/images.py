@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     """
     data = _read_bytes(Path(path))
     try:
-        with _open(data) as image:
+        with _open(io.BytesIO(data)) as image:
             _check_header(image, path)
             return _rgb(image)
     except ImageError:
@@ -44,6 +45,15 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         raise ImageError(f"'{path}' is not a PNG, JPEG or WebP image, or its first bytes are damaged") from error
     except Exception as error:  # decoders raise nearly anything on damaged data: SyntaxError, struct.error, ...
         raise ImageError(f"'{path}' is damaged or cut short and cannot be decoded: {error}") from error
+
+
+def image_sides(path: str | Path) -> tuple[int, int] | None:
+    """Width and height as the header of a file tells them, before EXIF orientation; none where it tells nothing."""
+    try:
+        with Path(path).open("rb") as file, _open(file) as image:
+            return image.size
+    except Exception:  # whatever is wrong, read_image says it when the image is asked for
+        return None
 
 
 def write_image(path: str | Path, pixels: NDArray[np.uint8], *, force: bool = False) -> None:
@@ -131,12 +141,12 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(file: IO[bytes]) -> Image.Image:
     """Pillow's reading of the header, without its limit on pixels (a module global): :func:`_check_header` has ours."""
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(file, formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = before
 

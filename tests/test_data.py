@@ -78,6 +78,16 @@ def test_crop_larger_than_an_image(image_folder):
     assert re.fullmatch(r"data.crop must fit into every image, but 30 exceeds '.*a\.png' of 40x24", last["error"])
 
 
+def test_fit_checks_the_crop_before_anything_is_read(image_folder):
+    data = FolderData(root=str(image_folder), crop=30)
+    with pytest.raises(ImageError, match=r"data.crop must fit into every image, but 30 exceeds '.*a\.png' of 40x24"):
+        data.setup("fit")
+    FolderData(root=str(image_folder), crop=30, subset=2).setup("fit")  # what is left out need not fit
+    (image_folder / "sub" / "a.png").write_bytes(b"no image")
+    data.setup("fit")  # what is no image is said when it is read
+    assert "is not a PNG" in data.photos[2]["error"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

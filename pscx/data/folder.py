@@ -17,7 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from pscx.data.files import image_files
 from pscx.errors import ImageError
-from pscx.images import MIN_SIDE, read_image
+from pscx.images import MIN_SIDE, image_sides, read_image
 
 BUNDLED = Path(__file__).parent / "photos"
 
@@ -45,8 +45,9 @@ class FolderData(LightningDataModule):
 
     Raises:
         ValueError: for an option outside its range.
-        ImageError: in ``setup``, where ``root`` is missing or holds no image. What is wrong with a single image (not
-            readable, smaller than ``crop``) is told in its :class:`Photo`.
+        ImageError: in ``setup``, where ``root`` is missing or holds no image; for ``fit`` also where an image's header
+            says that it is smaller than ``crop``. What else is wrong with a single image (not readable, or too small
+            for another command) is told in its :class:`Photo`.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class FolderData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.photos = Photos(self.root, self.subset, self.crop)
+        if stage == "fit" and self.crop is not None:  # a calibration is of all images or none
+            check_sides(self.photos.files, self.crop)
 
     def train_dataloader(self) -> DataLoader[Photo]:
         """For calibration: every image once, in order."""
@@ -153,9 +156,21 @@ def unique_names(root: Path, files: list[Path]) -> list[str]:
     return list(names.values())
 
 
+def check_sides(files: list[Path], crop: int) -> None:
+    """Raise :class:`ImageError` with the first of ``files`` that a square of side ``crop`` does not fit into."""
+    for file in files:
+        width, height = image_sides(file) or (crop, crop)
+        if min(width, height) < crop:
+            raise _too_small(file, width, height, crop)
+
+
+def _too_small(file: Path, width: int, height: int, crop: int) -> ImageError:
+    return ImageError(f"data.crop must fit into every image, but {crop} exceeds '{file}' of {width}x{height}")
+
+
 def _central(pixels: NDArray[np.uint8], side: int, file: Path) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     if min(height, width) < side:
-        raise ImageError(f"data.crop must fit into every image, but {side} exceeds '{file}' of {width}x{height}")
+        raise _too_small(file, width, height, side)
     top, left = (height - side) // 2, (width - side) // 2
     return pixels[top : top + side, left : left + side]
