@@ -191,6 +191,24 @@ def test_fit_calibrates_a_codec_and_the_results_are_used(
     refused_without_its_table(tmp_path / "static" / "streams" / "a.pscx", root, capsys, monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (["--model.held_out", "4"], "give at least 4, of which every 4. is held out"),
+        (["--model.held_out", "null"], "set"),
+    ],
+)
+def test_savings_on_the_images_learnt_from_are_called_so(
+    options: list[str], remedy: str, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_codec(tmp_path, GAUSSIAN)
+    assert fit(tmp_path / "fit", config, image_folder, *options) == 0
+    says = "saved percent is of the 3 images that were learnt from, which flatters: none was held out; " + remedy
+    assert says in capsys.readouterr().out
+    assert fit(tmp_path / "fit", config, image_folder) == 0
+    assert "learnt from" not in capsys.readouterr().out
+
+
 def refused_without_its_table(
     stream: Path, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
