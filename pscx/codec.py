@@ -250,9 +250,8 @@ class PSC:
                 problem = Problem(prior, measurements, self.noise, iteration, shape, estimate, self.spread)
                 samples = self.spread.draw(self.sampler, problem, range(self.samples), self.batch)
                 estimate = finite(ordered_mean([samples]), f"the samples of iteration {iteration + 1}")
-            situation = Situation(
-                self.prior, measurements, samples, iteration, self.iterations, self.quantizer.resolution
-            )
+            place = iteration, self.iterations
+            situation = Situation(self.prior, measurements, samples, *place, self.quantizer.resolution, prior)
             proposal = self._propose(situation)
             bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else SEGMENT_BITS
             try:

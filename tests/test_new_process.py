@@ -18,6 +18,7 @@ ROWS = (
     {"name": "local", "block": 8, "per_iteration": 2.0},
     {"name": "dct", "block": 8, "per_iteration": 2.0},
     {"name": "random", "block": 16, "per_iteration": 3},
+    {"name": "tweedie", "per_iteration": 4, "extra": 1, "passes": 2, "corrections": 1},
 )
 QUANTIZERS = ("float8", {"name": "uniform", "step": 0.2})
 MORE_QUANTIZERS = ({"name": "deadzone", "step": 0.2}, {"name": "rdo", "step": 0.2})

@@ -130,10 +130,10 @@ def test_checkerboard_parts_the_proposal_of_the_inner_rule(inner: RowRule) -> No
     rule = ROWS.get("checkerboard")(inner)
     measurements = rule.start(PRIOR, (3, 12, 20))
     samples = random(4, 3, 12, 20, seed=3)
-    whole = inner.propose(Situation(PRIOR, measurements, samples, 1, 3, 0.01))
+    whole = inner.propose(Situation(PRIOR, measurements, samples, 1, 3, 0.01, PRIOR))
     white = torch.from_numpy(np.indices((3, 5)).sum(0).ravel() % 2)
     for turn, iteration in enumerate((2, 3)):
-        part = rule.propose(Situation(PRIOR, measurements, samples, iteration, 6, 0.01))
+        part = rule.propose(Situation(PRIOR, measurements, samples, iteration, 6, 0.01, PRIOR))
         kept = white[whole.block] == turn
         assert 0 < int(kept.sum()) < len(kept)
         assert torch.equal(part.block, whole.block[kept])
@@ -145,7 +145,7 @@ def test_checkerboard_parts_the_proposal_of_the_inner_rule(inner: RowRule) -> No
 
 def test_checkerboard_has_nothing_to_measure_in_white_where_there_is_one_block() -> None:
     rule = ROWS.get("checkerboard")(DCT(block=4))
-    proposal = rule.propose(Situation(PRIOR, rule.start(PRIOR, SHAPE), random(4, *SHAPE, seed=3), 1, 2, 0.01))
+    proposal = rule.propose(Situation(PRIOR, rule.start(PRIOR, SHAPE), random(4, *SHAPE, seed=3), 1, 2, 0.01, PRIOR))
     assert (len(proposal.block), proposal.groups) == (0, [])
 
 

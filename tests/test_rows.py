@@ -49,7 +49,7 @@ def situation(
     iterations: int = 1,
     resolution: float = 1e-6,
 ) -> Situation:
-    return Situation(PRIOR, measurements, samples, iteration, iterations, resolution)
+    return Situation(PRIOR, measurements, samples, iteration, iterations, resolution, PRIOR)
 
 
 def is_fit(proposal: Proposal, measurements: DenseRows) -> None:

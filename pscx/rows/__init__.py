@@ -5,5 +5,6 @@ from pscx.rows.dct import DCT
 from pscx.rows.local import Local
 from pscx.rows.pca import PCA
 from pscx.rows.random import Random
+from pscx.rows.tweedie import Tweedie
 
-__all__ = ["DCT", "PCA", "ROWS", "Local", "Proposal", "Random", "RowRule", "Situation"]
+__all__ = ["DCT", "PCA", "ROWS", "Local", "Proposal", "Random", "RowRule", "Situation", "Tweedie"]

@@ -36,6 +36,8 @@ class Situation:
 
     ``samples`` ``(s, channels, height, width)`` float64, or none where :meth:`RowRule.needs_samples` said so;
     ``resolution`` is the standard deviation below which a row is not worth coding (signal units), or zero.
+    ``denoiser`` is the prior with its evaluations counted, for a rule that runs the network; ``prior`` is one object
+    from run to run, for what is computed once and kept.
     """
 
     prior: Prior
@@ -44,6 +46,7 @@ class Situation:
     iteration: int
     iterations: int
     resolution: float
+    denoiser: Prior
 
 
 class RowRule(ABC):

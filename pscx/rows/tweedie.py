@@ -1,0 +1,197 @@
+"""Principal components of the posterior from the denoiser's Jacobian instead of from many samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+
+from pscx.exact import ordered_mean, square_root
+from pscx.measurements import DenseRows, Partition
+from pscx.noise import Noise
+from pscx.priors.base import Prior
+from pscx.priors.schedules import noise_levels
+from pscx.rows.base import ROWS, Proposal, RowRule, Situation
+from pscx.rows.orthonormal import fix_signs, orthonormalize
+
+ADDRESS = (1 << 32) + 1  # a sample number that no sampler and no other rule asks noise for
+FULLEST = 0.95  # of the noise power: a learned denoiser's Jacobian may exceed what a covariance can be
+EMPTIEST = 1e-9  # of the noise power: a variance below it is rounding
+
+
+@ROWS.register("tweedie")
+class Tweedie(RowRule):
+    """Top eigenvectors of the denoiser's Jacobian by subspace iteration (Manor and Michaeli 2024, Algorithm 1).
+
+    With ``a`` the schedule's signal variance and ``s^2 = (1 - a) / a``, Tweedie's formula of second order is::
+
+        Cov[x0 | x_t] = (1 - a) / sqrt(a) * d E[x0 | x_t] / d x_t
+
+    ``x_t`` is the mean of the samples, restored to noise level ``s``. What it tells beyond the measurements is taken
+    away again: a variance ``c`` becomes ``1 / (1 / c - 1 / s^2)``, as if ``x_t`` had not been seen. On a Gaussian prior
+    with exact measurements this gives the posterior's own eigenvectors and variances at any ``s``.
+
+    Products with the Jacobian are finite differences of the denoiser, as in the paper: one evaluation each, of any
+    prior. Those of an ``exact`` prior are coarse, and need a ``step`` of 1 or more. The iteration begins with the
+    samples' deviations from their mean, then noise. In every pass what the known rows span is taken away; this ignores
+    what they tell of the rest, unless ``corrections`` are made. The first codec iteration needs no samples. In
+    evaluations an iteration costs ``1 + (per_iteration + extra) passes (1 + corrections)`` beside the samples.
+
+    Args:
+        per_iteration: rows an iteration, at least 1; fewer where the Jacobian has fewer positive eigenvalues.
+        extra: further directions that are iterated, at least 0, so that those wanted converge faster.
+        passes: of the subspace iteration, at least 1.
+        corrections: steps of conjugate gradients towards the Schur complement of the known rows, at least 0.
+        start: noise level of the first codec iteration (units of the signal), over 0.
+        stop: that of the last, over 0; the others are spaced evenly in the logarithm.
+        step: of a finite difference in standard deviations of the noise, over 0.
+        seed: of the noise, in [0, 2^64).
+        batch: at most this many directions go through the network in one call, at least 1.
+    """
+
+    def __init__(
+        self,
+        per_iteration: int = 12,
+        extra: int = 4,
+        passes: int = 4,
+        corrections: int = 0,
+        start: float = 20.0,
+        stop: float = 0.3,
+        step: float = 2.0,
+        seed: int = 0,
+        batch: int = 4,
+    ) -> None:
+        least = {"per_iteration": 1, "extra": 0, "passes": 1, "corrections": 0, "batch": 1}
+        counts = (per_iteration, extra, passes, corrections, batch)
+        for (name, bound), count in zip(least.items(), counts, strict=True):
+            if count < bound:
+                raise ValueError(f"rows.{name} must be at least {bound}, got {count}")
+        for name, size in (("start", start), ("stop", stop), ("step", step)):
+            if not 0 < size < inf:
+                raise ValueError(f"rows.{name} must be over 0, got {size}")
+        self.per_iteration, self.extra, self.passes, self.corrections = per_iteration, extra, passes, corrections
+        self.levels, self.step, self.batch = (start, stop), step, batch
+        self.noise = Noise(seed)
+
+    @property
+    def stride(self) -> int:
+        return 1
+
+    def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
+        channels, height, width = shape
+        return DenseRows(Partition(channels, height, width, None))
+
+    def needs_samples(self, iteration: int) -> bool:
+        return iteration > 0
+
+    def propose(self, situation: Situation) -> Proposal:
+        known = situation.measurements
+        assert isinstance(known, DenseRows)
+        dim = known.partition.dim
+        count = min(self.per_iteration + self.extra, dim - len(known))
+        draws = self.noise.normal((count + 1, dim), iteration=situation.iteration, sample=ADDRESS, step=0)
+        posterior = self.linearised(situation, known, draws[0])
+        deviations = deviations_of(situation.samples, dim)
+        values, rows = leading(posterior, torch.cat([deviations, draws[1:]])[:count], self.passes)
+        keep = min(self.per_iteration, int((values > EMPTIEST * posterior.power).sum()))
+        share = (values[:keep] / posterior.power).clamp_max(FULLEST)
+        variance = posterior.power * share / (1 - share) * known.gains[0]
+        order = torch.zeros(keep, dtype=torch.int64)
+        return Proposal(order, fix_signs(rows[:keep]), variance, [keep] if keep else [])
+
+    def linearised(self, situation: Situation, known: DenseRows, noise: Tensor) -> PosteriorCovariance:
+        """The posterior at the mean of the samples (zero without any), restored to this iteration's noise level."""
+        alphas = situation.denoiser.alphas_cumprod.cpu()
+        t = int((noise_levels(alphas) - self.level(situation)).abs().argmin())
+        x_t = square_root(1 - alphas[t]) * known.partition.join(noise[None, None])
+        if situation.samples is not None:
+            x_t += square_root(alphas[t]) * ordered_mean([situation.samples])
+        x0 = situation.denoiser.denoise(x_t, t)
+        return PosteriorCovariance(situation.denoiser, known, x_t, t, x0, self.corrections, self.step, self.batch)
+
+    def level(self, situation: Situation) -> float:
+        """The noise level of an iteration."""
+        start, stop = self.levels
+        return start * (stop / start) ** (situation.iteration / max(situation.iterations - 1, 1))
+
+
+@dataclass(frozen=True)
+class PosteriorCovariance:
+    """``Cov[x0 | x_t, y]`` off the ``known`` rows, as a product with vectors ``(n, dim)``; ``x0`` is ``E[x0 | x_t]``.
+
+    ``x_t`` and ``x0`` are ``(1, channels, height, width)``; see :class:`Tweedie` for the rest.
+    """
+
+    denoiser: Prior
+    known: DenseRows
+    x_t: Tensor
+    t: int
+    x0: Tensor
+    corrections: int
+    step: float
+    batch: int
+
+    @property
+    def power(self) -> float:
+        """``s^2``, which no variance given ``x_t`` exceeds."""
+        a = float(self.denoiser.alphas_cumprod[self.t])
+        return (1 - a) / a
+
+    def free(self, vectors: Tensor) -> Tensor:
+        """``vectors`` without what the known rows span."""
+        return self.known.complement(torch.zeros(len(vectors), dtype=torch.int64), vectors)
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """The product with vectors off the known rows, itself off them."""
+        product = self.denoised(vectors)
+        if self.corrections and len(self.known):
+            product = self.conditioned(product)
+        return self.free(product)
+
+    def denoised(self, vectors: Tensor) -> Tensor:
+        """``Cov[x0 | x_t] v``: Tweedie's formula with a finite difference of length ``step sqrt(1 - a)``."""
+        a = self.denoiser.alphas_cumprod[self.t].cpu()
+        size = self.step * square_root(1 - a)
+        lengths = square_root(vectors.square().sum(1, keepdim=True)).clamp_min(torch.finfo(vectors.dtype).tiny)
+        moves = self.known.partition.join((vectors * (size / lengths))[:, None])
+        moved = torch.cat([self.denoiser.denoise(self.x_t + part, self.t) for part in moves.split(self.batch)])
+        difference = self.known.partition.split(moved - self.x0)[:, 0]
+        return difference * (lengths / size) * ((1 - a) / square_root(a))
+
+    def conditioned(self, product: Tensor) -> Tensor:
+        """``C v - C H^T w`` with ``(H C H^T + R) w = H C v`` by conjugate gradients, given ``C v``."""
+        rows, variances = self.known.rows[0], self.known.variances[0]
+        rest = way = product @ rows.T
+        power = rest.square().sum(1, keepdim=True)
+        for _ in range(self.corrections):
+            moved = self.denoised(way @ rows)
+            image = moved @ rows.T + way * variances
+            curvature = (way * image).sum(1, keepdim=True)
+            size = torch.where(curvature > 0, power / curvature, 0.0)  # not so where nothing is left
+            product, rest = product - size * moved, rest - size * image
+            before, power = power, rest.square().sum(1, keepdim=True)
+            way = rest + torch.where(before > 0, power / before, 0.0) * way
+        return product
+
+
+def deviations_of(samples: Tensor | None, dim: int) -> Tensor:
+    """Samples less their mean, all but the last (which depends on the others): ``(s - 1, dim)``."""
+    if samples is None:
+        return torch.zeros(0, dim, dtype=torch.float64)
+    return (samples - ordered_mean([samples]))[:-1].flatten(1)
+
+
+def leading(posterior: PosteriorCovariance, vectors: Tensor, passes: int) -> tuple[Tensor, Tensor]:
+    """Largest eigenvalues ``(r,)`` and eigenvectors ``(r, dim)``, begun at ``vectors``.
+
+    Subspace iteration with a Rayleigh-Ritz step (Golub and Van Loan 2013, section 8.2.4) on the symmetric part.
+    """
+    products = posterior.free(vectors)
+    for _ in range(passes):
+        vectors = posterior.free(orthonormalize(products))
+        products = posterior.times(vectors)
+    inner = vectors @ products.T
+    values, rotation = torch.linalg.eigh((inner + inner.T) / 2)
+    return values.flip(0), rotation.T.flip(0) @ vectors
