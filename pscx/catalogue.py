@@ -16,8 +16,15 @@ from pscx.modules import MODULES
 from pscx.plugins import failure_of, shown
 from pscx.registry import Registry, choices, class_path, origin, parameters_of
 from pscx.specs import KINDS
+from pscx.targets import TARGETS
 
-SECTIONS: dict[str, Registry[Any]] = {**KINDS, "caption": CAPTIONERS, "model": MODULES, "data": DATA}
+SECTIONS: dict[str, Registry[Any]] = {
+    **KINDS,
+    "caption": CAPTIONERS,
+    "target": TARGETS,
+    "model": MODULES,
+    "data": DATA,
+}
 """The kinds of components by the keys that configs have for them."""
 
 

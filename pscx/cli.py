@@ -174,9 +174,19 @@ def _add_compress(parser: ArgumentParser) -> None:
     _add_files(parser, "IMAGE", "PNG, JPEG or WebP files, or folders of them")
     parser.add_argument("--config", metavar="YAML", help="a config file; its model section is used")
     parser.add_argument("--recipe", metavar="NAME", help="a codec that ships with pscx (default: default)")
-    parser.add_argument("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
+    _add_targets(parser)
     parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
     parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
+
+
+def _add_targets(parser: ArgumentParser) -> None:
+    """At most one of them, else the config's target or quantizer stands."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quality", type=_number, metavar="Q", help="from 1 to 100, the same step for every image")
+    group.add_argument("--bpp", type=_number, metavar="B", help="bits per pixel: at most, and within 2 %% of it")
+    group.add_argument("--psnr", type=_number, metavar="DB", help="of the decoded image, within 0.1 dB")
+    group.add_argument("--max-bytes", type=_positive, metavar="N", help="bytes of a file: at most, and within 2 %%")
+    group.add_argument("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
 
 
 def _add_decompress(parser: ArgumentParser) -> None:

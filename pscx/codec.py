@@ -81,13 +81,17 @@ class Measured:
 
 @dataclass
 class Account:
-    """What a run cost: rows and ideal bits of each segment, network evaluations, seconds in the network and in all."""
+    """What a run cost: rows and ideal bits of each segment, network evaluations, seconds in the network and in all.
+
+    That of an encoder that tried several settings has the segments of the last encoding and the cost of all of them.
+    """
 
     segment_rows: list[int] = field(default_factory=list)
     segment_bits: list[float] = field(default_factory=list)
     evaluations: int = 0
     network_seconds: float = 0.0
     seconds: float = 0.0
+    encodings: int = 1
 
 
 @dataclass(frozen=True)
@@ -165,17 +169,36 @@ class PSC:
         other.prior = self.prior.conditioned(caption)
         return other
 
+    def with_parameter(self, parameter: float | None) -> PSC:
+        """This codec at another parameter of the quantizer. Raises ``ValueError`` where that is not allowed."""
+        if parameter == self.quantizer.parameter:
+            return self
+        other = copy(self)
+        other.quantizer = self.quantizer.with_parameter(parameter)
+        return other
+
     @torch.no_grad()
-    def encode(self, signal: Tensor, progress: Progress | None = None) -> tuple[bytes, Outcome]:
-        """Measure and code a signal ``(channels, height, width)``; calls ``progress(done, total)`` each iteration."""
+    def encode(
+        self, signal: Tensor, progress: Progress | None = None, keep: int | None = None
+    ) -> tuple[bytes, Outcome]:
+        """Measure and code a signal ``(channels, height, width)``; calls ``progress(done, total)`` each iteration.
+
+        With ``keep``, only the first so many rows are measured; the others are coded as what was predicted, which
+        costs next to nothing. A decoder need not know.
+        """
         encoder = self.coder.encoder()
         shape = tuple(signal.shape)
         space = self.rows.start(self.prior, shape)
         blocks = space.split(signal[None].double())[0]
         bits = [0.0]
+        left = keep
 
         def answer(question: Question) -> Tensor:
+            nonlocal left
             value = space.along(blocks, question.block, question.rows)
+            if left is not None:
+                value = torch.cat([value[:left], question.mean[left:]])
+                left = max(left - len(value), 0)
             symbols = self.quantizer.quantize(value, question.mean, question.scale)
             bits[-1] += encoder.put(symbols, self.quantizer, question.mean, question.scale)
             return symbols

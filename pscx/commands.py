@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pscx.quiet import quiet
 from pscx.stream import unpack
 
 SUFFIX = ".pscx"
+TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
 STREAM_SIZE_LIMIT = 1 << 30
 
 
@@ -40,6 +42,8 @@ def compress(options: Namespace, rest: list[str]) -> int:
         raise PscxError(f"compress has no option '{[*unknown, *foreign][0]}': see pscx compress --help")
     if options.caption is not None:
         layers.append(option_layer("model.caption", {"name": "fixed", "text": options.caption}))
+    wanted = {name: value for name in TARGETS if (value := getattr(options, name)) is not None}
+    layers += [option_layer("model.target", {"name": name, "value": value}) for name, value in wanted.items()]
     sources, folder = _sources(options.inputs, _image_files)
     names = [source.with_suffix(SUFFIX).name for source in sources]
     jobs = _jobs(sources, [[name] for name in names], options.output, folder, options.force)
@@ -52,14 +56,17 @@ def compress(options: Namespace, rest: list[str]) -> int:
     from pscx.images import read_image
 
     with quiet():
-        codec = build_codec(layers, options.step)
+        codec = build_codec(layers)
 
     def work(job: Job, bars: Bars) -> str:
         pixels = read_image(job.source)
-        data = codec.compress(pixels, progress=bars.advance)
+        on_trial = None if codec.target is None else partial(bars.trial, job.source.name)
+        encoded = codec.encode(pixels, progress=bars.advance, on_trial=on_trial)
+        data, count = encoded.data, encoded.account.encodings
         write_whole(job.outputs[0], data, force=options.force)
         height, width = pixels.shape[:2]
-        return f"{job.outputs[0]}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp"
+        says = f"{job.outputs[0]}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp"
+        return f"{says}, {count} encodings" if count > 1 else says
 
     return _each("compress", jobs, work, missing)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,28 @@ from torch import Tensor
 from pscx.arithmetic import arithmetic_of
 from pscx.captioners import CAPTIONERS, Captioner
 from pscx.codec import PSC, Account, Progress
-from pscx.config import Checker, ConfigError, Layer, build, option_layer, read_yaml
+from pscx.config import Checker, ConfigError, Layer, build, built, option_layer, read_yaml
 from pscx.errors import ImageError, PscxError, StreamError
-from pscx.images import as_pixels, to_pixels, to_tensor
+from pscx.images import as_pixels, to_tensor
 from pscx.info import stream_info
 from pscx.limits import Limits
 from pscx.priors import Prior
 from pscx.recipes import RECIPES
-from pscx.registry import choices
+from pscx.registry import Registry, choices
 from pscx.specs import codec_spec, parse_spec, psc_of_spec, recipe_number, recipe_spec
-from pscx.stream import SIDE_LIMIT, TEXT_LIMIT, Header, pack, unpack
+from pscx.stream import SIDE_LIMIT, TEXT_LIMIT, Header, unpack
+from pscx.targets import TARGETS, Target
+from pscx.trials import OnTrial, Run, Setting, Trials, shown
 
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
 EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image")
+BESIDE_THE_LOOP: dict[str, Registry[Any]] = {"caption": CAPTIONERS, "target": TARGETS}
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A stream, and what it cost to make."""
+    """A stream, and what it cost to make: all encodings, where a target had several tried."""
 
     data: bytes
     account: Account
@@ -58,8 +61,9 @@ class Decoded:
 class Simulation:
     """A stream and what its decoder would show, from one pass of the loop.
 
-    ``images`` are the restorations, ``(height, width, 3)`` uint8; ``account`` counts the loop alone. A decoder runs
-    the same loop, so ``decode_seconds`` is the loop's time and that of the restorations.
+    ``images`` are the restorations, ``(height, width, 3)`` uint8; ``account`` counts the loop alone, or all encodings
+    where a target had several tried. A decoder runs the same loop once, so ``decode_seconds`` is the time of the last
+    encoding and of the restorations.
     """
 
     data: bytes
@@ -123,7 +127,7 @@ class Decompressor:
         self.limits.check(psc, height, width, shape, len(indices))
         outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic)
         restored = (psc.restore(outcome, shape, index) for index in indices)
-        images = [_pixels(psc, signal, header.height, header.width) for signal in restored]
+        images = [shown(psc, signal, header.height, header.width) for signal in restored]
         return Decoded(images, outcome.segments, psc.iterations, str(outcome.cut or ""))
 
     def _psc_of(self, header: Header) -> PSC:
@@ -153,56 +157,94 @@ class Codec(Decompressor):
         psc: what to compress with.
         prior_path: see :class:`Decompressor`.
         captioner: describes each image, for a prior that takes captions; or none.
+        target: what streams are to be where nothing else is asked for; none: that of the quantizer as it is.
     """
 
-    def __init__(self, psc: PSC, prior_path: str | None = None, captioner: Captioner | None = None) -> None:
+    def __init__(
+        self,
+        psc: PSC,
+        prior_path: str | None = None,
+        captioner: Captioner | None = None,
+        target: Target | None = None,
+    ) -> None:
         super().__init__(psc.prior, prior_path)
         if captioner is not None and not psc.prior.takes_captions:
             raise ValueError(
                 f"caption must be null: the prior is a {type(psc.prior).__name__}, which takes no captions"
             )
-        self.psc, self.captioner = psc, captioner
+        if target is not None:
+            target.check(psc.quantizer)
+        self.psc, self.captioner, self.target = psc, captioner, target
         self._fingerprint = psc.prior.fingerprint()
 
     def compress(
-        self, image: Image | Pixels | Tensor, *, caption: str | None = None, progress: Progress | None = None
+        self,
+        image: Image | Pixels | Tensor,
+        *,
+        quality: float | None = None,
+        bpp: float | None = None,
+        psnr: float | None = None,
+        max_bytes: int | None = None,
+        step: float | None = None,
+        caption: str | None = None,
+        progress: Progress | None = None,
     ) -> bytes:
         """The stream of an image (any kind that :func:`pscx.images.as_pixels` takes).
 
+        At most one of ``quality`` (1 to 100), ``bpp``, ``psnr`` (dB), ``max_bytes`` and ``step`` may be given; see
+        :mod:`pscx.targets`. Without one, the codec's own target or quantizer stands.
+
         ``caption`` takes the place of what the captioner says; an empty one is none. Both sides sample under it, and
-        the stream carries it. Raises :class:`PscxError` where the prior takes no captions, or not this one.
+        the stream carries it. Raises :class:`PscxError` where the prior takes no captions, or not this one, and where
+        what was asked for cannot be reached.
         """
-        return self.encode(image, caption=caption, progress=progress).data
+        asked = {"quality": quality, "bpp": bpp, "psnr": psnr, "max_bytes": max_bytes, "step": step}
+        return self.encode(image, target=_target(asked), caption=caption, progress=progress).data
 
     def encode(
-        self, image: Image | Pixels | Tensor, *, caption: str | None = None, progress: Progress | None = None
+        self,
+        image: Image | Pixels | Tensor,
+        *,
+        target: Target | None = None,
+        caption: str | None = None,
+        progress: Progress | None = None,
+        on_trial: OnTrial | None = None,
     ) -> Encoded:
-        """:meth:`compress`, with what it cost."""
-        pixels = as_pixels(image)
-        header = self._header(pixels, caption)
-        psc = self.psc.conditioned(header.caption)
-        payload, outcome = psc.encode(signal_of(psc, pixels), progress)
-        return Encoded(pack(header, payload), outcome.account)
+        """:meth:`compress`, with what it cost. ``on_trial(number, parameter)`` is called before each encoding."""
+        run, account = self._run(image, target, caption, progress, on_trial)
+        return Encoded(run.data, account)
 
     def simulate(
         self,
         image: Image | Pixels | Tensor,
         *,
         samples: int = 1,
+        target: Target | None = None,
         caption: str | None = None,
         progress: Progress | None = None,
+        on_trial: OnTrial | None = None,
     ) -> Simulation:
         """The stream of an image and its first ``samples`` restorations, at the cost of compressing alone."""
+        run, account = self._run(image, target, caption, progress, on_trial)
+        images = run.images(samples)
+        return Simulation(run.data, images, account, account.seconds, run.account.seconds + run.restore_seconds)
+
+    def _run(
+        self,
+        image: Image | Pixels | Tensor,
+        target: Target | None,
+        caption: str | None,
+        progress: Progress | None,
+        on_trial: OnTrial | None,
+    ) -> tuple[Run, Account]:
+        """The encoding that the target asks for, and what it has cost to come by."""
         pixels = as_pixels(image)
-        header, signal = self._header(pixels, caption), signal_of(self.psc, pixels)
+        header = self._header(pixels, caption)
         psc = self.psc.conditioned(header.caption)
-        payload, outcome = psc.encode(signal, progress)
-        account = replace(outcome.account)  # restoring adds to the other
-        started = time.perf_counter()
-        restored = [psc.restore(outcome, tuple(signal.shape), index) for index in range(samples)]
-        images = [_pixels(self.psc, one, *pixels.shape[:2]) for one in restored]
-        decode_seconds = account.seconds + time.perf_counter() - started
-        return Simulation(pack(header, payload), images, account, account.seconds, decode_seconds)
+        trials = Trials(psc, header, pixels, signal_of(psc, pixels), progress, on_trial)
+        target = target or self.target
+        setting = Setting(psc.quantizer.parameter) if target is None else _reached(target, trials)
+        return trials.run(setting), trials.account()
 
     def _header(self, pixels: Pixels, caption: str | None) -> Header:
         height, width = pixels.shape[:2]
@@ -234,7 +276,7 @@ def load_codec(
 
     Args:
         config: ``default`` or another recipe, else a file.
-        step: parameter of the quantizer, or none for what the config says.
+        step: parameter of the quantizer, in place of the config's quantizer and target; or none for what that says.
         prior_path: see :class:`Decompressor`.
         **overrides: keys of the ``model`` section, such as ``sampler={"steps": 3}``, ``seed=1`` or ``caption="blip2"``.
 
@@ -249,15 +291,22 @@ def load_codec(
 
 
 def build_codec(layers: list[Layer], step: float | None = None, prior_path: str | None = None) -> Codec:
-    """:func:`build_psc` and the captioner of the ``model`` section, if it names one."""
+    """:func:`build_psc`, and the captioner and the target of the ``model`` section, if it names them.
+
+    With ``step`` there is no target.
+    """
     checker = Checker([_codec_layer(layer) for layer in layers])
     model = checker.tree().get("model")
-    form = model.get("caption") if isinstance(model, dict) else None
-    checked = None if form is None else checker.component(CAPTIONERS, form, "model.caption")
-    psc = build_psc([_without_caption(layer) for layer in layers], step)
-    if checked is not None and not psc.prior.takes_captions:  # before the captioner is loaded
+    own = {
+        key: checker.component(registry, model[key], f"model.{key}")
+        for key, registry in BESIDE_THE_LOOP.items()
+        if isinstance(model, dict) and model.get(key) is not None
+    }
+    target = None if step is not None or "target" not in own else built(own["target"])
+    psc = build_psc([_loop_alone(layer) for layer in layers], step)
+    if "caption" in own and not psc.prior.takes_captions:  # before the captioner is loaded
         raise ConfigError(f"model.caption must be null: the prior is a {type(psc.prior).__name__}, which takes none")
-    return build(Codec, {"psc": psc, "prior_path": prior_path, "captioner": checked})
+    return build(Codec, {"psc": psc, "prior_path": prior_path, "captioner": own.get("caption"), "target": target})
 
 
 def build_psc(layers: list[Layer], step: float | None = None) -> PSC:
@@ -290,12 +339,33 @@ def _codec_layer(layer: Layer) -> Layer:
     return Layer(layer.source, {**layer.values, "model": kept})
 
 
-def _without_caption(layer: Layer) -> Layer:
-    """A layer without the captioner, which is no part of the loop."""
+def _loop_alone(layer: Layer) -> Layer:
+    """A layer without the captioner and the target, which are no part of the loop."""
     model = layer.values.get("model")
     if not isinstance(model, dict):
         return layer
-    return Layer(layer.source, {**layer.values, "model": {k: v for k, v in model.items() if k != "caption"}})
+    return Layer(layer.source, {**layer.values, "model": {k: v for k, v in model.items() if k not in BESIDE_THE_LOOP}})
+
+
+def _target(asked: Mapping[str, float | None]) -> Target | None:
+    """The one target of those that has a value, or none."""
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) > 1:
+        raise PscxError(f"at most one of {', '.join(asked)} may be given, got {' and '.join(given)}")
+    if not given:
+        return None
+    try:
+        return build(TARGETS.get(given[0]), {"value": asked[given[0]]})
+    except ConfigError as error:
+        raise PscxError(str(error)) from error
+
+
+def _reached(target: Target, trials: Trials) -> Setting:
+    try:
+        target.check(trials.quantizer)
+    except ValueError as error:
+        raise PscxError(str(error)) from error
+    return target.reach(trials)
 
 
 def _checked_caption(caption: str) -> str:
@@ -322,7 +392,3 @@ def signal_of(psc: PSC, pixels: Pixels) -> Tensor:
     below, right = (-side % multiple for side in pixels.shape[:2])
     padded = np.pad(pixels, ((0, below), (0, right), (0, 0)), "edge")
     return psc.prior.to_signal(to_tensor(padded))[0].double()
-
-
-def _pixels(psc: PSC, signal: Tensor, height: int, width: int) -> Pixels:
-    return to_pixels(psc.prior.to_image(signal[None])[:, :, :height, :width])

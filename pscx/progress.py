@@ -49,6 +49,11 @@ class Bars:
         """``done`` of ``total`` iterations of this file are over; has the form that the codec calls."""
         self._progress.update(self._inside, completed=done, total=total)
 
+    def trial(self, name: str, number: int, parameter: float | None) -> None:
+        """This file is encoded for the ``number``-th time, at that parameter of the quantizer."""
+        at = "" if parameter is None else f" at {parameter:.3g}"
+        self._progress.reset(self._inside, description=f"  {name}, trial {number}{at}", visible=True)
+
     def end(self) -> None:
         """This file is over."""
         self._progress.advance(self._files)

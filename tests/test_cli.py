@@ -357,7 +357,7 @@ def test_an_interrupt_leaves_nothing_and_says_130(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pscx.imagecodec.Codec.compress", stop)
+    monkeypatch.setattr("pscx.imagecodec.Codec.encode", stop)
     assert main(["compress", str(photo), "--config", config]) == 130
     assert not photo.with_suffix(".pscx").exists()
     assert capsys.readouterr().err == "pscx: interrupted\n"
@@ -367,7 +367,7 @@ def test_a_bug_keeps_its_traceback(photo: Path, config: str, monkeypatch: pytest
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("pscx.imagecodec.Codec.compress", fail)
+    monkeypatch.setattr("pscx.imagecodec.Codec.encode", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["compress", str(photo), "--config", config])
 

@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_done(
     root = tmp_path / "run"
     assert main([command, *arguments(write_codec(tmp_path), image_folder, root)[1:]]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("pscx: one of the images could not be read, all others are done: ")
+    assert error.startswith("pscx: one of the images could not be coded, all others are done: ")
     assert str(image_folder / "aa.png") in error
     assert error.count("\n") == 1
     assert {path.stem for path in (root / "streams").iterdir()} == {"a", "b", "sub__a"}

@@ -15,7 +15,7 @@ from tiny_latent import save_stable_diffusion
 from pscx import Decompressor, read_image
 from pscx.cli import main
 from pscx.metrics import psnr, ssim
-from pscx.modules.evaluate import as_csv, summary
+from pscx.modules.evaluate import MEANS, as_csv, summary
 from pscx.priors.denoiser import load_denoiser
 
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
@@ -167,7 +167,7 @@ def test_a_bar_moves_inside_an_image(
 
 
 def test_the_summary_leaves_out_what_is_missing() -> None:
-    row: dict[str, Any] = dict.fromkeys(("bytes", "bpp", "psnr", "ssim", "rows", "evaluations", *TIMES), 1.0)
+    row: dict[str, Any] = dict.fromkeys((*MEANS, *TIMES), 1.0)
     means = summary([{**row, "ms_ssim": None}, {**row, "psnr": 3.0, "ms_ssim": 0.5}])
     assert (means["images"], means["psnr"], means["ms_ssim"]) == (2, 2.0, 0.5)
     assert summary([{**row, "ms_ssim": None}])["ms_ssim"] is None

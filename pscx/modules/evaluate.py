@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import time
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
@@ -37,11 +38,12 @@ from pscx.samplers import Sampler
 from pscx.specs import codec_spec
 from pscx.spread import ALONE, spread_over
 from pscx.stream import VERSION
+from pscx.targets import TARGETS, Target, TargetError
 
 Row = dict[str, Any]
 MEANS = (
     *("bytes", "bpp", "psnr", "ssim", "ms_ssim"),
-    *("rows", "evaluations", "network_share", "encode_seconds", "decode_seconds"),
+    *("rows", "encodings", "evaluations", "network_share", "encode_seconds", "decode_seconds"),
 )
 
 
@@ -50,12 +52,13 @@ class Evaluate(LightningModule):
 
     Under the trainer's ``default_root_dir`` come ``streams/NAME.pscx``, ``reconstructions/NAME.png`` (and
     ``NAME-1.png``, ... for further restorations), ``images.csv`` with a row an image and ``summary.csv`` with the
-    means. Distortion is that of the first restoration; bpp counts every byte of the stream. ``evaluations`` are the
-    encoder's denoiser evaluations, ``network_share`` the share of its time that these take.
+    means. Distortion is that of the first restoration; bpp counts every byte of the stream. ``encodings`` is how often
+    the image was encoded, for a target; ``evaluations`` are the encoder's denoiser evaluations in all of them,
+    ``network_share`` the share of its time that these take.
 
     An image's row is kept in ``rows/NAME.json`` as soon as it is done. A run that was interrupted and is started again
-    takes from there what the same codec made of the same image. A file that cannot be read is left out of the tables,
-    and the run ends with an error that names it.
+    takes from there what the same codec made of the same image. A file that cannot be read, or has no stream as the
+    target asks for, is left out of the tables, and the run ends with an error that names it.
 
     Args:
         prior: the diffusion model.
@@ -77,6 +80,7 @@ class Evaluate(LightningModule):
             multiple; the others take other images. ``auto`` is 1 where there are at least as many images as
             processes, else as many as leave none without an image. Streams and figures do not depend on it, nor on the
             number of processes, except for seconds.
+        target: what each stream is to be, in bits per pixel or another measure, by the quantizer's parameter; or none.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Evaluate(LightningModule):
         simulate: bool = True,
         caption: Captioner | None = None,
         ranks_per_image: int | Literal["auto"] = "auto",
+        target: Target | None = None,
     ) -> None:
         super().__init__()
         if restorations < 1:
@@ -118,6 +123,7 @@ class Evaluate(LightningModule):
                 seed=seed,
             ),
             captioner=caption,
+            target=target,
         )
         self.restorations, self.simulate, self.ranks_per_image = restorations, simulate, ranks_per_image
         self.spread = ALONE
@@ -145,12 +151,12 @@ class Evaluate(LightningModule):
             self.images.append(done[1])
 
     def predict_step(self, batch: Photo, batch_idx: int) -> Tensor:
-        """The first restoration, ``(3, height, width)`` uint8; empty for a file that cannot be read.
+        """The first restoration, ``(3, height, width)`` uint8; empty for a file that is left out.
 
         Streams and restorations are written as in ``test``.
         """
         done = self._done(batch)
-        return batch["pixels"] if done is None else torch.from_numpy(done[0]).movedim(-1, 0)
+        return batch["pixels"][:, :0, :0] if done is None else torch.from_numpy(done[0]).movedim(-1, 0)
 
     def on_test_start(self) -> None:
         self.images, self.failures = [], {}
@@ -192,7 +198,10 @@ class Evaluate(LightningModule):
             self.bars.begin(name)
         original = _pixels(photo)
         kept = Kept(self.root, name, self._key(original))
-        done = kept.read() or self._coded(original, kept)
+        try:
+            done = kept.read() or self._coded(original, kept)
+        except TargetError as error:
+            self.failures[name], done = f"'{name}': {error}", None
         if self.bars is not None:
             self.bars.end()
         return done
@@ -202,16 +211,17 @@ class Evaluate(LightningModule):
         psc = self.codec.psc
         options = [codec_spec(psc), psc.quantizer.parameter, psc.seed, psc.prior.fingerprint().hex()]
         options += [self.restorations, self.simulate, self.codec.caption_of(original)]
+        options += [None if self.codec.target is None else TARGETS.spec(self.codec.target)]
         told = json.dumps([VERSION, *options, original.shape], sort_keys=True).encode()
         return sha256(told + original.tobytes()).hexdigest()
 
     def _coded(self, original: Pixels, kept: Kept) -> tuple[Pixels, Row]:
         """Compress and restore a photograph, and have one of its processes keep what came of it."""
-        data, images, account, encode_seconds, decode_seconds = self._both_ways(original)
+        data, images, account, encode_seconds, decode_seconds = self._both_ways(kept.name, original)
         height, width = original.shape[:2]
         row = {"name": kept.name, "height": height, "width": width, "bytes": len(data)}
         row |= {"bpp": bits_per_pixel(len(data), height, width), "rows": sum(account.segment_rows)}
-        row |= {"evaluations": self.spread.total(account.evaluations)}
+        row |= {"encodings": account.encodings, "evaluations": self.spread.total(account.evaluations)}
         row |= {"network_share": account.network_seconds / encode_seconds}
         row |= {"encode_seconds": encode_seconds, "decode_seconds": decode_seconds}
         row |= {"psnr": psnr(original, images[0]), "ssim": ssim(original, images[0])}
@@ -220,12 +230,14 @@ class Evaluate(LightningModule):
             kept.write(data, images, row)
         return images[0], row
 
-    def _both_ways(self, original: Pixels) -> tuple[bytes, list[Pixels], Account, float, float]:
+    def _both_ways(self, name: str, original: Pixels) -> tuple[bytes, list[Pixels], Account, float, float]:
         progress = None if self.bars is None else self.bars.advance
+        searches = self.bars is not None and self.codec.target is not None
+        on_trial = partial(self.bars.trial, name) if self.bars is not None and searches else None
         if self.simulate:
-            done = self.codec.simulate(original, samples=self.restorations, progress=progress)
+            done = self.codec.simulate(original, samples=self.restorations, progress=progress, on_trial=on_trial)
             return done.data, done.images, done.account, done.encode_seconds, done.decode_seconds
-        encoded = self.codec.encode(original, progress=progress)
+        encoded = self.codec.encode(original, progress=progress, on_trial=on_trial)
         started = time.perf_counter()
         images = self.codec.decompress_samples(encoded.data, self.restorations, progress=progress)
         return encoded.data, images, encoded.account, encoded.account.seconds, time.perf_counter() - started
@@ -240,12 +252,12 @@ class Evaluate(LightningModule):
         return [item for part in parts for item in part]
 
     def _report_failures(self) -> None:
-        """Raise one error for all images that could not be read, on all ranks."""
+        """Raise one error for all images that were left out, on all ranks."""
         failures = dict(self._gathered(list(self.failures.items())))
         if failures:
             self._stop_bars()
             count = f"{len(failures)} of the images" if len(failures) > 1 else "one of the images"
-            raise ImageError(f"{count} could not be read, all others are done: {'; '.join(failures.values())}")
+            raise ImageError(f"{count} could not be coded, all others are done: {'; '.join(failures.values())}")
 
     def _start_bars(self, what: str) -> None:
         total = sum(int(n) for n in self._batches(what)) or None

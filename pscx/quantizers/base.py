@@ -33,6 +33,9 @@ class Quantizer(ABC):
     resolution: float
     """Standard deviation, in units of the signal, below which a measurement is mostly lost in the quantizer."""
 
+    quality_range: tuple[float, float] = (8.0, 0.01)
+    """The parameters that quality 1 and quality 100 stand for; what a search for a rate or a PSNR keeps to."""
+
     @abstractmethod
     def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         """Symbols to code ``value`` with; what lies outside the range saturates.

@@ -1,0 +1,413 @@
+"""Targets: the rate or the PSNR that was asked for, over grids of targets, and what the search does on the way."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Callable
+from math import ceil, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import load
+from numpy.typing import NDArray
+from PIL import Image
+from tiny import CODEC, write_codec
+
+from pscx import Codec, ConfigError, Decompressor, PscxError, load_codec
+from pscx.cli import main
+from pscx.images import to_pixels
+from pscx.metrics import psnr
+from pscx.priors import Gaussian
+from pscx.targets import BPP, PSNR, TARGETS, MaxBytes, Quality, Step, Target, TargetError
+from pscx.targets.ladder import Ladder
+from pscx.targets.search import Bracket, Window, search
+
+Pixels = NDArray[np.uint8]
+FAST = CODEC.replace("samples: 2}", "samples: 1}").replace("per_iteration: 2.5", "per_iteration: 6")
+FLAGS = {"--quality": "50", "--bpp": "1", "--psnr": "22", "--max-bytes": "600", "--step": "0.5"}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_codec(tmp_path_factory.mktemp("config"), FAST)
+
+
+@pytest.fixture(scope="module")
+def codec(config: str) -> Codec:
+    return load_codec(config)
+
+
+@pytest.fixture(scope="module")
+def photo() -> Pixels:
+    """An image of the prior, 48x48."""
+    image = Gaussian().draw(48, 48, torch.Generator().manual_seed(0))
+    return to_pixels(image)
+
+
+@pytest.fixture(scope="module")
+def speck() -> Pixels:
+    """So few pixels that bytes and PSNR jump between neighbouring parameters."""
+    return load("astronaut")[20:44, 30:60]
+
+
+# The numbers a stream can carry
+
+
+@pytest.mark.parametrize(("coarsest", "finest"), [(8.0, 0.01), (0.01, 8.0), (1.0, 1.0)])
+def test_a_ladder_is_every_bfloat16_number_in_between(coarsest: float, finest: float) -> None:
+    ladder = Ladder(coarsest, finest)
+    found = [ladder[position] for position in range(len(ladder))]
+    assert torch.tensor(found, dtype=torch.float64).bfloat16().double().tolist() == found
+    bits = torch.tensor(found).bfloat16().view(torch.int16).diff().abs()
+    assert (bits == 1).all()
+    assert found[0] == pytest.approx(coarsest, rel=2**-7)
+    assert found[-1] == pytest.approx(finest, rel=2**-7)
+    assert [ladder.position(parameter) for parameter in found] == list(range(len(ladder)))
+    beyond = 1.5 if coarsest >= finest else 1 / 1.5
+    assert ladder.position(coarsest * beyond) == 0
+    assert ladder.position(finest / beyond) == len(ladder) - 1
+    with pytest.raises(IndexError, match="position must lie in"):
+        ladder[len(ladder)]
+
+
+# The search, on functions whose answer is known
+
+
+def searched(function: Callable[[int], float], window: Window, slope: float, start: int, gap: int = 1) -> list[int]:
+    """The positions that are visited, the last the one that was found; empty where none was."""
+    visited: list[int] = []
+
+    def value(position: int) -> float:
+        visited.append(position)
+        return function(position)
+
+    found = search(value, window, Bracket(1000, slope), start, gap)
+    assert found is None or (found == visited[-1] and window.low <= function(found) <= window.high)
+    return visited if found is not None else []
+
+
+@pytest.mark.parametrize("aim", [0.5, 3.0, 7.7])
+@pytest.mark.parametrize("start", [0, 444, 999])
+def test_a_line_is_met_at_once(aim: float, start: int) -> None:
+    """With the right slope: as many visits as moves of 256 positions need, and the start."""
+    visited = searched(lambda x: x / 100, Window(aim - 0.03, aim, aim + 0.03), 0.01, start)
+    assert 1 <= len(visited) <= 1 + max(1, ceil(abs(100 * aim - start) / 256))
+
+
+@pytest.mark.parametrize("slope", [0.002, 0.01, 0.05])
+@pytest.mark.parametrize("power", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("aim", [2.0, 5.0, 9.0])
+def test_a_curve_is_met_soon(aim: float, power: float, slope: float) -> None:
+    visited = searched(lambda x: 10 * (x / 999) ** power, Window(aim - 0.1, aim, aim + 0.1), slope, 500)
+    assert 1 <= len(visited) <= 12
+    assert len(set(visited)) == len(visited)
+
+
+def test_every_value_of_a_rough_function_is_found() -> None:
+    """A function that rises by one with each position but for a saw-tooth: any window with a value is hit in time."""
+    for aim in range(5, 995, 30):
+        visited = searched(lambda x: x + 3 * (x % 4), Window(aim - 5, aim, aim + 5), 1.0, 500)
+        assert 1 <= len(visited) <= 12
+
+
+@pytest.mark.parametrize("gap", [1, 4])
+def test_a_jump_over_the_window_ends_the_search(gap: int) -> None:
+    positions: list[int] = []
+
+    def jump(x: int) -> float:
+        positions.append(x)
+        return 0.01 * x + (0.0 if x < 613 else 5.0)
+
+    bracket = Bracket(1000, 0.01)
+    assert search(jump, Window(8.0, 8.1, 8.2), bracket, 500, gap) is None
+    assert bracket.below < 613 <= bracket.above
+    assert bracket.above - bracket.below <= gap
+    assert len(positions) <= 20
+
+
+@pytest.mark.parametrize(("aim", "end"), [(-1.0, 0), (11.0, 999)])
+def test_what_is_out_of_reach_is_known_at_the_end(aim: float, end: int) -> None:
+    bracket = Bracket(1000, 0.01)
+    assert search(lambda x: x / 100, Window(aim - 0.1, aim, aim + 0.1), bracket, 500) is None
+    assert (bracket.below, bracket.above) == ((-1, 0) if end == 0 else (999, 1000))
+
+
+# What was asked for
+
+
+@pytest.mark.parametrize("bpp", [1.1, 1.3, 1.6, 2.0, 2.6, 3.2, 4.0])
+def test_bits_per_pixel_are_never_above_and_close(bpp: float, codec: Codec, photo: Pixels) -> None:
+    encoded = codec.encode(photo, target=BPP(bpp))
+    rate = 8 * len(encoded.data) / photo[..., 0].size
+    assert 0.98 * bpp <= rate <= bpp
+    assert encoded.account.encodings <= 16
+
+
+@pytest.mark.parametrize("limit", [320, 450, 900])
+def test_bytes_are_never_above_and_close(limit: int, codec: Codec, photo: Pixels) -> None:
+    data = codec.encode(photo, target=MaxBytes(limit)).data
+    assert 0.98 * limit <= len(data) <= limit
+
+
+@pytest.mark.parametrize("wanted", [17.0, 20.0, 23.0, 26.0])
+def test_the_decoder_shows_the_psnr(wanted: float, codec: Codec, photo: Pixels) -> None:
+    done = codec.simulate(photo, target=PSNR(wanted))
+    decoded = Decompressor().decompress(done.data)
+    assert np.array_equal(decoded, done.pixels)
+    assert psnr(photo, decoded) == pytest.approx(wanted, abs=0.1)
+    assert done.account.encodings <= 16
+
+
+def test_few_pixels_get_the_largest_stream_below(codec: Codec, speck: Pixels) -> None:
+    """Where no stream may be within 2 %, still none is above, and none is far below."""
+    encodings = []
+    for limit in (310, 324, 345, 380):
+        encoded = codec.encode(speck, target=MaxBytes(limit))
+        assert 0.93 * limit < len(encoded.data) <= limit
+        assert Decompressor().decompress(encoded.data).shape == speck.shape
+        encodings.append(encoded.account.encodings)
+    assert max(encodings) <= 24
+
+
+def test_the_same_target_gives_the_same_bytes(codec: Codec, photo: Pixels) -> None:
+    first, second = (codec.encode(photo, target=BPP(3.3)) for _ in range(2))
+    assert first.data == second.data
+    assert first.account.encodings == second.account.encodings
+
+
+def test_compress_takes_each_target_by_its_name(codec: Codec, photo: Pixels) -> None:
+    small = photo[:32, :32]
+    pairs: list[tuple[dict[str, Any], Target]] = [
+        ({"quality": 60}, Quality(60)),
+        ({"bpp": 2.5}, BPP(2.5)),
+        ({"psnr": 18}, PSNR(18)),
+        ({"max_bytes": 320}, MaxBytes(320)),
+        ({"step": 0.7}, Step(0.7)),
+    ]
+    assert {name for options, _ in pairs for name in options} == set(TARGETS.classes)
+    for options, target in pairs:
+        assert codec.compress(small, **options) == codec.encode(small, target=target).data
+    with pytest.raises(PscxError, match=r"at most one of .* may be given, got bpp and step"):
+        codec.compress(small, bpp=1, step=0.5)
+    with pytest.raises(PscxError, match=r"target.value of quality must lie in 1..100, got 0"):
+        codec.compress(small, quality=0)
+
+
+def test_the_cost_is_that_of_all_encodings(codec: Codec, photo: Pixels) -> None:
+    seen: list[tuple[int, float | None]] = []
+    done = codec.simulate(photo, target=BPP(3.1), on_trial=lambda *trial: seen.append(trial))
+    once = codec.simulate(photo)
+    assert [number for number, _ in seen] == list(range(1, len(seen) + 1))
+    assert done.account.encodings == len(seen) > 1
+    assert done.account.evaluations == len(seen) * once.account.evaluations
+    assert done.encode_seconds == done.account.seconds > done.decode_seconds
+    assert once.account.encodings == 1
+    assert sum(done.account.segment_bits) < 8 * len(done.data)
+
+
+# One knob
+
+
+def test_quality_is_linear_in_the_logarithm_of_the_step(codec: Codec, photo: Pixels) -> None:
+    steps = [codec.info(codec.compress(photo[:16, :16], quality=q))["parameter"] for q in range(1, 101, 3)]
+    expected = [log(8.0) + (q - 1) / 99 * log(0.01 / 8.0) for q in range(1, 101, 3)]
+    assert np.log(steps) == pytest.approx(expected, abs=2**-8)
+    assert all(fine < coarse for coarse, fine in itertools.pairwise(steps))
+    assert codec.info(codec.compress(photo[:16, :16], quality=50))["parameter"] == pytest.approx(0.293, rel=0.01)
+
+
+def test_bytes_and_psnr_rise_with_quality(codec: Codec, photo: Pixels) -> None:
+    done = [codec.simulate(photo, target=Quality(q)) for q in (1, 20, 40, 70, 100)]
+    for before, after in itertools.pairwise(done):
+        assert len(before.data) < len(after.data)
+        assert psnr(photo, before.pixels) < psnr(photo, after.pixels)
+        assert after.account.encodings == 1
+
+
+# Rows that are not measured
+
+
+def test_rows_that_are_left_out_cost_little_and_decode(codec: Codec, photo: Pixels) -> None:
+    from pscx.imagecodec import signal_of
+
+    signal = signal_of(codec.psc, photo)
+    psc = codec.psc.with_parameter(0.03125)
+    whole, outcome = psc.encode(signal)
+    first, second, third = outcome.account.segment_rows
+    assert min(first, second, third) > 40
+    sizes = []
+    for keep in (0, first // 2, first, first + second // 2, first + second + third):
+        payload, kept = psc.encode(signal, keep=keep)
+        assert (kept.account.segment_bits[0] == outcome.account.segment_bits[0]) == (keep >= first)
+        decoded = psc.decode(payload, tuple(signal.shape))
+        images = [psc.restore(one, tuple(signal.shape)) for one in (kept, decoded)]
+        assert torch.equal(*images)
+        sizes.append(len(payload))
+    assert payload == whole
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] < len(whole) / 5
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize("name", ["quality", "bpp", "psnr", "max_bytes", "step"])
+def test_a_quantizer_without_parameter_has_no_target(name: str, config: str) -> None:
+    sentence = f"target {name} needs a quantizer with a parameter, such as uniform, deadzone or rdo: Float8 has none"
+    with pytest.raises(ConfigError, match=sentence):
+        load_codec(config, quantizer="float8", target={"name": name, "value": 50})
+    with pytest.raises(PscxError, match=sentence):
+        load_codec(config, quantizer="float8").compress(np.zeros((16, 16, 3), np.uint8), **{name: 50})
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"bpp": 0.2}, "0.2 bpp cannot be reached: of this image the codec makes at least "),
+        ({"bpp": 20}, "20 bpp cannot be reached: of this image the codec makes at most "),
+        ({"max_bytes": 9}, "9 bytes cannot be reached: of this image the codec makes at least "),
+        ({"psnr": 1}, "1 dB cannot be reached: with this image the codec has at least "),
+        ({"psnr": 70}, "70 dB cannot be reached: with this image the codec has at most "),
+    ],
+)
+def test_what_is_out_of_reach_is_a_sentence(options: dict[str, Any], part: str, codec: Codec, photo: Pixels) -> None:
+    with pytest.raises(TargetError) as caught:
+        codec.compress(photo, **options)
+    assert str(caught.value).startswith(part)
+    number = float(str(caught.value).split()[-2])
+    ends = [codec.simulate(photo, target=Quality(q)) for q in (1, 100)]
+    of = {"bpp": lambda done: 8 * len(done.data) / 48**2, "psnr": lambda done: psnr(photo, done.pixels)}
+    reached = [of.get(next(iter(options)), lambda done: len(done.data))(done) for done in ends]
+    assert number == pytest.approx(reached["most" in part], rel=0.02)
+
+
+def test_a_limit_beyond_all_streams_gives_the_finest(codec: Codec, photo: Pixels) -> None:
+    data = codec.compress(photo, max_bytes=10**6)
+    assert codec.info(data)["parameter"] == pytest.approx(0.01, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("quality", 0.5, "must lie in 1..100, got 0.5"),
+        ("quality", 101, "must lie in 1..100, got 101"),
+        ("quality", float("nan"), "must lie in 1..100"),
+        ("bpp", 0, "must be over 0, got 0"),
+        ("bpp", float("inf"), "must be over 0, got inf"),
+        ("psnr", -3, "must be over 0, got -3"),
+        ("max_bytes", 0, "must be at least 1, got 0"),
+    ],
+)
+def test_a_wrong_value_is_refused(name: str, value: float, part: str) -> None:
+    with pytest.raises(ValueError, match=f"target.value of {name} {part}"):
+        TARGETS.get(name)(value)  # type: ignore[call-arg]
+
+
+# The command line and configs
+
+
+@pytest.fixture
+def picture(photo: Pixels, tmp_path: Path) -> Path:
+    path = tmp_path / "x.png"
+    Image.fromarray(photo[:32, :32]).save(path)
+    return path
+
+
+@pytest.mark.parametrize("flags", list(itertools.combinations(FLAGS, 2)))
+def test_two_targets_are_refused(
+    flags: tuple[str, str], picture: Path, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [text for flag in flags for text in (flag, FLAGS[flag])]
+    assert main(["compress", str(picture), "--config", config, *options]) == 2
+    message = capsys.readouterr().err
+    assert "not allowed with argument" in message
+    assert all(flag in message for flag in flags)
+    assert not picture.with_suffix(".pscx").exists()
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_each_flag_is_what_python_has(
+    flag: str, picture: Path, config: str, codec: Codec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"--bpp": "3.5", "--max-bytes": "400"}.get(flag, FLAGS[flag])
+    assert main(["compress", str(picture), "--config", config, flag, value]) == 0
+    says = capsys.readouterr().out
+    data = picture.with_suffix(".pscx").read_bytes()
+    name = flag[2:].replace("-", "_")
+    number: Any = int(value) if name == "max_bytes" else float(value)
+    encoded = codec.encode(np.array(Image.open(picture)), target=TARGETS.get(name)(number))  # type: ignore[call-arg]
+    assert data == encoded.data
+    searched = flag in ("--bpp", "--psnr", "--max-bytes")
+    assert says.endswith(f" bpp, {encoded.account.encodings} encodings\n" if searched else " bpp\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--bpp", "0.001"], "cannot be reached"),
+        (["--bpp", "0"], "target.value of bpp must be over 0, got 0"),
+        (["--bpp", "much"], "argument --bpp: must be a number, got 'much'"),
+        (["--max-bytes", "1.5"], "argument --max-bytes: must be an integer of at least 1, got '1.5'"),
+        (["--quality", "200"], "target.value of quality must lie in 1..100, got 200"),
+        (["--step", "1e4"], "quantizer.step must lie in (0, 1000)"),
+        (["--bpp", "1", "--model.quantizer", "float8"], "target bpp needs a quantizer with a parameter"),
+    ],
+)
+def test_a_target_that_cannot_be_is_one_sentence(
+    options: list[str], part: str, picture: Path, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compress", str(picture), "--config", config, *options]) == 2
+    message = capsys.readouterr().err
+    assert part in message
+    assert message.startswith("pscx: ")
+    assert message.count("\n") == 1
+    assert not picture.with_suffix(".pscx").exists()
+
+
+def test_a_target_in_a_config_stands_until_another_is_given(photo: Pixels, tmp_path: Path) -> None:
+    config = write_codec(tmp_path, f"{FAST}  target: {{name: quality, value: 30}}\n")
+    own = load_codec(config)
+    small = photo[:32, :32]
+    assert own.compress(small) == own.compress(small, quality=30) != own.compress(small, quality=70)
+    assert load_codec(config, step=0.5).compress(small) == own.compress(small, step=0.5)
+    assert load_codec(config, target=None).target is None
+    path = tmp_path / "x.png"
+    Image.fromarray(small).save(path)
+    assert main(["compress", str(path), "--config", config, "--quality", "70"]) == 0
+    assert path.with_suffix(".pscx").read_bytes() == own.compress(small, quality=70)
+
+
+@pytest.mark.parametrize("simulate", ["true", "false"])
+def test_an_evaluation_at_one_rate(simulate: str, photo: Pixels, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, part in (("a", photo), ("b", photo[::-1, ::-1])):
+        Image.fromarray(part).save(images / f"{name}.png")
+    target = "{name: bpp, value: 3}"
+    root = tmp_path / "run"
+    options = ["--data.root", str(images), "--trainer.default_root_dir", str(root), "--model.simulate", simulate]
+    assert main(["test", "--config", write_codec(tmp_path, FAST), "--model.target", target, *options]) == 0
+    with (root / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(2.94 <= float(row["bpp"]) <= 3 for row in rows)
+    assert all(int(row["encodings"]) > 1 for row in rows)
+    assert all(int(row["evaluations"]) == int(row["encodings"]) * 2 * 2 * 2 for row in rows)
+
+
+def test_a_trial_is_shown(
+    picture: Path, config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    assert main(["compress", str(picture), "--config", config, "--step", "0.5"]) == 0
+    assert "x.png, trial 1 at 0.5" in capsys.readouterr().err
+
+
+def test_targets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["components", "target", "--json"]) == 0
+    names = {json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()}
+    assert names == {"quality", "bpp", "psnr", "max_bytes", "step"}
