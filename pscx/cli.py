@@ -83,6 +83,7 @@ def _check_names(args: list[str]) -> None:
     """Refuse a command or an option that there is not, with the nearest one: argparse suggests nothing."""
     if not args:
         return
+    parser: ArgumentParser
     parser, commands = _parsers()
     if not args[0].startswith("-"):
         if args[0] not in commands:

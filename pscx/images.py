@@ -51,7 +51,8 @@ def image_sides(path: str | Path) -> tuple[int, int] | None:
     """Width and height as the header of a file tells them, before EXIF orientation; none where it tells nothing."""
     try:
         with Path(path).open("rb") as file, _open(file) as image:
-            return image.size
+            width, height = image.size
+            return width, height
     except Exception:  # whatever is wrong, read_image says it when the image is asked for
         return None
 

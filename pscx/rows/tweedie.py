@@ -114,7 +114,7 @@ class Tweedie(RowRule):
     def level(self, situation: Situation) -> float:
         """The noise level of an iteration."""
         start, stop = self.levels
-        return start * (stop / start) ** (situation.iteration / max(situation.iterations - 1, 1))
+        return float(start * (stop / start) ** (situation.iteration / max(situation.iterations - 1, 1)))
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class PosteriorCovariance:
         size = self.step * square_root(1 - a)
         lengths = square_root(vectors.square().sum(1, keepdim=True)).clamp_min(torch.finfo(vectors.dtype).tiny)
         moves = self.known.partition.join((vectors * (size / lengths))[:, None])
-        moved = torch.cat([self.denoiser.denoise(self.x_t + part, self.t) for part in moves.split(self.batch)])
+        moved = torch.cat([self.denoiser.denoise(self.x_t + part, self.t) for part in torch.split(moves, self.batch)])
         difference = self.known.partition.split(moved - self.x0)[:, 0]
         return difference * (lengths / size) * ((1 - a) / square_root(a))
 
