@@ -24,6 +24,8 @@ from pscx import Codec, load_codec
 from pscx.networks import ResidualUNet
 from pscx.noise import Noise
 from pscx.priors.denoiser import PixelDenoiser
+from pscx.recipes import RECIPES
+from pscx.specs import recipe_spec
 
 Pixels = NDArray[np.uint8]
 GOLDEN = Path(__file__).parent / "golden"
@@ -115,6 +117,8 @@ def main() -> None:
             facts[name] = facts_of(data, codec.decompress(data))
             print(f"{name}: {len(data)} bytes")
     FACTS.write_text(json.dumps(facts, indent=2) + "\n")
+    recipes = {name: recipe_spec(number) for number, name in RECIPES.items()}
+    (GOLDEN / "recipes.json").write_text(json.dumps(recipes, indent=2) + "\n")
 
 
 if __name__ == "__main__":

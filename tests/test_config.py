@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from golden_streams import GOLDEN
 from tiny import CODEC, write_codec
 
 from pscx.codec import PSC
@@ -238,6 +240,14 @@ def test_types_in_words() -> None:
 def test_build_passes_on_what_a_constructor_refuses() -> None:
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         build(DDRM, {"steps": 0})
+
+
+def test_recipes_mean_what_they_meant() -> None:
+    """Their options with all defaults spelt out: a default that changes would change what streams mean.
+
+    After a change on purpose, and never after a release: ``python tests/golden_streams.py`` writes the file.
+    """
+    assert {RECIPES[n]: recipe_spec(n) for n in RECIPES} == json.loads((GOLDEN / "recipes.json").read_text())
 
 
 @pytest.mark.parametrize(("number", "name"), list(RECIPES.items()))

@@ -10,7 +10,7 @@ import yaml
 from pscx.registry import choices
 
 FOLDER = Path(__file__).parent
-RECIPES: dict[int, str] = {1: "default", 2: "paper-pixel"}
+RECIPES: dict[int, str] = {1: "default", 2: "paper-pixel", 3: "fast", 4: "best"}
 
 
 def read_recipe(name: str) -> dict[str, Any]:
