@@ -55,6 +55,7 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "float8_raw": (
         (33, 17),
         {
+            "sampler": {**SAMPLER, "spacing": "linear", "eta": 0.5},
             "rows": {"name": "dct", "block": 16, "per_iteration": 8.0, "neighbours": 0.0},
             "quantizer": "float8",
             "coder": "raw",

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from math import cos, floor, lcm, log, pi, sqrt
+from math import cos, exp, floor, lcm, log, pi, sqrt
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -522,7 +522,8 @@ class Decoder:
         first, last = (int(abs(levels - level).argmin()) for level in (start, options["stop"]))
         if options["steps"] == 1 or first <= last:
             return [first]
-        wanted = np.exp(np.linspace(log(levels[first]), log(levels[last]), options["steps"]))
+        l0, l1, count = log(levels[first]), log(levels[last]), options["steps"]
+        wanted = [exp(l0 + (l1 - l0) * i / (count - 1)) for i in range(count)]
         return sorted({int(abs(levels - level).argmin()) for level in wanted}, reverse=True)
 
     def project(self, x: Array, q: float) -> Array:

@@ -38,6 +38,8 @@ class DDRM(Sampler):
         noise_aware: whether measurements are weighed by their noise.
     """
 
+    exact = True
+
     def __init__(
         self,
         steps: int = 50,
@@ -53,7 +55,6 @@ class DDRM(Sampler):
             raise ValueError(f"sampler.eta must lie in [0, 1], got {eta}")
         self.steps, self.eta, self.noise_aware = steps, eta, noise_aware
         self.evaluations = steps
-        self.exact = spacing == "log"  # the nearest of a schedule's steps; linear spacing has ties that floats decide
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
         alphas = problem.prior.alphas_cumprod.cpu()
