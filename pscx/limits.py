@@ -50,7 +50,7 @@ class Limits:
 
 def evaluations_of(psc: PSC, restorations: int) -> int:
     """Denoiser evaluations of one signal for a loop and so many restorations, at most."""
-    loop = psc.samples * psc.iterations * psc.sampler.evaluations
+    loop = psc.iterations * (psc.samples * psc.sampler.evaluations + psc.rows.evaluations)
     return psc.prior.evaluations * (loop + restorations * psc.restoration.draws * psc.restoration_sampler.evaluations)
 
 

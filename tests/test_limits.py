@@ -25,7 +25,7 @@ from pscx.measurements import Partition
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean, Restoration, Sample
-from pscx.rows import DCT, PCA, Local, Random, RowRule
+from pscx.rows import DCT, PCA, Local, Random, RowRule, Tweedie
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
 from pscx.stream import pack, unpack
 
@@ -51,7 +51,19 @@ def test_evaluations_are_those_that_are_made(sampler: Sampler, restoration: Rest
         psc.restore(outcome, SHAPE, count)
 
 
-@pytest.mark.parametrize("rows", [PCA(5), Local(8), Local(16, per_iteration=20), Random(6, 8), Random(6), DCT(8)])
+def test_evaluations_of_a_row_rule_are_foretold() -> None:
+    """All of them but the samples of the first iteration, which this rule does without."""
+    psc = made(DDRM(4), Tweedie(3, extra=1, passes=2, corrections=1))
+    _, outcome = psc.encode(IMAGE)
+    unmeasured = 1 + 4 * 2  # nothing to correct for
+    assert outcome.account.evaluations == unmeasured + 2 * (1 + 4 * 2 * 2 + 4 * 4)
+    assert evaluations_of(psc, 0) == 3 * (1 + 4 * 2 * 2 + 4 * 4)
+
+
+ROWS = [PCA(5), Local(8), Local(16, per_iteration=20), Random(6, 8), Random(6), DCT(8), Tweedie(6, passes=1)]
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=lambda rows: type(rows).__name__)
 def test_memory_holds_the_measurements_and_the_samples(rows: RowRule) -> None:
     psc = made(rows=rows)
     _, outcome = psc.encode(IMAGE)
@@ -87,6 +99,12 @@ def hostile(codec: Codec, photo: Pixels, change: Callable[[dict[str, Any]], obje
         (lambda spec: [spec["sampler"].update(steps=4096), spec.update(samples=100)], {}, "denoiser evaluations"),
         (lambda spec: spec["restoration"].update(samples=4096, name="mean"), {}, None),
         (lambda spec: spec.update(samples=4096), {"height": 1000, "width": 1000}, "takes about .* GB of memory"),
+        (
+            lambda spec: spec.update(rows={"name": "tweedie", "passes": 4096, "corrections": 40}),
+            {},
+            "evaluations, over",
+        ),
+        (lambda spec: spec.update(rows={"name": "tweedie", "extra": 4096}), {"height": 500, "width": 500}, "GB of"),
         (lambda spec: spec.update(samples=500, batch=1), {"height": 2000, "width": 2000}, "GB of memory"),
         (lambda spec: spec["rows"].update(per_iteration=4096.0), {"height": 2000, "width": 2000}, "GB of memory"),
         (

@@ -55,6 +55,9 @@ class RowRule(ABC):
     exact: bool = False
     """Whether proposals and measurements, given the same samples, are the same bits on every machine."""
 
+    evaluations: int = 0
+    """Denoiser evaluations that :meth:`propose` takes, at most, beside those of the samples."""
+
     @abstractmethod
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Measurements:
         """Measurements of a signal of this shape before any is taken; :meth:`propose` is given them back, filled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -36,8 +36,8 @@ class Tweedie(RowRule):
     Products with the Jacobian are finite differences of the denoiser, as in the paper: one evaluation each, of any
     prior. Those of an ``exact`` prior are coarse, and need a ``step`` of 1 or more. The iteration begins with the
     samples' deviations from their mean, then noise. In every pass what the known rows span is taken away; this ignores
-    what they tell of the rest, unless ``corrections`` are made. The first codec iteration needs no samples. In
-    evaluations an iteration costs ``1 + (per_iteration + extra) passes (1 + corrections)`` beside the samples.
+    what they tell of the rest, unless ``corrections`` are made. The first codec iteration needs no samples. An
+    iteration takes ``1 + (per_iteration + extra) passes (1 + corrections)`` evaluations beside those of the samples.
 
     Args:
         per_iteration: rows an iteration, at least 1; fewer where the Jacobian has fewer positive eigenvalues.
@@ -74,10 +74,16 @@ class Tweedie(RowRule):
         self.per_iteration, self.extra, self.passes, self.corrections = per_iteration, extra, passes, corrections
         self.levels, self.step, self.batch = (start, stop), step, batch
         self.noise = Noise(seed)
+        self.evaluations = 1 + (per_iteration + extra) * passes * (1 + corrections)
 
     @property
     def stride(self) -> int:
         return 1
+
+    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
+        rows = min(self.per_iteration * iterations, prod(shape))
+        directions = min(self.per_iteration + self.extra, prod(shape))
+        return 8 * prod(shape) * (2 * rows + 8 * directions + 4 * samples + 20 * min(self.batch, directions))
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape
