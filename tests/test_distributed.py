@@ -104,6 +104,8 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_done(
     assert {path.stem for path in (root / "streams").iterdir()} == {"a", "b", "sub__a"}
     if command == "test":
         assert [row["name"] for row in table(root)] == ["a", "b", "sub__a"]
+        assert (root / "summary.csv").read_text().splitlines()[0].endswith(",left_out")
+        assert (root / "summary.csv").read_text().splitlines()[1].endswith(",1")
 
 
 @pytest.mark.parametrize("ranks_per_image", [1, 2])

@@ -48,7 +48,7 @@ def read_results(folder: Path) -> Results | None:
         images = _rows(folder / "images.csv")
         means = _rows(folder / "summary.csv")[0]
         whole = len(images) == int(means["images"]) and all(_is_whole(row, folder) for row in images)
-        whole = whole and set(MEANS) <= means.keys() and float(means["bpp"]) > 0
+        whole = whole and set(MEANS) <= means.keys() and float(means["bpp"]) > 0 and means["left_out"] == "0"
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
     return Results(images, means) if whole else None

@@ -169,16 +169,17 @@ class Evaluate(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Write ``images.csv`` and ``summary.csv`` over all ranks. Raises ``ImageError`` where images were left out."""
         rows = sorted(self._gathered(self.images), key=lambda row: str(row["name"]))
+        failures = self._all_failures()
         if self.trainer.is_global_zero and rows:
-            means = summary(rows)
+            means = {**summary(rows), "left_out": len(failures)}
             write_whole(self.root / "images.csv", as_csv(rows), force=True)
             write_whole(self.root / "summary.csv", as_csv([means]), force=True)
             self._stop_bars()
             show(means, self.root)
-        self._report_failures()
+        self._raise(failures)
 
     def on_predict_epoch_end(self) -> None:
-        self._report_failures()
+        self._raise(self._all_failures())
 
     def teardown(self, stage: str) -> None:
         self._stop_bars()
@@ -251,9 +252,12 @@ class Evaluate(LightningModule):
         torch.distributed.all_gather_object(parts, own)
         return [item for part in parts for item in part]
 
-    def _report_failures(self) -> None:
-        """Raise one error for all images that were left out, on all ranks."""
-        failures = dict(self._gathered(list(self.failures.items())))
+    def _all_failures(self) -> dict[str, str]:
+        """Why each image that was left out was, on all ranks."""
+        return dict(self._gathered(list(self.failures.items())))
+
+    def _raise(self, failures: dict[str, str]) -> None:
+        """One error for all images that were left out, if there are any."""
         if failures:
             self._stop_bars()
             count = f"{len(failures)} of the images" if len(failures) > 1 else "one of the images"
