@@ -20,7 +20,8 @@ from tiny import CODEC
 
 from pscx.ablation import Axis, read_results
 from pscx.ablation.plan import labels_of
-from pscx.ablation.plot import look
+from pscx.ablation.plot import _figure, look
+from pscx.ablation.results import Curve, Results
 from pscx.bd import bd_rate
 from pscx.cli import main
 from pscx.data.folder import BUNDLED
@@ -184,6 +185,17 @@ def test_no_two_curves_of_a_panel_look_alike(sizes: tuple[int, ...]) -> None:
     shown = look(axes)
     seen = {(shown.panel(labels), *sorted(shown.style(labels).items())) for labels in curves}
     assert len(seen) == len(curves)
+
+
+@pytest.mark.parametrize("coders", [1, 3, 4])
+def test_panels_without_a_curve_are_not_drawn(coders: int, tmp_path: Path) -> None:
+    sizes = {"sampler": 2, "rows": 2, "quantizer": 2, "coder": coders, "step": 2}
+    axes = [Axis(f"model.{name}", {str(value): value for value in range(size)}) for name, size in sizes.items()]
+    points = [Results([], {"bpp": str(rate), "psnr": str(20 + rate)}) for rate in (1, 2)]
+    labels = [{axis.key: "0" for axis in axes[:3]} | {"model.coder": str(coder)} for coder in range(coders)]
+    plan = Plan(axes, "model.step", labels[0], [], tmp_path)
+    figure = _figure(plan, [Curve(one, points) for one in labels], "psnr")
+    assert sum(panel.get_visible() for panel in figure.axes) == coders
 
 
 def to_do(text: str) -> set[str]:

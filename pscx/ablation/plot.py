@@ -80,10 +80,10 @@ def _figure(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
     columns = min(len(titles), PANELS_A_ROW)
     rows = -(-len(titles) // columns)
     figure = Figure((PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for title, axes in zip(titles, panels, strict=False):
         _panel(axes, title, [curve for curve in found if shown.panel(curve.labels) == title], plan, shown, measure)
-    for axes in list(panels)[len(titles) :]:
+    for axes in panels[len(titles) :]:
         axes.set_visible(False)
     figure.legend(handles=list(_legend(shown)), loc="outside right upper", frameon=False)
     return figure
