@@ -19,7 +19,7 @@ from PIL import Image
 from tiny import CODEC
 
 from pscx.ablation import Axis, read_results
-from pscx.ablation.plan import labels_of
+from pscx.ablation.plan import Plan, labels_of
 from pscx.ablation.plot import _figure, look
 from pscx.ablation.results import Curve, Results
 from pscx.bd import bd_rate
