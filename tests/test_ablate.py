@@ -187,12 +187,13 @@ def test_no_two_curves_of_a_panel_look_alike(sizes: tuple[int, ...]) -> None:
     assert len(seen) == len(curves)
 
 
-@pytest.mark.parametrize("coders", [1, 3, 4])
+@pytest.mark.parametrize("coders", [2, 3, 4])
 def test_panels_without_a_curve_are_not_drawn(coders: int, tmp_path: Path) -> None:
-    sizes = {"sampler": 2, "rows": 2, "quantizer": 2, "coder": coders, "step": 2}
+    sizes = {"sampler": 4, "rows": 5, "quantizer": 4, "coder": coders, "step": 2}
     axes = [Axis(f"model.{name}", {str(value): value for value in range(size)}) for name, size in sizes.items()]
     points = [Results([], {"bpp": str(rate), "psnr": str(20 + rate)}) for rate in (1, 2)]
-    labels = [{axis.key: "0" for axis in axes[:3]} | {"model.coder": str(coder)} for coder in range(coders)]
+    keys = [axis.key for axis in axes[:4]]
+    labels = [dict(zip(keys, one, strict=True)) for one in itertools.product(*(axis.values for axis in axes[:4]))]
     plan = Plan(axes, "model.step", labels[0], [], tmp_path)
     figure = _figure(plan, [Curve(one, points) for one in labels], "psnr")
     assert sum(panel.get_visible() for panel in figure.axes) == coders
