@@ -491,7 +491,7 @@ def test_every_setting_gives_the_same_numbers_stream_and_pixels(folder: Path) ->
     found = {}
     for name, setting in SETTINGS.items():
         command = [sys.executable, "-c", CODE, str(folder)]
-        done = subprocess.run(command, env={**os.environ, **setting}, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env={**os.environ, **setting}, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr
         found[name] = done.stdout.splitlines()
     assert len({(numbers, codec) for numbers, _, codec in found.values()}) == 1, found
