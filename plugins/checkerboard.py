@@ -24,7 +24,7 @@ class Checkerboard(RowRule):
     """
 
     def __init__(self, inner: RowRule) -> None:
-        self.inner, self.exact = inner, inner.exact
+        self.inner, self.exact, self.evaluations = inner, inner.exact, inner.evaluations
 
     @property
     def stride(self) -> int:

@@ -113,6 +113,11 @@ def hostile(codec: Codec, photo: Pixels, change: Callable[[dict[str, Any]], obje
             "GB of memory",
         ),
         (lambda spec: spec.update(rows={"name": "pca", "per_iteration": 4000}, samples=2000), {}, None),
+        (
+            lambda spec: spec.update(rows={"name": "tweedie", "passes": 4096, "corrections": 4096}),
+            {},
+            "asks for .* denoiser evaluations, over 1048576",
+        ),
         (lambda spec: None, {"height": 65535, "width": 16}, "takes sides of at most 2048 pixels, got 16x65536"),
         (lambda spec: spec.update(rows={"name": "random", "block": 0}), {}, "rows.block must be at least 2 or none"),
         (lambda spec: spec.update(rows={"name": "random", "block": 4096}), {}, "blocks of 4096 pixels; at most 1024"),
