@@ -18,9 +18,9 @@ import yaml
 from PIL import Image
 from tiny import CODEC
 
-from pscx.ablation import Axis, read_results
-from pscx.ablation.plan import Plan, labels_of
-from pscx.ablation.plot import _figure, look
+from pscx.ablation import Axis, Plan, read_results
+from pscx.ablation.plan import labels_of
+from pscx.ablation.plot import COLORS, crossed, look, one_at_a_time, varied_alone
 from pscx.ablation.results import Curve, Results
 from pscx.bd import bd_rate
 from pscx.cli import main
@@ -195,8 +195,35 @@ def test_panels_without_a_curve_are_not_drawn(coders: int, tmp_path: Path) -> No
     keys = [axis.key for axis in axes[:4]]
     labels = [dict(zip(keys, one, strict=True)) for one in itertools.product(*(axis.values for axis in axes[:4]))]
     plan = Plan(axes, "model.step", labels[0], [], tmp_path)
-    figure = _figure(plan, [Curve(one, points) for one in labels], "psnr")
+    figure = crossed(plan, [Curve(one, points) for one in labels], "psnr")
     assert sum(panel.get_visible() for panel in figure.axes) == coders
+
+
+def drawn(plan: Plan, *labels: str) -> Curve:
+    """A curve of two points with these labels."""
+    points = [Results([], {"bpp": str(rate), "psnr": str(30 + rate)}) for rate in (0.5, 1.0)]
+    return Curve(dict(zip([axis.key for axis in plan.curve_axes], labels, strict=True)), points)
+
+
+def plan_of(*sizes: int) -> Plan:
+    """Axes ``a``, ``b``, ... with so many values ``0``, ``1``, ..., of which the first is the baseline's."""
+    axes = [Axis(f"model.{name}", {str(i): i for i in range(size)}) for name, size in zip("abc", sizes, strict=False)]
+    return Plan([*axes, Axis("model.rate", {})], "model.rate", {axis.key: "0" for axis in axes}, [], Path())
+
+
+def test_axes_that_are_varied_one_at_a_time_have_a_panel_each() -> None:
+    plan = plan_of(2, 3, 1)
+    found = [drawn(plan, *labels) for labels in ("000", "100", "010", "020")]
+    assert varied_alone(plan, found)
+    figure = one_at_a_time(plan, found, "psnr")
+    texts = [(panel.get_title(), [text.get_text() for text in panel.get_legend().get_texts()]) for panel in figure.axes]
+    assert texts == [("a", ["0", "1"]), ("b", ["0", "1", "2"])]
+    colors = [[line.get_color() for line in panel.get_lines()] for panel in figure.axes]
+    assert colors == [["#cccccc", *COLORS[:2]], ["#cccccc", *COLORS[:3]]]
+    assert not varied_alone(plan, [*found, drawn(plan, *"110")])
+    assert not varied_alone(plan, found[:2])
+    many = plan_of(2, 8)
+    assert not varied_alone(many, [drawn(many, *labels) for labels in ("00", "10", *(f"0{i}" for i in range(1, 8)))])
 
 
 def to_do(text: str) -> set[str]:

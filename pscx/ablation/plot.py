@@ -1,4 +1,7 @@
-"""Rate-distortion plots: colour, marker and line style each stand for one axis, a panel for what is left."""
+"""Rate-distortion plots: colour, marker and line style each stand for one axis, a panel for what is left.
+
+Where no curve differs from the baseline on more than one axis, each axis has a panel instead.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ STYLES = {"color": COLORS, "marker": MARKERS, "linestyle": LINES}
 PLAIN = {"color": "#555555", "marker": "o", "linestyle": "-"}
 PANEL = (5.0, 4.2)
 PANELS_A_ROW = 3
+BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def draw(plan: Plan, found: Sequence[Curve]) -> dict[str, bytes]:
     files = {}
     with matplotlib.rc_context({"svg.hashsalt": "pscx", "font.size": 10}):
         for measure in measures(found):
-            figure = _figure(plan, found, measure)
+            figure = (one_at_a_time if varied_alone(plan, found) else crossed)(plan, found, measure)
             for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                 data = io.BytesIO()
                 figure.savefig(data, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
@@ -72,21 +76,56 @@ def look(axes: Sequence[Axis]) -> Look:
     return Look(taken, [axis for axis in varied if axis not in taken.values()])
 
 
-def _figure(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
-    from matplotlib.figure import Figure
+def varied_alone(plan: Plan, found: Sequence[Curve]) -> bool:
+    """Whether several axes are varied, and every curve has the baseline's labels on all of them but one.
 
+    Not so where an axis has more values than there are colours.
+    """
+    axes = [axis for axis in plan.curve_axes if len(_drawn(axis, found).values) > 1]
+    enough = all(len(axis.values) <= len(COLORS) for axis in axes)
+    return len(axes) > 1 and enough and all(len(_differences(plan, curve)) <= 1 for curve in found)
+
+
+def one_at_a_time(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
+    """A panel an axis: the baseline, and the curves that differ from it there."""
+    axes = [axis for axis in plan.curve_axes if len(_drawn(axis, found).values) > 1]
+    figure, panels = _panels(len(axes), len(axes) if len(axes) <= PANELS_A_ROW else -(-len(axes) // 2))
+    for panel, axis in zip(panels, axes, strict=True):
+        curves = [curve for curve in found if not _differences(plan, curve) - {axis.key}]
+        _panel(panel, axis.name, curves, plan, Look({"color": axis, "marker": axis}, []), measure)
+        lines = [line for line in panel.get_lines() if line.get_gid() != BASELINE]
+        panel.legend(lines, [curve.labels[axis.key] for curve in curves], loc="lower right", fontsize=9)
+    return figure
+
+
+def crossed(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
+    """All curves, their axes told apart by :func:`look`."""
     shown = look([_drawn(axis, found) for axis in plan.curve_axes])
     titles = list(dict.fromkeys(shown.panel(curve.labels) for curve in found))
-    columns = min(len(titles), PANELS_A_ROW)
-    rows = -(-len(titles) // columns)
-    figure = Figure((PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for title, axes in zip(titles, panels, strict=False):
+    figure, panels = _panels(len(titles), min(len(titles), PANELS_A_ROW))
+    for title, axes in zip(titles, panels, strict=True):
         _panel(axes, title, [curve for curve in found if shown.panel(curve.labels) == title], plan, shown, measure)
-    for axes in panels[len(titles) :]:
-        axes.set_visible(False)
     figure.legend(handles=list(_legend(shown)), loc="outside right upper", frameon=False)
     return figure
+
+
+def _panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels that share their scales; what is left of the last row stays empty."""
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    figure = Figure((PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    for axes in panels[max(count - columns, 0) : count]:  # the lowest of their columns
+        axes.tick_params(labelbottom=True)
+    return figure, panels[:count]
+
+
+def _differences(plan: Plan, curve: Curve) -> set[str]:
+    """The axes on which a curve is not the baseline."""
+    return {key for key, label in plan.baseline.items() if curve.labels[key] != label}
 
 
 def _drawn(axis: Axis, found: Sequence[Curve]) -> Axis:
@@ -102,7 +141,7 @@ def _panel(axes: Axes, title: str, found: Sequence[Curve], plan: Plan, shown: Lo
         points = curve.of(measure)
         rates, qualities = [rate for rate, _ in points], [quality for _, quality in points]
         if curve.labels == plan.baseline:
-            axes.plot(rates, qualities, color="#cccccc", linewidth=7, solid_capstyle="round", zorder=1)
+            axes.plot(rates, qualities, color="#cccccc", linewidth=7, solid_capstyle="round", zorder=1, gid=BASELINE)
         axes.plot(rates, qualities, markersize=5, linewidth=1.5, **shown.style(curve.labels))
     axes.set(title=title, xscale="log", xlabel="rate (bpp)", ylabel=MEASURES[measure])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
