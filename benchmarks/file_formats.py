@@ -94,8 +94,8 @@ class AVIF(FileFormat):
     """AVIF through Pillow, encoder aom at speed 2: as it is by default, made for looks, and tuned to PSNR."""
 
     settings = (
-        *(f"quality {quality} {ratio} psnr" for quality in (3, 8, 15, 22, 30, 40) for ratio in COLOURS),
-        *(f"quality {quality} 4:2:0 default" for quality in (10, 20, 30, 42, 55)),
+        *(f"quality {quality} {ratio} psnr" for quality in (3, 8, 15, 22, 30, 40, 50) for ratio in COLOURS),
+        *(f"quality {quality} 4:2:0 default" for quality in (10, 20, 30, 42, 55, 65)),
     )
 
     def library(self) -> str | None:

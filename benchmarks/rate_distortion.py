@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,13 +138,13 @@ def digest(codec: pscx.Codec) -> str:
     return f"pscx {pscx.__version__} {hashlib.sha256(facts).hexdigest()[:8]}"
 
 
-def contenders(names: Sequence[str]) -> Iterator[Contender]:
+def contenders(names: Sequence[str], steps: Sequence[float] = STEPS) -> Iterator[Contender]:
     """The codecs of these names. Raises ``SystemExit`` where the library of one is not installed."""
     for name in names:
         form = FORMATS.get(name)
         if form is not None and form.library() is None:
             raise SystemExit(f'{name} is not installed here: python -m pip install -e ".[benchmarks]" brings it')
-        yield recipe(name) if form is None else other(name, form)
+        yield recipe(name, steps) if form is None else other(name, form)
 
 
 def plan(files: Sequence[Path], found: Sequence[Contender], crop: int, paper_images: int) -> list[Cell]:
@@ -240,13 +241,24 @@ def curves(rows: Sequence[Row]) -> dict[str, list[Point]]:
 
 
 def front(points: Sequence[Point], quality: str) -> list[Point]:
-    """The points that no cheaper one is as good as; of a codec with two kinds of colour, the better at each rate."""
+    """The points by rising rate that are worth their bytes: none is above its quality at no more.
+
+    Of a codec with variants, such as two subsamplings, a point is left out where the curve of another variant passes
+    above it.
+    """
     kept: list[Point] = []
     for point in points:
         value, best = point.values[quality], kept[-1].values[quality] if kept else None
-        if value is not None and (best is None or value > best):
+        rivals = {variant(other.setting) for other in points} - {variant(point.setting)}
+        beaten = any(_passes_above(point, [p for p in points if variant(p.setting) == v], quality) for v in rivals)
+        if value is not None and (best is None or value > best) and not beaten:
             kept.append(point)
     return kept
+
+
+def variant(setting: str) -> str:
+    """A setting without the number that stands for the rate, its first."""
+    return re.sub(r"[\d.]+", "", setting, count=1)
 
 
 def pairs(points: Sequence[Point], quality: str) -> list[tuple[float, float]]:
@@ -273,6 +285,28 @@ def rate_table(found: Mapping[str, list[Point]]) -> str:
         read_off = np.interp(np.log(RATES), np.log(rates), values)
         lines.append([name, *(f"{v:.2f}" if there else "-" for v, there in zip(read_off, inside, strict=True))])
     return markdown(["PSNR (dB) at", *(f"{rate:g} bpp" for rate in RATES)], lines)
+
+
+def equal_bytes_table(rows: Sequence[Row], anchor: str = "jpeg") -> str:
+    """Mean PSNR of pscx at the bytes of each file of another codec, read off each image's own curve."""
+    files = [row for row in rows if row["codec"] == anchor]
+    own = [name for name in dict.fromkeys(row["codec"] for row in rows) if name not in FORMATS]
+    lines = []
+    for setting in dict.fromkeys(row["setting"] for row in files):
+        there = [row for row in files if row["setting"] == setting]
+        means = [fmean(float(row[key]) for row in there) for key in ("bpp", "psnr")]
+        found = [[at_bytes([r for r in rows if r["codec"] == name], row) for row in there] for name in own]
+        texts = ["-" if None in values else f"{fmean(v for v in values if v is not None):.2f}" for values in found]
+        lines.append([setting, f"{means[0]:.3f}", f"{means[1]:.2f}", *texts])
+    return markdown([f"at the bytes of {anchor}", "bpp", f"{anchor} (dB)", *(f"{name} (dB)" for name in own)], lines)
+
+
+def at_bytes(rows: Sequence[Row], row: Row) -> float | None:
+    """PSNR of a codec's rows of the image of ``row`` at its bytes, linear in their logarithm; none outside of them."""
+    points = sorted((float(r["bytes"]), float(r["psnr"])) for r in rows if r["image"] == row["image"])
+    sizes, values = zip(*points, strict=True)
+    size = float(row["bytes"])
+    return float(np.interp(np.log(size), np.log(sizes), values)) if sizes[0] <= size <= sizes[-1] else None
 
 
 def settings_table(found: Mapping[str, list[Point]]) -> str:
@@ -327,7 +361,8 @@ def about(options: argparse.Namespace, found: Sequence[Contender]) -> bytes:
 
 def report(rows: Sequence[Row], crop: int) -> tuple[str, dict[str, list[Point]]]:
     """The tables, and the curves at the large crop."""
-    found = curves([row for row in rows if row["crop"] == str(crop)])
+    large = [row for row in rows if row["crop"] == str(crop)]
+    found = curves(large)
     small = [row for row in rows if row["crop"] != str(crop)]
     images = len({row["image"] for row in rows})
     parts = [
@@ -335,6 +370,7 @@ def report(rows: Sequence[Row], crop: int) -> tuple[str, dict[str, list[Point]]]
         "Rate at equal quality (below 0: fewer bits than the codec it is against):",
         bd_table(found),
         rate_table(found),
+        *([equal_bytes_table(large)] if "jpeg" in found else []),
         settings_table(found),
     ]
     parts += [f"Central {PAPER_SIDE}x{PAPER_SIDE}:", paper_table(small)] if small else []
@@ -345,7 +381,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Measure what is missing, and report."""
     options = _parser().parse_args(args)
     files = image_files(options.folder)[: options.limit]
-    found = list(contenders(options.codecs or ["default", *_installed()]))
+    found = list(contenders(options.codecs or ["default", *_installed()], options.steps))
     cells = plan(files, found, options.crop, options.paper)
     options.output.mkdir(parents=True, exist_ok=True)
     write_whole(options.output / "about.json", about(options, found), force=True)
@@ -366,6 +402,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--codecs", nargs="+", metavar="CODEC", help="recipes, config files, or of " + ", ".join(FORMATS)
     )
+    parser.add_argument("--steps", type=float, nargs="+", default=STEPS, metavar="STEP", help="of pscx's quantizer")
     parser.add_argument("--crop", type=int, default=256, help="side of the central square, in pixels")
     parser.add_argument("--limit", type=int, default=None, help="the first N images alone")
     parser.add_argument(
@@ -395,6 +432,16 @@ def _difference(anchor: list[Point], test: list[Point], quality: str) -> str:
         return f"{bd_rate(pairs(anchor, quality), pairs(test, quality)):+.1f}"
     except ValueError:  # no quality in common, or no values
         return "-"
+
+
+def _passes_above(point: Point, others: Sequence[Point], quality: str) -> bool:
+    """Whether the curve of other points, linear in the logarithm of the rate, is better at the rate of this one."""
+    rates = [other.values["bpp"] or 0.0 for other in others]
+    values = [other.values[quality] for other in others]
+    rate, value = point.values["bpp"] or 0.0, point.values[quality]
+    if value is None or None in values or not rates[0] <= rate <= rates[-1]:
+        return False
+    return float(np.interp(np.log(rate), np.log(rates), values)) > value
 
 
 def _result(point: Point, quality: str) -> Results:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pscx.targets.ladder import Ladder
 from pscx.trials import Run, Setting, Trials
 
-MOST_TRIALS = 12  # of one of the two searches; on photographs there are three to five
+MOST_TRIALS = 12  # of one of the two searches; on photographs there are three or four
 POINTS = 5  # after so many, bisection
 GAP = 4  # positions between which a jump is taken to lie
 STRIDE = 256  # furthest that a position is moved on the word of a slope alone

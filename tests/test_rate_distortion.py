@@ -1,0 +1,156 @@
+"""The benchmark against other codecs, on two photographs and a codec of a moment."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import CODEC, write_codec
+
+from pscx.data.folder import BUNDLED
+from pscx.metrics import psnr
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import file_formats  # found through the line above
+import rate_distortion as benchmark
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "images"
+    root.mkdir()
+    for name in ("astronaut", "coffee"):
+        (root / f"{name}.png").write_bytes((BUNDLED / f"{name}.png").read_bytes())
+    return root
+
+
+def points(root: Path) -> list[dict[str, str]]:
+    with (root / "points.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_is_written_goes_on_and_takes_another_codec(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    own = write_codec(tmp_path, CODEC, "own.yaml")
+    args = [str(folder), "-o", str(out), "--crop", "32", "--steps", "1", "0.1", "--codecs", own]
+    benchmark.main([*args, "jpeg"])
+    rows = points(out)
+    assert len(rows) == 2 * (2 + len(file_formats.FORMATS["jpeg"].settings))
+    for row in rows:
+        assert (row["crop"], row["ms_ssim"], row["lpips"]) == ("32", "", "")
+        assert float(row["bpp"]) == 8 * int(row["bytes"]) / 32**2
+        assert (row["evaluations"] == "") == (row["codec"] == "jpeg")
+    text = capsys.readouterr().out
+    assert "no LPIPS: torchvision or its AlexNet weights are not installed" in text
+    assert (out / "summary.md").read_text().strip() in text
+    assert "jpeg" in json.loads((out / "about.json").read_text())["codecs"]
+    assert (out / "psnr.svg").read_text().startswith("<?xml")
+    assert not (out / "ms_ssim.svg").exists()
+
+    measured: list[str] = []
+    once = benchmark.measure
+    monkeypatch.setattr(benchmark, "measure", lambda cell, pixels: measured.append(cell.setting) or once(cell, pixels))
+    lines = (out / "points.csv").read_text().splitlines()
+    (out / "points.csv").write_text("\n".join(lines[:-1]) + "\n")  # as if it had been stopped before the last
+    benchmark.main([*args, "jpeg", "webp"])
+    assert measured == [*(2 * list(file_formats.FORMATS["webp"].settings)), "step 0.1"]
+    again = points(out)
+    assert again[: len(rows) - 1] == rows[:-1]
+    changed = write_codec(tmp_path, CODEC.replace("iterations: 3", "iterations: 2"), "own.yaml")
+    measured.clear()
+    benchmark.main([*args[:-1], changed])
+    assert measured == 2 * ["step 1.0", "step 0.1"]
+
+
+def test_the_paper_is_compared_on_small_crops(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "PAPER", write_codec(tmp_path, CODEC, "published.yaml"))
+    monkeypatch.setattr(benchmark, "PAPER_ITERATIONS", (1, 2))
+    monkeypatch.setattr(benchmark, "PAPER_SIDE", 16)
+    own = write_codec(tmp_path, CODEC, "own.yaml")
+    args = [str(folder), "-o", str(tmp_path / "out"), "--crop", "24", "--steps", "1", "0.5", "--codecs", own]
+    benchmark.main([*args, "--paper", "1", "--limit", "1"])
+    small = [(row["codec"], row["setting"]) for row in points(tmp_path / "out") if row["crop"] == "16"]
+    assert [setting for _, setting in small] == ["step 1.0", "step 0.5", "iterations 1", "iterations 2"]
+    assert "Central 16x16" in capsys.readouterr().out
+
+
+def test_tables_on_curves_that_are_known() -> None:
+    """Half the rate of another codec at every quality is a BD-rate of -50 %."""
+    rows = [
+        {"image": "a", "codec": codec, "setting": f"{variant} {n}", "bytes": str(share * 2**n * 100)}
+        | {"bpp": str(share * 2**n * 0.1), "psnr": str(20.0 + 3 * n + lift), "ms_ssim": ""}
+        | dict.fromkeys(("lpips", "seconds", "evaluations"), "")
+        for codec, variant, share, lift in [("jpeg", "x", 2, 0.0), ("jpeg", "y", 2, -0.5), ("own", "step", 1, 0.0)]
+        for n in range(5)
+    ]
+    found = benchmark.curves(rows)
+    kept = benchmark.front(found["jpeg"], "psnr")
+    assert [point.setting for point in kept] == [f"x {n}" for n in range(5)]
+    assert "| own   | jpeg    | -50.0" in benchmark.bd_table(found)
+    assert "-            " in benchmark.bd_table(found).splitlines()[2]
+    at = benchmark.equal_bytes_table(rows).splitlines()
+    assert at[2].split("|")[2:5] == [" 0.200 ", " 20.00     ", " 23.00    "]
+    assert at[6].split("|")[4].strip() == "-"  # beyond the last point of pscx
+    assert benchmark.rate_table(found).splitlines()[3].split("|")[2].strip() == "20.00"
+
+
+def test_a_variant_is_kept_where_it_is_better() -> None:
+    def point(setting: str, rate: float, quality: float) -> benchmark.Point:
+        return benchmark.Point(setting, {"bpp": rate, "psnr": quality})
+
+    low = [point(f"quality {n} 4:2:0", 0.1 * 2**n, 20.0 + 2 * n) for n in range(4)]
+    high = [point(f"quality {n} 4:4:4", 0.11 * 2**n, 18.5 + 3 * n) for n in range(4)]
+    kept = benchmark.front(sorted([*low, *high], key=lambda p: p.values["bpp"] or 0), "psnr")
+    assert [p.setting for p in kept] == [
+        *("quality 0 4:2:0", "quality 1 4:2:0"),
+        *("quality 2 4:4:4", "quality 3 4:4:4"),
+    ]
+
+
+@pytest.mark.parametrize("name", file_formats.FORMATS)
+def test_every_format_rises_with_its_settings(name: str) -> None:
+    form = file_formats.FORMATS[name]
+    if form.library() is None:
+        pytest.skip(f"{name} is not installed here")
+    with Image.open(BUNDLED / "coffee.png") as image:
+        pixels = np.array(image.convert("RGB"))[:64, :64]
+    groups: dict[str, list[str]] = {}
+    for setting in form.settings:
+        groups.setdefault(benchmark.variant(setting), []).append(setting)
+    for settings in groups.values():
+        ends = [form.encode(pixels, settings[place]) for place in (0, -1)]
+        low, high = sorted(ends, key=len)
+        assert len(low) < len(high)
+        assert psnr(pixels, form.decode(low)) < psnr(pixels, form.decode(high))
+
+
+def test_a_comment_is_taken_out_of_a_codestream() -> None:
+    comment, size = b"\xff\x64\x00\x05\x00\x01!", b"\xff\x51\x00\x04ab"
+    assert file_formats.without_comment(b"\xff\x4f" + size + comment + b"\xff\x90rest") == (
+        b"\xff\x4f" + size + b"\xff\x90rest"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--codecs", "jpeg", "--crop", "400"], "--crop must fit into every image, got 400 for 128x128"),
+        (["--codecs", "avif"], "avif is not installed here"),
+    ],
+)
+def test_what_cannot_be_measured_is_a_sentence(
+    options: list[str], part: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_formats.AVIF, "library", lambda self: None)
+    with pytest.raises(SystemExit, match=part):
+        benchmark.main([str(folder), "-o", str(tmp_path / "out"), *options])
