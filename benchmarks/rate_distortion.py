@@ -266,24 +266,33 @@ def pairs(points: Sequence[Point], quality: str) -> list[tuple[float, float]]:
     return [(point.values["bpp"] or 0.0, point.values[quality] or 0.0) for point in front(points, quality)]
 
 
-def bd_table(found: Mapping[str, list[Point]]) -> str:
-    """BD-rate of every codec of pscx against every other codec, in percent."""
+def by_image(rows: Sequence[Row]) -> list[dict[str, list[Point]]]:
+    """The curves of each image on its own."""
+    images = dict.fromkeys(row["image"] for row in rows)
+    return [curves([row for row in rows if row["image"] == image]) for image in images]
+
+
+def bd_table(images: Sequence[Mapping[str, list[Point]]]) -> str:
+    """BD-rate of every codec of pscx against every other codec, in percent: of each image, then the mean over images.
+
+    Settings mean another rate on each image for some codecs and the same for others, so curves through means over
+    images would not do. An image on which two curves have no quality in common is left out, and counted.
+    """
+    names = list(images[0])
     lines = []
-    for own in (name for name in found if name not in FORMATS):
-        for anchor in (name for name in found if name != own):
-            values = [_difference(found[anchor], found[own], quality) for quality in SHOWN]
+    for own in (name for name in names if name not in FORMATS):
+        for anchor in (name for name in names if name != own):
+            values = [_mean_difference(images, anchor, own, quality) for quality in SHOWN]
             lines.append([own, anchor, *values])
     return markdown(["codec", "against", *(f"BD-rate in %, {MEASURES[q].partition(' ')[0]}" for q in SHOWN)], lines)
 
 
-def rate_table(found: Mapping[str, list[Point]]) -> str:
-    """Mean PSNR of every codec at given rates, linear in the logarithm of the rate between its points."""
+def rate_table(images: Sequence[Mapping[str, list[Point]]]) -> str:
+    """Mean PSNR of every codec at given rates, where its curve of every image has them."""
     lines = []
-    for name, points in found.items():
-        rates, values = zip(*pairs(points, "psnr"), strict=True)
-        inside = [rates[0] <= rate <= rates[-1] for rate in RATES]
-        read_off = np.interp(np.log(RATES), np.log(rates), values)
-        lines.append([name, *(f"{v:.2f}" if there else "-" for v, there in zip(read_off, inside, strict=True))])
+    for name in images[0]:
+        found = [[_read_off(pairs(own[name], "psnr"), rate) for own in images] for rate in RATES]
+        lines.append([name, *("-" if None in values else f"{_average(values):.2f}" for values in found)])
     return markdown(["PSNR (dB) at", *(f"{rate:g} bpp" for rate in RATES)], lines)
 
 
@@ -296,17 +305,15 @@ def equal_bytes_table(rows: Sequence[Row], anchor: str = "jpeg") -> str:
         there = [row for row in files if row["setting"] == setting]
         means = [fmean(float(row[key]) for row in there) for key in ("bpp", "psnr")]
         found = [[at_bytes([r for r in rows if r["codec"] == name], row) for row in there] for name in own]
-        texts = ["-" if None in values else f"{fmean(v for v in values if v is not None):.2f}" for values in found]
+        texts = ["-" if None in values else f"{_average(values):.2f}" for values in found]
         lines.append([setting, f"{means[0]:.3f}", f"{means[1]:.2f}", *texts])
     return markdown([f"at the bytes of {anchor}", "bpp", f"{anchor} (dB)", *(f"{name} (dB)" for name in own)], lines)
 
 
 def at_bytes(rows: Sequence[Row], row: Row) -> float | None:
-    """PSNR of a codec's rows of the image of ``row`` at its bytes, linear in their logarithm; none outside of them."""
+    """PSNR of a codec's rows of the image of ``row`` at its bytes; none outside of its curve."""
     points = sorted((float(r["bytes"]), float(r["psnr"])) for r in rows if r["image"] == row["image"])
-    sizes, values = zip(*points, strict=True)
-    size = float(row["bytes"])
-    return float(np.interp(np.log(size), np.log(sizes), values)) if sizes[0] <= size <= sizes[-1] else None
+    return _read_off(points, float(row["bytes"]))
 
 
 def settings_table(found: Mapping[str, list[Point]]) -> str:
@@ -367,9 +374,9 @@ def report(rows: Sequence[Row], crop: int) -> tuple[str, dict[str, list[Point]]]
     images = len({row["image"] for row in rows})
     parts = [
         f"Means over {images} images, central {crop}x{crop}, whole files.",
-        "Rate at equal quality (below 0: fewer bits than the codec it is against):",
-        bd_table(found),
-        rate_table(found),
+        "Rate at equal quality, of each image, then the mean (below 0: fewer bits than the codec it is against):",
+        bd_table(by_image(large)),
+        rate_table(by_image(large)),
         *([equal_bytes_table(large)] if "jpeg" in found else []),
         settings_table(found),
     ]
@@ -427,21 +434,36 @@ def _mean_of(texts: Sequence[str]) -> float | None:
     return fmean(map(float, texts)) if all(texts) else None
 
 
-def _difference(anchor: list[Point], test: list[Point], quality: str) -> str:
+def _mean_difference(images: Sequence[Mapping[str, list[Point]]], anchor: str, own: str, quality: str) -> str:
+    values = [_difference(found[anchor], found[own], quality) for found in images]
+    there = [value for value in values if value is not None]
+    some = f" ({len(there)} of {len(images)})" if len(there) < len(images) else ""
+    return f"{fmean(there):+.1f}{some}" if there else "-"
+
+
+def _difference(anchor: list[Point], test: list[Point], quality: str) -> float | None:
     try:
-        return f"{bd_rate(pairs(anchor, quality), pairs(test, quality)):+.1f}"
+        return bd_rate(pairs(anchor, quality), pairs(test, quality))
     except ValueError:  # no quality in common, or no values
-        return "-"
+        return None
+
+
+def _read_off(points: Sequence[tuple[float, float]], rate: float) -> float | None:
+    """The quality of a curve at a rate, linear in its logarithm; none outside of its points."""
+    rates, values = zip(*points, strict=True)
+    return float(np.interp(np.log(rate), np.log(rates), values)) if rates[0] <= rate <= rates[-1] else None
+
+
+def _average(values: Sequence[float | None]) -> float:
+    return fmean(value for value in values if value is not None)
 
 
 def _passes_above(point: Point, others: Sequence[Point], quality: str) -> bool:
     """Whether the curve of other points, linear in the logarithm of the rate, is better at the rate of this one."""
-    rates = [other.values["bpp"] or 0.0 for other in others]
-    values = [other.values[quality] for other in others]
-    rate, value = point.values["bpp"] or 0.0, point.values[quality]
-    if value is None or None in values or not rates[0] <= rate <= rates[-1]:
-        return False
-    return float(np.interp(np.log(rate), np.log(rates), values)) > value
+    value = point.values[quality]
+    curve = [(other.values["bpp"] or 0.0, other.values[quality] or 0.0) for other in others]
+    rival = _read_off(curve, point.values["bpp"] or 0.0)
+    return value is not None and rival is not None and rival > value
 
 
 def _result(point: Point, quality: str) -> Results:

@@ -96,12 +96,29 @@ def test_tables_on_curves_that_are_known() -> None:
     found = benchmark.curves(rows)
     kept = benchmark.front(found["jpeg"], "psnr")
     assert [point.setting for point in kept] == [f"x {n}" for n in range(5)]
-    assert "| own   | jpeg    | -50.0" in benchmark.bd_table(found)
-    assert "-            " in benchmark.bd_table(found).splitlines()[2]
+    table = benchmark.bd_table(benchmark.by_image(rows)).splitlines()
+    assert [field.strip() for field in table[2].split("|")[1:-1]] == ["own", "jpeg", "-50.0", "-"]
     at = benchmark.equal_bytes_table(rows).splitlines()
     assert at[2].split("|")[2:5] == [" 0.200 ", " 20.00     ", " 23.00    "]
     assert at[6].split("|")[4].strip() == "-"  # beyond the last point of pscx
-    assert benchmark.rate_table(found).splitlines()[3].split("|")[2].strip() == "20.00"
+    rates = [line.split("|")[2].strip() for line in benchmark.rate_table(benchmark.by_image(rows)).splitlines()]
+    assert rates == ["0.1 bpp", rates[1], "-", "20.00"]
+
+
+def test_bd_rates_are_averaged_over_images_and_not_taken_of_average_curves() -> None:
+    """One codec's settings are rates, the other's are qualities; image by image the one needs half the bits."""
+    rows = []
+    for image, cost in (("a", 1.0), ("b", 4.0), ("c", 1.0)):
+        for n in range(5):
+            quality = 20.0 + 3 * n + (100 if image == "c" else 0)  # nothing in common there
+            by_quality = {"codec": "jpeg", "setting": f"quality {n}", "bpp": 0.2 * 2**n * cost, "psnr": 20.0 + 3 * n}
+            by_rate = {"codec": "own", "setting": f"step {n}", "bpp": 0.1 * 2**n, "psnr": quality - 3 * np.log2(cost)}
+            for facts in (by_quality, by_rate):
+                texts = {key: str(value) for key, value in facts.items()}
+                rows.append({"image": image, "ms_ssim": "", "lpips": "", "seconds": "", "evaluations": ""} | texts)
+    for row in rows:
+        row["bytes"] = str(float(row["bpp"]) * 1000)
+    assert "| -50.0 (2 of 3) " in benchmark.bd_table(benchmark.by_image(rows))
 
 
 def test_a_variant_is_kept_where_it_is_better() -> None:
