@@ -62,10 +62,12 @@ class Coder(ABC):
     """Whether the same bytes and predictions decode to the same symbols on every machine."""
 
     @abstractmethod
-    def encoder(self) -> Encoder: ...
+    def encoder(self) -> Encoder:
+        """What a stream is written with; one for each stream."""
 
     @abstractmethod
-    def decoder(self, data: bytes) -> Decoder: ...
+    def decoder(self, data: bytes) -> Decoder:
+        """What reads the payload ``data`` of a stream."""
 
 
 def check_symbols(symbols: Tensor, quantizer: Quantizer) -> None:
