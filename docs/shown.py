@@ -3,9 +3,9 @@
     python docs/shown.py PAGE...             says what differs; exit code 1 if anything does
     python docs/shown.py --update PAGE...    writes what is printed into the page
 
-Blocks are run in the order of the page, in one empty folder with the repository's ``configs`` and ``plugins``: the lines
-of a ``console`` block that begin with ``$ pscx``, and the code of a ``python`` block. ``...`` stands for any text, and
-spaces and line breaks are all the same.
+Blocks are run in the order of the page, in one empty folder with the repository's ``configs`` and ``plugins``: the
+lines of a ``console`` block that begin with ``$ pscx``, and the code of a ``python`` block. ``...`` stands for any text,
+and spaces and line breaks are all the same.
 """
 
 from __future__ import annotations
