@@ -4,8 +4,8 @@
     python docs/shown.py --update PAGE...    writes what is printed into the page
 
 Blocks are run in the order of the page, in one empty folder with the repository's ``configs`` and ``plugins``: the
-lines of a ``console`` block that begin with ``$ pscx``, and the code of a ``python`` block. ``...`` stands for any text,
-and spaces and line breaks are all the same.
+lines of a ``console`` block that begin with ``$ pscx``, and the code of a ``python`` block. ``...`` stands for any
+text, and spaces and line breaks are all the same.
 """
 
 from __future__ import annotations
