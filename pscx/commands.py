@@ -35,7 +35,8 @@ def compress(options: Namespace, rest: list[str]) -> int:
     """``pscx compress``: prints name, bytes and bpp of each stream."""
     from pscx.config import option_layer, split_options
 
-    layers, unknown = split_options([*_as_options(options), *rest])
+    seed = [] if options.seed is None else ["--model.seed", options.seed]
+    layers, unknown = split_options([*_codec_options(options), *seed, *rest])
     given = [layer for layer in layers if layer.source[:2] == "--"]
     foreign = [layer.source for layer in given if layer.values.keys() - {"recipe", "model"}]
     if unknown or foreign:
@@ -167,9 +168,23 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     return 1 if errors else 0
 
 
-def _as_options(options: Namespace) -> list[str]:
+def cite(options: Namespace, rest: list[str]) -> int:
+    """``pscx cite``: prints the BibTeX entries of a config's or a recipe's parts."""
+    from pscx.citations import bibliography
+    from pscx.config import split_options
+
+    layers, unknown = split_options([*_codec_options(options), *rest])
+    if unknown:
+        raise PscxError(f"cite has no option '{unknown[0]}': see pscx cite --help")
+    with quiet():
+        found = bibliography(layers)
+    print("\n\n".join(found))
+    return 0
+
+
+def _codec_options(options: Namespace) -> list[str]:
     recipe = options.recipe or (None if options.config else "default")
-    pairs = {"--config": options.config, "--recipe": recipe, "--model.seed": options.seed}
+    pairs = {"--config": options.config, "--recipe": recipe}
     return [text for key, value in pairs.items() if value is not None for text in (key, value)]
 
 

@@ -50,6 +50,8 @@ class FolderData(LightningDataModule):
             for another command) is told in its :class:`Photo`.
     """
 
+    references = ()
+
     def __init__(
         self, root: str = "bundled", subset: int | None = None, crop: int | None = None, num_workers: int = 0
     ) -> None:

@@ -75,6 +75,8 @@ class Calibrate(LightningModule):
         held_out: every so many-th image is only measured and not learnt from, at least 2; none to hold out nothing.
     """
 
+    references = ("elata2025psc",)
+
     def __init__(
         self,
         prior: Prior,

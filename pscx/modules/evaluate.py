@@ -83,6 +83,8 @@ class Evaluate(LightningModule):
         target: what each stream is to be, in bits per pixel or another measure, by the quantizer's parameter; or none.
     """
 
+    references = ("elata2025psc",)
+
     def __init__(
         self,
         prior: Prior,

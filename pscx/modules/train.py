@@ -42,6 +42,8 @@ class TrainDDPM(LightningModule):
             ``NoiseExperts``.
     """
 
+    references = ("ho2020ddpm", "salimans2022distillation", "karras2022edm")
+
     def __init__(
         self,
         network: Network,

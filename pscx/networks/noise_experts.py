@@ -30,6 +30,8 @@ class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ValueError: ``switch`` is not over 0, or :class:`ResidualUNet` refuses the rest.
     """
 
+    references = ("balaji2022ediffi",)
+
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,

@@ -29,6 +29,8 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ValueError: ``blocks`` and ``block_out_channels`` differ in length, or a number is below 1.
     """
 
+    references = ("zhang2021drunet",)
+
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
