@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +136,22 @@ class RowShard:
     number: int
     column: str
 
-    def images(self) -> Iterator[tuple[str, bytes]]:
+    def images(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Raises whatever Datasets does where the shard cannot be read."""
         rows = self.rows.shard(num_shards=self.rows.num_shards, index=self.number)
         for index, row in enumerate(rows):
-            yield f"{self.name}-{index:06d}", content(row[self.column])
+            name = f"{self.name}-{index:06d}"
+            yield name, partial(content, row[self.column])
 
 
 def content(image: dict[str, Any] | None) -> bytes:
-    """What the file of an image holds; nothing where the row has none, which no decoder takes for an image."""
+    """What the file of an image holds. Raises :class:`ImageError` where there is none or it cannot be read."""
     if image is None:
-        return b""
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+        raise ImageError("a row has no image in its column of images")
+    if image["bytes"] is not None:
+        return bytes(image["bytes"])
+    try:
+        with required("fsspec", "data", WHAT).open(image["path"], "rb") as file:  # a path, or a URL of the hub
+            return bytes(file.read())
+    except OSError as error:
+        raise ImageError(f"cannot read '{image['path']}': {error.strerror or error}") from error

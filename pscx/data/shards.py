@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from torch.utils.data import get_worker_info
@@ -19,10 +19,10 @@ class Shard(Protocol):
     def name(self) -> str:
         """Unique in its dataset and fit for a file name."""
 
-    def images(self) -> Iterator[tuple[str, bytes]]:
-        """Name, unique in the dataset and fit for a file name, and file content of each image.
+    def images(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Name, unique in the dataset and fit for a file name, and what reads the file of each image, then or never.
 
-        Whatever it raises loses the rest of the shard.
+        Whatever is raised loses the rest of the shard; an ``ImageError`` of a reader only that image.
         """
 
 
@@ -58,17 +58,18 @@ class ShardedPhotos(Portioned):
         for number in numbers:
             shard, index = self.shards[number], 0
             try:
-                for index, (name, data) in enumerate(shard.images(), 1):
+                for index, (name, read) in enumerate(shard.images(), 1):
                     if (index + number) % parts == part:
-                        yield self._photo(name, data)
+                        yield self._photo(name, read)
                     left = None if left is None else left - 1
                     if left == 0:
                         return
             except Exception as error:  # libraries and object stores raise anything; the other shards are still there
-                yield broken(shard.name, f"'{shard.name}' cannot be read beyond its first {index} images: {_why(error)}")
+                where = f"the shard '{shard.name}' cannot be read beyond its first {index} images"
+                yield broken(shard.name, f"{where}: {_why(error)}")
 
-    def _photo(self, name: str, data: bytes) -> Photo:
-        return photo(name, lambda: central(decode_image(data, name), self.crop, name))
+    def _photo(self, name: str, read: Callable[[], bytes]) -> Photo:
+        return photo(name, lambda: central(decode_image(read(), name), self.crop, name))
 
 
 def _why(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path, PurePosixPath
@@ -62,7 +62,7 @@ class TarShard:
     name: str
     url: str
 
-    def images(self) -> Iterator[tuple[str, bytes]]:
+    def images(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Raises what WebDataset does where the URL cannot be read, ``tarfile.TarError`` where it is damaged."""
         taken: set[str] = set()
         opened: Any = required("webdataset", "data", "data module 'webdataset'").gopen(self.url)
@@ -73,7 +73,7 @@ class TarShard:
                     content = archive.extractfile(member)
                     assert content is not None  # it is regular
                     key = unique(plain("__".join(path.with_suffix("").parts)), taken)
-                    yield f"{self.name}__{key}", content.read()
+                    yield f"{self.name}__{key}", content.read
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps the headers of all
 
 
