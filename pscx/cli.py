@@ -217,7 +217,7 @@ def _add_ablate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--launcher", choices=("local", "ray"), default="local", help="where cells run (default: in this process)"
     )
-    parser.add_argument("--ray-address", metavar="HOST:PORT", help="of the Ray cluster (default: the one that is found)")
+    parser.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster (default: the one that is found)")
     parser.add_argument("--cpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 1)")
     parser.add_argument("--gpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 0)")
 

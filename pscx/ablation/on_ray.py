@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _run_there(cell: Cell, folder: str, variables: Mapping[str, str], plugins: S
         load(plugins)
         return run_cell(cell)
     except (OSError, PscxError) as error:
-        return Outcome(cell, f"cannot be run on the machine '{os.uname().nodename}': {error}", 0.0)
+        return Outcome(cell, f"cannot be run on the machine '{platform.node()}': {error}", 0.0)
 
 
 def _seen(outcome: Outcome) -> Outcome:
