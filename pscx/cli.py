@@ -220,6 +220,12 @@ def _add_ablate(parser: ArgumentParser) -> None:
     parser.epilog = "--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share."
     parser.add_argument("--config", metavar="YAML", required=True, help="a file with axes, as in configs/ablations")
     parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
+    parser.add_argument(
+        "--launcher", choices=("local", "ray"), default="local", help="where cells run (default: in this process)"
+    )
+    parser.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster (default: the one that is found)")
+    parser.add_argument("--cpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 1)")
+    parser.add_argument("--gpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 0)")
 
 
 def _add_cite(parser: ArgumentParser) -> None:

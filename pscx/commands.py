@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pscx.errors import PscxError, StreamError
 from pscx.files import check_output, write_whole
@@ -17,6 +17,9 @@ from pscx.info import stream_info
 from pscx.progress import Bars
 from pscx.quiet import quiet
 from pscx.stream import unpack
+
+if TYPE_CHECKING:
+    from pscx.ablation import Launcher
 
 SUFFIX = ".pscx"
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
@@ -136,13 +139,14 @@ def components(options: Namespace, rest: list[str]) -> int:
 
 def ablate(options: Namespace, rest: list[str]) -> int:
     """``pscx ablate``: runs the cells that are not done, then prints and writes tables and plots; 1 if any failed."""
-    from pscx.ablation import read_plan, read_results, run_here
+    from pscx.ablation import read_plan, read_results
     from pscx.ablation.report import write_report
     from pscx.config import split_options
 
     layers, unknown = split_options(["--config", options.config, *rest])
     if unknown:
         raise PscxError(f"ablate has no option '{unknown[0]}': see pscx ablate --help")
+    launcher = _launcher(options)
     with quiet():
         plan = read_plan(layers)
     cells = {cell.id: cell for cell in plan.cells}
@@ -153,7 +157,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
     errors = {}
-    for count, outcome in enumerate(run_here(to_do.values()), 1):
+    for count, outcome in enumerate(launcher(to_do.values()) if to_do else (), 1):
         cell, means = outcome.cell, read_results(outcome.cell.folder)
         says = f"{outcome.seconds:.1f} s"
         if outcome.error is not None:
@@ -180,6 +184,20 @@ def cite(options: Namespace, rest: list[str]) -> int:
         found = bibliography(layers)
     print("\n\n".join(found))
     return 0
+
+
+def _launcher(options: Namespace) -> Launcher:
+    """What runs the cells of an ablation. Raises :class:`PscxError` where options are not of that launcher."""
+    from pscx.ablation import RayLauncher, run_here
+
+    names = {"address": "ray_address", "cpus": "cpus_per_cell", "gpus": "gpus_per_cell"}
+    given = {key: value for key, name in names.items() if (value := getattr(options, name)) is not None}
+    if options.launcher == "ray":
+        return RayLauncher(**given)
+    if given:
+        name = names[next(iter(given))].replace("_", "-")
+        raise PscxError(f"option --{name} is for --launcher ray, got --launcher {options.launcher}")
+    return run_here
 
 
 def _codec_options(options: Namespace) -> list[str]:

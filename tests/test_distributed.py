@@ -17,7 +17,7 @@ from tiny import write_codec
 from pscx import read_image
 from pscx.cli import main
 from pscx.config import ConfigError
-from pscx.data.folder import Share
+from pscx.data.base import Share
 from pscx.imagecodec import Codec
 from pscx.modules.evaluate import _ranks_per_image
 

@@ -24,7 +24,7 @@ from pscx.coders import CODERS, Coder, Encoder, Posterior
 from pscx.coders.adaptive import AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
-from pscx.data.folder import Photo
+from pscx.data.base import Photo
 from pscx.errors import ImageError
 from pscx.files import write_whole
 from pscx.fitting import Group, Recorder, code_length, fit_posterior, fit_table
@@ -128,7 +128,8 @@ class Calibrate(LightningModule):
         self.prior.eval()
         self.names = []
         alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
-        self.bars = Bars("calibrate", int(self.trainer.num_training_batches), visible=alone)
+        batches = self.trainer.num_training_batches
+        self.bars = Bars("calibrate", None if batches == float("inf") else int(batches), visible=alone)
         self.bars.__enter__()
 
     def training_step(self, batch: Photo, batch_idx: int) -> None:

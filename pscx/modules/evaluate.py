@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import time
+from collections.abc import Sized
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +24,7 @@ from pscx.captioners import Captioner
 from pscx.codec import PSC, Account
 from pscx.coders import Coder
 from pscx.config import ConfigError
-from pscx.data.folder import Photo
+from pscx.data.base import Photo
 from pscx.errors import ImageError, PscxError
 from pscx.files import write_whole
 from pscx.imagecodec import Codec, Pixels
@@ -136,7 +137,7 @@ class Evaluate(LightningModule):
     def setup(self, stage: str) -> None:
         """Find this process's place among those of an image. Raises ``ConfigError`` where there is none."""
         photos = getattr(getattr(self.trainer, "datamodule", None), "photos", None)
-        images = None if photos is None else len(photos)
+        images = len(photos) if isinstance(photos, Sized) else None  # a stream has no length
         world = self.trainer.world_size
         size = _ranks_per_image(self.ranks_per_image, world, images)
         self.spread = self.codec.psc.spread = spread_over(world, self.trainer.global_rank, size)
