@@ -3,6 +3,7 @@
 from pscx.ablation.launch import Launcher, Outcome, run_cell, run_here
 from pscx.ablation.plan import Axis, Cell, Plan, read_plan
 from pscx.ablation.results import Results, read_results
+from pscx.ablation.saved import load_plan, save_plan
 
 __all__ = [
     "Axis",
@@ -11,8 +12,10 @@ __all__ = [
     "Outcome",
     "Plan",
     "Results",
+    "load_plan",
     "read_plan",
     "read_results",
     "run_cell",
     "run_here",
+    "save_plan",
 ]
