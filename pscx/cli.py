@@ -161,6 +161,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     _add_components(_command(commands, "components", "every component, its options and their defaults"))
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
     _add_cite(_command(commands, "cite", "the BibTeX entries of the parts that a config uses"))
+    _add_report(_command(commands, "report", "one page about runs of test or ablate, to be looked at"))
     for name, text in LIGHTNING.items():
         _command(commands, name, text)
     return parser, commands.choices
@@ -233,6 +234,21 @@ def _add_cite(parser: ArgumentParser) -> None:
     _add_codec(parser)
 
 
+def _add_report(parser: ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="RUN", help="folders that pscx test or ablate wrote")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the page (default: report.html, in RUN if there is one)"
+    )
+    parser.add_argument(
+        "--images", type=_count, default=12, metavar="N", help="decode and show at most N streams (default: 12)"
+    )
+    parser.add_argument(
+        "--originals", type=Path, metavar="FOLDER", help="where the originals are (default: what each run says)"
+    )
+    parser.add_argument("--prior", metavar="PATH", help="where to load the priors from (default: what each run says)")
+    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+
+
 def _add_components(parser: ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="a kind, such as sampler, or a component, such as ddrm")
     parser.add_argument("--kind", metavar="KIND", help="only components of this kind")
@@ -249,6 +265,10 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"must be an integer of at least 1, got '{text}'")
     return int(text)
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 def _number(text: str) -> float:

@@ -55,15 +55,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Seal:
-    """The end of a segment: ``bits`` bits that digest what was measured in it; both sides must find the same."""
-
-    segment: int
-    digest: int
-    bits: int
-
-
-@dataclass(frozen=True)
 class Measured:
     """The rows of a segment with their predictions, symbols and values, all ``(r,)``."""
 
@@ -77,6 +68,22 @@ class Measured:
     def check(self) -> int:
         """A checksum of 32 bits."""
         return crc32(self.symbols.numpy().tobytes(), crc32(self.value.numpy().tobytes()))
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The end of a segment: ``bits`` bits that digest what was measured in it; both sides must find the same.
+
+    ``samples`` are those that its rows were chosen from, if any were drawn, and ``before`` what was measured up to
+    then; the loop goes on to change it.
+    """
+
+    segment: int
+    digest: int
+    bits: int
+    measured: Measured
+    samples: Tensor | None
+    before: Measurements
 
 
 @dataclass
@@ -109,6 +116,8 @@ class Outcome:
 
 
 Rounds = Generator[Question | Seal, Tensor | None, Outcome]
+Watch = Callable[["PSC", Seal], None]
+"""What is shown each segment of a stream as soon as it is known to be right, and what decodes it."""
 
 
 class PSC:
@@ -200,7 +209,7 @@ class PSC:
                 value = torch.cat([value[:left], question.mean[left:]])
                 left = max(left - len(value), 0)
             symbols = self.quantizer.quantize(value, question.mean, question.scale)
-            bits[-1] += encoder.put(symbols, self.quantizer, question.mean, question.scale)
+            bits[-1] += float(encoder.put(symbols, self.quantizer, question.mean, question.scale).sum())
             return symbols
 
         def seal(seal: Seal) -> None:
@@ -221,8 +230,10 @@ class PSC:
         *,
         partial: bool = False,
         arithmetic: str = "",
+        watch: Watch | None = None,
     ) -> Outcome:
         """The encoder's measurements, from its payload alone; ``arithmetic`` is what a marked stream says it was.
+        ``watch`` is shown each segment.
 
         Raises ``StreamError`` at the first segment that the payload does not hold whole, or whose digest differs from
         the encoder's. With ``partial`` the outcome is then that of the segments before it; raises where there are none.
@@ -241,6 +252,8 @@ class PSC:
                 where = f"segment {seal.segment + 1} of {self.iterations}"
                 why = difference(arithmetic, arithmetic_of(self.prior))
                 raise StreamError(f"{where} does not decode to what was encoded: {why}")
+            if watch is not None:
+                watch(self, seal)
 
         outcome = self._drive(shape, answer, seal, progress)
         if outcome.cut is not None and not partial:
@@ -279,7 +292,7 @@ class PSC:
             bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else SEGMENT_BITS
             try:
                 measured = yield from self._measure(proposal, measurements, estimate)
-                yield Seal(iteration, measured.check >> (32 - bits), bits)
+                yield Seal(iteration, measured.check >> (32 - bits), bits, measured, samples, measurements)
             except StreamError as error:
                 return Outcome(measurements, estimate, account, iteration, error)
             self._append(measured, measurements, estimated=estimate is not None)

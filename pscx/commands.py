@@ -200,6 +200,20 @@ def _launcher(options: Namespace) -> Launcher:
     return run_here
 
 
+def report(options: Namespace, rest: list[str]) -> int:
+    """``pscx report``: prints the name and the size of the page, and the names of the plots beside it."""
+    from pscx.report.write import write_report
+
+    inputs: list[Path] = options.inputs
+    output = options.output or (inputs[0] / "report.html" if len(inputs) == 1 else Path("report.html"))
+    limits = (options.images, options.originals, options.prior)
+    names, streams = write_report(inputs, output, *limits, force=options.force)
+    megabytes = names[0].stat().st_size / 1e6
+    print(f"{names[0]}: {megabytes:.1f} MB, {streams} shown")
+    print("\n".join(map(str, names[1:])))
+    return 0
+
+
 def _codec_options(options: Namespace) -> list[str]:
     recipe = options.recipe or (None if options.config else "default")
     pairs = {"--config": options.config, "--recipe": recipe}

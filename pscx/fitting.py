@@ -60,7 +60,7 @@ class RecordingEncoder(Encoder):
     def __init__(self, inner: Encoder, groups: list[Group]) -> None:
         self._inner, self._groups = inner, groups
 
-    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
+    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         self._groups.append(Group(self.segment, symbols, mean, scale))
         self._inner.segment = self.segment
         return self._inner.put(symbols, quantizer, mean, scale)
@@ -77,7 +77,7 @@ def code_length(encoder: Encoder, quantizer: Quantizer, groups: Iterable[Group])
     bits = 0.0
     for group in groups:
         encoder.segment = group.segment
-        bits += encoder.put(group.symbols, quantizer, group.mean, group.scale)
+        bits += float(encoder.put(group.symbols, quantizer, group.mean, group.scale).sum())
     return bits
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pscx.arithmetic import arithmetic_of
 from pscx.captioners import CAPTIONERS, Captioner
-from pscx.codec import PSC, Account, Progress
+from pscx.codec import PSC, Account, Progress, Watch
 from pscx.config import Checker, ConfigError, Layer, build, built, option_layer, read_yaml
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.images import as_pixels, to_tensor
@@ -114,9 +114,18 @@ class Decompressor:
         return stream_info(data)
 
     def decode(
-        self, data: bytes, indices: range = range(1), *, partial: bool = False, progress: Progress | None = None
+        self,
+        data: bytes,
+        indices: range = range(1),
+        *,
+        partial: bool = False,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
     ) -> Decoded:
-        """The restorations number ``indices`` of a stream, with how much of it was whole; as :meth:`decompress`."""
+        """The restorations number ``indices`` of a stream, with how much of it was whole; as :meth:`decompress`.
+
+        ``watch`` is shown each segment while it is decoded; see :class:`pscx.codec.Seal`.
+        """
         header, payload = unpack(data, partial=partial)
         psc = self._psc_of(header)
         multiple = _multiple(psc)
@@ -125,7 +134,7 @@ class Decompressor:
         height, width = (-(-side // multiple) * multiple for side in (header.height, header.width))
         shape = psc.prior.signal_shape(height, width)
         self.limits.check(psc, height, width, shape, len(indices))
-        outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic)
+        outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
         restored = (psc.restore(outcome, shape, index) for index in indices)
         images = [shown(psc, signal, header.height, header.width) for signal in restored]
         return Decoded(images, outcome.segments, psc.iterations, str(outcome.cut or ""))

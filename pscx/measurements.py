@@ -97,6 +97,10 @@ class Measurements(ABC):
     def along(self, blocks: Tensor, block: Tensor, rows: Tensor) -> Tensor:
         """Products ``(r,)`` of rows in blocks ``(r,)`` with one signal's ``blocks`` ``(blocks, dim)``."""
 
+    @abstractmethod
+    def signals(self, block: Tensor, rows: Tensor) -> Tensor:
+        """The rows in blocks ``(r,)`` themselves, each as a signal: ``(r, channels, height, width)``."""
+
 
 class DenseRows(Measurements):
     """Rows of any direction ``(r, dim)``, stored block by block: ``(blocks, rows of the fullest block, dim)``."""
@@ -135,6 +139,11 @@ class DenseRows(Measurements):
 
     def along(self, blocks: Tensor, block: Tensor, rows: Tensor) -> Tensor:
         return (blocks[block] * rows).sum(1)
+
+    def signals(self, block: Tensor, rows: Tensor) -> Tensor:
+        blocks = torch.zeros(len(block), self.partition.count, self.partition.dim, dtype=torch.float64)
+        blocks[torch.arange(len(block)), block] = rows
+        return self.partition.join(blocks)
 
     def complement(self, block: Tensor, vectors: Tensor) -> Tensor:
         """Remove from vectors ``(r, dim)`` in blocks ``(r,)`` all that the rows of those blocks span."""
@@ -181,6 +190,11 @@ class Coordinates(Measurements):
 
     def along(self, blocks: Tensor, block: Tensor, rows: Tensor) -> Tensor:
         return blocks[block, rows]
+
+    def signals(self, block: Tensor, rows: Tensor) -> Tensor:
+        coefficients = torch.zeros(len(block), self.partition.count, self.partition.dim, dtype=torch.float64)
+        coefficients[torch.arange(len(block)), block, rows] = 1.0
+        return self.transform.inverse(coefficients)
 
 
 def rank_within(block: Tensor) -> Tensor:

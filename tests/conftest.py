@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from browser import launched
 from numpy.typing import NDArray
 from PIL import Image
 
 from pscx import catalogue
 from pscx.data.folder import BUNDLED
 from pscx.plugins import FAILURES, PACKAGE, VARIABLE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def load(name: str) -> NDArray[np.uint8]:
@@ -49,6 +54,13 @@ def image_folder(tmp_path: Path, astronaut: NDArray[np.uint8], cat: NDArray[np.u
     Image.fromarray(cat[40:64, 60:100]).save(root / "sub" / "a.png")
     (root / "notes.txt").write_text("not an image")
     return root
+
+
+@pytest.fixture(scope="module")  # no longer: while it runs, the thread has a running event loop
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium; the test is skipped where there is none. See :mod:`browser`."""
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from pscx.ablation.launch import Launcher, Outcome, run_cell, run_here
 from pscx.ablation.on_ray import RayLauncher
 from pscx.ablation.plan import Axis, Cell, Plan, read_plan
 from pscx.ablation.results import Results, read_results
+from pscx.ablation.saved import load_plan, save_plan
 
 __all__ = [
     "Axis",
@@ -13,8 +14,10 @@ __all__ = [
     "Plan",
     "RayLauncher",
     "Results",
+    "load_plan",
     "read_plan",
     "read_results",
     "run_cell",
     "run_here",
+    "save_plan",
 ]

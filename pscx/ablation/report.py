@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pscx.ablation.plan import Plan, in_words, short
 from pscx.ablation.plot import draw
 from pscx.ablation.results import MEASURES, Curve, Results, compared, curves, measures
+from pscx.ablation.saved import save_plan
 from pscx.files import write_whole
 from pscx.modules.evaluate import MEANS, as_csv
 
@@ -15,13 +16,14 @@ SUMMARY = "summary.md"
 
 
 def write_report(plan: Plan, results: Mapping[str, Results], errors: Mapping[str, str]) -> str:
-    """Write ``results.csv``, ``summary.md`` and the plots under the plan's root; returns the tables as text.
+    """Write ``results.csv``, ``summary.md``, ``grid.json`` and the plots under the root; returns the tables as text.
 
     ``results`` and ``errors`` (sentences) go by the ids of cells. Without any result there is nothing but the text.
     """
     found = curves(plan, results)
     text = f"{_cells_table(plan, results, errors)}\n\n{_bd_table(plan, found)}"
     if results:
+        save_plan(plan)
         write_whole(plan.root / TABLE, as_csv(tidy(plan, results)), force=True)
         pictures = draw(plan, found)
         links = [f"![{MEASURES[measure]} over rate]({measure}.png)" for measure in measures(found)]

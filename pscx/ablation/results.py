@@ -42,13 +42,17 @@ class Curve:
         return [(rate, quality) for rate, quality in pairs if rate is not None and quality is not None]
 
 
-def read_results(folder: Path) -> Results | None:
-    """The results of a cell, or none where they are not whole: both tables and the stream of every image."""
+def read_results(folder: Path, left_out: bool = False) -> Results | None:
+    """The results of a cell, or none where they are not whole: both tables and the stream of every image.
+
+    Nor are they where images were left out, unless ``left_out`` allows for that.
+    """
     try:
         images = _rows(folder / "images.csv")
         means = _rows(folder / "summary.csv")[0]
         whole = len(images) == int(means["images"]) and all(_is_whole(row, folder) for row in images)
-        whole = whole and set(MEANS) <= means.keys() and float(means["bpp"]) > 0 and means["left_out"] == "0"
+        whole = whole and set(MEANS) <= means.keys() and float(means["bpp"]) > 0
+        whole = whole and (left_out or means["left_out"] == "0")
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
     return Results(images, means) if whole else None

@@ -70,19 +70,19 @@ class AdaptiveEncoder(RangeCodedEncoder):
         super().__init__()
         self._counts = counts
 
-    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
+    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
         check_symbols(symbols, quantizer)
         check_predictions(mean, scale)
         origins, contexts = origins_and_contexts(quantizer, mean, scale)
         offsets = symbols.numpy() - origins
-        bits = 0.0
+        bits = np.zeros(len(offsets))
         for rows in chunks(len(offsets)):
             asked = Asked(self.range, offsets[rows])
             find(contexts[rows], self._counts.chances(self.segment), asked)
             self._counts.learn(self.segment, offsets[rows], contexts[rows])
-            bits += asked.bits
-        return bits
+            bits[rows] = asked.bits
+        return torch.from_numpy(bits)
 
 
 class AdaptiveDecoder(RangeCodedDecoder):

@@ -17,10 +17,10 @@ class Encoder(ABC):
     """Number of the segment that is being coded, from 0; the codec sets it, and a model may depend on it."""
 
     @abstractmethod
-    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
+    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Append symbols ``(rows,)`` whose predictions are ``mean`` and ``scale`` (standard deviation), ``(rows,)``.
 
-        Returns the ideal code length under the coder's own model, in bits.
+        Returns the ideal code length of each under the coder's own model, in bits: ``(rows,)`` float64.
         """
 
     @abstractmethod

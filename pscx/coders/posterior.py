@@ -78,20 +78,19 @@ class PosteriorEncoder(RangeCodedEncoder):
         super().__init__()
         self._predictive = predictive
 
-    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
+    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
         check_symbols(symbols, quantizer)
         wanted = symbols.numpy()
-        bits = 0.0
+        bits = np.zeros(len(wanted))
 
         def decide(rows: Integers, middle: Integers, p: Array) -> Booleans:
-            nonlocal bits
             upper: Booleans = wanted[rows] >= middle
-            bits += self.range.put(upper, p)
+            bits[rows] += self.range.put(upper, p)
             return upper
 
         self._predictive.search(quantizer, mean, scale, self.segment, decide)
-        return bits
+        return torch.from_numpy(bits)
 
 
 class PosteriorDecoder(RangeCodedDecoder):

@@ -22,10 +22,11 @@ class RangeEncoder:
     def __init__(self) -> None:
         self._words = stream.queue.RangeEncoder()
 
-    def put(self, yes: Booleans, p: Array) -> float:
-        """Append decisions ``(n,)`` whose probabilities of yes are ``p``, as :func:`on_grid` gives them; in bits."""
+    def put(self, yes: Booleans, p: Array) -> Array:
+        """Append decisions ``(n,)``, whose probabilities of yes are ``p`` as :func:`on_grid` gives them; their bits."""
         self._words.encode(yes.astype(np.int32), *binary(p))
-        return -float(np.log2(np.where(yes, p, 1 - p)).sum())
+        bits: Array = -np.log2(np.where(yes, p, 1 - p))
+        return bits
 
     def put_bits(self, value: int, count: int) -> None:
         """Append an unsigned integer of ``count`` (at most 16) equally likely bits."""

@@ -36,11 +36,11 @@ class RawEncoder(Encoder):
     def __init__(self) -> None:
         self._bits: list[NDArray[np.uint8]] = []
 
-    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
+    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         count = (quantizer.alphabet - 1).bit_length()
         places = np.arange(count - 1, -1, -1)
         self._bits.append((symbols.numpy()[:, None] >> places & 1).astype(np.uint8).ravel())
-        return float(count * len(symbols))
+        return torch.full((len(symbols),), count, dtype=torch.float64)
 
     def put_bits(self, value: int, count: int) -> None:
         self._bits.append(np.array([value >> place & 1 for place in range(count - 1, -1, -1)], np.uint8))

@@ -54,14 +54,14 @@ class StaticEncoder(RangeCodedEncoder):
         super().__init__()
         self._table = table
 
-    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> float:
+    def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
         check_symbols(symbols, quantizer)
         check_predictions(mean, scale)
         origins, contexts = origins_and_contexts(quantizer, mean, scale)
         asked = Asked(self.range, symbols.numpy() - origins)
         find(contexts, chances(self._table, self.segment), asked)
-        return asked.bits
+        return torch.from_numpy(asked.bits)
 
 
 class StaticDecoder(RangeCodedDecoder):
@@ -80,14 +80,14 @@ class StaticDecoder(RangeCodedDecoder):
 
 
 class Asked:
-    """An encoder's answers: it knows the offsets, encodes what it tells, and counts the bits."""
+    """An encoder's answers: it knows the offsets, encodes what it tells, and counts the bits of each row."""
 
     def __init__(self, words: RangeEncoder, offsets: Integers) -> None:
-        self._words, self._offsets, self.bits = words, offsets, 0.0
+        self._words, self._offsets, self.bits = words, offsets, np.zeros(len(offsets))
 
     def __call__(self, rows: Integers, test: Test, p: Array) -> Booleans:
         answer: Booleans = test(self._offsets)[rows]
-        self.bits += self._words.put(answer, p)
+        self.bits[rows] += self._words.put(answer, p)
         return answer
 
 

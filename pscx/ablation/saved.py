@@ -1,0 +1,44 @@
+"""The grid of an ablation as a file beside its results, for who reads them later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pscx.ablation.plan import Axis, Cell, Plan
+from pscx.errors import PscxError
+from pscx.files import write_whole
+
+NAME = "grid.json"
+
+
+def save_plan(plan: Plan) -> None:
+    """Write the axes with the labels of their values, rate, baseline and the labels of each cell, under its root."""
+    content = {
+        "axes": {axis.key: list(axis.values) for axis in plan.axes},
+        "rate": plan.rate,
+        "baseline": dict(plan.baseline),
+        "cells": {cell.id: dict(cell.labels) for cell in plan.cells},
+    }
+    write_whole(plan.root / NAME, json.dumps(content, indent=1).encode(), force=True)
+
+
+def load_plan(root: Path) -> Plan:
+    """The grid whose results are under ``root``; of a cell's configuration it knows no more than the folder.
+
+    Raises :class:`PscxError` where there is no such file or it is damaged.
+    """
+    path = root / NAME
+    try:
+        content = json.loads(path.read_bytes())
+        axes = [Axis(key, dict.fromkeys(labels)) for key, labels in content["axes"].items()]
+        cells = [Cell(id, labels, _tree(root, id)) for id, labels in content["cells"].items()]
+        return Plan(axes, content["rate"], content["baseline"], cells, root)
+    except FileNotFoundError:
+        raise PscxError(f"'{path}' is missing: pscx ablate writes it, and runs no cell again that is done") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PscxError(f"'{path}' is damaged: run pscx ablate again, which writes it anew") from error
+
+
+def _tree(root: Path, id: str) -> dict[str, dict[str, str]]:
+    return {"trainer": {"default_root_dir": str(root / "cells" / id)}}

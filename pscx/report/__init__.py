@@ -1,0 +1,1 @@
+"""One page about one or several runs, to be looked at: ``pscx report``. See :func:`pscx.report.page.page`."""

@@ -1,0 +1,166 @@
+"""Which runs are points of one curve, what a curve is called, and how curves compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from pscx.ablation.plan import in_words
+from pscx.ablation.results import MEASURES, Results, compared, measures
+from pscx.ablation.results import Curve as Points
+from pscx.quantizers import QUANTIZERS
+from pscx.registry import registered, registry_of
+from pscx.report.runs import Run, Source
+
+MEAN = "mean over the images"
+LONGEST_NAME = 3  # differences that still make a name
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Runs that differ in the quality they ask for alone, by rising rate, and what tells them from the others."""
+
+    name: str
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a chart can show: the means over the images, or one of them.
+
+    ``points`` by measure and curve are ``(bpp, quality, run)``; ``bd`` by measure and curve is the BD-rate against the
+    first curve in percent, or none, and over which qualities, or why there is none (:func:`pscx.bd.bd_rate`).
+    """
+
+    title: str
+    points: Mapping[str, Sequence[Sequence[tuple[float, float, str]]]]
+    bd: Mapping[str, Sequence[tuple[float | None, str]]]
+
+
+def curves_of(sources: Sequence[Source]) -> list[Curve]:
+    """The curves of all sources, the first the one that others are compared with.
+
+    The cells of an ablation make the curves that its file says, its baseline first. Evaluations make one where they
+    differ in the quantizer's parameter or the value of the target alone.
+    """
+    groups: dict[str, tuple[Source, list[Run]]] = {}
+    for number, source in enumerate(sources):
+        for run in source.runs:
+            groups.setdefault(_key(source, number, run), (source, []))[1].append(run)
+    found = [(source, sorted(runs, key=lambda run: run.mean("bpp") or 0.0)) for source, runs in groups.values()]
+    first = [source for source, _ in found]
+    found.sort(key=lambda group: (first.index(group[0]), not _is_baseline(*group)))
+    return [Curve(name, runs) for name, (_, runs) in zip(_names(found), found, strict=True)]
+
+
+def views(curves: Sequence[Curve]) -> Iterator[View]:
+    """The means, then every image."""
+    images = list(dict.fromkeys(name for curve in curves for run in curve.runs for name in run.images))
+    yield _view(MEAN, [[(run, run.results) for run in curve.runs] for curve in curves])
+    for image in images if len(images) > 1 else []:
+        alone = [[(run, Results([], dict(run.row(image)))) for run in c.runs if image in run.images] for c in curves]
+        yield _view(image, alone)
+
+
+def points_of(curve: Curve) -> list[Results]:
+    """The tables of its runs, but for those without any error: an infinite PSNR is no point of a curve."""
+    return [run.results for run in curve.runs if _is_finite(run.results)]
+
+
+def _view(title: str, found: Sequence[Sequence[tuple[Run, Results]]]) -> View:
+    curves = [Points({}, [results for _, results in points if _is_finite(results)]) for points in found]
+    shown = measures(curves)
+    points = {
+        measure: [
+            [
+                (float(results.means["bpp"]), float(results.means[measure]), run.name)
+                for run, results in points
+                if _is_finite(results) and results.means[measure]
+            ]
+            for points in found
+        ]
+        for measure in shown
+    }
+    bd = {measure: [compared(curves[0], curve, measure) for curve in curves] for measure in shown}
+    return View(title, points, bd)
+
+
+def _is_finite(results: Results) -> bool:
+    return all(isfinite(float(results.means[measure] or 0)) for measure in MEASURES)
+
+
+def _key(source: Source, number: int, run: Run) -> str:
+    """The same for the points of one curve."""
+    if source.plan is None:
+        return json.dumps([None, _identity(run)], sort_keys=True)
+    plan = source.plan
+    labels = {axis.key: run.labels[axis.key] for axis in plan.curve_axes}
+    return json.dumps([number, labels])
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """All options of a run, by dotted key, that make it what it is: not where it ran, nor which quality it asked for."""
+    options = dict(_flat({"model": run.config["model"]["init_args"], "data": run.config["data"]}))
+    quantizer = options.get("model.quantizer")
+    cls = QUANTIZERS.find(str(quantizer))
+    varied = ["model.target.value", *([] if cls is None else [f"model.quantizer.{cls.parameter_name}"])]
+    return {key: value for key, value in options.items() if key not in varied}
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a saved configuration by dotted key; a component's own key holds its name."""
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    if "class_path" in value:
+        yield path, _short(str(value["class_path"]))
+        value = value.get("init_args") or {}
+    for key, item in value.items():
+        yield from _flat(item, f"{path}.{key}" if path else str(key))
+
+
+def _short(path: str) -> str:
+    """The name under which a class is registered, or its path."""
+    cls = registered(path)
+    registry = None if cls is None else registry_of(cls)
+    return path if cls is None or registry is None else registry.name_of(cls)
+
+
+def _differences(source: Source, runs: Sequence[Run]) -> dict[str, str]:
+    """The labels of a curve of an ablation that are not its baseline's."""
+    baseline = source.plan.baseline if source.plan else {}
+    return {key: label for key, label in runs[0].labels.items() if baseline.get(key, label) != label}
+
+
+def _is_baseline(source: Source, runs: Sequence[Run]) -> bool:
+    return source.plan is not None and not _differences(source, runs)
+
+
+def _names(groups: Sequence[tuple[Source, Sequence[Run]]]) -> list[str]:
+    """What tells the curves apart, in a few words: how cells differ from the baseline, options, or names of folders."""
+    alone = [runs[0] for source, runs in groups if source.plan is None]
+    several = len({id(source) for source, _ in groups if source.plan is not None}) > 1
+    names = []
+    for source, runs in groups:
+        if source.plan is None:
+            names.append(_name(runs, alone))
+        else:
+            name = in_words(_differences(source, runs)) or "baseline"
+            names.append(f"{source.plan.root.resolve().name}: {name}" if several else name)
+    return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1)]
+
+
+def _name(runs: Sequence[Run], alone: Sequence[Run]) -> str:
+    """The options in which these evaluations differ from the others, where they are few, else their folders."""
+    if len(runs) == 1:
+        return runs[0].name
+    identities = [_identity(run) for run in alone]
+    keys = dict.fromkeys(key for identity in identities for key in identity)
+    varied = [key for key in keys if len({json.dumps(identity.get(key)) for identity in identities}) > 1]
+    if not 0 < len(varied) <= LONGEST_NAME:
+        return ", ".join(run.name for run in runs)
+    own = _identity(runs[0])
+    return in_words({key: str(own.get(key, "-")) for key in varied})

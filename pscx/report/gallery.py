@@ -1,0 +1,178 @@
+"""The pictures of a report: which streams are shown, and what is shown of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from pscx.config import Checker, built, read_yaml
+from pscx.errors import PscxError
+from pscx.imagecodec import Decompressor
+from pscx.images import read_image
+from pscx.metrics import psnr
+from pscx.priors import PRIORS, Prior
+from pscx.progress import Bars
+from pscx.quiet import quiet
+from pscx.report import pictures
+from pscx.report.curves import Curve
+from pscx.report.originals import Originals
+from pscx.report.replay import Map, Replay, replay
+from pscx.report.runs import CONFIG, Run
+from pscx.stream import unpack
+from pscx.trials import Pixels
+
+ROOM = 8_000_000  # characters for all originals and reconstructions
+LEAST_ROOM = 60_000  # for one of them
+GREY_LEVELS = 127.5  # a unit of an image's range
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One stream that is shown."""
+
+    run: Run
+    image: str
+
+
+def choose(curves: Sequence[Curve], count: int) -> list[Exhibit]:
+    """The first ``count`` streams: image by image, of each curve first the point with the highest rate."""
+    images = list(dict.fromkeys(name for curve in curves for run in curve.runs for name in run.images))
+    by_rank = zip_longest(*(reversed(curve.runs) for curve in curves))
+    runs = [run for rank in by_rank for run in rank if run is not None]
+    return [Exhibit(run, image) for image in images for run in runs if image in run.images][:count]
+
+
+class Gallery:
+    """Decodes exhibits and turns them into what the page shows, plain data that JSON can hold.
+
+    Args:
+        originals: where the originals are.
+        prior_path: where to load the priors of streams from; by default from where each run's configuration says.
+    """
+
+    def __init__(self, originals: Originals, prior_path: str | None = None) -> None:
+        self._originals, self._prior_path = originals, prior_path
+        self._priors: dict[str, Prior] = {}
+
+    def items(self, exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
+        """One after the other. Raises :class:`PscxError`, with the stream's name, where one cannot be decoded."""
+        names = {(exhibit.run.folder, exhibit.image) for exhibit in exhibits}
+        room = max(LEAST_ROOM, ROOM // max(1, len(names) + len({image for _, image in names})))
+        with Bars("report", len(exhibits)) as bars:
+            for exhibit in exhibits:
+                bars.begin(f"{exhibit.image}, {exhibit.run.name}")
+                yield self._item(exhibit, room, bars)
+                bars.end()
+
+    def _item(self, exhibit: Exhibit, room: int, bars: Bars) -> dict[str, Any]:
+        run, image = exhibit.run, exhibit.image
+        path = run.stream(image)
+        data = path.read_bytes()
+        reconstruction = read_image(run.reconstruction(image))
+        original, missing = self._originals.of(run, image, reconstruction)
+        try:
+            with quiet():
+                played = replay(self._decompressor(run), data, bars)
+        except PscxError as error:
+            raise PscxError(f"'{path}': {error}") from error
+        height, width = reconstruction.shape[:2]
+        header = 8 * (len(data) - len(unpack(data)[1]))
+        return {
+            "image": image,
+            "run": run.name,
+            "width": width,
+            "height": height,
+            "facts": _facts(run.row(image)),
+            "original": None if original is None else _photograph(original, room),
+            "missing": missing,
+            "reconstruction": _photograph(reconstruction, room),
+            "thumbnail": pictures.thumbnail(reconstruction),
+            "header_bits": header,
+            "row_bits": played.bits,
+            **_steps(played, original, reconstruction, header),
+            **_patterns(played),
+        }
+
+    def _decompressor(self, run: Run) -> Decompressor:
+        if self._prior_path is not None:
+            return Decompressor(prior_path=self._prior_path)
+        checker = Checker([read_yaml(run.folder / CONFIG)])
+        form = checker.component(PRIORS, checker.tree()["model"]["prior"], "model.prior")
+        key = json.dumps(form, default=str)
+        if key not in self._priors:
+            self._priors[key] = built(form)
+        return Decompressor(self._priors[key])
+
+
+def _photograph(pixels: Pixels, room: int) -> dict[str, Any]:
+    uri, factor = pictures.faithful(pixels, room)
+    return {"uri": uri, "factor": factor}
+
+
+def _facts(row: Mapping[str, str]) -> dict[str, float]:
+    """The numbers of an image's row, as far as they are finite."""
+    numbers = {key: float(value) for key, value in row.items() if key != "name" and value}
+    return {key: number for key, number in numbers.items() if isfinite(number)}
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
+
+
+def _steps(played: Replay, original: Pixels | None, reconstruction: Pixels, header: int) -> dict[str, Any]:
+    """Segments with what they add up to, and the scales of their maps."""
+    height, width = reconstruction.shape[:2]
+    in_block = played.size[0] * played.size[1] / (played.grid[0] * played.grid[1])
+    total = np.sum([step.block_bits for step in played.steps], axis=0) / in_block
+    top = float(total.max())
+    spreads = [step.spread for step in played.steps if step.spread is not None]
+    widest = max((float(np.quantile(spread, 0.995)) for spread in spreads), default=0.0)
+    so_far = np.zeros_like(total)
+    steps, bits = [], 0.0
+    for step in played.steps:
+        so_far, bits = so_far + step.block_bits / in_block, bits + step.bits + step.sealing
+        last = step is played.steps[-1]
+        picture = reconstruction if last else step.picture
+        steps.append(
+            {
+                "segment": step.segment + 1,
+                "rows": step.rows,
+                "bits": step.bits,
+                "bpp": (header + bits) / (height * width),
+                "psnr": None if original is None or picture is None else _finite(psnr(original, picture)),
+                "picture": None if last or picture is None else pictures.frame(picture),
+                "map": pictures.map_picture(so_far, top, played.size, (height, width)),
+                "spread": _spread(played, step.spread, widest, (height, width)),
+            }
+        )
+    unit = GREY_LEVELS if played.in_pixels else 1.0
+    return {"steps": steps, "top_bits": top, "top_spread": widest * unit, "in_pixels": played.in_pixels}
+
+
+def _spread(played: Replay, spread: Map | None, top: float, image: tuple[int, int]) -> str | None:
+    return None if spread is None else pictures.map_picture(spread, top, played.size, image)
+
+
+def _patterns(played: Replay) -> dict[str, Any]:
+    """The first rows in the block with the most of them, and where that is, in pixels of the image."""
+    down, across = played.grid
+    height, width = played.size[0] // down, played.size[1] // across
+    return {
+        "patterns": [
+            {"segment": pattern.segment + 1, "uri": pictures.pattern_picture(pattern.row)}
+            for pattern in played.patterns
+        ],
+        "blocks": down * across,
+        "block": {
+            "top": played.block // across * height,
+            "left": played.block % across * width,
+            "height": height,
+            "width": width,
+        },
+    }

@@ -1,0 +1,50 @@
+"""The images that a run compressed, found where its configuration says that they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+from pscx.data.folder import FolderData, Photos
+from pscx.errors import ImageError
+from pscx.metrics import psnr
+from pscx.registry import class_path
+from pscx.report.runs import Run
+from pscx.trials import Pixels
+
+FOLDER_DATA = (class_path(FolderData), "pscx.data.FolderData", "FolderData", "folder")
+
+
+class Originals:
+    """Finds originals; ``folder`` takes the place of what each run's ``data.root`` says."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._photos = lru_cache(Photos)
+
+    def of(self, run: Run, image: str, reconstruction: Pixels) -> tuple[Pixels | None, str]:
+        """The original of an image, or none and why.
+
+        What is not as far from the reconstruction as the run's table says is another image.
+        """
+        if self._folder is None and run.config["data"].get("class_path") not in FOLDER_DATA:
+            return None, "the run's data module says of no folder: give --originals FOLDER"
+        options: Mapping[str, Any] = run.config["data"].get("init_args") or {}
+        try:
+            root = self._folder or FolderData(str(options.get("root", "bundled"))).root
+            photos = self._photos(root, options.get("subset"), options.get("crop"))
+            number = photos.names.index(image)
+            photo = photos[number]
+        except (ImageError, ValueError, TypeError) as error:
+            reason = f"'{root}' holds none of that name" if isinstance(error, ValueError) else str(error)
+            return None, f"{reason}: give --originals FOLDER"
+        if photo["error"]:
+            return None, photo["error"]
+        pixels: Pixels = photo["pixels"].movedim(0, -1).numpy()
+        told = float(run.row(image)["psnr"])
+        if pixels.shape != reconstruction.shape or not isclose(psnr(pixels, reconstruction), told, rel_tol=1e-6):
+            return None, f"'{photos.files[number]}' is not the image that was compressed: give --originals FOLDER"
+        return pixels, ""
