@@ -1,11 +1,11 @@
-"""Whole photographs, one at a time, for evaluating a codec."""
+"""Whole photographs, one or a few at a time, for evaluating a codec."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class Photo(TypedDict):
 
 
 class FolderData(LightningDataModule):
-    """Photographs of a folder as they are, one :class:`Photo` a batch, for all but training a prior.
+    """Photographs of a folder as they are, for all but training a prior: a :class:`Photo` or a list of them a batch.
 
     Args:
         root: a folder (searched recursively) or one image; ``bundled`` for the five photographs of this package (a
@@ -42,6 +42,8 @@ class FolderData(LightningDataModule):
         subset: take the first so many images in order of their paths, or all.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
+        batch_size: images that are evaluated at once, at least 1, and share network calls where they have one size
+            and the codec is exact; memory grows with it, results do not depend on it. From 2 on, a batch is a list.
 
     Raises:
         ValueError: for an option outside its range.
@@ -51,7 +53,12 @@ class FolderData(LightningDataModule):
     """
 
     def __init__(
-        self, root: str = "bundled", subset: int | None = None, crop: int | None = None, num_workers: int = 0
+        self,
+        root: str = "bundled",
+        subset: int | None = None,
+        crop: int | None = None,
+        num_workers: int = 0,
+        batch_size: int = 1,
     ) -> None:
         super().__init__()
         if subset is not None and subset < 1:
@@ -60,8 +67,10 @@ class FolderData(LightningDataModule):
             raise ValueError(f"data.crop must be at least {MIN_SIDE}, or none for whole images, got {crop}")
         if num_workers < 0:
             raise ValueError(f"data.num_workers must be at least 0, got {num_workers}")
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
         self.root = BUNDLED if root == "bundled" else Path(root)
-        self.subset, self.crop, self.num_workers = subset, crop, num_workers
+        self.subset, self.crop, self.num_workers, self.batch_size = subset, crop, num_workers, batch_size
 
     def setup(self, stage: str) -> None:
         self.photos = Photos(self.root, self.subset, self.crop)
@@ -73,7 +82,9 @@ class FolderData(LightningDataModule):
         return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[Photo]:
-        return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers, sampler=self._share())
+        several: dict[str, Any] = {"batch_size": self.batch_size, "collate_fn": list}
+        size = several if self.batch_size > 1 else {"batch_size": None}
+        return DataLoader(self.photos, num_workers=self.num_workers, sampler=self._share(), **size)
 
     def predict_dataloader(self) -> DataLoader[Photo]:
         return self.test_dataloader()
