@@ -20,13 +20,14 @@ from torch import Tensor
 from pscx.priors.base import Prior
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
-class Task(Generic[T]):
+class Task(Generic[T_co]):
     """What is to be done with one image; ``shares`` is false where its calls must not be merged with others."""
 
-    do: Callable[[], T]
+    do: Callable[[], T_co]
     shares: bool = True
 
 

@@ -113,8 +113,9 @@ def test_two_processes_do_what_one_does(
     ranks_per_image: int, batch_size: int, image_folder: Path, tmp_path: Path
 ) -> None:
     """Seven images, or the samples of each image, over two processes that speak gloo, one or several images a call."""
+    pixels = read_image(image_folder / "a.png")
     for number in range(4):
-        Image.fromarray(read_image(image_folder / "a.png")[:, number : number + 16]).save(image_folder / f"{number}.png")
+        Image.fromarray(pixels[:, number : number + 16]).save(image_folder / f"{number}.png")
     config = write_codec(tmp_path, EXACT.format(path=save_prior(tmp_path / "prior", 0)))
     options = ["--model.samples", "3", "--model.batch", "1", "--model.restoration", "{name: mean, samples: 3}"]
     assert main(arguments(config, image_folder, tmp_path / "one", *options)) == 0

@@ -88,7 +88,7 @@ def test_accounts_are_those_of_each_image(config: str, cat: NDArray[np.uint8]) -
 
 def test_a_bad_image_or_stream_has_its_error_in_its_place(config: str, cat: NDArray[np.uint8]) -> None:
     codec, images = pscx.load_codec(config), crops(cat, 3)
-    streams = codec.compress_many([images[0], np.zeros((1, SIDE_LIMIT + 1, 3), np.uint8), images[2]], batch=3)
+    streams = codec.compress_many([images[0], np.zeros((16, SIDE_LIMIT + 1, 3), np.uint8), images[2]], batch=3)
     assert isinstance(streams[1], pscx.ImageError)
     assert [streams[0], streams[2]] == [codec.compress(images[0]), codec.compress(images[2])]
     cut = codec.compress(images[1])[:-4]
