@@ -259,6 +259,9 @@ def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar=metavar, help=text)
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="a file, or a folder for several inputs")
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+    parser.add_argument(
+        "--batch", type=_positive, default=1, metavar="N", help="N inputs at once share network calls (default: 1)"
+    )
 
 
 def _positive(text: str) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pscx.errors import PscxError, StreamError
 from pscx.files import check_output, write_whole
 from pscx.info import stream_info
-from pscx.progress import Bars
+from pscx.progress import Bar, Bars
 from pscx.quiet import quiet
 from pscx.stream import unpack
 
@@ -62,17 +62,17 @@ def compress(options: Namespace, rest: list[str]) -> int:
     with quiet():
         codec = build_codec(layers)
 
-    def work(job: Job, bars: Bars) -> str:
+    def work(job: Job, bar: Bar) -> str:
         pixels = read_image(job.source)
-        on_trial = None if codec.target is None else partial(bars.trial, job.source.name)
-        encoded = codec.encode(pixels, progress=bars.advance, on_trial=on_trial)
+        on_trial = None if codec.target is None else bar.trial
+        encoded = codec.encode(pixels, progress=bar.advance, on_trial=on_trial)
         data, count = encoded.data, encoded.account.encodings
         write_whole(job.outputs[0], data, force=options.force)
         height, width = pixels.shape[:2]
         says = f"{job.outputs[0]}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp"
         return f"{says}, {count} encodings" if count > 1 else says
 
-    return _each("compress", jobs, work, missing)
+    return _each("compress", jobs, work, missing, options.batch, lambda job: codec.shares_calls)
 
 
 def decompress(options: Namespace, rest: list[str]) -> int:
@@ -87,7 +87,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     if not jobs:
         return 2
 
-    from pscx.imagecodec import Decompressor
+    from pscx.imagecodec import Decompressor, shares_calls
     from pscx.images import check_image_suffix, write_image
     from pscx.limits import Limits
 
@@ -98,10 +98,9 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
     partial = options.partial or options.max_bytes is not None
 
-    def work(job: Job, bars: Bars) -> str:
+    def work(job: Job, bar: Bar) -> str:
         data = _read_stream(job.source, options.max_bytes, partial)
-        with quiet():
-            done = decompressor.decode(data, range(count), partial=partial, progress=bars.advance)
+        done = decompressor.decode(data, range(count), partial=partial, progress=bar.advance)
         if done.cut:
             used = f"{done.segments} of {done.iterations} segments used"
             print(f"pscx: '{job.source}': {used}: {done.cut}", file=sys.stderr)
@@ -109,13 +108,20 @@ def decompress(options: Namespace, rest: list[str]) -> int:
             write_image(output, image, force=options.force)
         return "\n".join(map(str, job.outputs))
 
-    return _each("decompress", jobs, work, missing)
+    def shares(job: Job) -> bool:
+        try:
+            return shares_calls(_read_stream(job.source, options.max_bytes, partial))
+        except PscxError:  # which the work will report
+            return False
+
+    with quiet():
+        return _each("decompress", jobs, work, missing, options.batch, shares)
 
 
 def info(options: Namespace, rest: list[str]) -> int:
     """``pscx info``: the header of each stream, as text or JSON."""
 
-    def work(job: Job, bars: Bars) -> str:
+    def work(job: Job, bar: Bar) -> str:
         facts = stream_info(_read_stream(job.source))
         if options.json:
             return json.dumps({"file": str(job.source), **facts})
@@ -278,18 +284,39 @@ def _present(jobs: list[Job]) -> tuple[list[Job], int]:
     return [job for job in jobs if job not in missing], len(missing)
 
 
-def _each(what: str, jobs: list[Job], work: Callable[[Job, Bars], str], failed: int = 0) -> int:
-    """Do the jobs in turn and print what each says; a bad file is reported and the others still done."""
+def _each(
+    what: str,
+    jobs: list[Job],
+    work: Callable[[Job, Bar], str],
+    failed: int = 0,
+    batch: int = 1,
+    shares: Callable[[Job], bool] = lambda job: False,
+) -> int:
+    """Do the jobs, at most ``batch`` at once of those that share network calls, and print what each says, in order.
+
+    A bad file is reported and the others still done.
+    """
+    from pscx.together import Task, together
+
     with Bars(what, len(jobs), visible=what != "info") as bars:
-        for job in jobs:
-            bars.begin(job.source.name)
+
+        def do(job: Job) -> str:
+            bar = bars.begin(job.source.name)
             try:
-                print(work(job, bars), flush=True)
-            except PscxError as error:
+                return work(job, bar)
+            finally:
+                bar.end()
+
+        tasks = (Task(partial(do, job), batch > 1 and shares(job)) for job in jobs)
+        for job, result in zip(jobs, together(tasks, batch), strict=True):
+            if isinstance(result, str):
+                print(result, flush=True)
+            elif isinstance(result, PscxError):
                 failed += 1
-                sentence = str(error) if str(job.source) in str(error) else f"'{job.source}': {error}"
+                sentence = str(result) if str(job.source) in str(result) else f"'{job.source}': {result}"
                 print(f"pscx: {sentence}", file=sys.stderr)
-            bars.end()
+            else:
+                raise result
     return 2 if failed else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,12 +39,15 @@ class Portioned(IterableDataset[Photo]):
 
 
 class PhotoData(LightningDataModule):
-    """Whole photographs, one :class:`Photo` a batch; ``setup`` makes ``photos``, a dataset with a length or a stream.
+    """Whole photographs, a :class:`Photo` or a list of them a batch.
+
+    ``setup`` makes ``photos``, a dataset with a length or a stream.
 
     Args:
         subset: take the first so many images, or all.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
+        batch_size: images that are evaluated at once, at least 1; from 2 on, a batch is a list.
 
     Raises:
         ValueError: for an option outside its range.
@@ -52,7 +55,7 @@ class PhotoData(LightningDataModule):
 
     photos: Dataset[Photo]
 
-    def __init__(self, subset: int | None, crop: int | None, num_workers: int) -> None:
+    def __init__(self, subset: int | None, crop: int | None, num_workers: int, batch_size: int = 1) -> None:
         super().__init__()
         if subset is not None and subset < 1:
             raise ValueError(f"data.subset must be at least 1, or none for all images, got {subset}")
@@ -60,7 +63,9 @@ class PhotoData(LightningDataModule):
             raise ValueError(f"data.crop must be at least {MIN_SIDE}, or none for whole images, got {crop}")
         if num_workers < 0:
             raise ValueError(f"data.num_workers must be at least 0, got {num_workers}")
-        self.subset, self.crop, self.num_workers = subset, crop, num_workers
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
+        self.subset, self.crop, self.num_workers, self.batch_size = subset, crop, num_workers, batch_size
 
     @abstractmethod
     def setup(self, stage: str) -> None:
@@ -69,7 +74,8 @@ class PhotoData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Photo]:
         """For calibration: every image once, in order."""
         if isinstance(self.photos, Portioned):  # Lightning shares out only what has a length
-            return self.test_dataloader()
+            shares, share = self._share()
+            return DataLoader(self.photos.portion(shares, share), batch_size=None, num_workers=self.num_workers)
         return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[Photo]:
@@ -79,7 +85,9 @@ class PhotoData(LightningDataModule):
             photos = photos.portion(shares, share)
         elif shares > 1 and isinstance(photos, Sized):
             sampler = Share(len(photos), shares, share)
-        return DataLoader(photos, batch_size=None, num_workers=self.num_workers, sampler=sampler)
+        several: dict[str, Any] = {"batch_size": self.batch_size, "collate_fn": list}
+        size = several if self.batch_size > 1 else {"batch_size": None}
+        return DataLoader(photos, num_workers=self.num_workers, sampler=sampler, **size)
 
     def predict_dataloader(self) -> DataLoader[Photo]:
         return self.test_dataloader()

@@ -1,4 +1,4 @@
-"""Whole photographs, one at a time, for evaluating a codec."""
+"""Whole photographs, one or a few at a time, for evaluating a codec."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUNDLED = Path(__file__).parent / "photos"
 
 
 class FolderData(PhotoData):
-    """Photographs of a folder as they are, one :class:`Photo` a batch, for all but training a prior.
+    """Photographs of a folder as they are, for all but training a prior: a :class:`Photo` or a list of them a batch.
 
     Args:
         root: a folder (searched recursively) or one image; ``bundled`` for the five photographs of this package (a
@@ -23,6 +23,8 @@ class FolderData(PhotoData):
         subset: take the first so many images in order of their paths, or all.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
+        batch_size: images that are evaluated at once, at least 1, and share network calls where they have one size
+            and the codec is exact; memory grows with it, results do not depend on it. From 2 on, a batch is a list.
 
     Raises:
         ValueError: for an option outside its range.
@@ -34,9 +36,14 @@ class FolderData(PhotoData):
     references = ()
 
     def __init__(
-        self, root: str = "bundled", subset: int | None = None, crop: int | None = None, num_workers: int = 0
+        self,
+        root: str = "bundled",
+        subset: int | None = None,
+        crop: int | None = None,
+        num_workers: int = 0,
+        batch_size: int = 1,
     ) -> None:
-        super().__init__(subset, crop, num_workers)
+        super().__init__(subset, crop, num_workers, batch_size)
         self.root = BUNDLED if root == "bundled" else Path(root)
 
     def setup(self, stage: str) -> None:

@@ -38,6 +38,7 @@ class HuggingFaceData(PhotoData):
         subset: take the first so many images, or all; of a stream, each process then reads from the beginning.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
+        batch_size: images that are evaluated at once, at least 1, as in :class:`FolderData`.
 
     Raises:
         ValueError: for an option outside its range.
@@ -45,6 +46,8 @@ class HuggingFaceData(PhotoData):
         ImageError: in ``setup``, where the dataset cannot be had or has no such column of images. What is wrong with a
             single image is told in its item.
     """
+
+    references = ()
 
     def __init__(
         self,
@@ -58,8 +61,9 @@ class HuggingFaceData(PhotoData):
         subset: int | None = None,
         crop: int | None = None,
         num_workers: int = 0,
+        batch_size: int = 1,
     ) -> None:
-        super().__init__(subset, crop, num_workers)
+        super().__init__(subset, crop, num_workers, batch_size)
         required("datasets", "data", WHAT)
         self.saved = any((Path(dataset) / name).is_file() for name in SAVED)
         if self.saved and (config or data_dir or revision or streaming):

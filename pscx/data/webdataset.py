@@ -32,6 +32,7 @@ class WebDatasetData(PhotoData):
         subset: take the first so many images, or all; each process then reads the shards from their beginning.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
+        batch_size: images that are evaluated at once, at least 1, as in :class:`FolderData`.
 
     Raises:
         ValueError: for an option outside its range.
@@ -40,10 +41,17 @@ class WebDatasetData(PhotoData):
             shard is told in an item, see :class:`pscx.data.shards.ShardedPhotos`.
     """
 
+    references = ()
+
     def __init__(
-        self, urls: str | list[str], subset: int | None = None, crop: int | None = None, num_workers: int = 0
+        self,
+        urls: str | list[str],
+        subset: int | None = None,
+        crop: int | None = None,
+        num_workers: int = 0,
+        batch_size: int = 1,
     ) -> None:
-        super().__init__(subset, crop, num_workers)
+        super().__init__(subset, crop, num_workers, batch_size)
         required("webdataset", "data", "data module 'webdataset'")
         self.urls = [urls] if isinstance(urls, str) else urls
 

@@ -141,13 +141,13 @@ class Calibrate(LightningModule):
         facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]
         key = sha256(b"".join(facts)).hexdigest()
         assert self.bars is not None
-        self.bars.begin(name)
+        bar = self.bars.begin(name)
         if read_groups(self.file_of(name), key) is None:
             psc = self.psc.conditioned(caption)
-            psc.encode(signal_of(psc, pixels), self.bars.advance)
+            psc.encode(signal_of(psc, pixels), bar.advance)
             write_whole(self.file_of(name), groups_file(self.recorder.groups, key), force=True)
         self.names.append(name)
-        self.bars.end()
+        bar.end()
 
     def on_train_end(self) -> None:
         """Learn, measure and write, over the images of all ranks."""
