@@ -141,9 +141,8 @@ class Recorder:
         encoder, measured = self._encoder, seal.measured
         assert encoder is not None
         groups = zip(*(torch.split(t, measured.proposal.groups) for t in _coded(seal)), strict=True)
-        bits = torch.cat(
-            [torch.zeros(0, dtype=torch.float64), *(encoder.put(s, psc.quantizer, m, d) for s, m, d in groups)]
-        )
+        costs = [encoder.put(symbols, psc.quantizer, mean, scale) for symbols, mean, scale in groups]
+        bits = torch.cat([torch.zeros(0, dtype=torch.float64), *costs])
         encoder.put_bits(seal.digest, seal.bits)
         encoder.segment = seal.segment + 1
         by_block = torch.bincount(measured.proposal.block, bits, len(self._counts))
