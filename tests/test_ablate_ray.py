@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,8 @@ class Deadly(Raw):
 def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        environment.setenv("RAY_AUTH_MODE", "token")  # Ray listens on all of the machine's addresses
+        environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         environment.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # how Ray will treat num_gpus=0; else it warns
         ray = pytest.importorskip("ray")
         ray.init(
@@ -51,7 +54,6 @@ def cluster() -> Iterator[None]:
             log_to_driver=False,
             logging_level="ERROR",
             object_store_memory=80_000_000,
-            _node_ip_address="127.0.0.1",
         )
         yield
         ray.shutdown()
