@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from os.path import commonprefix
 from typing import Any
 
 from pscx.ablation.plan import in_words
@@ -102,7 +103,7 @@ def _key(source: Source, number: int, run: Run) -> str:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """All options of a run, by dotted key, that make it what it is: not where it ran, nor which quality it asked for."""
+    """All options of a run, by dotted key, that make its curve: not where it ran, nor which quality it asked for."""
     options = dict(_flat({"model": run.config["model"]["init_args"], "data": run.config["data"]}))
     quantizer = options.get("model.quantizer")
     cls = QUANTIZERS.find(str(quantizer))
@@ -161,6 +162,7 @@ def _name(runs: Sequence[Run], alone: Sequence[Run]) -> str:
     keys = dict.fromkeys(key for identity in identities for key in identity)
     varied = [key for key in keys if len({json.dumps(identity.get(key)) for identity in identities}) > 1]
     if not 0 < len(varied) <= LONGEST_NAME:
-        return ", ".join(run.name for run in runs)
+        shared = commonprefix([run.name for run in runs]).rstrip("0123456789-_.= ")  # noqa: RUF071 (letters are meant)
+        return shared or ", ".join(run.name for run in runs)
     own = _identity(runs[0])
     return in_words({key: str(own.get(key, "-")) for key in varied})

@@ -17,7 +17,7 @@ from pscx.imagecodec import Decompressor
 from pscx.images import read_image
 from pscx.metrics import psnr
 from pscx.priors import PRIORS, Prior
-from pscx.progress import Bars
+from pscx.progress import Bar, Bars
 from pscx.quiet import quiet
 from pscx.report import pictures
 from pscx.report.curves import Curve
@@ -66,11 +66,11 @@ class Gallery:
         room = max(LEAST_ROOM, ROOM // max(1, len(names) + len({image for _, image in names})))
         with Bars("report", len(exhibits)) as bars:
             for exhibit in exhibits:
-                bars.begin(f"{exhibit.image}, {exhibit.run.name}")
-                yield self._item(exhibit, room, bars)
-                bars.end()
+                bar = bars.begin(f"{exhibit.image}, {exhibit.run.name}")
+                yield self._item(exhibit, room, bar)
+                bar.end()
 
-    def _item(self, exhibit: Exhibit, room: int, bars: Bars) -> dict[str, Any]:
+    def _item(self, exhibit: Exhibit, room: int, bar: Bar) -> dict[str, Any]:
         run, image = exhibit.run, exhibit.image
         path = run.stream(image)
         data = path.read_bytes()
@@ -78,7 +78,7 @@ class Gallery:
         original, missing = self._originals.of(run, image, reconstruction)
         try:
             with quiet():
-                played = replay(self._decompressor(run), data, bars)
+                played = replay(self._decompressor(run), data, bar)
         except PscxError as error:
             raise PscxError(f"'{path}': {error}") from error
         height, width = reconstruction.shape[:2]

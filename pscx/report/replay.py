@@ -18,7 +18,7 @@ from pscx.coders import Encoder
 from pscx.exact import ordered_mean
 from pscx.imagecodec import Decompressor
 from pscx.measurements import Measurements, rank_within
-from pscx.progress import Bars
+from pscx.progress import Bar
 from pscx.trials import Pixels, shown
 
 FRAMES = 32  # at most so many pictures of a stream
@@ -82,11 +82,11 @@ class Replay:
         return self.shape[0] == 3 and self.shape[1:] == self.size
 
 
-def replay(decompressor: Decompressor, data: bytes, bars: Bars | None = None) -> Replay:
+def replay(decompressor: Decompressor, data: bytes, bar: Bar | None = None) -> Replay:
     """Decode a stream and keep what is worth seeing. Raises ``StreamError`` as decoding does."""
     facts = decompressor.info(data)
     recorder = Recorder(facts["height"], facts["width"])
-    decompressor.decode(data, range(0), progress=None if bars is None else bars.advance, watch=recorder)
+    decompressor.decode(data, range(0), progress=None if bar is None else bar.advance, watch=recorder)
     return recorder.finish()
 
 
@@ -141,9 +141,8 @@ class Recorder:
         encoder, measured = self._encoder, seal.measured
         assert encoder is not None
         groups = zip(*(torch.split(t, measured.proposal.groups) for t in _coded(seal)), strict=True)
-        bits = torch.cat(
-            [torch.zeros(0, dtype=torch.float64), *(encoder.put(s, psc.quantizer, m, d) for s, m, d in groups)]
-        )
+        costs = [encoder.put(symbols, psc.quantizer, mean, scale) for symbols, mean, scale in groups]
+        bits = torch.cat([torch.zeros(0, dtype=torch.float64), *costs])
         encoder.put_bits(seal.digest, seal.bits)
         encoder.segment = seal.segment + 1
         by_block = torch.bincount(measured.proposal.block, bits, len(self._counts))

@@ -16,7 +16,6 @@ from pscx.ablation.saved import NAME as GRID
 from pscx.errors import PscxError
 
 CONFIG = "config.yaml"
-MEASURES_OF_AN_IMAGE = ("psnr", "ssim", "ms_ssim")
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,7 @@ def _why_not(folder: Path) -> str:
     if (folder / "images.csv").exists():
         return f"'{folder}' is not whole: its tables or streams were damaged; run pscx test again"
     if done:
-        return (
-            f"'{folder}' is not finished, {done} of its images are done: run pscx test again, which goes on from there"
-        )
+        return f"'{folder}' is not finished, {done} of its images are done: run pscx test again, which goes on there"
     return f"'{folder}' is no run of pscx test or pscx ablate: it holds no results"
 
 
