@@ -86,4 +86,3 @@ def _theme() -> gradio.Theme:
     import gradio as gr
 
     return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-

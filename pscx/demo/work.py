@@ -48,7 +48,7 @@ class Coding:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a decoder believes after ``segments`` of ``total``: the mean of its samples, ``(height, width, 3)`` uint8."""
+    """The mean of a decoder's samples after ``segments`` of ``total``, ``(height, width, 3)`` uint8."""
 
     segments: int
     total: int
