@@ -3,7 +3,7 @@
     python benchmarks/exactness.py [--python INTERPRETER ...]
 
 Three crops of bundled photographs go through the default recipe under each set-up: number of threads, instruction sets
-of torch, oneDNN and MKL, samples a network call, memory layout, and other interpreters (with another torch, say) given
+of torch, oneDNN and MKL, samples a network call, images a network call, memory layout, and other interpreters (with another torch, say) given
 by ``--python``. Each is a process of its own. It says for each whether it encodes to the same bytes as the first and
 whether it decodes the first one's files to the same pixels. Then the same with ``exact: false``, where a file may be
 refused with a sentence, or decode to pixels that differ by what rounding explains, and never to garbage. Exit code 1
@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "2 threads": {"OMP_NUM_THREADS": "2"},
     "1 sample a call": {**ONE, "PSCX_BATCH": "1"},
     "3 samples a call": {**ONE, "PSCX_BATCH": "3"},
+    "5 images a call": {**ONE, "PSCX_IMAGES": "5"},
     "weights channels first": {**ONE, "PSCX_LAYOUT": "first"},
     "torch without vectors": {**ONE, "ATEN_CPU_CAPABILITY": "default"},
     "torch AVX2": {**ONE, "ATEN_CPU_CAPABILITY": "avx2"},
@@ -50,15 +51,23 @@ options = {"batch": int(os.environ["PSCX_BATCH"])} if "PSCX_BATCH" in os.environ
 codec = pscx.load_codec(prior={"name": "ddpm", "exact": exact}, **options)
 if os.environ.get("PSCX_LAYOUT") == "first":
     codec.psc.prior.denoiser.network.to(memory_format=torch.contiguous_format)
+images = int(os.environ.get("PSCX_IMAGES", "1"))
 for name, (height, width) in crops.items():
     file = folder / f"{name}.pscx"
-    done = codec.simulate(pscx.read_image(BUNDLED / f"{name}.png")[:height, :width])
+    photograph = pscx.read_image(BUNDLED / f"{name}.png")
+    beside = [photograph[i : height + i, :width] for i in range(images)]
+    done = codec.simulate_many(beside, batch=images)[0]
+    if not isinstance(done, pscx.Simulation):
+        raise done
     if not file.exists():
         file.write_bytes(done.data)
         np.save(folder / f"{name}.npy", done.pixels)
     payload = unpack(done.data)[1] == unpack(file.read_bytes())[1]
     try:
-        shown = codec.decompress(file.read_bytes()).astype(int)
+        shown = codec.decompress_many([file.read_bytes()] * images, batch=images)[0]
+        if isinstance(shown, pscx.PscxError):
+            raise shown
+        shown = shown.astype(int)
         apart, refusal = int(abs(shown - np.load(folder / f"{name}.npy")).max()), ""
     except pscx.PscxError as error:
         apart, refusal = -1, str(error)

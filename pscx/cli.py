@@ -22,6 +22,8 @@ LIGHTNING = {
     "validate": "validate a prior",
 }
 WITHOUT_PLUGINS = ("info",)  # makes no component
+WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.sampler.steps
+SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.sampler.steps 5."
 PLUGINS_HELP = "--plugins FOLDER loads the components of a folder of plugins; it may be given more than once."
 
 
@@ -72,7 +74,7 @@ def _run(args: list[str]) -> int:
         options, rest = _parsers()[0].parse_known_args(args)
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
-    if rest and options.command not in ("compress", "ablate"):
+    if rest and options.command not in WITH_SETTINGS:
         raise UsageError(f"{options.command} has no option '{rest[0]}': see pscx {options.command} --help")
     from pscx import commands
 
@@ -158,6 +160,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     info.add_argument("--json", action="store_true", help="one JSON object a line")
     _add_components(_command(commands, "components", "every component, its options and their defaults"))
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
+    _add_cite(_command(commands, "cite", "the BibTeX entries of the parts that a config uses"))
     _add_report(_command(commands, "report", "one page about runs of test or ablate, to be looked at"))
     for name, text in LIGHTNING.items():
         _command(commands, name, text)
@@ -171,14 +174,17 @@ def _command(commands: _SubParsersAction[_Parser], name: str, text: str) -> Argu
 
 
 def _add_compress(parser: ArgumentParser) -> None:
-    keys = "--model.KEY VALUE sets any key of the config's model section, such as --model.sampler.steps 5."
-    parser.epilog = f"{keys} {PLUGINS_HELP}"
+    parser.epilog = f"{SETTINGS_HELP} {PLUGINS_HELP}"
     _add_files(parser, "IMAGE", "PNG, JPEG or WebP files, or folders of them")
-    parser.add_argument("--config", metavar="YAML", help="a config file; its model section is used")
-    parser.add_argument("--recipe", metavar="NAME", help="a codec that ships with pscx (default: default)")
+    _add_codec(parser)
     _add_targets(parser)
     parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
     parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
+
+
+def _add_codec(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="YAML", help="a config file; its model section is used")
+    parser.add_argument("--recipe", metavar="NAME", help="a codec that ships with pscx (default: default)")
 
 
 def _add_targets(parser: ArgumentParser) -> None:
@@ -215,6 +221,17 @@ def _add_ablate(parser: ArgumentParser) -> None:
     parser.epilog = "--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share."
     parser.add_argument("--config", metavar="YAML", required=True, help="a file with axes, as in configs/ablations")
     parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
+    parser.add_argument(
+        "--launcher", choices=("local", "ray"), default="local", help="where cells run (default: in this process)"
+    )
+    parser.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster (default: the one that is found)")
+    parser.add_argument("--cpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 1)")
+    parser.add_argument("--gpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 0)")
+
+
+def _add_cite(parser: ArgumentParser) -> None:
+    parser.epilog = f"{SETTINGS_HELP} {PLUGINS_HELP}"
+    _add_codec(parser)
 
 
 def _add_report(parser: ArgumentParser) -> None:
@@ -242,6 +259,9 @@ def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar=metavar, help=text)
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="a file, or a folder for several inputs")
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+    parser.add_argument(
+        "--batch", type=_positive, default=1, metavar="N", help="N inputs at once share network calls (default: 1)"
+    )
 
 
 def _positive(text: str) -> int:

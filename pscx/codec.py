@@ -10,7 +10,6 @@ decoder, who reads the stream. Data flows like this::
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
 from copy import copy
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from pscx.restorations.base import Restoration
 from pscx.rows.base import Proposal, RowRule, Situation
 from pscx.samplers.base import Problem, Sampler
 from pscx.spread import ALONE
+from pscx.together import clock, denoise
 
 SEGMENT_BITS, LAST_SEGMENT_BITS = 4, 8
 FINAL = 1 << 16  # what the noise source knows as the iteration of the final restoration
@@ -52,6 +52,7 @@ class Question:
     rows: Tensor
     mean: Tensor
     scale: Tensor
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -266,9 +267,9 @@ class PSC:
         """Final restoration number ``index`` of a signal, ``(channels, height, width)`` float64."""
         prior = CountedPrior(self.prior, outcome.account)
         problem = Problem(prior, outcome.measurements, self.noise, FINAL, shape, outcome.estimate, self.spread)
-        started = time.perf_counter()
+        started = clock()
         signal = self.restoration.restore(problem, self.restoration_sampler, index, self.batch)
-        outcome.account.seconds += time.perf_counter() - started
+        outcome.account.seconds += clock() - started
         return finite(signal, "the restored values")
 
     def rounds(self, shape: tuple[int, ...], account: Account) -> Rounds:
@@ -341,7 +342,7 @@ class PSC:
     ) -> Outcome:
         account = Account()
         report = progress or (lambda done, total: None)
-        started = time.perf_counter()
+        started = clock()
         rounds = self.rounds(shape, account)
         reply: Tensor | None = None
         try:
@@ -358,7 +359,7 @@ class PSC:
                     rounds.throw(error)
         except StopIteration as stop:
             outcome: Outcome = stop.value
-        account.seconds += time.perf_counter() - started
+        account.seconds += clock() - started
         return outcome
 
 
@@ -378,9 +379,9 @@ class CountedPrior(Prior):
         self.stride, self.alphas_cumprod, self.exact = inner.stride, inner.alphas_cumprod, inner.exact
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        started = time.perf_counter()
-        x0 = self.inner.denoise(x_t.to(self.inner.alphas_cumprod.device), t).to(x_t.device)
-        self.account.network_seconds += time.perf_counter() - started
+        started = clock()
+        x0 = denoise(self.inner, x_t.to(self.inner.alphas_cumprod.device), t).to(x_t.device)
+        self.account.network_seconds += clock() - started
         self.account.evaluations += len(x_t) * self.inner.evaluations
         return x0
 

@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pscx.errors import PscxError, StreamError
 from pscx.files import check_output, write_whole
 from pscx.info import stream_info
-from pscx.progress import Bars
+from pscx.progress import Bar, Bars
 from pscx.quiet import quiet
 from pscx.stream import unpack
+
+if TYPE_CHECKING:
+    from pscx.ablation import Launcher
 
 SUFFIX = ".pscx"
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
@@ -35,7 +38,8 @@ def compress(options: Namespace, rest: list[str]) -> int:
     """``pscx compress``: prints name, bytes and bpp of each stream."""
     from pscx.config import option_layer, split_options
 
-    layers, unknown = split_options([*_as_options(options), *rest])
+    seed = [] if options.seed is None else ["--model.seed", options.seed]
+    layers, unknown = split_options([*_codec_options(options), *seed, *rest])
     given = [layer for layer in layers if layer.source[:2] == "--"]
     foreign = [layer.source for layer in given if layer.values.keys() - {"recipe", "model"}]
     if unknown or foreign:
@@ -58,17 +62,17 @@ def compress(options: Namespace, rest: list[str]) -> int:
     with quiet():
         codec = build_codec(layers)
 
-    def work(job: Job, bars: Bars) -> str:
+    def work(job: Job, bar: Bar) -> str:
         pixels = read_image(job.source)
-        on_trial = None if codec.target is None else partial(bars.trial, job.source.name)
-        encoded = codec.encode(pixels, progress=bars.advance, on_trial=on_trial)
+        on_trial = None if codec.target is None else bar.trial
+        encoded = codec.encode(pixels, progress=bar.advance, on_trial=on_trial)
         data, count = encoded.data, encoded.account.encodings
         write_whole(job.outputs[0], data, force=options.force)
         height, width = pixels.shape[:2]
         says = f"{job.outputs[0]}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp"
         return f"{says}, {count} encodings" if count > 1 else says
 
-    return _each("compress", jobs, work, missing)
+    return _each("compress", jobs, work, missing, options.batch, lambda job: codec.shares_calls)
 
 
 def decompress(options: Namespace, rest: list[str]) -> int:
@@ -83,7 +87,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     if not jobs:
         return 2
 
-    from pscx.imagecodec import Decompressor
+    from pscx.imagecodec import Decompressor, shares_calls
     from pscx.images import check_image_suffix, write_image
     from pscx.limits import Limits
 
@@ -94,10 +98,9 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
     partial = options.partial or options.max_bytes is not None
 
-    def work(job: Job, bars: Bars) -> str:
+    def work(job: Job, bar: Bar) -> str:
         data = _read_stream(job.source, options.max_bytes, partial)
-        with quiet():
-            done = decompressor.decode(data, range(count), partial=partial, progress=bars.advance)
+        done = decompressor.decode(data, range(count), partial=partial, progress=bar.advance)
         if done.cut:
             used = f"{done.segments} of {done.iterations} segments used"
             print(f"pscx: '{job.source}': {used}: {done.cut}", file=sys.stderr)
@@ -105,13 +108,20 @@ def decompress(options: Namespace, rest: list[str]) -> int:
             write_image(output, image, force=options.force)
         return "\n".join(map(str, job.outputs))
 
-    return _each("decompress", jobs, work, missing)
+    def shares(job: Job) -> bool:
+        try:
+            return shares_calls(_read_stream(job.source, options.max_bytes, partial))
+        except PscxError:  # which the work will report
+            return False
+
+    with quiet():
+        return _each("decompress", jobs, work, missing, options.batch, shares)
 
 
 def info(options: Namespace, rest: list[str]) -> int:
     """``pscx info``: the header of each stream, as text or JSON."""
 
-    def work(job: Job, bars: Bars) -> str:
+    def work(job: Job, bar: Bar) -> str:
         facts = stream_info(_read_stream(job.source))
         if options.json:
             return json.dumps({"file": str(job.source), **facts})
@@ -135,13 +145,14 @@ def components(options: Namespace, rest: list[str]) -> int:
 
 def ablate(options: Namespace, rest: list[str]) -> int:
     """``pscx ablate``: runs the cells that are not done, then prints and writes tables and plots; 1 if any failed."""
-    from pscx.ablation import read_plan, read_results, run_here
+    from pscx.ablation import read_plan, read_results
     from pscx.ablation.report import write_report
     from pscx.config import split_options
 
     layers, unknown = split_options(["--config", options.config, *rest])
     if unknown:
         raise PscxError(f"ablate has no option '{unknown[0]}': see pscx ablate --help")
+    launcher = _launcher(options)
     with quiet():
         plan = read_plan(layers)
     cells = {cell.id: cell for cell in plan.cells}
@@ -152,7 +163,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
     errors = {}
-    for count, outcome in enumerate(run_here(to_do.values()), 1):
+    for count, outcome in enumerate(launcher(to_do.values()) if to_do else (), 1):
         cell, means = outcome.cell, read_results(outcome.cell.folder)
         says = f"{outcome.seconds:.1f} s"
         if outcome.error is not None:
@@ -165,6 +176,34 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     results = {key: result for key, result in found.items() if result is not None}
     print(write_report(plan, results, errors))
     return 1 if errors else 0
+
+
+def cite(options: Namespace, rest: list[str]) -> int:
+    """``pscx cite``: prints the BibTeX entries of a config's or a recipe's parts."""
+    from pscx.citations import bibliography
+    from pscx.config import split_options
+
+    layers, unknown = split_options([*_codec_options(options), *rest])
+    if unknown:
+        raise PscxError(f"cite has no option '{unknown[0]}': see pscx cite --help")
+    with quiet():
+        found = bibliography(layers)
+    print("\n\n".join(found))
+    return 0
+
+
+def _launcher(options: Namespace) -> Launcher:
+    """What runs the cells of an ablation. Raises :class:`PscxError` where options are not of that launcher."""
+    from pscx.ablation import RayLauncher, run_here
+
+    names = {"address": "ray_address", "cpus": "cpus_per_cell", "gpus": "gpus_per_cell"}
+    given = {key: value for key, name in names.items() if (value := getattr(options, name)) is not None}
+    if options.launcher == "ray":
+        return RayLauncher(**given)
+    if given:
+        name = names[next(iter(given))].replace("_", "-")
+        raise PscxError(f"option --{name} is for --launcher ray, got --launcher {options.launcher}")
+    return run_here
 
 
 def report(options: Namespace, rest: list[str]) -> int:
@@ -181,9 +220,9 @@ def report(options: Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _as_options(options: Namespace) -> list[str]:
+def _codec_options(options: Namespace) -> list[str]:
     recipe = options.recipe or (None if options.config else "default")
-    pairs = {"--config": options.config, "--recipe": recipe, "--model.seed": options.seed}
+    pairs = {"--config": options.config, "--recipe": recipe}
     return [text for key, value in pairs.items() if value is not None for text in (key, value)]
 
 
@@ -245,18 +284,39 @@ def _present(jobs: list[Job]) -> tuple[list[Job], int]:
     return [job for job in jobs if job not in missing], len(missing)
 
 
-def _each(what: str, jobs: list[Job], work: Callable[[Job, Bars], str], failed: int = 0) -> int:
-    """Do the jobs in turn and print what each says; a bad file is reported and the others still done."""
+def _each(
+    what: str,
+    jobs: list[Job],
+    work: Callable[[Job, Bar], str],
+    failed: int = 0,
+    batch: int = 1,
+    shares: Callable[[Job], bool] = lambda job: False,
+) -> int:
+    """Do the jobs, at most ``batch`` at once of those that share network calls, and print what each says, in order.
+
+    A bad file is reported and the others still done.
+    """
+    from pscx.together import Task, together
+
     with Bars(what, len(jobs), visible=what != "info") as bars:
-        for job in jobs:
-            bars.begin(job.source.name)
+
+        def do(job: Job) -> str:
+            bar = bars.begin(job.source.name)
             try:
-                print(work(job, bars), flush=True)
-            except PscxError as error:
+                return work(job, bar)
+            finally:
+                bar.end()
+
+        tasks = (Task(partial(do, job), batch > 1 and shares(job)) for job in jobs)
+        for job, result in zip(jobs, together(tasks, batch), strict=True):
+            if isinstance(result, str):
+                print(result, flush=True)
+            elif isinstance(result, PscxError):
                 failed += 1
-                sentence = str(error) if str(job.source) in str(error) else f"'{job.source}': {error}"
+                sentence = str(result) if str(job.source) in str(result) else f"'{job.source}': {result}"
                 print(f"pscx: {sentence}", file=sys.stderr)
-            bars.end()
+            else:
+                raise result
     return 2 if failed else 0
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import lcm
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +29,13 @@ from pscx.registry import Registry, choices
 from pscx.specs import codec_spec, parse_spec, psc_of_spec, recipe_number, recipe_spec
 from pscx.stream import SIDE_LIMIT, TEXT_LIMIT, Header, unpack
 from pscx.targets import TARGETS, Target
+from pscx.together import Task, together
 from pscx.trials import OnTrial, Run, Setting, Trials, shown
 
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
+BATCH = 8
+T = TypeVar("T")
 EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image")
 BESIDE_THE_LOOP: dict[str, Registry[Any]] = {"caption": CAPTIONERS, "target": TARGETS}
 
@@ -107,6 +111,17 @@ class Decompressor:
     ) -> list[Pixels]:
         """The first ``samples`` restorations of a stream; how they differ is up to its restoration."""
         return self.decode(data, range(samples), partial=partial, progress=progress).images
+
+    def decompress_many(
+        self, streams: Iterable[bytes], *, batch: int = BATCH, **options: Any
+    ) -> list[Pixels | PscxError]:
+        """:meth:`decompress` of each stream, at most ``batch`` of them at once; ``options`` are those of that method.
+
+        Streams of one exact prior share network calls, others are decoded one at a time; the pixels are the same. A
+        stream that cannot be decoded has its error in place of its image.
+        """
+        tasks = (Task(partial(self.decompress, data, **options), shares=shares_calls(data)) for data in streams)
+        return _in_place(tasks, batch)
 
     @staticmethod
     def info(data: bytes) -> dict[str, Any]:
@@ -223,6 +238,33 @@ class Codec(Decompressor):
         run, account = self._run(image, target, caption, progress, on_trial)
         return Encoded(run.data, account)
 
+    def compress_many(
+        self, images: Iterable[Image | Pixels | Tensor], *, batch: int = BATCH, **options: Any
+    ) -> list[bytes | PscxError]:
+        """:meth:`compress` of each image, at most ``batch`` of them at once; ``options`` are those of that method.
+
+        Images of one size share network calls under an exact codec; under any other they are encoded one at a time.
+        The streams are the same. An image that cannot be compressed has its error in place of its stream.
+        """
+        return _in_place((self._task(self.compress, image, options) for image in images), batch)
+
+    def simulate_many(
+        self, images: Iterable[Image | Pixels | Tensor], *, batch: int = BATCH, **options: Any
+    ) -> list[Simulation | PscxError]:
+        """:meth:`simulate` of each image, as :meth:`compress_many`; ``options`` are those of :meth:`simulate`.
+
+        The seconds of an image are its own work and its part, by samples, of the calls that it shared.
+        """
+        return _in_place((self._task(self.simulate, image, options) for image in images), batch)
+
+    @property
+    def shares_calls(self) -> bool:
+        """Whether several images may share network calls: where that changes no bit, and one process has an image."""
+        return self.psc.exact and self.psc.spread.size == 1
+
+    def _task(self, do: Callable[..., T], image: Image | Pixels | Tensor, options: Mapping[str, Any]) -> Task[T]:
+        return Task(partial(do, image, **options), shares=self.shares_calls)
+
     def simulate(
         self,
         image: Image | Pixels | Tensor,
@@ -276,6 +318,24 @@ class Codec(Decompressor):
     def caption_of(self, pixels: Pixels) -> str:
         """What the captioner says of an image; empty without one."""
         return "" if self.captioner is None else _checked_caption(self.captioner.caption(pixels))
+
+
+def shares_calls(data: bytes) -> bool:
+    """Whether a stream may be decoded with others in one network call: it says that its codec is exact."""
+    try:
+        return not unpack(data, partial=True)[0].arithmetic
+    except StreamError:
+        return False
+
+
+def _in_place(tasks: Iterable[Task[T]], batch: int) -> list[T | PscxError]:
+    """The results of tasks, with an error of one image in its place; raises any other."""
+    results: list[T | PscxError] = []
+    for result in together(tasks, batch):
+        if isinstance(result, Exception) and not isinstance(result, PscxError):
+            raise result
+        results.append(result)
+    return results
 
 
 def load_codec(

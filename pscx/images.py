@@ -34,7 +34,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises :class:`ImageError` for a file that is missing, empty, damaged, of another format, animated, smaller than
     16 pixels on a side or larger than 2^28 pixels.
     """
-    data = _read_bytes(Path(path))
+    return decode_image(_read_bytes(Path(path)), path)
+
+
+def decode_image(data: bytes, path: str | Path) -> NDArray[np.uint8]:
+    """What a PNG, JPEG or WebP file of that content holds, as :func:`read_image` has it; errors call it ``path``."""
     try:
         with _open(io.BytesIO(data)) as image:
             _check_header(image, path)

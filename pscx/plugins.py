@@ -74,6 +74,11 @@ def load(folders: Iterable[str | Path]) -> list[Failure]:
     return [failure for failure in failures if failure is not None]
 
 
+def plugin_folders() -> list[str]:
+    """The folders whose plugins were loaded so far, in order."""
+    return list(_package().__path__)
+
+
 def failure_of(registry: Registry[Any], name: str) -> Failure | None:
     """The plugin that did not load and would have provided the component ``name``, or none."""
     for failure in FAILURES.values():

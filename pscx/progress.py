@@ -5,11 +5,19 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Bars:
-    """A bar that counts ``total`` files and moves on with every iteration inside one; nothing without a terminal.
+    """A bar that counts ``total`` files, and one for each file under way; nothing without a terminal.
 
     Args:
         what: what is being done, such as ``compress``.
@@ -30,7 +38,6 @@ class Bars:
             transient=True,
         )
         self._files = self._progress.add_task(what, total=total)
-        self._inside = self._progress.add_task("", total=None, visible=False)
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -41,19 +48,28 @@ class Bars:
     ) -> None:
         self._progress.stop()
 
-    def begin(self, name: str) -> None:
-        """The next file begins."""
-        self._progress.reset(self._inside, description=f"  {name}", visible=True)
+    def begin(self, name: str) -> Bar:
+        """A file begins; several may be under way."""
+        return Bar(self._progress, self._files, name)
+
+
+class Bar:
+    """The bar of one file, until :meth:`end`."""
+
+    def __init__(self, progress: Progress, files: TaskID, name: str) -> None:
+        self._progress, self._files, self._name = progress, files, name
+        self._own = progress.add_task(f"  {name}", total=None)
 
     def advance(self, done: int, total: int) -> None:
         """``done`` of ``total`` iterations of this file are over; has the form that the codec calls."""
-        self._progress.update(self._inside, completed=done, total=total)
+        self._progress.update(self._own, completed=done, total=total)
 
-    def trial(self, name: str, number: int, parameter: float | None) -> None:
+    def trial(self, number: int, parameter: float | None) -> None:
         """This file is encoded for the ``number``-th time, at that parameter of the quantizer."""
         at = "" if parameter is None else f" at {parameter:.3g}"
-        self._progress.reset(self._inside, description=f"  {name}, trial {number}{at}", visible=True)
+        self._progress.reset(self._own, description=f"  {self._name}, trial {number}{at}")
 
     def end(self) -> None:
         """This file is over."""
+        self._progress.remove_task(self._own)
         self._progress.advance(self._files)

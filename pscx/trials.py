@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +13,7 @@ from pscx.codec import PSC, Account, Outcome, Progress
 from pscx.images import to_pixels
 from pscx.quantizers.base import Quantizer
 from pscx.stream import Header, pack
+from pscx.together import clock
 
 Pixels = NDArray[np.uint8]
 OnTrial = Callable[[int, float | None], None]
@@ -48,11 +48,11 @@ class Run:
 
     def images(self, count: int) -> list[Pixels]:
         """The first ``count`` restorations, ``(height, width, 3)``, as a decoder makes them."""
-        started = time.perf_counter()
+        started = clock()
         for index in range(len(self._images), count):
             signal = self.psc.restore(self.outcome, self.shape, index)
             self._images.append(shown(self.psc, signal, *self.size))
-        self.restore_seconds += time.perf_counter() - started
+        self.restore_seconds += clock() - started
         return self._images[:count]
 
 

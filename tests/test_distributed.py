@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from PIL import Image
-from tiny import write_codec
+from tiny import EXACT, save_prior, write_codec
 
 from pscx import read_image
 from pscx.cli import main
 from pscx.config import ConfigError
-from pscx.data.folder import Share
+from pscx.data.base import Share
 from pscx.imagecodec import Codec
 from pscx.modules.evaluate import _ranks_per_image
 
@@ -108,21 +108,26 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_done(
         assert (root / "summary.csv").read_text().splitlines()[1].endswith(",1")
 
 
-@pytest.mark.parametrize("ranks_per_image", [1, 2])
-def test_two_processes_do_what_one_does(ranks_per_image: int, image_folder: Path, tmp_path: Path) -> None:
-    """Images, or the samples of each image, over two processes that speak gloo."""
-    config = write_codec(tmp_path)
+@pytest.mark.parametrize(("ranks_per_image", "batch_size"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+def test_two_processes_do_what_one_does(
+    ranks_per_image: int, batch_size: int, image_folder: Path, tmp_path: Path
+) -> None:
+    """Seven images, or the samples of each image, over two processes that speak gloo, one or several images a call."""
+    pixels = read_image(image_folder / "a.png")
+    for number in range(4):
+        Image.fromarray(pixels[:, number : number + 16]).save(image_folder / f"{number}.png")
+    config = write_codec(tmp_path, EXACT.format(path=save_prior(tmp_path / "prior", 0)))
     options = ["--model.samples", "3", "--model.batch", "1", "--model.restoration", "{name: mean, samples: 3}"]
     assert main(arguments(config, image_folder, tmp_path / "one", *options)) == 0
     parallel = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
-    parallel += ["--model.ranks_per_image", str(ranks_per_image)]
+    parallel += ["--model.ranks_per_image", str(ranks_per_image), "--data.batch_size", str(batch_size)]
     call = arguments(config, image_folder, tmp_path / "two", *options, *parallel)
     done = subprocess.run([sys.executable, "-m", "pscx.cli", *call], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert table(tmp_path / "two") == table(tmp_path / "one")
-    assert len(table(tmp_path / "two")) == 3
+    assert len(table(tmp_path / "two")) == 7
     assert files(tmp_path / "two") == files(tmp_path / "one")
-    assert done.stdout.count("3 images, in") == 1
+    assert done.stdout.count("7 images, in") == 1
 
 
 @pytest.mark.parametrize(("images", "shares"), [(7, 2), (3, 3), (12, 5), (1, 1)])

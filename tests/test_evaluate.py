@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import UNet2DModel
 from tiny import CODEC, save_prior, write_codec
 from tiny_latent import save_stable_diffusion
@@ -16,6 +17,7 @@ from pscx import Decompressor, read_image
 from pscx.cli import main
 from pscx.metrics import psnr, ssim
 from pscx.modules.evaluate import MEANS, as_csv, summary
+from pscx.networks import NoiseExperts
 from pscx.priors.denoiser import load_denoiser
 
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
@@ -195,13 +197,13 @@ def test_every_evaluation_config_runs(name: str, options: list[str], tmp_path: P
     assert len(rows_of(root / "images.csv")) == 1
 
 
-def fit(root: Path, folder: Path, steps: int, *options: str) -> int:
+def fit(root: Path, folder: Path, steps: int, *options: str, config: str = "fit_ddpm") -> int:
     sizes = ["--data.crop", "16", "--data.crops_per_epoch", "2", "--data.batch_size", "2", "--data.val_crops", "2"]
     network = ["--model.network.block_out_channels", "[8, 16, 16]", "--model.network.blocks", "[1, 1, 1]"]
     sizes += ["--trainer.log_every_n_steps", "1"]
     sources = ["--data.root", f"[{folder}, {folder}]", "--data.val_root", str(folder)]
     where = ["--trainer.default_root_dir", str(root), "--trainer.max_steps", str(steps)]
-    return main(["fit", "--config", "configs/fit_ddpm.yaml", *sizes, *network, *sources, *where, *options])
+    return main(["fit", "--config", f"configs/{config}.yaml", *sizes, *network, *sources, *where, *options])
 
 
 def test_a_unet_of_diffusers_is_trained(image_folder: Path, tmp_path: Path) -> None:
@@ -218,6 +220,19 @@ def test_a_unet_of_diffusers_is_trained(image_folder: Path, tmp_path: Path) -> N
     ]
     assert main(["fit", "--config", "configs/fit_unet.yaml", *sizes, *network, *sources, *where]) == 0
     assert isinstance(load_denoiser(tmp_path / "prior").network, UNet2DModel)
+
+
+def test_an_expert_is_trained_from_one_network(image_folder: Path, tmp_path: Path) -> None:
+    few = ("--trainer.enable_progress_bar", "false")
+    assert fit(tmp_path / "one", image_folder, 1, *few) == 0
+    init = ("--model.init", str(tmp_path / "one" / "prior"))
+    assert fit(tmp_path / "two", image_folder, 1, *few, *init, config="fit_experts") == 0
+    start = load_denoiser(tmp_path / "one" / "prior").network.state_dict()
+    network = load_denoiser(tmp_path / "two" / "prior").network
+    assert isinstance(network, NoiseExperts)
+    high = network.high.state_dict()
+    assert all(torch.equal(high[key], value) for key, value in start.items())
+    assert any(not torch.equal(value, start[key]) for key, value in network.low.state_dict().items())
 
 
 def test_a_prior_is_trained_resumed_and_used(image_folder: Path, tmp_path: Path) -> None:
@@ -256,5 +271,6 @@ def test_every_config_of_the_repository_is_run_above() -> None:
         "paper_latent",
         "fit_codec",
         "fit_ddpm",
+        "fit_experts",
         "fit_unet",
     }

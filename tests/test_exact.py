@@ -18,7 +18,7 @@ from pscx.errors import PscxError
 from pscx.exact import ExactConvolution, ordered_mean, square_root
 from pscx.exact.convolution import LIMIT, splits, whole_weights
 from pscx.exact.network import check_convolutions, int64_convolution
-from pscx.networks import ResidualUNet
+from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors import DDPM
 from pscx.priors.denoiser import PixelDenoiser
 
@@ -184,8 +184,26 @@ def residual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_exact_prior_is_close_to_the_float_one_and_known_by_its_fingerprint(residual: Path) -> None:
-    plain, exact = DDPM(str(residual)), DDPM(str(residual), exact=True)
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two networks, each for its own noise levels, with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = NoiseExperts(block_out_channels=(32, 48), blocks=(1, 2), switch=0.5)
+        for expert in (network.low, network.high):
+            nn.init.normal_(expert.tail.weight, std=0.05)
+    folder = tmp_path_factory.mktemp("experts")
+    schedule = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    PixelDenoiser(network, schedule).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["residual", "experts"])
+def test_an_exact_prior_is_close_to_the_float_one_and_known_by_its_fingerprint(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    folder = str(request.getfixturevalue(name))
+    plain, exact = DDPM(folder), DDPM(folder, exact=True)
     x = random(2, 3, 16, 24).double()
     for t in (5, 300, 900):
         expected = plain.denoise(x, t)

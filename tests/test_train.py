@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pscx.data import CropData
 from pscx.modules import ExportPrior, TrainDDPM
 from pscx.modules.muon import MuonAdamW, as_matrix
-from pscx.modules.train import VALIDATION_LEVELS
-from pscx.networks import ResidualUNet
+from pscx.modules.train import VALIDATION_LEVELS, start
+from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 
 
@@ -158,3 +158,52 @@ def test_a_weight_and_its_matrix_share_memory() -> None:
         matrix = as_matrix(layout, layout)
         assert matrix.shape == (2, 12)
         assert matrix.data_ptr() == layout.data_ptr()
+
+
+def tiny_experts() -> NoiseExperts:
+    experts = NoiseExperts(12, 12, (8, 16), (1, 2), switch=0.25)
+    for expert, seed in ((experts.low, 0), (experts.high, 1)):
+        expert.load_state_dict(tiny_residual(seed).state_dict())
+    return experts
+
+
+def test_each_noise_level_has_its_expert() -> None:
+    experts = tiny_experts()
+    x = torch.randn(5, 12, 8, 8, generator=torch.Generator().manual_seed(0))
+    levels = torch.tensor([0.9, 0.01, 0.26, 0.24, 3.0]).log()
+    mixed = experts(x, levels).sample
+    for i, expert in enumerate((experts.high, experts.low, experts.high, experts.low, experts.high)):
+        torch.testing.assert_close(mixed[i : i + 1], expert(x[i : i + 1], levels[i : i + 1]).sample)
+        torch.testing.assert_close(experts(x[i : i + 1], levels[i : i + 1]).sample, mixed[i : i + 1])
+
+
+def test_one_network_starts_both_experts() -> None:
+    experts, one = tiny_experts(), tiny_residual(2)
+    start(experts, one)
+    again = tiny_experts()
+    start(again, experts)
+    for expert in (experts.low, experts.high, again.low, again.high):
+        for key, value in one.state_dict().items():
+            assert torch.equal(expert.state_dict()[key], value)
+
+
+def test_draws_stay_in_the_noise_range() -> None:
+    module = TrainDDPM(tiny_network(channels=12), scheduler(), noise_range=(0.1, 0.3))
+    drawn = module.levels[module.weights > 0]
+    assert 0.1 <= float(drawn.min()) < 0.11
+    assert 0.29 < float(drawn.max()) <= 0.3
+    with pytest.raises(ValueError, match=r"noise_range must hold a noise level of the scheduler, got \[0.3, 0.1\]"):
+        TrainDDPM(tiny_network(channels=12), scheduler(), noise_range=(0.3, 0.1))
+    with pytest.raises(ValueError, match=r"network.switch must be over 0, got 0"):
+        NoiseExperts(12, 12, (8,), (1,), switch=0)
+
+
+def test_half_precision_keeps_what_little_noise_there_is() -> None:
+    """In bfloat16 throughout, a change of the input by 2^-10 would be rounded away."""
+    network = tiny_residual()
+    x = torch.ones(1, 12, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        change = network.head(torch.ones(1, 13, 8, 8))  # what the head alone would answer
+        first, second = (network(x * size, torch.tensor([-3.0])).sample for size in (1.0, 1.0 + 2.0**-10))
+    assert change.dtype == torch.bfloat16
+    assert not torch.equal(first, second)

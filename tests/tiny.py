@@ -21,6 +21,17 @@ model:
   samples: 2
   iterations: 3
 """
+EXACT = """\
+model:
+  prior: {{name: ddpm, path: {path}, exact: true}}
+  sampler: {{name: ddrm, steps: 2}}
+  rows: {{name: dct, block: 8}}
+  quantizer: {{name: uniform, step: 0.2}}
+  coder: posterior
+  restoration: {{name: mean, samples: 2}}
+  samples: 2
+  iterations: 3
+"""
 
 
 def write_codec(folder: Path, text: str = CODEC, name: str = "codec.yaml") -> str:

@@ -1,6 +1,7 @@
 """Ablations: a grid of configurations, each evaluated as ``pscx test`` does, and their rate-distortion curves."""
 
 from pscx.ablation.launch import Launcher, Outcome, run_cell, run_here
+from pscx.ablation.on_ray import RayLauncher
 from pscx.ablation.plan import Axis, Cell, Plan, read_plan
 from pscx.ablation.results import Results, read_results
 from pscx.ablation.saved import load_plan, save_plan
@@ -11,6 +12,7 @@ __all__ = [
     "Launcher",
     "Outcome",
     "Plan",
+    "RayLauncher",
     "Results",
     "load_plan",
     "read_plan",

@@ -6,7 +6,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 from pscx.ablation.plan import Cell
@@ -31,13 +31,20 @@ Launcher = Callable[[Iterable[Cell]], Iterator[Outcome]]
 
 
 def run_here(cells: Iterable[Cell]) -> Iterator[Outcome]:
-    """The launcher that runs cells in this process, one after the other.
+    """The launcher that runs cells in this process, one after the other."""
+    with terminable():
+        yield from map(run_cell, cells)
 
-    A request to terminate ends it as Ctrl-C does; Lightning alone would let the cell finish and forget the request.
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """A request to terminate ends what is inside as Ctrl-C does.
+
+    Lightning alone would let the cell finish and forget the request.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield from map(run_cell, cells)
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 

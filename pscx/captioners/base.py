@@ -13,6 +13,9 @@ from pscx.registry import Registry
 class Captioner(ABC):
     """Describes images. The encoder alone has one: the caption itself goes into the stream."""
 
+    references: tuple[str, ...] = ()
+    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+
     @abstractmethod
     def caption(self, image: NDArray[np.uint8]) -> str:
         """A caption of an image ``(height, width, 3)``; empty where there is nothing to say."""

@@ -31,6 +31,8 @@ class Blip2(Captioner):
         ValueError: an option is out of range.
     """
 
+    references = ("li2023blip2",)
+
     def __init__(
         self,
         path: str = "Salesforce/blip2-opt-2.7b",

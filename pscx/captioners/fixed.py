@@ -16,6 +16,8 @@ class Fixed(Captioner):
         text: the caption, not empty.
     """
 
+    references = ()
+
     def __init__(self, text: str) -> None:
         if not text.strip():
             raise ValueError(f"caption.text must not be empty, got {text!r}")

@@ -39,6 +39,8 @@ class Adaptive(Coder):
         ValueError: for an option outside its range; there is no such table, or it has another digest.
     """
 
+    references = ("marpe2003cabac", "krichevsky1981universal", "bamler2022constriction")
+
     exact = True
     resolved = ("digest",)
 

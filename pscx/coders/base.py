@@ -55,14 +55,19 @@ class Decoder(ABC):
 class Coder(ABC):
     """Stateless configuration of an entropy coder."""
 
+    references: tuple[str, ...] = ()
+    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+
     exact: bool = False
     """Whether the same bytes and predictions decode to the same symbols on every machine."""
 
     @abstractmethod
-    def encoder(self) -> Encoder: ...
+    def encoder(self) -> Encoder:
+        """What a stream is written with; one for each stream."""
 
     @abstractmethod
-    def decoder(self, data: bytes) -> Decoder: ...
+    def decoder(self, data: bytes) -> Decoder:
+        """What reads the payload ``data`` of a stream."""
 
 
 def check_symbols(symbols: Tensor, quantizer: Quantizer) -> None:

@@ -48,6 +48,8 @@ class Posterior(Coder):
             them); the last is that of all further segments. None is 1 throughout.
     """
 
+    references = ("bamler2022constriction",)
+
     def __init__(self, degrees: int = 4, adapt: bool = True, gains: list[float] | None = None) -> None:
         check_degrees(degrees, "coder.degrees")
         wrong = [gain for gain in gains or [] if not LEAST_GAIN <= gain <= 1 / LEAST_GAIN]

@@ -19,6 +19,8 @@ class Raw(Coder):
     The symbols' bits, highest first, form one string over all groups; the last byte is filled with zeros.
     """
 
+    references = ("elata2025psc",)
+
     exact = True
 
     def encoder(self) -> RawEncoder:

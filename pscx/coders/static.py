@@ -31,6 +31,8 @@ class Static(Coder):
         ValueError: there is no such table, or it has another digest.
     """
 
+    references = ("marpe2003cabac", "bamler2022constriction")
+
     exact = True
     resolved = ("digest",)
 

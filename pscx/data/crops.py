@@ -35,6 +35,8 @@ class CropData(LightningDataModule):
         cache: number of decoded images kept in memory.
     """
 
+    references = ()
+
     def __init__(
         self,
         root: str | list[str],

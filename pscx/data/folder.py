@@ -1,40 +1,21 @@
-"""Whole photographs, one at a time, for evaluating a codec."""
+"""Whole photographs, one or a few at a time, for evaluating a codec."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
 
-import numpy as np
-import torch
-from lightning.pytorch import LightningDataModule
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import Dataset
 
+from pscx.data.base import Photo, PhotoData, central, photo, too_small
 from pscx.data.files import image_files
-from pscx.errors import ImageError
-from pscx.images import MIN_SIDE, image_sides, read_image
+from pscx.images import image_sides, read_image
 
 BUNDLED = Path(__file__).parent / "photos"
 
 
-class Photo(TypedDict):
-    """One item of :class:`FolderData`."""
-
-    name: str
-    """Unique in its folder and fit for a file name, without suffix; ``sub/a.png`` is ``sub__a``."""
-    pixels: Tensor
-    """``(3, height, width)``, uint8; empty where the file cannot be read."""
-    error: str
-    """Why it cannot be read, in one sentence; else empty."""
-
-
-class FolderData(LightningDataModule):
-    """Photographs of a folder as they are, one :class:`Photo` a batch, for all but training a prior.
+class FolderData(PhotoData):
+    """Photographs of a folder as they are, for all but training a prior: a :class:`Photo` or a list of them a batch.
 
     Args:
         root: a folder (searched recursively) or one image; ``bundled`` for the five photographs of this package (a
@@ -42,6 +23,8 @@ class FolderData(LightningDataModule):
         subset: take the first so many images in order of their paths, or all.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
+        batch_size: images that are evaluated at once, at least 1, and share network calls where they have one size
+            and the codec is exact; memory grows with it, results do not depend on it. From 2 on, a batch is a list.
 
     Raises:
         ValueError: for an option outside its range.
@@ -50,68 +33,23 @@ class FolderData(LightningDataModule):
             for another command) is told in its :class:`Photo`.
     """
 
+    references = ()
+
     def __init__(
-        self, root: str = "bundled", subset: int | None = None, crop: int | None = None, num_workers: int = 0
+        self,
+        root: str = "bundled",
+        subset: int | None = None,
+        crop: int | None = None,
+        num_workers: int = 0,
+        batch_size: int = 1,
     ) -> None:
-        super().__init__()
-        if subset is not None and subset < 1:
-            raise ValueError(f"data.subset must be at least 1, or none for all images, got {subset}")
-        if crop is not None and crop < MIN_SIDE:
-            raise ValueError(f"data.crop must be at least {MIN_SIDE}, or none for whole images, got {crop}")
-        if num_workers < 0:
-            raise ValueError(f"data.num_workers must be at least 0, got {num_workers}")
+        super().__init__(subset, crop, num_workers, batch_size)
         self.root = BUNDLED if root == "bundled" else Path(root)
-        self.subset, self.crop, self.num_workers = subset, crop, num_workers
 
     def setup(self, stage: str) -> None:
-        self.photos = Photos(self.root, self.subset, self.crop)
+        self.photos = photos = Photos(self.root, self.subset, self.crop)
         if stage == "fit" and self.crop is not None:  # a calibration is of all images or none
-            check_sides(self.photos.files, self.crop)
-
-    def train_dataloader(self) -> DataLoader[Photo]:
-        """For calibration: every image once, in order."""
-        return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)
-
-    def test_dataloader(self) -> DataLoader[Photo]:
-        return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers, sampler=self._share())
-
-    def predict_dataloader(self) -> DataLoader[Photo]:
-        return self.test_dataloader()
-
-    def _share(self) -> Share | None:
-        """The images of this process, where there are several."""
-        if self.trainer is None or self.trainer.world_size == 1:
-            return None
-        module = self.trainer.lightning_module
-        alone = (self.trainer.world_size, self.trainer.global_rank)
-        return Share(len(self.photos), *(module.image_share if isinstance(module, SharesImages) else alone))
-
-
-@runtime_checkable
-class SharesImages(Protocol):
-    """A module that says into how many shares the images are cut, and which of them is this process's."""
-
-    @property
-    def image_share(self) -> tuple[int, int]: ...
-
-
-class Share(DistributedSampler[int]):
-    """Every ``shares``-th image from number ``share`` on: none twice and none left out, however many there are.
-
-    A ``DistributedSampler`` for Lightning alone, which would otherwise put one of its own around it, with padding.
-    """
-
-    def __init__(self, images: int, shares: int, share: int) -> None:
-        self.indices = range(share, images, shares)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning tells the epoch; the order of the images is always the same."""
+            check_sides(photos.files, self.crop)
 
 
 class Photos(Dataset[Photo]):
@@ -126,16 +64,8 @@ class Photos(Dataset[Photo]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Photo:
-        name = self.names[index]
-        try:
-            pixels = torch.from_numpy(self._pixels(self.files[index])).permute(2, 0, 1)
-        except ImageError as error:
-            return {"name": name, "pixels": torch.empty(3, 0, 0, dtype=torch.uint8), "error": str(error)}
-        return {"name": name, "pixels": pixels.contiguous(), "error": ""}
-
-    def _pixels(self, file: Path) -> NDArray[np.uint8]:
-        pixels = read_image(file)
-        return pixels if self.crop is None else _central(pixels, self.crop, file)
+        file = self.files[index]
+        return photo(self.names[index], lambda: central(read_image(file), self.crop, file))
 
 
 def unique_names(root: Path, files: list[Path]) -> list[str]:
@@ -147,7 +77,7 @@ def unique_names(root: Path, files: list[Path]) -> list[str]:
     names: dict[str, str] = {}
     for file in files:
         folders = file.relative_to(root).parts[:-1]
-        stem = name = re.sub(r"^\.|[^\w.\-]", "_", "__".join([*folders, file.stem]))
+        stem = name = plain("__".join([*folders, file.stem]))
         count = 1
         while name.casefold() in names:
             count += 1
@@ -156,21 +86,14 @@ def unique_names(root: Path, files: list[Path]) -> list[str]:
     return list(names.values())
 
 
+def plain(name: str) -> str:
+    """A name that is fit for a file: all but letters, digits, ``.`` and ``-`` as ``_``, and a leading dot too."""
+    return re.sub(r"^\.|[^\w.\-]", "_", name)
+
+
 def check_sides(files: list[Path], crop: int) -> None:
     """Raise :class:`ImageError` with the first of ``files`` that a square of side ``crop`` does not fit into."""
     for file in files:
         width, height = image_sides(file) or (crop, crop)
         if min(width, height) < crop:
-            raise _too_small(file, width, height, crop)
-
-
-def _too_small(file: Path, width: int, height: int, crop: int) -> ImageError:
-    return ImageError(f"data.crop must fit into every image, but {crop} exceeds '{file}' of {width}x{height}")
-
-
-def _central(pixels: NDArray[np.uint8], side: int, file: Path) -> NDArray[np.uint8]:
-    height, width = pixels.shape[:2]
-    if min(height, width) < side:
-        raise _too_small(file, width, height, side)
-    top, left = (height - side) // 2, (width - side) // 2
-    return pixels[top : top + side, left : left + side]
+            raise too_small(file, width, height, crop)

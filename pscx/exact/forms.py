@@ -31,7 +31,7 @@ from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.linear import ExactLinear
 from pscx.exact.silu import ExactSiLU
 from pscx.exact.timesteps import ExactTimesteps
-from pscx.networks import ResidualUNet
+from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.networks.residual_unet import ResidualBlock
 
 
@@ -82,6 +82,7 @@ FRAMES: dict[type[nn.Module], Callable[[Any], None]] = {
     nn.ModuleList: nothing,
     nn.Sequential: nothing,
     ResidualUNet: nothing,
+    NoiseExperts: nothing,
     ResidualBlock: nothing,
     UNet2DModel: nothing,
     TimestepEmbedding: nothing,

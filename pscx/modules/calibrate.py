@@ -24,7 +24,7 @@ from pscx.coders import CODERS, Coder, Encoder, Posterior
 from pscx.coders.adaptive import AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
-from pscx.data.folder import Photo
+from pscx.data.base import Photo
 from pscx.errors import ImageError
 from pscx.files import write_whole
 from pscx.fitting import Group, Recorder, code_length, fit_posterior, fit_table
@@ -74,6 +74,8 @@ class Calibrate(LightningModule):
         table: name of the table that is written, a plain lower-case word.
         held_out: every so many-th image is only measured and not learnt from, at least 2; none to hold out nothing.
     """
+
+    references = ("elata2025psc",)
 
     def __init__(
         self,
@@ -126,7 +128,8 @@ class Calibrate(LightningModule):
         self.prior.eval()
         self.names = []
         alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
-        self.bars = Bars("calibrate", int(self.trainer.num_training_batches), visible=alone)
+        batches = self.trainer.num_training_batches
+        self.bars = Bars("calibrate", None if batches == float("inf") else int(batches), visible=alone)
         self.bars.__enter__()
 
     def training_step(self, batch: Photo, batch_idx: int) -> None:
@@ -138,13 +141,13 @@ class Calibrate(LightningModule):
         facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]
         key = sha256(b"".join(facts)).hexdigest()
         assert self.bars is not None
-        self.bars.begin(name)
+        bar = self.bars.begin(name)
         if read_groups(self.file_of(name), key) is None:
             psc = self.psc.conditioned(caption)
-            psc.encode(signal_of(psc, pixels), self.bars.advance)
+            psc.encode(signal_of(psc, pixels), bar.advance)
             write_whole(self.file_of(name), groups_file(self.recorder.groups, key), force=True)
         self.names.append(name)
-        self.bars.end()
+        bar.end()
 
     def on_train_end(self) -> None:
         """Learn, measure and write, over the images of all ranks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
+from collections.abc import Sized
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -23,14 +23,14 @@ from pscx.captioners import Captioner
 from pscx.codec import PSC, Account
 from pscx.coders import Coder
 from pscx.config import ConfigError
-from pscx.data.folder import Photo
+from pscx.data.base import Photo
 from pscx.errors import ImageError, PscxError
 from pscx.files import write_whole
 from pscx.imagecodec import Codec, Pixels
 from pscx.images import read_image, write_image
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr, ssim
 from pscx.priors import Prior
-from pscx.progress import Bars
+from pscx.progress import Bar, Bars
 from pscx.quantizers import Quantizer
 from pscx.restorations import Restoration
 from pscx.rows import RowRule
@@ -39,6 +39,7 @@ from pscx.specs import codec_spec
 from pscx.spread import ALONE, spread_over
 from pscx.stream import VERSION
 from pscx.targets import TARGETS, Target, TargetError
+from pscx.together import Task, clock, together
 
 Row = dict[str, Any]
 MEANS = (
@@ -82,6 +83,8 @@ class Evaluate(LightningModule):
             number of processes, except for seconds.
         target: what each stream is to be, in bits per pixel or another measure, by the quantizer's parameter; or none.
     """
+
+    references = ("elata2025psc",)
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class Evaluate(LightningModule):
     def setup(self, stage: str) -> None:
         """Find this process's place among those of an image. Raises ``ConfigError`` where there is none."""
         photos = getattr(getattr(self.trainer, "datamodule", None), "photos", None)
-        images = None if photos is None else len(photos)
+        images = len(photos) if isinstance(photos, Sized) else None  # a stream has no length
         world = self.trainer.world_size
         size = _ranks_per_image(self.ranks_per_image, world, images)
         self.spread = self.codec.psc.spread = spread_over(world, self.trainer.global_rank, size)
@@ -145,18 +148,20 @@ class Evaluate(LightningModule):
         size = self.spread.size
         return self.trainer.world_size // size, self.trainer.global_rank // size
 
-    def test_step(self, batch: Photo, batch_idx: int) -> None:
-        done = self._done(batch)
-        if done is not None:
-            self.images.append(done[1])
+    def test_step(self, batch: Photo | list[Photo], batch_idx: int) -> None:
+        self.images += [done[1] for done in self._all_done(_photos(batch)) if done is not None]
 
-    def predict_step(self, batch: Photo, batch_idx: int) -> Tensor:
-        """The first restoration, ``(3, height, width)`` uint8; empty for a file that is left out.
+    def predict_step(self, batch: Photo | list[Photo], batch_idx: int) -> Tensor | list[Tensor]:
+        """The first restoration, ``(3, height, width)`` uint8, empty for a file that is left out; of each of a list.
 
         Streams and restorations are written as in ``test``.
         """
-        done = self._done(batch)
-        return batch["pixels"][:, :0, :0] if done is None else torch.from_numpy(done[0]).movedim(-1, 0)
+        photos = _photos(batch)
+        shown = [
+            photo["pixels"][:, :0, :0] if done is None else torch.from_numpy(done[0]).movedim(-1, 0)
+            for photo, done in zip(photos, self._all_done(photos), strict=True)
+        ]
+        return shown if isinstance(batch, list) else shown[0]
 
     def on_test_start(self) -> None:
         self.images, self.failures = [], {}
@@ -189,23 +194,38 @@ class Evaluate(LightningModule):
         """Where results go."""
         return Path(self.trainer.default_root_dir)
 
+    def _all_done(self, photos: list[Photo]) -> list[tuple[Pixels, Row] | None]:
+        """:meth:`_done` of each photograph, with network calls that they share; none for one that is left out.
+
+        An error that stops the run is raised when the others are done.
+        """
+        tasks = [Task(partial(self._done, photo), self.codec.shares_calls) for photo in photos]
+        results: list[tuple[Pixels, Row] | None] = []
+        errors: list[Exception] = []
+        for photo, result in zip(photos, together(tasks, len(photos)), strict=True):
+            if isinstance(result, TargetError):
+                self.failures[photo["name"]] = f"'{photo['name']}': {result}"
+            elif isinstance(result, Exception):
+                errors.append(result)
+            results.append(None if isinstance(result, Exception) else result)
+        if errors:
+            raise errors[0]
+        return results
+
     def _done(self, photo: Photo) -> tuple[Pixels, Row] | None:
         """The first restoration of a photograph and its row of the table, from an earlier run if that has it."""
         name = photo["name"]
         if photo["error"]:
             self.failures[name] = photo["error"]
             return None
-        if self.bars is not None:
-            self.bars.begin(name)
+        bar = None if self.bars is None else self.bars.begin(name)
         original = _pixels(photo)
         kept = Kept(self.root, name, self._key(original))
         try:
-            done = kept.read() or self._coded(original, kept)
-        except TargetError as error:
-            self.failures[name], done = f"'{name}': {error}", None
-        if self.bars is not None:
-            self.bars.end()
-        return done
+            return kept.read() or self._coded(original, kept, bar)
+        finally:
+            if bar is not None:
+                bar.end()
 
     def _key(self, original: Pixels) -> str:
         """What an image's result depends on, as a digest: another key, and it is made anew."""
@@ -216,9 +236,9 @@ class Evaluate(LightningModule):
         told = json.dumps([VERSION, *options, original.shape], sort_keys=True).encode()
         return sha256(told + original.tobytes()).hexdigest()
 
-    def _coded(self, original: Pixels, kept: Kept) -> tuple[Pixels, Row]:
+    def _coded(self, original: Pixels, kept: Kept, bar: Bar | None) -> tuple[Pixels, Row]:
         """Compress and restore a photograph, and have one of its processes keep what came of it."""
-        data, images, account, encode_seconds, decode_seconds = self._both_ways(kept.name, original)
+        data, images, account, encode_seconds, decode_seconds = self._both_ways(original, bar)
         height, width = original.shape[:2]
         row = {"name": kept.name, "height": height, "width": width, "bytes": len(data)}
         row |= {"bpp": bits_per_pixel(len(data), height, width), "rows": sum(account.segment_rows)}
@@ -231,17 +251,16 @@ class Evaluate(LightningModule):
             kept.write(data, images, row)
         return images[0], row
 
-    def _both_ways(self, name: str, original: Pixels) -> tuple[bytes, list[Pixels], Account, float, float]:
-        progress = None if self.bars is None else self.bars.advance
-        searches = self.bars is not None and self.codec.target is not None
-        on_trial = partial(self.bars.trial, name) if self.bars is not None and searches else None
+    def _both_ways(self, original: Pixels, bar: Bar | None) -> tuple[bytes, list[Pixels], Account, float, float]:
+        progress = None if bar is None else bar.advance
+        on_trial = None if bar is None or self.codec.target is None else bar.trial
         if self.simulate:
             done = self.codec.simulate(original, samples=self.restorations, progress=progress, on_trial=on_trial)
             return done.data, done.images, done.account, done.encode_seconds, done.decode_seconds
         encoded = self.codec.encode(original, progress=progress, on_trial=on_trial)
-        started = time.perf_counter()
+        started = clock()
         images = self.codec.decompress_samples(encoded.data, self.restorations, progress=progress)
-        return encoded.data, images, encoded.account, encoded.account.seconds, time.perf_counter() - started
+        return encoded.data, images, encoded.account, encoded.account.seconds, clock() - started
 
     def _gathered(self, own: list[Any]) -> list[Any]:
         """The lists of the first process of each image, one after the other."""
@@ -264,7 +283,8 @@ class Evaluate(LightningModule):
             raise ImageError(f"{count} could not be coded, all others are done: {'; '.join(failures.values())}")
 
     def _start_bars(self, what: str) -> None:
-        total = sum(int(n) for n in self._batches(what)) or None
+        size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 1)  # the last batch may be smaller
+        total = size * sum(int(n) for n in self._batches(what)) or None
         alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
         self.bars = Bars(what, total, visible=alone)
         self.bars.__enter__()
@@ -352,6 +372,10 @@ def show(means: Row, root: Path) -> None:
     for key in MEANS:
         table.add_row(key.replace("_", " "), "-" if means[key] is None else f"{means[key]:.4g}")
     Console().print(table)
+
+
+def _photos(batch: Photo | list[Photo]) -> list[Photo]:
+    return batch if isinstance(batch, list) else [batch]
 
 
 def _pixels(photo: Photo) -> Pixels:

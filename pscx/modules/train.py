@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from pscx.modules.muon import MuonAdamW
+from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors.denoiser import Network, PixelDenoiser, load_denoiser
 from pscx.priors.schedules import lognormal_weights, noise_levels
 
@@ -26,7 +27,7 @@ class TrainDDPM(LightningModule):
 
     Args:
         network: over ``3 p^2`` channels (images are split by space-to-depth with factor ``p``): a diffusers
-            ``UNet2DModel`` or :class:`pscx.networks.ResidualUNet`.
+            ``UNet2DModel``, :class:`pscx.networks.ResidualUNet` or :class:`pscx.networks.NoiseExperts`.
         scheduler: the noise schedule; its prediction type must be ``v_prediction``.
         optimizer: ``muon`` (:class:`pscx.modules.muon.MuonAdamW`) or ``adamw``.
         learning_rate: peak step size, over 0.
@@ -35,8 +36,13 @@ class TrainDDPM(LightningModule):
         noise_center: median noise level of the draws, units of an image in [-1, 1].
         noise_spread: standard deviation of the natural logarithm of the noise level.
         noise_uniform: share in [0, 1] of draws that are uniform over the steps.
-        init: folder of a saved prior whose weights start the training, or none.
+        noise_range: lowest and highest noise level of the draws, or none for all; one expert of
+            :class:`pscx.networks.NoiseExperts` is trained alone where the range lies on its side.
+        init: folder of a saved prior whose weights start the training, or none; one ``ResidualUNet`` starts both of
+            ``NoiseExperts``.
     """
+
+    references = ("ho2020ddpm", "salimans2022distillation", "karras2022edm")
 
     def __init__(
         self,
@@ -49,6 +55,7 @@ class TrainDDPM(LightningModule):
         noise_center: float = 0.15,
         noise_spread: float = 1.4,
         noise_uniform: float = 0.15,
+        noise_range: tuple[float, float] | None = None,
         init: str | None = None,
     ) -> None:
         super().__init__()
@@ -63,15 +70,21 @@ class TrainDDPM(LightningModule):
             got = scheduler.config.prediction_type
             raise ValueError(f"scheduler.prediction_type must be 'v_prediction', got {got!r}")
         if init is not None:
-            network.load_state_dict(load_denoiser(init).network.state_dict())
+            start(network, load_denoiser(init).network)
         self.prior = PixelDenoiser(network, scheduler)
         self.optimizer = optimizer
         self.learning_rate, self.warmup, self.decay = learning_rate, warmup, decay
         alphas = self.prior.alphas_cumprod
         self.weights: Tensor
         self.levels: Tensor
-        self.register_buffer("weights", lognormal_weights(alphas, noise_center, noise_spread, noise_uniform), False)
         self.register_buffer("levels", noise_levels(alphas), False)
+        weights = lognormal_weights(alphas, noise_center, noise_spread, noise_uniform)
+        if noise_range is not None:
+            low, high = noise_range
+            weights = weights * ((self.levels >= low) & (self.levels <= high))
+            if not weights.sum() > 0:
+                raise ValueError(f"noise_range must hold a noise level of the scheduler, got [{low}, {high}]")
+        self.register_buffer("weights", weights, False)
 
     def v_loss(self, image: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of v for each image: ``(batch, 3, height, width)`` in [-1, 1] to ``(batch,)``."""
@@ -132,3 +145,11 @@ class TrainDDPM(LightningModule):
             optimizer = torch.optim.AdamW(weights, self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def start(network: Network, trained: Network) -> None:
+    """Give ``network`` the weights of a trained one of the same shape, or of the shape of each of its experts."""
+    if isinstance(network, NoiseExperts) and isinstance(trained, ResidualUNet):
+        network.start_from(trained)
+    else:
+        network.load_state_dict(trained.state_dict())

@@ -29,6 +29,8 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ValueError: ``blocks`` and ``block_out_channels`` differ in length, or a number is below 1.
     """
 
+    references = ("zhang2021drunet",)
+
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
@@ -59,7 +61,8 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def forward(self, sample: Tensor, timestep: Tensor) -> UNet2DOutput:
         """``sample`` ``(batch, channels, height, width)``; ``timestep`` ``(batch,)`` is the log of the noise level."""
         level = (timestep * (1 / NOISE_SCALE)).to(sample)[:, None, None, None].expand(-1, 1, *sample.shape[2:])
-        x = self.head(torch.cat([sample, level], 1).contiguous(memory_format=torch.channels_last))
+        with torch.autocast(sample.device.type, enabled=False):  # little noise drowns in what bfloat16 rounds away
+            x = self.head(torch.cat([sample, level], 1).contiguous(memory_format=torch.channels_last))
         kept = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             kept.append(blocks(x))

@@ -19,6 +19,9 @@ class Prior(nn.Module, ABC):
     :meth:`denoise` and the schedule alone.
     """
 
+    references: tuple[str, ...] = ()
+    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+
     stride: int
     """Sides of an image must be multiples of this (pixels)."""
 

@@ -33,6 +33,8 @@ class DDPM(Prior):
         PscxError: ``exact`` on a machine whose convolutions or products of integers are not exact, as torch is set up.
     """
 
+    references = ("ho2020ddpm",)
+
     def __init__(self, path: str = "embedded", exact: bool = False) -> None:
         super().__init__()
         self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)

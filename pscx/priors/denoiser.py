@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pscx.hub import local_folder
-from pscx.networks import ResidualUNet
+from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors.schedules import clean_signal, load_scheduler, log_levels, prediction_of, signal_shares
 from pscx.quiet import quiet
 
-Network: TypeAlias = UNet2DModel | ResidualUNet
-NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (UNet2DModel, ResidualUNet)}
+Network: TypeAlias = UNet2DModel | ResidualUNet | NoiseExperts
+NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (UNet2DModel, ResidualUNet, NoiseExperts)}
+BY_LOG_LEVEL = (ResidualUNet, NoiseExperts)
 CONFIGS = ("config.json", "scheduler_config.json", "unet/config.json", "scheduler/scheduler_config.json")
 
 
@@ -49,7 +50,7 @@ class PixelDenoiser(nn.Module):
         self.register_buffer("alphas_cumprod", signal_shares(scheduler), persistent=False)
         self.conditions: Tensor
         steps = torch.arange(len(self.alphas_cumprod))
-        conditions = log_levels(self.alphas_cumprod) if isinstance(network, ResidualUNet) else steps
+        conditions = log_levels(self.alphas_cumprod) if isinstance(network, BY_LOG_LEVEL) else steps
         self.register_buffer("conditions", conditions, persistent=False)
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:

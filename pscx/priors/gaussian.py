@@ -26,6 +26,8 @@ class Gaussian(Prior):
         deviation: standard deviation of a value, over 0; images are nominally in [-1, 1].
     """
 
+    references = ()
+
     def __init__(self, correlation: float = 0.95, color: float = 0.9, deviation: float = 0.5) -> None:
         super().__init__()
         for name, value in (("correlation", correlation), ("color", color)):

@@ -40,6 +40,8 @@ class StableDiffusion(Prior):
         ValueError: an option is out of range, or the network predicts something else.
     """
 
+    references = ("rombach2022ldm", "ho2022guidance")
+
     takes_captions = True
 
     def __init__(

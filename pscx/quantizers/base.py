@@ -18,6 +18,9 @@ class Quantizer(ABC):
     encoder's choice of a symbol may depend on it.
     """
 
+    references: tuple[str, ...] = ()
+    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+
     alphabet: int
     """Number of symbols; a fixed-length code spends ``ceil(log2(alphabet))`` bits."""
 

@@ -25,6 +25,8 @@ class Deadzone(Quantizer):
         bits: the alphabet has ``2^bits - 1`` symbols, as many on either side of the mean; 2 to 24.
     """
 
+    references = ("sullivan1996scalar", "sullivan1998rate")
+
     parameter_name = "step"
     exact = True
 

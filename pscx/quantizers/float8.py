@@ -17,6 +17,8 @@ class Float8(Quantizer):
     what lies outside saturates, where the cast would give NaN.
     """
 
+    references = ("elata2025psc",)
+
     alphabet = 253
     parameter = None
     resolution = 2.0**-9

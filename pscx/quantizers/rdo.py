@@ -28,6 +28,8 @@ class RDO(Quantizer):
         bits: the alphabet has ``2^bits - 1`` symbols, as many on either side of the mean; 2 to 24.
     """
 
+    references = ("chou1989entropy",)
+
     parameter_name = "step"
     exact = True
 

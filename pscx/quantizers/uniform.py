@@ -19,6 +19,8 @@ class Uniform(Quantizer):
         bits: the alphabet has ``2^bits - 1`` symbols, as many on either side of the mean; 2 to 24.
     """
 
+    references = ()
+
     parameter_name = "step"
     exact = True
 

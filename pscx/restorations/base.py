@@ -13,6 +13,9 @@ from pscx.samplers.base import Problem, Sampler
 class Restoration(ABC):
     """Turns all that was measured into one signal."""
 
+    references: tuple[str, ...] = ()
+    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+
     exact: bool = False
     """Whether the same draws become the same bits on every machine, in any batch."""
 

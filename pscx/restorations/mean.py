@@ -17,6 +17,8 @@ class Mean(Restoration):
         samples: how many are averaged, at least 1; restoration number ``i`` uses draws ``i * samples`` and on.
     """
 
+    references = ("elata2025psc",)
+
     exact = True
 
     def __init__(self, samples: int = 4) -> None:

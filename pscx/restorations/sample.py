@@ -12,6 +12,8 @@ from pscx.samplers.base import Problem, Sampler
 class Sample(Restoration):
     """A single draw of the posterior (Elata et al. 2025, section 3.1): restoration ``i`` is draw ``i``."""
 
+    references = ("elata2025psc",)
+
     exact = True
 
     def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:

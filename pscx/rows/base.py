@@ -52,6 +52,9 @@ class Situation:
 class RowRule(ABC):
     """Chooses what to measure next. Stateless: what it needs of the past is in the measurements."""
 
+    references: tuple[str, ...] = ()
+    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+
     exact: bool = False
     """Whether proposals and measurements, given the same samples, are the same bits on every machine."""
 

@@ -42,6 +42,8 @@ class DCT(RowRule):
         floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
     """
 
+    references = ("ahmed1974dct", "hamill2000hybrid", "cover2006elements")
+
     exact = True
 
     def __init__(

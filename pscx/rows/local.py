@@ -42,6 +42,8 @@ class Local(RowRule):
         candidates: coordinates of a block that are considered.
     """
 
+    references = ("hamill2000hybrid", "cover2006elements")
+
     def __init__(
         self,
         block: int = 16,

@@ -20,6 +20,8 @@ class PCA(RowRule):
         per_iteration: rows an iteration, at least 1; no more are proposed than the samples span (``r`` of the paper).
     """
 
+    references = ("elata2025psc",)
+
     def __init__(self, per_iteration: int = 12) -> None:
         if per_iteration < 1:
             raise ValueError(f"rows.per_iteration must be at least 1, got {per_iteration}")

@@ -28,6 +28,8 @@ class Random(RowRule):
         seed: of the rows, in [0, 2^64).
     """
 
+    references = ("candes2006random",)
+
     def __init__(self, per_iteration: int = 12, block: int | None = None, seed: int = 0) -> None:
         if per_iteration < 1:
             raise ValueError(f"rows.per_iteration must be at least 1, got {per_iteration}")

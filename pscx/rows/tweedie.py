@@ -51,6 +51,8 @@ class Tweedie(RowRule):
         batch: at most this many directions go through the network in one call, at least 1.
     """
 
+    references = ("manor2024posterior",)
+
     def __init__(
         self,
         per_iteration: int = 12,

@@ -41,6 +41,9 @@ class Problem:
 class Sampler(ABC):
     """A zero-shot posterior sampler: stateless configuration, one method."""
 
+    references: tuple[str, ...] = ()
+    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+
     exact: bool = False
     """Whether draws under an exact prior are the same bits on every machine, in any batch: of integers and of single
     IEEE operations on each number, no sum of a library and no function but the square root."""

@@ -38,6 +38,8 @@ class DDRM(Sampler):
         noise_aware: whether measurements are weighed by their noise.
     """
 
+    references = ("kawar2022ddrm", "song2023pigdm")
+
     exact = True
 
     def __init__(

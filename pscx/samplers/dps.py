@@ -41,6 +41,8 @@ class DPS(Sampler):
         noise_aware: whether measurements are weighed by their noise; not in the paper.
     """
 
+    references = ("chung2023dps",)
+
     def __init__(
         self,
         steps: int = 100,

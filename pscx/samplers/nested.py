@@ -40,6 +40,8 @@ class Nested(Sampler):
         noise_aware: whether measurements are weighed by their noise.
     """
 
+    references = ("elata2025psc", "kawar2022ddrm", "lu2022dpmsolver")
+
     def __init__(
         self,
         steps: int = 50,

@@ -44,6 +44,8 @@ class PiGDM(Sampler):
         spacing: of the steps: ``log`` in the noise level, or ``linear`` in the schedule's step number.
     """
 
+    references = ("song2023pigdm",)
+
     def __init__(
         self,
         steps: int = 100,

@@ -17,6 +17,9 @@ class TargetError(PscxError):
 class Target(ABC):
     """What a stream is to be. The encoder alone has one; the stream carries the quantizer's parameter as always."""
 
+    references: tuple[str, ...] = ()
+    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+
     @abstractmethod
     def check(self, quantizer: Quantizer) -> None:
         """Raise ``ValueError`` where no parameter of this quantizer could be chosen for the target."""

@@ -20,6 +20,8 @@ class BPP(Target):
         value: bits per pixel, over 0; a file whose size is out of reach for the image is refused.
     """
 
+    references = ()
+
     def __init__(self, value: float) -> None:
         if not 0 < value < inf:
             raise ValueError(f"target.value of bpp must be over 0, got {value}")

@@ -19,6 +19,8 @@ class MaxBytes(Target):
         value: bytes, at least 1; a limit below the smallest stream of an image is refused.
     """
 
+    references = ()
+
     def __init__(self, value: int) -> None:
         if value < 1:
             raise ValueError(f"target.value of max_bytes must be at least 1, got {value}")

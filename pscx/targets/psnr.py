@@ -29,6 +29,8 @@ class PSNR(Target):
         value: dB, over 0; a PSNR that is out of reach for the image is refused.
     """
 
+    references = ()
+
     def __init__(self, value: float) -> None:
         if not 0 < value < inf:
             raise ValueError(f"target.value of psnr must be over 0, got {value}")

@@ -20,6 +20,8 @@ class Quality(Target):
         value: from 1 to 100; need not be whole.
     """
 
+    references = ()
+
     def __init__(self, value: float) -> None:
         if not LOWEST <= value <= HIGHEST:
             raise ValueError(f"target.value of quality must lie in {LOWEST}..{HIGHEST}, got {value}")

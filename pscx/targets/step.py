@@ -15,6 +15,8 @@ class Step(Target):
         value: what the quantizer allows: smaller is finer.
     """
 
+    references = ()
+
     def __init__(self, value: float) -> None:
         self.value = value
 

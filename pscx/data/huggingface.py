@@ -1,0 +1,161 @@
+"""Photographs of a Hugging Face dataset: by its name on the hub, or of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from pscx.data.base import Photo, PhotoData, central, photo
+from pscx.data.folder import plain
+from pscx.data.shards import ShardedPhotos
+from pscx.errors import ImageError
+from pscx.extras import required
+from pscx.images import decode_image
+
+WHAT = "data module 'huggingface'"
+SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a folder
+
+
+class HuggingFaceData(PhotoData):
+    """The column of images of a dataset, read with the library Datasets.
+
+    An image's name is that of the split and the number of its row; of a stream, the numbers of the shard and of the
+    row in it. Needs ``pip install 'pscx[data]'``.
+
+    Args:
+        dataset: its name on the hub, a folder as ``save_to_disk`` writes it, or what else ``load_dataset`` takes.
+        split: which part, such as ``test`` or ``train[:100]``.
+        config: the name of one of its configurations, where it has several.
+        data_dir: the folder with the files, for a kind of files such as ``imagefolder`` as ``dataset``.
+        revision: a commit or tag on the hub; else the newest.
+        column: the column of images.
+        streaming: read it as it comes, without a copy on the disk.
+        subset: take the first so many images, or all; of a stream, each process then reads from the beginning.
+        crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
+        num_workers: processes that read images.
+        batch_size: images that are evaluated at once, at least 1, as in :class:`FolderData`.
+
+    Raises:
+        ValueError: for an option outside its range.
+        PscxError: where the library is missing.
+        ImageError: in ``setup``, where the dataset cannot be had or has no such column of images. What is wrong with a
+            single image is told in its item.
+    """
+
+    references = ()
+
+    def __init__(
+        self,
+        dataset: str,
+        split: str = "test",
+        config: str | None = None,
+        data_dir: str | None = None,
+        revision: str | None = None,
+        column: str = "image",
+        streaming: bool = False,
+        subset: int | None = None,
+        crop: int | None = None,
+        num_workers: int = 0,
+        batch_size: int = 1,
+    ) -> None:
+        super().__init__(subset, crop, num_workers, batch_size)
+        required("datasets", "data", WHAT)
+        self.saved = any((Path(dataset) / name).is_file() for name in SAVED)
+        if self.saved and (config or data_dir or revision or streaming):
+            raise ValueError(
+                f"data.config, data_dir, revision and streaming must not be given with a saved dataset, '{dataset}'"
+            )
+        self.source = {"path": dataset, "name": config, "data_dir": data_dir, "revision": revision}
+        self.split, self.column, self.streaming = split, column, streaming
+
+    def prepare_data(self) -> None:
+        """Download it, once a machine."""
+        if not self.streaming:
+            self._loaded()
+
+    def setup(self, stage: str) -> None:
+        rows = self._loaded()
+        name = plain(self.split)
+        if not self.streaming:
+            self.photos = Rows(rows if self.subset is None else rows.take(min(self.subset, len(rows))), name, self)
+            return
+        shards = [RowShard(f"{name}-{number:05d}", rows, number, self.column) for number in range(rows.num_shards)]
+        self.photos = ShardedPhotos(shards, self.subset, self.crop)
+
+    def _loaded(self) -> Any:
+        """The dataset, whose images are file contents."""
+        datasets = required("datasets", "data", WHAT)
+        rows = self._split(datasets)
+        features = rows.features or {}
+        if not isinstance(features.get(self.column), datasets.Image):
+            images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
+            had = f"has {', '.join(images)}" if images else "has none"
+            raise ImageError(f"data.column must be a column of images, got '{self.column}': {self._where} {had}")
+        return rows.cast_column(self.column, datasets.Image(decode=False))
+
+    def _split(self, datasets: Any) -> Any:
+        before = datasets.is_progress_bar_enabled()
+        datasets.disable_progress_bars()
+        try:
+            if not self.saved:
+                return datasets.load_dataset(**self.source, split=self.split, streaming=self.streaming)
+            rows = datasets.load_from_disk(self.source["path"])
+            return rows[self.split] if isinstance(rows, datasets.DatasetDict) else rows
+        except Exception as error:  # of many kinds: of the hub, of files, of builders
+            raise ImageError(f"{self._where} cannot be loaded: {' '.join(str(error).split())}") from error
+        finally:
+            if before:
+                datasets.enable_progress_bars()
+
+    @property
+    def _where(self) -> str:
+        return f"the split '{self.split}' of the dataset '{self.source['path']}'"
+
+
+class Rows(Dataset[Photo]):
+    """Map-style dataset of the images of ``rows``, which lie on this machine; a process reads those it asks for."""
+
+    def __init__(self, rows: Any, name: str, options: HuggingFaceData) -> None:
+        self.rows, self.name, self.column, self.crop = rows, name, options.column, options.crop
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Photo:
+        name = f"{self.name}-{index:06d}"
+        return photo(name, lambda: central(decode_image(content(self.rows[index][self.column]), name), self.crop, name))
+
+
+@dataclass(frozen=True)
+class RowShard:
+    """The images of one shard of a streamed dataset; a :class:`pscx.data.shards.Shard`."""
+
+    name: str
+    rows: Any
+    number: int
+    column: str
+
+    def images(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Raises whatever Datasets does where the shard cannot be read."""
+        rows = self.rows.shard(num_shards=self.rows.num_shards, index=self.number)
+        for index, row in enumerate(rows):
+            name = f"{self.name}-{index:06d}"
+            yield name, partial(content, row[self.column])
+
+
+def content(image: dict[str, Any] | None) -> bytes:
+    """What the file of an image holds. Raises :class:`ImageError` where there is none or it cannot be read."""
+    if image is None:
+        raise ImageError("a row has no image in its column of images")
+    if image["bytes"] is not None:
+        return bytes(image["bytes"])
+    try:
+        with required("fsspec", "data", WHAT).open(image["path"], "rb") as file:  # a path, or a URL of the hub
+            return bytes(file.read())
+    except OSError as error:
+        raise ImageError(f"cannot read '{image['path']}': {error.strerror or error}") from error
