@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pscx.codec import Progress
 from pscx.config import Checker, built, read_yaml
 from pscx.errors import PscxError
 from pscx.imagecodec import Decompressor
@@ -66,11 +67,11 @@ class Gallery:
         room = max(LEAST_ROOM, ROOM // max(1, len(names) + len({image for _, image in names})))
         with Bars("report", len(exhibits)) as bars:
             for exhibit in exhibits:
-                bars.begin(f"{exhibit.image}, {exhibit.run.name}")
-                yield self._item(exhibit, room, bars)
-                bars.end()
+                bar = bars.begin(f"{exhibit.image}, {exhibit.run.name}")
+                yield self._item(exhibit, room, bar.advance)
+                bar.end()
 
-    def _item(self, exhibit: Exhibit, room: int, bars: Bars) -> dict[str, Any]:
+    def _item(self, exhibit: Exhibit, room: int, progress: Progress) -> dict[str, Any]:
         run, image = exhibit.run, exhibit.image
         path = run.stream(image)
         data = path.read_bytes()
@@ -78,7 +79,7 @@ class Gallery:
         original, missing = self._originals.of(run, image, reconstruction)
         try:
             with quiet():
-                played = replay(self._decompressor(run), data, bars)
+                played = replay(self._decompressor(run), data, progress)
         except PscxError as error:
             raise PscxError(f"'{path}': {error}") from error
         height, width = reconstruction.shape[:2]
