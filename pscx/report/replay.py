@@ -82,7 +82,10 @@ class Replay:
 
 
 def replay(decompressor: Decompressor, data: bytes, progress: Progress | None = None) -> Replay:
-    """Decode a stream and keep what is worth seeing; calls ``progress(done, total)`` each segment. Raises ``StreamError`` as decoding does."""
+    """Decode a stream and keep what is worth seeing; calls ``progress(done, total)`` after each segment.
+
+    Raises ``StreamError`` as decoding does.
+    """
     facts = decompressor.info(data)
     recorder = Recorder(facts["height"], facts["width"])
     decompressor.decode(data, range(0), progress=progress, watch=recorder)
