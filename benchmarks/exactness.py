@@ -3,11 +3,11 @@
     python benchmarks/exactness.py [--python INTERPRETER ...]
 
 Three crops of bundled photographs go through the default recipe under each set-up: number of threads, instruction sets
-of torch, oneDNN and MKL, samples a network call, images a network call, memory layout, and other interpreters (with another torch, say) given
-by ``--python``. Each is a process of its own. It says for each whether it encodes to the same bytes as the first and
-whether it decodes the first one's files to the same pixels. Then the same with ``exact: false``, where a file may be
-refused with a sentence, or decode to pixels that differ by what rounding explains, and never to garbage. Exit code 1
-where an exact file differs or a floating-point one is garbage.
+of torch, oneDNN and MKL, samples a network call, images a network call, memory layout, and other interpreters (with
+another torch, say) given by ``--python``. Each is a process of its own. It says for each whether it encodes to the same
+bytes as the first and whether it decodes the first one's files to the same pixels. Then the same with ``exact: false``,
+where a file may be refused with a sentence, or decode to pixels that differ by what rounding explains, and never to
+garbage. Exit code 1 where an exact file differs or a floating-point one is garbage.
 """
 
 from __future__ import annotations

@@ -162,6 +162,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
     _add_cite(_command(commands, "cite", "the BibTeX entries of the parts that a config uses"))
     _add_report(_command(commands, "report", "one page about runs of test or ablate, to be looked at"))
+    _add_demo(_command(commands, "demo", "a page on this machine that compresses photographs and decodes streams"))
     for name, text in LIGHTNING.items():
         _command(commands, name, text)
     return parser, commands.choices
@@ -249,6 +250,19 @@ def _add_report(parser: ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
 
 
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="who may see it (default: this machine)")
+    parser.add_argument("--port", type=_port, default=7860, metavar="PORT", help="of the page (default: 7860)")
+    parser.add_argument("--config", metavar="YAML", help="a config file whose codec is offered beside the recipes")
+    parser.add_argument("--prior", metavar="PATH", help="where to load the priors of uploaded streams from")
+    parser.add_argument(
+        "--max-bytes", type=_positive, default=20_000_000, metavar="N", help="of an upload (default: 20000000)"
+    )
+    parser.add_argument(
+        "--max-pixels", type=_positive, default=1 << 20, metavar="N", help="of an image (default: 1048576)"
+    )
+
+
 def _add_components(parser: ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="a kind, such as sampler, or a component, such as ddrm")
     parser.add_argument("--kind", metavar="KIND", help="only components of this kind")
@@ -272,6 +286,12 @@ def _positive(text: str) -> int:
 
 def _count(text: str) -> int:
     return 0 if text == "0" else _positive(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise ArgumentTypeError(f"must be an integer in 1..65535, got '{text}'")
+    return int(text)
 
 
 def _number(text: str) -> float:

@@ -6,9 +6,11 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from pscx.errors import PscxError, StreamError
@@ -217,6 +219,23 @@ def report(options: Namespace, rest: list[str]) -> int:
     megabytes = names[0].stat().st_size / 1e6
     print(f"{names[0]}: {megabytes:.1f} MB, {streams} shown")
     print("\n".join(map(str, names[1:])))
+    return 0
+
+
+def demo(options: Namespace, rest: list[str]) -> int:
+    """``pscx demo``: prints the page's address, and serves it until it is interrupted."""
+    from pscx.demo.offline import offline
+
+    with offline(), quiet():
+        from pscx.demo.page import served
+        from pscx.demo.views import views_of
+        from pscx.demo.work import Bounds
+
+        views = views_of(options.config, options.prior, Bounds(options.max_bytes, options.max_pixels))
+        with served(views, options.host, options.port) as address:
+            print(f"{address} (Ctrl-C ends it)", flush=True)
+            with suppress(KeyboardInterrupt):
+                Event().wait()
     return 0
 
 

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pscx.codec import Progress
 from pscx.config import Checker, built, read_yaml
 from pscx.errors import PscxError
 from pscx.imagecodec import Decompressor
 from pscx.images import read_image
 from pscx.metrics import psnr
 from pscx.priors import PRIORS, Prior
-from pscx.progress import Bars
+from pscx.progress import Bar, Bars
 from pscx.quiet import quiet
 from pscx.report import pictures
 from pscx.report.curves import Curve
@@ -68,10 +67,10 @@ class Gallery:
         with Bars("report", len(exhibits)) as bars:
             for exhibit in exhibits:
                 bar = bars.begin(f"{exhibit.image}, {exhibit.run.name}")
-                yield self._item(exhibit, room, bar.advance)
+                yield self._item(exhibit, room, bar)
                 bar.end()
 
-    def _item(self, exhibit: Exhibit, room: int, progress: Progress) -> dict[str, Any]:
+    def _item(self, exhibit: Exhibit, room: int, bar: Bar) -> dict[str, Any]:
         run, image = exhibit.run, exhibit.image
         path = run.stream(image)
         data = path.read_bytes()
@@ -79,7 +78,7 @@ class Gallery:
         original, missing = self._originals.of(run, image, reconstruction)
         try:
             with quiet():
-                played = replay(self._decompressor(run), data, progress)
+                played = replay(self._decompressor(run), data, bar)
         except PscxError as error:
             raise PscxError(f"'{path}': {error}") from error
         height, width = reconstruction.shape[:2]

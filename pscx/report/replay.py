@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pscx.codec import PSC, Progress, Seal
+from pscx.codec import PSC, Seal
 from pscx.coders import Encoder
 from pscx.exact import ordered_mean
 from pscx.imagecodec import Decompressor
 from pscx.measurements import Measurements, rank_within
+from pscx.progress import Bar
 from pscx.trials import Pixels, shown
 
 FRAMES = 32  # at most so many pictures of a stream
@@ -81,14 +82,11 @@ class Replay:
         return self.shape[0] == 3 and self.shape[1:] == self.size
 
 
-def replay(decompressor: Decompressor, data: bytes, progress: Progress | None = None) -> Replay:
-    """Decode a stream and keep what is worth seeing; calls ``progress(done, total)`` after each segment.
-
-    Raises ``StreamError`` as decoding does.
-    """
+def replay(decompressor: Decompressor, data: bytes, bar: Bar | None = None) -> Replay:
+    """Decode a stream and keep what is worth seeing. Raises ``StreamError`` as decoding does."""
     facts = decompressor.info(data)
     recorder = Recorder(facts["height"], facts["width"])
-    decompressor.decode(data, range(0), progress=progress, watch=recorder)
+    decompressor.decode(data, range(0), progress=None if bar is None else bar.advance, watch=recorder)
     return recorder.finish()
 
 

@@ -1,0 +1,89 @@
+"""The page itself, in Gradio: no more than components, and which function each button calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pscx.demo.offline import environment
+from pscx.demo.views import Views
+from pscx.errors import PscxError
+from pscx.extras import required
+
+if TYPE_CHECKING:
+    import gradio
+
+CSS = Path(__file__).with_name("page.css")
+IMAGES = [".png", ".jpg", ".jpeg", ".webp"]
+KEPT_SECONDS = 3600  # uploads, which a page that is still open may ask for again
+WAITING = 8  # clicks in the queue
+
+
+@contextmanager
+def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[str]:
+    """The page at ``host`` and ``port`` while the context lasts; gives its address.
+
+    Uploads lie in a temporary folder that is removed in the end. Raises :class:`PscxError` where the address cannot be
+    had, or Gradio is not installed.
+    """
+    with TemporaryDirectory(prefix="pscx-demo-") as folder, environment({"GRADIO_TEMP_DIR": folder}):
+        required("gradio", "demo", "pscx demo")
+        page = build(views)
+        try:
+            with redirect_stdout(StringIO()):
+                page.launch(
+                    server_name=host,
+                    server_port=port,
+                    share=False,
+                    quiet=True,
+                    prevent_thread_lock=True,
+                    max_file_size=views.bounds.bytes,
+                    enable_monitoring=False,
+                    ssr_mode=False,
+                    footer_links=[],
+                    css_paths=CSS,
+                    theme=_theme(),
+                )
+        except OSError as error:
+            raise PscxError(f"no page can be had at {host}:{port}: {str(error).splitlines()[0].rstrip('.')}") from error
+        try:
+            yield page.local_url
+        finally:
+            page.close(verbose=False)
+
+
+def build(views: Views) -> gradio.Blocks:
+    """The page's components."""
+    import gradio as gr
+
+    names = list(views.codecs)
+    with gr.Blocks(title="pscx", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+        gr.HTML("<h1>pscx</h1><p>Image compression with a diffusion model. Everything happens on this machine.</p>")
+        with gr.Tab("Compress"):
+            photo = gr.File(label="Photograph", file_types=IMAGES, type="filepath", height=140)
+            with gr.Row():
+                quality = gr.Slider(1, 100, value=50, step=1, label="Quality")
+                recipe = gr.Dropdown(names, value=names[0], label="Recipe")
+            shrink = gr.Checkbox(label=f"Scale larger photographs down to {views.bounds.pixels} pixels")
+            go = gr.Button("Compress", variant="primary")
+            shown = [gr.HTML(elem_id=f"compress-{part}") for part in ("status", "pictures", "file")]
+            given = [photo, recipe, quality, shrink]
+            go.click(views.compress, given, shown, concurrency_limit=1, concurrency_id="codec", show_progress="hidden")
+        with gr.Tab("Decode"):
+            file = gr.File(label="A .pscx file", type="filepath", height=140)
+            decode = gr.Button("Decode", variant="primary")
+            shown = [gr.HTML(elem_id=f"decode-{part}") for part in ("status", "pictures", "file")]
+            decode.click(views.decode, [file], shown, concurrency_id="codec", show_progress="hidden")
+    return page.queue(max_size=WAITING)
+
+
+def _theme() -> gradio.Theme:
+    """One of the fonts that the system has: Gradio's own come from another server."""
+    import gradio as gr
+
+    return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+

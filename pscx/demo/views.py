@@ -1,0 +1,131 @@
+"""What the page shows while it works: each step as HTML, whatever becomes of the upload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from pscx.config import ConfigError
+from pscx.demo.pictures import Picture, gallery, link, message, png, progress
+from pscx.demo.rivals import FORMATS, Rival, rival
+from pscx.demo.work import Bounds, Coding, Compressed, Frame, Restored, compressing, decoding, photograph, stream
+from pscx.errors import PscxError
+from pscx.imagecodec import Codec, Decompressor, load_codec
+from pscx.metrics import bits_per_pixel, psnr
+from pscx.targets.quality import LOWEST, Quality
+from pscx.trials import Pixels
+
+SHIPPED = ("default", "fast", "best")
+
+View = tuple[str, str, str]
+"""Status, pictures and the file to save, as HTML."""
+
+
+@dataclass
+class Views:
+    """What the page does on a click, in steps; a mistake is the last of them, one sentence.
+
+    Args:
+        codecs: makes each codec that may be chosen, by its name; made once, when it is first asked for.
+        decompressor: decodes the streams that are uploaded.
+        bounds: of what is uploaded.
+    """
+
+    codecs: Mapping[str, Callable[[], Codec]]
+    decompressor: Decompressor
+    bounds: Bounds
+    _made: dict[str, Codec] = field(default_factory=dict)
+
+    def compress(self, path: str | None, name: str, quality: float, shrink: bool) -> Iterator[View]:
+        """A photograph to a stream, its picture segment by segment, and others at the same bytes."""
+        return _told_as_sentence(self._compress(path, name, quality, shrink))
+
+    def decode(self, path: str | None) -> Iterator[View]:
+        """A stream to its picture, segment by segment."""
+        return _told_as_sentence(self._decode(path))
+
+    def _compress(self, path: str | None, name: str, quality: float, shrink: bool) -> Iterator[View]:
+        if path is None:
+            raise PscxError("choose a photograph first")
+        pixels = photograph(path, self.bounds, shrink=shrink)
+        original = Picture("Original", f"{pixels.shape[1]}x{pixels.shape[0]} pixels", pixels)
+        data = b""
+        yield message(f"Loading the recipe {name}"), gallery([original]), ""
+        for event in compressing(self._codec(name), pixels, Quality(quality)):
+            if isinstance(event, Coding):
+                label = f"Compressing, iteration {event.done} of {event.total}"
+                yield progress(label, event.done, event.total), gallery([original]), ""
+            elif isinstance(event, Compressed):
+                data = event.data
+            elif isinstance(event, Frame):
+                picture = Picture("pscx", f"{_after(event)}, {psnr(pixels, event.pixels):.2f} dB", event.pixels)
+                yield _decoding(event), gallery([original, picture]), ""
+            else:
+                ours = Picture("pscx", _figures(len(data), pixels, event.pixels), event.pixels)
+                others = [_rival_picture(rival(other, pixels, len(data)), pixels) for other in FORMATS]
+                file = link(f"{Path(path).stem}.pscx", data, f"Save {Path(path).stem}.pscx ({len(data)} bytes)")
+                says = f"Done: {len(data)} bytes, {bits_per_pixel(len(data), *pixels.shape[:2]):.3f} bits per pixel."
+                yield message(says), gallery([original, ours, *others]), file
+
+    def _decode(self, path: str | None) -> Iterator[View]:
+        if path is None:
+            raise PscxError("choose a .pscx file first")
+        data = stream(path, self.bounds)
+        yield message("Loading the prior"), "", ""
+        for event in decoding(self.decompressor, data):
+            if isinstance(event, Frame):
+                yield _decoding(event), gallery([Picture("Decoded", _after(event), event.pixels)]), ""
+            elif isinstance(event, Restored):
+                height, width = event.pixels.shape[:2]
+                says = f"{width}x{height} pixels from {len(data)} bytes"
+                file = link(f"{Path(path).stem}.png", png(event.pixels), f"Save {Path(path).stem}.png")
+                yield message("Done."), gallery([Picture("Decoded", says, event.pixels)]), file
+
+    def _codec(self, name: str) -> Codec:
+        if name not in self._made:
+            self._made[name] = self.codecs[name]()
+        return self._made[name]
+
+
+def views_of(config: str | None, prior_path: str | None, bounds: Bounds) -> Views:
+    """The views of the shipped recipes that have a quality, and first of a config file's codec if one is named.
+
+    Raises :class:`ConfigError` where that file, or its quantizer, will not do.
+    """
+    codecs: dict[str, Callable[[], Codec]] = {name: partial(load_codec, name) for name in SHIPPED}
+    if config is not None:
+        own = load_codec(config, prior_path=prior_path)
+        try:
+            Quality(LOWEST).check(own.psc.quantizer)
+        except ValueError as error:
+            raise ConfigError(f"{config}: {error}") from error
+        codecs = {Path(config).stem: lambda: own, **codecs}
+    return Views(codecs, Decompressor(prior_path=prior_path), bounds)
+
+
+def _told_as_sentence(views: Iterator[View]) -> Iterator[View]:
+    """The views, and one with the error where there is one that a user can cause."""
+    try:
+        yield from views
+    except PscxError as error:
+        text = str(error)
+        yield message(f"{text[0].upper()}{text[1:]}.", "error"), "", ""
+
+
+def _decoding(frame: Frame) -> str:
+    return progress(f"Decoding, {_after(frame)}", frame.segments, frame.total)
+
+
+def _after(frame: Frame) -> str:
+    return f"after segment {frame.segments} of {frame.total}"
+
+
+def _figures(size: int, original: Pixels, pixels: Pixels) -> str:
+    return f"{size} bytes, {psnr(original, pixels):.2f} dB"
+
+
+def _rival_picture(found: Rival, original: Pixels) -> Picture:
+    says = f"{_figures(found.bytes, original, found.pixels)}, quality {found.quality}"
+    return Picture(found.name, says if found.fits else f"{says}: it makes no smaller file", found.pixels)

@@ -1,0 +1,155 @@
+"""What the page does, without the page: uploads checked, photographs compressed, streams decoded frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pscx.codec import PSC, Seal
+from pscx.demo.feed import told
+from pscx.errors import ImageError, PscxError, StreamError
+from pscx.exact import ordered_mean
+from pscx.imagecodec import Codec, Decompressor
+from pscx.images import MIN_SIDE, image_sides, read_image
+from pscx.targets import Target
+from pscx.trials import Pixels, shown
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How large an upload may be.
+
+    Args:
+        bytes: of a file, at least 1.
+        pixels: of a photograph, and of the image that a stream holds, at least 256 (16x16).
+    """
+
+    bytes: int = 20_000_000
+    pixels: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if self.bytes < 1:
+            raise PscxError(f"the largest upload must be at least 1 byte, got {self.bytes}")
+        if self.pixels < MIN_SIDE**2:
+            raise PscxError(f"the largest image must be at least {MIN_SIDE**2} pixels, got {self.pixels}")
+
+
+@dataclass(frozen=True)
+class Coding:
+    """``done`` of ``total`` iterations of the encoder are over."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a decoder believes after ``segments`` of ``total``: the mean of its samples, ``(height, width, 3)`` uint8."""
+
+    segments: int
+    total: int
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A photograph's stream, before anything of it is decoded."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The image of a stream, ``(height, width, 3)`` uint8, from ``segments`` of ``total``; ``cut`` says why not all."""
+
+    segments: int
+    total: int
+    pixels: Pixels
+    cut: str = ""
+
+
+Event = Coding | Compressed | Frame | Restored
+
+
+def photograph(path: str | Path, bounds: Bounds, *, shrink: bool = False) -> Pixels:
+    """The pixels of an upload. One that has too many is scaled down with ``shrink``, and refused without.
+
+    Raises :class:`ImageError` for a file that is too large, or that :func:`pscx.read_image` refuses.
+    """
+    _check_bytes(path, bounds)
+    sides = image_sides(path)
+    if sides is not None and sides[0] * sides[1] > bounds.pixels and not shrink:
+        raise ImageError(
+            f"the photograph has {sides[0]}x{sides[1]} = {sides[0] * sides[1]} pixels and at most {bounds.pixels} are "
+            "taken: have it scaled down, or start pscx demo with a larger --max-pixels"
+        )
+    pixels = read_image(path)
+    return scaled_down(pixels, bounds.pixels) if shrink else pixels
+
+
+def scaled_down(pixels: Pixels, limit: int) -> Pixels:
+    """An image with at most ``limit`` pixels, in its proportions as far as no side falls below 16; else as it is."""
+    height, width = pixels.shape[:2]
+    if height * width <= limit:
+        return pixels
+    factor = (limit / (height * width)) ** 0.5
+    short = max(int(min(height, width) * factor), MIN_SIDE)
+    long = min(int(max(height, width) * factor), limit // short)
+    size = (long, short) if width >= height else (short, long)
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def stream(path: str | Path, bounds: Bounds) -> bytes:
+    """The bytes of an uploaded stream. Raises ``StreamError`` where it is none, or is, or says it is, too large."""
+    _check_bytes(path, bounds)
+    data = Path(path).read_bytes()
+    if not data:
+        raise StreamError("the file is empty: expected a .pscx stream")
+    facts = Decompressor.info(data)
+    if facts["height"] * facts["width"] > bounds.pixels:
+        raise StreamError(
+            f"the stream holds {facts['width']}x{facts['height']} = {facts['height'] * facts['width']} pixels and at "
+            f"most {bounds.pixels} are decoded here: start pscx demo with a larger --max-pixels"
+        )
+    return data
+
+
+def compressing(codec: Codec, pixels: Pixels, target: Target | None = None) -> Iterator[Event]:
+    """Compress a photograph, then decode its stream: :class:`Coding`, :class:`Compressed`, and as :func:`decoding`."""
+
+    def work(tell: Callable[[Event], None]) -> None:
+        data = codec.encode(pixels, target=target, progress=lambda done, total: tell(Coding(done, total))).data
+        tell(Compressed(data))
+        _decode(codec, data, tell)
+
+    return told(work)
+
+
+def decoding(decompressor: Decompressor, data: bytes) -> Iterator[Event]:
+    """Decode a stream: a :class:`Frame` after each segment, and :class:`Restored` in the end."""
+    return told(lambda tell: _decode(decompressor, data, tell))
+
+
+def _decode(decompressor: Decompressor, data: bytes, tell: Callable[[Event], None]) -> None:
+    facts = decompressor.info(data)
+
+    def watch(psc: PSC, seal: Seal) -> None:
+        if seal.samples is not None and seal.segment > 0:  # drawn from what the segments before it tell
+            picture = shown(psc, ordered_mean([seal.samples]), facts["height"], facts["width"])
+            tell(Frame(seal.segment, psc.iterations, picture))
+
+    done = decompressor.decode(data, watch=watch)
+    tell(Restored(done.segments, done.iterations, done.images[0], done.cut))
+
+
+def _check_bytes(path: str | Path, bounds: Bounds) -> None:
+    try:
+        size = Path(path).stat().st_size
+    except OSError:
+        raise PscxError("the file is no longer here: upload it again") from None
+    if size > bounds.bytes:
+        raise PscxError(f"the file has {size} bytes and at most {bounds.bytes} are taken")
