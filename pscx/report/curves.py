@@ -18,6 +18,8 @@ from pscx.report.runs import Run, Source
 
 MEAN = "mean over the images"
 LONGEST_NAME = 3  # differences that still make a name
+EXECUTION = ("model.simulate", "model.ranks_per_image", "model.batch", "data.num_workers", "data.batch_size")
+"""Options of how a run is computed, on which what comes of it does not depend."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _identity(run: Run) -> dict[str, Any]:
     options = dict(_flat({"model": run.config["model"]["init_args"], "data": run.config["data"]}))
     quantizer = options.get("model.quantizer")
     cls = QUANTIZERS.find(str(quantizer))
-    varied = ["model.target.value", *([] if cls is None else [f"model.quantizer.{cls.parameter_name}"])]
+    varied = ["model.target.value", *EXECUTION, *([] if cls is None else [f"model.quantizer.{cls.parameter_name}"])]
     return {key: value for key, value in options.items() if key not in varied}
 
 
