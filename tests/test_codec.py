@@ -218,16 +218,19 @@ def test_account_counts_denoiser_evaluations(rows: str, sampled: int, batch: int
 def test_batch_size_changes_rounding_alone(quantizer: str, rows: str) -> None:
     """Samples drawn one by one or together: what is measured, coded and restored agrees up to float64 rounding.
 
-    Where the grid is the values' own (float8) not a byte differs; seals digest values to their last bit.
+    Where the grid is the values' own (float8) not a byte differs; seals digest values to their last bit. So fine a
+    grid has ``local`` measure directions of hardly any variance, eigenvectors of nearly equal eigenvalues: these turn
+    by the rounding error over the gap, up to 4e-6 in eight seeds on a processor where all else agrees to 5e-14.
     """
+    tolerance = 1e-5 if (quantizer, rows) == ("float8", "local") else 1e-8
     runs = [codec(QUANTIZERS[quantizer], rows=ROWS[rows], batch=batch) for batch in (1, 4, 6)]
     results = [psc.encode(IMAGE) for psc in runs]
     restored = [psc.restore(outcome, SHAPE) for psc, (_, outcome) in zip(runs, results, strict=True)]
     (payload, first), expected = results[0], restored[0]
     for (other, outcome), found in zip(results[1:], restored[1:], strict=True):
         for mine, theirs in zip(state(outcome), state(first), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-8)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance)
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
         assert outcome.account.segment_bits == pytest.approx(first.account.segment_bits, rel=1e-3)
         assert other == payload or quantizer != "float8"
 
