@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -315,8 +315,6 @@ def _each(
 
     A bad file is reported and the others still done.
     """
-    from pscx.together import Task, together
-
     with Bars(what, len(jobs), visible=what != "info") as bars:
 
         def do(job: Job) -> str:
@@ -326,8 +324,7 @@ def _each(
             finally:
                 bar.end()
 
-        tasks = (Task(partial(do, job), batch > 1 and shares(job)) for job in jobs)
-        for job, result in zip(jobs, together(tasks, batch), strict=True):
+        for job, result in zip(jobs, _results(do, jobs, batch, shares), strict=True):
             if isinstance(result, str):
                 print(result, flush=True)
             elif isinstance(result, PscxError):
@@ -337,6 +334,22 @@ def _each(
             else:
                 raise result
     return 2 if failed else 0
+
+
+def _results(
+    do: Callable[[Job], str], jobs: list[Job], batch: int, shares: Callable[[Job], bool]
+) -> Iterator[str | Exception]:
+    """What ``do`` returned for each job, or the exception that it raised, in order."""
+    if batch > 1:
+        from pscx.together import Task, together  # imports torch
+
+        yield from together((Task(partial(do, job), shares(job)) for job in jobs), batch)
+        return
+    for job in jobs:
+        try:
+            yield do(job)
+        except Exception as error:
+            yield error
 
 
 def _read_stream(path: Path, limit: int | None = None, partial: bool = False) -> bytes:

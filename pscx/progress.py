@@ -71,5 +71,6 @@ class Bar:
 
     def end(self) -> None:
         """This file is over."""
+        self._progress.refresh()  # else a short one is gone before it was drawn to its end
         self._progress.remove_task(self._own)
         self._progress.advance(self._files)

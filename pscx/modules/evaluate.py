@@ -197,12 +197,14 @@ class Evaluate(LightningModule):
     def _all_done(self, photos: list[Photo]) -> list[tuple[Pixels, Row] | None]:
         """:meth:`_done` of each photograph, with network calls that they share; none for one that is left out.
 
-        An error that stops the run is raised when the others are done.
+        An error that stops the run is raised when the others are done. Processes that share an image's samples take
+        one image at a time, so that they exchange those of the same one.
         """
+        size = len(photos) if self.spread.size == 1 else 1
         tasks = [Task(partial(self._done, photo), self.codec.shares_calls) for photo in photos]
         results: list[tuple[Pixels, Row] | None] = []
         errors: list[Exception] = []
-        for photo, result in zip(photos, together(tasks, len(photos)), strict=True):
+        for photo, result in zip(photos, together(tasks, size), strict=True):
             if isinstance(result, TargetError):
                 self.failures[photo["name"]] = f"'{photo['name']}': {result}"
             elif isinstance(result, Exception):
