@@ -83,7 +83,8 @@ class PhotoData(LightningDataModule):
         photos, sampler = self.photos, None
         if isinstance(photos, Portioned):
             photos = photos.portion(shares, share)
-        elif shares > 1 and isinstance(photos, Sized):
+        elif self.trainer is not None and self.trainer.world_size > 1 and isinstance(photos, Sized):
+            # Lightning would put a sampler of its own where there is none, even where all take every image
             sampler = Share(len(photos), shares, share)
         several: dict[str, Any] = {"batch_size": self.batch_size, "collate_fn": list}
         size = several if self.batch_size > 1 else {"batch_size": None}
