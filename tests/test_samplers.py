@@ -400,11 +400,12 @@ def test_nested_converges_to_the_posterior(variances: Tensor | str, spacing: str
     """
     problem = measured(mixed_rows(8), NOISY if isinstance(variances, str) else variances)
     target = exact_posterior(problem)
-    runs = [nested_recursion(problem, steps, spacing) for steps in (10, 40, 160)]
-    first, second, third = (oracles.wasserstein(run, target) / float(target.covariance.trace().sqrt()) for run in runs)
+    runs = [nested_recursion(problem, steps, spacing) for steps in (10, 40, 160, 640)]
+    first, second, third, last = (oracles.wasserstein(run, target) / float(target.covariance.trace().sqrt()) for run in runs)
     assert second < 0.8 * first
     assert third < 0.8 * second
-    assert third < 0.2  # 0.177 on one processor, below 0.15 on another: random rows differ between them
+    assert last < 0.8 * third
+    assert last < 0.1
     assert float(runs[-1].covariance.trace() / target.covariance.trace()) == pytest.approx(1, abs=0.08)
 
 
