@@ -45,7 +45,7 @@ def together(tasks: Iterable[Task[T]], size: int) -> Iterator[T | Exception]:
 
 
 def denoise(prior: Prior, x_t: Tensor, t: int) -> Tensor:
-    """:meth:`pscx.priors.base.Prior.denoise`, together with what other images ask for where that changes no bit."""
+    """:meth:`pscx.priors.Prior.denoise`, together with what other images ask for where that changes no bit."""
     image = current_thread()
     if isinstance(image, _Image) and prior.exact and not x_t.requires_grad:
         return image.ask(_Call(prior, x_t, t))

@@ -23,7 +23,7 @@ EXECUTION = ("model.simulate", "model.ranks_per_image", "model.batch", "data.num
 
 
 @dataclass(frozen=True)
-class Curve:
+class RunCurve:
     """Runs that differ in the quality they ask for alone, by rising rate, and what tells them from the others."""
 
     name: str
@@ -43,7 +43,7 @@ class View:
     bd: Mapping[str, Sequence[tuple[float | None, str]]]
 
 
-def curves_of(sources: Sequence[Source]) -> list[Curve]:
+def curves_of(sources: Sequence[Source]) -> list[RunCurve]:
     """The curves of all sources, the first the one that others are compared with.
 
     The cells of an ablation make the curves that its file says, its baseline first. Evaluations make one where they
@@ -56,10 +56,10 @@ def curves_of(sources: Sequence[Source]) -> list[Curve]:
     found = [(source, sorted(runs, key=lambda run: run.mean("bpp") or 0.0)) for source, runs in groups.values()]
     first = [source for source, _ in found]
     found.sort(key=lambda group: (first.index(group[0]), not _is_baseline(*group)))
-    return [Curve(name, runs) for name, (_, runs) in zip(_names(found), found, strict=True)]
+    return [RunCurve(name, runs) for name, (_, runs) in zip(_names(found), found, strict=True)]
 
 
-def views(curves: Sequence[Curve]) -> Iterator[View]:
+def views(curves: Sequence[RunCurve]) -> Iterator[View]:
     """The means, then every image."""
     images = list(dict.fromkeys(name for curve in curves for run in curve.runs for name in run.images))
     yield _view(MEAN, [[(run, run.results) for run in curve.runs] for curve in curves])
@@ -68,7 +68,7 @@ def views(curves: Sequence[Curve]) -> Iterator[View]:
         yield _view(image, alone)
 
 
-def points_of(curve: Curve) -> list[Results]:
+def points_of(curve: RunCurve) -> list[Results]:
     """The tables of its runs, but for those without any error: an infinite PSNR is no point of a curve."""
     return [run.results for run in curve.runs if _is_finite(run.results)]
 

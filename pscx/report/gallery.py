@@ -20,7 +20,7 @@ from pscx.priors import PRIORS, Prior
 from pscx.progress import Bar, Bars
 from pscx.quiet import quiet
 from pscx.report import pictures
-from pscx.report.curves import Curve
+from pscx.report.curves import RunCurve
 from pscx.report.originals import Originals
 from pscx.report.replay import Map, Replay, replay
 from pscx.report.runs import CONFIG, Run
@@ -40,7 +40,7 @@ class Exhibit:
     image: str
 
 
-def choose(curves: Sequence[Curve], count: int) -> list[Exhibit]:
+def choose(curves: Sequence[RunCurve], count: int) -> list[Exhibit]:
     """The first ``count`` streams: image by image, of each curve first the point with the highest rate."""
     images = list(dict.fromkeys(name for curve in curves for run in curve.runs for name in run.images))
     by_rank = zip_longest(*(reversed(curve.runs) for curve in curves))

@@ -10,7 +10,7 @@ from typing import Any
 from pscx import __version__
 from pscx.ablation.results import MEASURES
 from pscx.errors import PscxError
-from pscx.report.curves import Curve, View
+from pscx.report.curves import RunCurve, View
 from pscx.report.pictures import legend
 from pscx.report.runs import Run, Source
 
@@ -39,7 +39,7 @@ def check_installed() -> None:
 
 
 def page(
-    sources: Sequence[Source], curves: Sequence[Curve], views: Sequence[View], items: Sequence[Mapping[str, Any]]
+    sources: Sequence[Source], curves: Sequence[RunCurve], views: Sequence[View], items: Sequence[Mapping[str, Any]]
 ) -> str:
     """The page about ``sources``, whose ``items`` are those of :class:`pscx.report.gallery.Gallery`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -79,7 +79,7 @@ def _title(source: Source) -> str:
     return source.runs[0].name if source.plan is None else source.plan.root.resolve().name
 
 
-def _row(curve: Curve, run: Run) -> dict[str, Any]:
+def _row(curve: RunCurve, run: Run) -> dict[str, Any]:
     means = [shown(key, run.mean(key)) for key in COLUMNS]
     return {"run": run.name, "curve": curve.name, "images": len(run.images), "means": means}
 

@@ -9,13 +9,13 @@ from pscx.ablation import Axis, Plan
 from pscx.ablation.plot import draw
 from pscx.ablation.results import Curve as Points
 from pscx.ablation.results import curves as of_plan
-from pscx.report.curves import Curve, points_of
+from pscx.report.curves import RunCurve, points_of
 from pscx.report.runs import Source
 
 AXIS = "curve"
 
 
-def plots(sources: Sequence[Source], curves: Sequence[Curve]) -> dict[str, bytes]:
+def plots(sources: Sequence[Source], curves: Sequence[RunCurve]) -> dict[str, bytes]:
     """``psnr.svg``, ``psnr.png`` and so on: those of the one ablation, or one that has every curve."""
     plan = sources[0].plan
     if plan is not None and len(sources) == 1:
