@@ -105,25 +105,29 @@ class Noise:
 
 
 class Convolution:
-    def __init__(self, weight: Array, bias: Array, transposed: bool = False) -> None:
+    def __init__(self, weight: Array, bias: Array, transposed: bool = False, rectified: bool = False) -> None:
         self.transposed = transposed
         weight = weight.astype(np.float64)
         w = weight.swapaxes(0, 1) if transposed else weight  # (out, in, rows, columns)
         scale = (np.maximum(abs(w).max((1, 2, 3)), 2.0**-100) / 255).astype(F4)
         self.whole = np.rint(w / scale.astype(np.float64)[:, None, None, None])
         self.scale, self.bias = scale, bias.astype(F4)
-        sizes, channels = abs(self.whole).sum((2, 3)), w.shape[1]
+        channels = w.shape[1]
+        if rectified:
+            sizes = np.concatenate([np.maximum(signed, 0).sum((2, 3)) for signed in (self.whole, -self.whole)])
+        else:
+            sizes = abs(self.whole).sum((2, 3))
         for count in range(1, channels + 1):
             self.parts = [slice(channels * i // count, channels * (i + 1) // count) for i in range(count)]
-            if all(sizes[:, part].sum(1).max() * 1023 < 1 << 24 for part in self.parts):
+            if all(sizes[:, part].sum(1).max() * 511 < 1 << 24 for part in self.parts):
                 break
 
     def tensors(self) -> list[Array]:
         weight = self.whole.swapaxes(0, 1) if self.transposed else self.whole
-        return [np.array(1023, F4), weight.astype(F4), self.scale[:, None, None], self.bias[:, None, None]]
+        return [np.array(511, F4), weight.astype(F4), self.scale[:, None, None], self.bias[:, None, None]]
 
     def __call__(self, x: Array, stride: int = 1, padding: int = 0) -> Array:
-        unit = np.maximum(abs(x).max(), F4(2.0**-100)) / F4(1023)
+        unit = np.maximum(abs(x).max(), F4(2.0**-100)) / F4(511)
         z = np.rint(x * (F4(1) / unit)).astype(np.int64)
         total = None
         for part in self.parts:
@@ -158,7 +162,9 @@ class Network:
         names += [f"grow.{i}" for i in range(self.levels - 1)]
         names += [self.block("up", i, j) for i in range(self.levels - 1) for j in range(2 * self.blocks[i])]
         self.layers = {
-            name: Convolution(weights[f"{name}.weight"], weights[f"{name}.bias"], name.startswith("grow"))
+            name: Convolution(
+                weights[f"{name}.weight"], weights[f"{name}.bias"], name.startswith("grow"), name.endswith("second")
+            )
             for name in [*names, "tail"]
         }
 

@@ -15,10 +15,11 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from pscx.errors import PscxError
-from pscx.exact import ExactConvolution, ordered_mean, square_root
+from pscx.exact import ExactConvolution, ExactResidualBlock, ordered_mean, square_root
 from pscx.exact.convolution import LIMIT, splits, whole_weights
 from pscx.exact.network import check_convolutions, int64_convolution
 from pscx.networks import NoiseExperts, ResidualUNet
+from pscx.networks.residual_unet import ResidualBlock
 from pscx.priors import DDPM
 from pscx.priors.denoiser import PixelDenoiser
 
@@ -88,12 +89,46 @@ def test_worst_inputs_agree_with_integers(layer: nn.Conv2d | nn.ConvTranspose2d)
         whole[:, part] = hardest(exact, part)
         whole -= torch.arange(17.0)[:, None, None, None] * whole.sign()
         whole = whole.contiguous(memory_format=torch.channels_last)
-        found = exact.convolved(whole, part)
+        found = exact.convolved(whole[:, part], part)
         weight = exact.weight[part] if exact.transposed else exact.weight[:, part]
         assert torch.equal(found.double(), exact.convolve(whole[:, part].double(), weight.double()))
         if exact.transposed or layer.dilation[0] > 1:
             continue
         assert float(found.abs().max()) == float(weight.abs().flatten(1).sum(1).max()) * 1023
+
+
+def test_behind_a_relu_each_sign_of_the_weights_has_the_bound_to_itself() -> None:
+    """Activations at the top for the positive weights of an output alone, then for the negative alone."""
+    layer = layers()[0].requires_grad_(False)
+    exact, plain = ExactConvolution(layer, 9, 11, rectified=True), ExactConvolution(layer, 9, 11)
+    assert 1 < len(exact.splits) < len(plain.splits)
+    sums = []
+    for part in exact.splits:
+        weight = exact.weight[:, part]
+        for signed in (weight.clamp_min(0), (-weight).clamp_min(0)):
+            worst = signed.flatten(1).sum(1).argmax()
+            whole = (signed[worst] > 0)[None] * exact.top
+            found = exact.convolved(whole, part)
+            assert torch.equal(found.double(), exact.convolve(whole.double(), weight.double()))
+            sums.append(float(found.abs().max()))
+            assert sums[-1] == float(signed.flatten(1).sum(1).max()) * 1023 < LIMIT
+    assert max(sums) > LIMIT / 2
+    x = random(2, 40, 9, 12).relu()
+    error = (exact(x) - layer(x)).square().mean() / layer(x).square().mean()
+    assert float(error) < 2e-5
+
+
+def test_a_residual_block_is_its_layers_one_after_another() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        block = ResidualBlock(24).requires_grad_(False)
+    exact, x = ExactResidualBlock(block), random(2, 24, 8, 8)
+    before = x.clone()
+    expected = x + exact.second(exact.first(x).relu())
+    assert torch.equal(exact(x), expected)
+    assert torch.equal(x, before)
+    error = (exact(x) - block(x)).square().mean() / block(x).square().mean()
+    assert float(error) < 1e-4
 
 
 @pytest.mark.parametrize(("transposed", "stride"), [(False, 1), (False, 2), (True, 2)])

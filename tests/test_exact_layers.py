@@ -105,7 +105,7 @@ def numpy_linear(exact: ExactLinear, x: Tensor) -> Tensor:
 
 def test_a_linear_layer_equals_integers_where_its_sums_reach_the_bound() -> None:
     """Activations that follow the signs of one output's weights drive its sum to ``top L1`` in each group."""
-    exact = ExactLinear(linear())
+    exact = ExactLinear(linear(), activation_bits=11)
     sizes = [exact.weight[:, part].abs().sum(1) for part in exact.splits]
     assert len(exact.splits) > 1
     assert max(float(size.max()) for size in sizes) * exact.top < LIMIT

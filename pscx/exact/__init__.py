@@ -10,6 +10,7 @@ from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.linear import ExactLinear
 from pscx.exact.network import check_convolutions, make_exact
 from pscx.exact.products import check_products
+from pscx.exact.residual_block import ExactResidualBlock
 from pscx.exact.roots import square_root
 from pscx.exact.silu import ExactSiLU
 from pscx.exact.sums import ordered_mean
@@ -24,6 +25,7 @@ __all__ = [
     "ExactGELU",
     "ExactGroupNorm",
     "ExactLinear",
+    "ExactResidualBlock",
     "ExactSiLU",
     "ExactTimesteps",
     "Precision",

@@ -8,6 +8,7 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 
+from pscx.exact.convolution import ACTIVATION_BITS, WEIGHT_BITS
 from pscx.exact.exponential import exponential
 from pscx.exact.group_norm import EXACT, ExactGroupNorm
 from pscx.exact.integers import whole_numbers
@@ -41,7 +42,9 @@ class ExactAttention(nn.Module):
         ValueError: the layer has a part that has no exact form.
     """
 
-    def __init__(self, layer: Attention, weight_bits: int = 9, activation_bits: int = 11) -> None:
+    def __init__(
+        self, layer: Attention, weight_bits: int = WEIGHT_BITS, activation_bits: int = ACTIVATION_BITS
+    ) -> None:
         super().__init__()
         check_attention(layer)
         self.heads, self.residual = layer.heads, layer.residual_connection

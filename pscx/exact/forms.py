@@ -25,10 +25,11 @@ from torch import nn
 
 from pscx.exact.attention import ExactAttention, check_factor
 from pscx.exact.average_pool import ExactAveragePool
-from pscx.exact.convolution import ExactConvolution
+from pscx.exact.convolution import ACTIVATION_BITS, WEIGHT_BITS, ExactConvolution
 from pscx.exact.gelu import ExactGELU
 from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.linear import ExactLinear
+from pscx.exact.residual_block import ExactResidualBlock
 from pscx.exact.silu import ExactSiLU
 from pscx.exact.timesteps import ExactTimesteps
 from pscx.networks import NoiseExperts, ResidualUNet
@@ -39,8 +40,8 @@ from pscx.networks.residual_unet import ResidualBlock
 class Precision:
     """Bits of weights and of activations, each with its sign, and the steps of the noise schedule."""
 
-    weight_bits: int = 9
-    activation_bits: int = 11
+    weight_bits: int = WEIGHT_BITS
+    activation_bits: int = ACTIVATION_BITS
     steps: int = 1000
 
 
@@ -66,6 +67,7 @@ FORMS: dict[type[nn.Module], Callable[[Any, Precision], nn.Module]] = {
     nn.Conv2d: lambda layer, bits: ExactConvolution(layer, bits.weight_bits, bits.activation_bits),
     nn.ConvTranspose2d: lambda layer, bits: ExactConvolution(layer, bits.weight_bits, bits.activation_bits),
     nn.Linear: lambda layer, bits: ExactLinear(layer, bits.weight_bits, bits.activation_bits),
+    ResidualBlock: lambda block, bits: ExactResidualBlock(block, bits.weight_bits, bits.activation_bits),
     Attention: lambda layer, bits: ExactAttention(layer, bits.weight_bits, bits.activation_bits),
     nn.GroupNorm: lambda layer, _: ExactGroupNorm(layer),
     nn.SiLU: lambda _, __: ExactSiLU(),
@@ -83,7 +85,6 @@ FRAMES: dict[type[nn.Module], Callable[[Any], None]] = {
     nn.Sequential: nothing,
     ResidualUNet: nothing,
     NoiseExperts: nothing,
-    ResidualBlock: nothing,
     UNet2DModel: nothing,
     TimestepEmbedding: nothing,
     DownBlock2D: nothing,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pscx.exact.convolution import splits, whole_weights
+from pscx.exact.convolution import ACTIVATION_BITS, WEIGHT_BITS, splits, whole_weights
 from pscx.exact.integers import whole_numbers
 
 
@@ -27,7 +27,9 @@ class ExactLinear(nn.Module):
         ValueError: a number is out of range, or one input alone exceeds the bound.
     """
 
-    def __init__(self, layer: nn.Linear, weight_bits: int = 9, activation_bits: int = 11) -> None:
+    def __init__(
+        self, layer: nn.Linear, weight_bits: int = WEIGHT_BITS, activation_bits: int = ACTIVATION_BITS
+    ) -> None:
         super().__init__()
         for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
             if not 2 <= bits <= 16:

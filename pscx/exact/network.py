@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pscx.errors import PscxError
-from pscx.exact.convolution import LIMIT, ExactConvolution
+from pscx.exact.convolution import ACTIVATION_BITS, LIMIT, WEIGHT_BITS, ExactConvolution
 from pscx.exact.forms import FORMS, FRAMES, Precision
 
 
-def make_exact(network: nn.Module, weight_bits: int = 9, activation_bits: int = 11, steps: int = 1000) -> None:
+def make_exact(
+    network: nn.Module, weight_bits: int = WEIGHT_BITS, activation_bits: int = ACTIVATION_BITS, steps: int = 1000
+) -> None:
     """Replace the layers of ``network``, in place, by exact ones.
 
     What is left in between are single IEEE operations on each element, which are the same on every machine as they
