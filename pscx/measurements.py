@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,6 +90,13 @@ class Measurements(ABC):
     @abstractmethod
     def adjoint(self, values: Tensor) -> Tensor:
         """``H^T v``: ``(n, blocks, places)`` back to signals."""
+
+    def bands(self) -> Iterator[tuple[slice, Measurements]]:
+        """All there is in parts that do not see each other: rows of the signal, and the measurements of these alone.
+
+        What is done to one after the other needs little memory at a time. Here all is one part.
+        """
+        yield slice(None), self
 
     @abstractmethod
     def split(self, signal: Tensor) -> Tensor:
@@ -180,7 +189,19 @@ class Coordinates(Measurements):
         self.variances[block, rows] = variances
 
     def forward(self, signal: Tensor) -> Tensor:
-        return self.split(signal) * self.known
+        return self.split(signal).mul_(self.known)
+
+    def bands(self) -> Iterator[tuple[slice, Coordinates]]:
+        across, block = self.partition.grid[1], self.transform.block
+        for first, last in self.transform.bands():
+            blocks = slice(first * across, last * across)
+            part = copy(self)
+            part.transform = self.transform.band(first, last)
+            part.partition = part.transform.partition
+            part.known, part.values, part.variances, part.gains = (
+                tensor[blocks] for tensor in (self.known, self.values, self.variances, self.gains)
+            )
+            yield slice(first * block, last * block), part
 
     def adjoint(self, values: Tensor) -> Tensor:
         return self.transform.inverse(values * self.known)
