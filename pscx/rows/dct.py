@@ -75,7 +75,8 @@ class DCT(RowRule):
         most = max(min(rows, self.depth, dim) for rows in self.quota.averages(iterations))
         kept = 4 * min(self.depth, dim) * (numbers // dim)
         signals = 2 * samples + 5  # the samples, and what they become; values, variances, estimate, image and spread
-        return 8 * (numbers * signals + BANDS * min(BAND, numbers) + 4 * dim**2 + kept + coding(int(most * numbers / dim)))
+        worked = numbers * signals + BANDS * min(BAND, numbers) + 4 * dim**2 + kept
+        return 8 * (worked + coding(int(most * numbers / dim)))
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Coordinates:
         channels, height, width = shape
