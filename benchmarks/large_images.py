@@ -39,7 +39,7 @@ from pscx.targets import Quality
 
 Pixels = NDArray[np.uint8]
 TIMED = ((64, 64), (128, 128), (256, 256), (512, 512), (768, 512))
-WEIGHED = ((512, 512), (768, 512), (1024, 768), (1536, 1024), (2048, 1536))
+WEIGHED = ((512, 512), (768, 512), (1024, 768), (1536, 1024))
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 

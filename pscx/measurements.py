@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -175,9 +176,8 @@ class Coordinates(Measurements):
     def __init__(self, transform: BlockDCT) -> None:
         self.transform, self.partition = transform, transform.partition
         shape = (self.partition.count, self.partition.dim)
-        self.known = torch.zeros(shape, dtype=torch.bool)
-        self.values = torch.zeros(shape, dtype=torch.float64)
-        self.variances = torch.zeros(shape, dtype=torch.float64)
+        self.known = untouched(shape, np.bool_)
+        self.values, self.variances = untouched(shape, np.float64), untouched(shape, np.float64)
         self.gains = torch.ones(self.partition.count, dtype=torch.float64)
 
     def __len__(self) -> int:
@@ -216,6 +216,11 @@ class Coordinates(Measurements):
         coefficients = torch.zeros(len(block), self.partition.count, self.partition.dim, dtype=torch.float64)
         coefficients[torch.arange(len(block)), block, rows] = 1.0
         return self.transform.inverse(coefficients)
+
+
+def untouched(shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+    """Zeros that take no memory before they are written, where the system gives it page by page."""
+    return torch.from_numpy(np.zeros(shape, dtype))  # torch's own zeros are written
 
 
 def rank_within(block: Tensor) -> Tensor:
