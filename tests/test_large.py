@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from pscx import Codec, Decompressor, load_codec
+from pscx.calibration import likely_gains
 from pscx.images import to_tensor
 from pscx.limits import Limits, memory_of
 from pscx.priors import DDPM
@@ -160,7 +161,6 @@ PARTS = {
     "pscx.noise.CHUNK": 1,
     "pscx.spread.LARGE": 1,
     "pscx.priors.ddpm.CALL": 1,
-    "pscx.calibration.PART": 3,
     "pscx.coders.posterior.PART": 5,
     "pscx.codec.PART": 7,
 }
@@ -175,6 +175,16 @@ def test_parts_change_no_bit(name: str, prior: str, monkeypatch: pytest.MonkeyPa
     assert parts.data == whole.data
     assert np.array_equal(parts.pixels, whole.pixels)
     assert np.array_equal(codec_of(prior).decompress(whole.data), whole.pixels)
+
+
+def test_gains_are_learnt_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = torch.Generator().manual_seed(0)
+    block = torch.randint(0, 5, (300,), generator=source)
+    low = torch.randn(300, generator=source, dtype=torch.float64) * (1 + block)
+    whole = likely_gains(5, block, low - 0.1, low + 0.1)
+    assert len(set(whole.tolist())) > 2
+    monkeypatch.setattr("pscx.calibration.PART", 7)
+    assert torch.equal(likely_gains(5, block, low - 0.1, low + 0.1), whole)
 
 
 PEAK = """
@@ -198,9 +208,9 @@ print((getrusage(RUSAGE_SELF).ru_maxrss - before) * 1024 / (height * width))
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a process tells its peak memory in kilobytes")
 def test_peak_memory_of_a_pixel(prior: str) -> None:
-    """Nine numbers of 8 bytes for each of the three colours, and bands; it was over 2000 bytes without them."""
+    """At this size bands are a good part of it; with all blocks in one band it is 680 bytes."""
     done = subprocess.run([sys.executable, "-c", PEAK, prior], stdout=subprocess.PIPE, text=True, check=True)
-    assert 100 < float(done.stdout) < 450
+    assert 100 < float(done.stdout) < 580
 
 
 def test_twelve_megapixels_are_admitted() -> None:
