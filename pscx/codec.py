@@ -37,6 +37,7 @@ SEGMENT_BITS, LAST_SEGMENT_BITS = 4, 8
 FINAL = 1 << 16  # what the noise source knows as the iteration of the final restoration
 
 SMALLEST_VARIANCE = 1e-24
+PART = 1 << 20  # numbers that are looked at at once
 
 Progress = Callable[[int, int], None]
 
@@ -281,14 +282,16 @@ class PSC:
         measurements = self.rows.start(self.prior, shape)
         estimate: Tensor | None = None
         for iteration in range(self.iterations):
-            samples = None
+            samples = None  # nor may anything else hold the last ones now: those of a large image fill the memory
             if self.rows.needs_samples(iteration):
                 problem = Problem(prior, measurements, self.noise, iteration, shape, estimate, self.spread)
                 samples = self.spread.draw(self.sampler, problem, range(self.samples), self.batch)
                 estimate = finite(ordered_mean([samples]), f"the samples of iteration {iteration + 1}")
+                del problem
             place = iteration, self.iterations
-            situation = Situation(self.prior, measurements, samples, *place, self.quantizer.resolution, prior)
-            proposal = self._propose(situation)
+            proposal = self._propose(
+                Situation(self.prior, measurements, samples, *place, self.quantizer.resolution, prior)
+            )
             bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else SEGMENT_BITS
             try:
                 measured = yield from self._measure(proposal, measurements, estimate)
@@ -355,6 +358,7 @@ class PSC:
                     else:
                         seal(step)
                         report(step.segment + 1, self.iterations)
+                    del step  # a seal holds samples, and the next are drawn now
                 except StreamError as error:
                     rounds.throw(error)
         except StopIteration as stop:
@@ -365,7 +369,7 @@ class PSC:
 
 def finite(values: Tensor, what: str) -> Tensor:
     """``values`` as they are. Raises :class:`PscxError` where one is not a finite number: a sampler may diverge."""
-    if not values.isfinite().all():
+    if not all(bool(part.isfinite().all()) for part in torch.split(values.reshape(-1), PART)):
         raise PscxError(f"{what} are not finite numbers: the sampler diverges with these options")
     return values
 

@@ -456,8 +456,8 @@ def _multiple(psc: PSC) -> int:
 
 
 def signal_of(psc: PSC, pixels: Pixels) -> Tensor:
-    """The signal ``(channels, height, width)`` of an image that was padded as far as the codec asks for."""
+    """The signal ``(channels, height, width)`` of an image that was padded as far as the codec asks for, float32."""
     multiple = _multiple(psc)
     below, right = (-side % multiple for side in pixels.shape[:2])
     padded = np.pad(pixels, ((0, below), (0, right), (0, 0)), "edge")
-    return psc.prior.to_signal(to_tensor(padded))[0].double()
+    return psc.prior.to_signal(to_tensor(padded))[0]

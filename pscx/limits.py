@@ -8,10 +8,11 @@ from math import prod
 
 from pscx.codec import PSC
 from pscx.errors import StreamError
+from pscx.spread import micro_batch
 
 NUMBER = 8  # bytes of a float64
 USUAL_MEMORY = 1 << 34  # where a machine does not tell what it has
-NETWORK = 16  # float64 numbers that a network holds for each of a signal: 64 channels of float32 at half resolution
+STATES = 4  # copies of the signals of a micro-batch that a sampler holds
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ def evaluations_of(psc: PSC, restorations: int) -> int:
 
 def memory_of(psc: PSC, shape: tuple[int, ...]) -> int:
     """Bytes that a loop over signals of this shape and its restoration hold at once, roughly."""
-    batch = min(psc.batch, max(psc.samples, psc.restoration.draws))
-    loop = NUMBER * prod(shape) * (psc.samples + (4 + NETWORK) * batch)
-    return loop + psc.rows.memory(shape, psc.samples, psc.iterations)
+    batch = micro_batch(psc.prior, shape, min(psc.batch, max(psc.samples, psc.restoration.draws)))
+    loop = NUMBER * prod(shape) * STATES * batch
+    return loop + psc.prior.memory(shape, batch) + psc.rows.memory(shape, psc.samples, psc.iterations)
 
 
 def machine_memory() -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -89,6 +92,13 @@ class Measurements(ABC):
     def adjoint(self, values: Tensor) -> Tensor:
         """``H^T v``: ``(n, blocks, places)`` back to signals."""
 
+    def bands(self) -> Iterator[tuple[slice, Measurements]]:
+        """All there is in parts that do not see each other: rows of the signal, and the measurements of these alone.
+
+        What is done to one after the other needs little memory at a time. Here all is one part.
+        """
+        yield slice(None), self
+
     @abstractmethod
     def split(self, signal: Tensor) -> Tensor:
         """The blocks of signals ``(n, channels, height, width)`` as :meth:`along` takes them: ``(n, blocks, dim)``."""
@@ -166,9 +176,8 @@ class Coordinates(Measurements):
     def __init__(self, transform: BlockDCT) -> None:
         self.transform, self.partition = transform, transform.partition
         shape = (self.partition.count, self.partition.dim)
-        self.known = torch.zeros(shape, dtype=torch.bool)
-        self.values = torch.zeros(shape, dtype=torch.float64)
-        self.variances = torch.zeros(shape, dtype=torch.float64)
+        self.known = untouched(shape, np.bool_)
+        self.values, self.variances = untouched(shape, np.float64), untouched(shape, np.float64)
         self.gains = torch.ones(self.partition.count, dtype=torch.float64)
 
     def __len__(self) -> int:
@@ -180,7 +189,19 @@ class Coordinates(Measurements):
         self.variances[block, rows] = variances
 
     def forward(self, signal: Tensor) -> Tensor:
-        return self.split(signal) * self.known
+        return self.split(signal).mul_(self.known)
+
+    def bands(self) -> Iterator[tuple[slice, Coordinates]]:
+        across, block = self.partition.grid[1], self.transform.block
+        for first, last in self.transform.bands():
+            blocks = slice(first * across, last * across)
+            part = copy(self)
+            part.transform = self.transform.band(first, last)
+            part.partition = part.transform.partition
+            part.known, part.values, part.variances, part.gains = (
+                tensor[blocks] for tensor in (self.known, self.values, self.variances, self.gains)
+            )
+            yield slice(first * block, last * block), part
 
     def adjoint(self, values: Tensor) -> Tensor:
         return self.transform.inverse(values * self.known)
@@ -195,6 +216,11 @@ class Coordinates(Measurements):
         coefficients = torch.zeros(len(block), self.partition.count, self.partition.dim, dtype=torch.float64)
         coefficients[torch.arange(len(block)), block, rows] = 1.0
         return self.transform.inverse(coefficients)
+
+
+def untouched(shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+    """Zeros that take no memory before they are written, where the system gives it page by page."""
+    return torch.from_numpy(np.zeros(shape, dtype))  # torch's own zeros are written
 
 
 def rank_within(block: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 DOMAIN = 0x70736378  # second word of the key, so that other users of Philox with the same seed see other bits
 LEVELS = 1 << 16
 GRID = 1 << 12
+CHUNK = 1 << 18  # words that are drawn at once
 
 
 class Noise:
@@ -45,9 +46,13 @@ class Noise:
         key = np.array([self.seed, DOMAIN], np.uint64)
         counter = np.array([0, step, sample, iteration], np.uint64)
         count = prod(shape)
-        words = np.random.Philox(key=key, counter=counter).random_raw(-(-count // 4))
-        indices = words.astype("<u8").view("<u2")[:count]
-        return torch.from_numpy(quantiles()[indices]).reshape(shape)
+        source = np.random.Philox(key=key, counter=counter)
+        values = np.empty(count)
+        for start in range(0, count, 4 * CHUNK):
+            part = values[start : start + 4 * CHUNK]
+            words = source.random_raw(-(-len(part) // 4))
+            part[:] = quantiles()[words.astype("<u8").view("<u2")[: len(part)]]
+        return torch.from_numpy(values).reshape(shape)
 
 
 @lru_cache(1)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed
 
 if TYPE_CHECKING:  # the problem that samplers are given knows its spread
+    from pscx.priors.base import Prior
     from pscx.samplers.base import Problem, Sampler
+
+LARGE = 3 << 18  # numbers of all samples of a micro-batch under an exact prior, unless one sample has more
 
 
 @dataclass(frozen=True)
@@ -32,17 +37,29 @@ class Spread:
         """Draws ``indices`` of the posterior, ``(len(indices), *shape)``: micro-batch ``i`` by rank ``i % size``.
 
         A micro-batch has at most ``batch`` draws. Only under an exact prior, whose numbers do not depend on the batch,
-        is it made smaller, so that there is one for each process.
+        is it made smaller: that there is one for each process, and that large ones do not take memory together.
         """
+        draws = torch.empty(len(indices), *problem.shape, dtype=torch.float64)
+        done = 0
+        for part in self.draws(sampler, problem, indices, batch):
+            draws[done : done + len(part)] = part
+            done += len(part)
+            del part  # before the next is drawn
+        return draws
+
+    def draws(self, sampler: Sampler, problem: Problem, indices: range, batch: int) -> Iterator[Tensor]:
+        """The micro-batches of :meth:`draw` in their order; a process alone draws each when it is asked for."""
         if problem.prior.exact:
-            batch = min(batch, -(-len(indices) // self.size))
+            batch = min(micro_batch(problem.prior, problem.shape, batch), -(-len(indices) // self.size))
         starts = range(indices.start, indices.stop, batch)
-        own = {
-            start: sampler.sample(problem, range(start, min(start + batch, indices.stop)))
-            for start in starts[self.rank :: self.size]
-        }
+        spans = {start: range(start, min(start + batch, indices.stop)) for start in starts}
+        if self.size == 1:
+            for span in spans.values():
+                yield sampler.sample(problem, span)
+            return
+        own = {start: sampler.sample(problem, spans[start]) for start in starts[self.rank :: self.size]}
         parts = {start: part for share in self._all(own) for start, part in share.items()}
-        return torch.cat([parts[start] for start in starts])
+        yield from (parts[start] for start in starts)
 
     def total(self, count: int) -> int:
         """The sum of a count over the group."""
@@ -57,6 +74,11 @@ class Spread:
 
 
 ALONE = Spread()
+
+
+def micro_batch(prior: Prior, shape: tuple[int, ...], batch: int) -> int:
+    """How many draws of this shape are made at once where ``batch`` were asked for."""
+    return min(batch, max(1, LARGE // prod(shape))) if prior.exact else batch
 
 
 def spread_over(world: int, rank: int, ranks_per_image: int) -> Spread:

@@ -8,6 +8,9 @@ passes makes the transform orthonormal to about 1e-6.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 from math import cos, pi, sqrt
 
@@ -21,6 +24,7 @@ GRID = 2.0**20
 LARGEST = 127.0
 LARGEST_BLOCK = 1 << 12  # numbers: 127 times its square root stays below 2^13
 FINE, FINE_LARGEST = 2.0**31, 2.0**10 - 1
+BAND = 1 << 20  # numbers of a band of blocks, unless one row of blocks has more
 
 
 def whole(values: Tensor) -> Tensor:
@@ -64,18 +68,49 @@ class BlockDCT:
 
     def forward(self, signal: Tensor) -> Tensor:
         """``(n, channels, height, width)`` to coefficients ``(n, blocks, dim)``, ordered axis, row, column."""
+        across = self.partition.grid[1]
+        coefficients = torch.empty(len(signal), self.partition.count, self.partition.dim, dtype=torch.float64)
+        for one, found in zip(signal, coefficients, strict=True):
+            for first, last in self.bands():
+                part = one[None, :, first * self.block : last * self.block]
+                found[first * across : last * across] = self._forward(part)[0]
+        return coefficients
+
+    def inverse(self, coefficients: Tensor) -> Tensor:
+        """The transpose of :meth:`forward`: coefficients back to signals."""
+        across, shape = self.partition.grid[1], (self.partition.channels, self.partition.height, self.partition.width)
+        signal = torch.empty(len(coefficients), *shape, dtype=torch.float64)
+        for one, found in zip(coefficients, signal, strict=True):
+            for first, last in self.bands():
+                part = one[None, first * across : last * across]
+                found[:, first * self.block : last * self.block] = self._inverse(part)[0]
+        return signal
+
+    def bands(self) -> Iterator[tuple[int, int]]:
+        """First and last (not included) row of blocks of each band: what is worked on at once, blocks being apart."""
         down, across = self.partition.grid
+        step = max(1, BAND // (across * self.partition.dim))
+        for first in range(0, down, step):
+            yield first, min(first + step, down)
+
+    def band(self, first: int, last: int) -> BlockDCT:
+        """The transform of some rows of blocks."""
+        part = copy(self)
+        part.partition = replace(self.partition, height=(last - first) * self.block)
+        return part
+
+    def _forward(self, signal: Tensor) -> Tensor:
+        down, across = signal.shape[2] // self.block, self.partition.grid[1]
         x = whole(signal.double())
         x = (self.axes @ rearrange(x, "n c h w -> n c (h w)")).round_()
         x = (self.basis @ rearrange(x, "n c (y p w) -> n c y p w", y=down, p=self.block)).round_()
         x = (rearrange(x, "n c y p (x q) -> n c y p x q", x=across) @ self.basis.T).round_()
         return rearrange(x, "n c y p x q -> n (y x) (c p q)").mul(1 / GRID)
 
-    def inverse(self, coefficients: Tensor) -> Tensor:
-        """The transpose of :meth:`forward`: coefficients back to signals."""
-        down, _ = self.partition.grid
+    def _inverse(self, coefficients: Tensor) -> Tensor:
+        down = coefficients.shape[1] // self.partition.grid[1]
         x = rearrange(whole(coefficients), "n (y x) (c p q) -> n c y p x q", y=down, p=self.block, q=self.block)
         x = (x @ self.basis).round_()
         x = (self.basis.T @ rearrange(x, "n c y p x q -> n c y p (x q)")).round_()
         x = (self.axes.T @ rearrange(x, "n c y p w -> n c (y p w)")).round_()
-        return rearrange(x, "n c (h w) -> n c h w", h=self.partition.height).mul(1 / GRID)
+        return rearrange(x, "n c (h w) -> n c h w", h=down * self.block).mul(1 / GRID)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from math import cos, exp, floor, lcm, log, pi, sqrt
+from math import ceil, cos, exp, floor, lcm, log, pi, sqrt
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -193,6 +193,8 @@ class Network:
 
 
 class Prior:
+    tiles = (1024, 768, 48, 16)  # the longest side that is not cut, cores, what is around them, half of a ramp
+
     def __init__(self, folder: Path) -> None:
         self.network = Network(folder / "unet")
 
@@ -213,6 +215,32 @@ class Prior:
         return state.digest()[:4]
 
     def denoise(self, x: Array, t: int) -> Array:
+        x0 = np.zeros(x.shape)
+        for top, bottom, down in self.stretches(x.shape[1]):
+            for left, right, across in self.stretches(x.shape[2]):
+                tile = self.denoise_tile(x[:, top:bottom, left:right], t)
+                x0[:, top:bottom, left:right] += tile * (down[:, None] * across)
+        return x0
+
+    def stretches(self, side: int) -> list[tuple[int, int, Array]]:
+        limit, core, halo, fade = self.tiles
+        if side <= limit:
+            return [(0, side, np.ones(side))]
+        count, m = ceil(side / core), self.stride
+        cuts = [side // m * i // count * m for i in range(count + 1)]
+        found = []
+        for i in range(count):
+            start = max(cuts[i] - m * ceil(halo / m), 0)
+            stop = min(cuts[i + 1] + m * ceil(halo / m), side)
+            x = np.arange(start, stop)
+            rising = np.ones(len(x)) if i == 0 else np.clip((2 * (x - cuts[i]) + 1) / (4 * fade) + 0.5, 0, 1)
+            falling = np.zeros(len(x))
+            if i < count - 1:
+                falling = np.clip((2 * (x - cuts[i + 1]) + 1) / (4 * fade) + 0.5, 0, 1)
+            found.append((start, stop, rising * (1 - falling)))
+        return found
+
+    def denoise_tile(self, x: Array, t: int) -> Array:
         p, (c, h, w) = self.network.patch, x.shape
         cut = x.astype(F4).reshape(c, h // p, p, w // p, p).transpose(0, 2, 4, 1, 3).reshape(c * p * p, h // p, w // p)
         v = self.network(cut, self.table[t]).reshape(c, p, p, h // p, w // p).transpose(0, 3, 1, 4, 2).reshape(c, h, w)

@@ -21,6 +21,7 @@ NEAR = 7  # symbols on either side of the middle one that are set apart first
 NOTHING = 1e-250  # a mass below this is not divided by
 
 OCTAVES = np.array(sorted(range(-8, 9), key=abs)) / 4  # of the gains to choose from, the gain 1 first
+PART = 1 << 14  # rows whose lengths are found at once
 GAINS = np.round(2.0**OCTAVES * 1024) / 1024
 MEMORY = 512  # rows after which what was learnt before counts half
 PENALTY = 0.75  # bits for each squared octave of a gain
@@ -131,8 +132,12 @@ class Predictive:
             lambda rows, at: cut(at, mean[torch.from_numpy(rows)], gained[rows]), quantizer.alphabet, len(mean), decide
         )
         if self._gain:
-            spreads = spread * GAINS[:, None]
-            self._gain.learn(mass(cut(symbols, mean, spreads), cut(symbols + 1, mean, spreads)))
+            masses = []
+            for start in range(0, len(symbols), PART):
+                part = slice(start, start + PART)
+                spreads = spread[part] * GAINS[:, None]
+                masses.append(mass(*(cut(symbols[part] + above, mean[part], spreads) for above in (0, 1))))
+            self._gain.learn(*masses)
         return torch.from_numpy(symbols)
 
 
@@ -153,10 +158,10 @@ class Gain:
         """The factor for the next group."""
         return float(GAINS[np.argmin(self._bits + PENALTY * OCTAVES * OCTAVES)])
 
-    def learn(self, masses: Array) -> None:
-        """Take in the probabilities ``(17, rows)`` of what was coded, under each factor."""
-        memory = MEMORY / (MEMORY + masses.shape[1])
-        self._bits = self._bits * memory + code_lengths(masses).sum(1) * UNIT
+    def learn(self, *masses: Array) -> None:
+        """Take in the probabilities ``(17, rows)`` of one group, in any number of parts, under each factor."""
+        memory = MEMORY / (MEMORY + sum(part.shape[1] for part in masses))
+        self._bits = self._bits * memory + sum(code_lengths(part).sum(1) for part in masses) * UNIT
 
 
 def descend(cut: Cut, alphabet: int, rows: int, decide: Decide) -> Integers:

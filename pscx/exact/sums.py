@@ -16,9 +16,16 @@ def ordered_mean(parts: Iterable[Tensor]) -> Tensor:
     total: Tensor | None = None
     count = 0
     for part in parts:
-        for one in part:
-            total = one.clone() if total is None else total.add_(one)
-            count += 1
+        total = _added(total, part)
+        count += len(part)
+        del part  # where each is made when its turn comes, the next has its memory
     if total is None:
         raise ValueError("there must be at least one part to take the mean of")
-    return total / count
+    return total.div_(count)
+
+
+def _added(total: Tensor | None, part: Tensor) -> Tensor | None:
+    """``total``, which is changed, and then each of ``part``."""
+    for one in part:
+        total = one.clone() if total is None else total.add_(one)
+    return total

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from hashlib import sha256
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from pscx.errors import PscxError
 from pscx.registry import Registry
+
+NETWORK = 192  # bytes that a network holds for each number of a signal: some buffers of 64 channels at half resolution
 
 
 class Prior(nn.Module, ABC):
@@ -44,6 +47,13 @@ class Prior(nn.Module, ABC):
         ``x_t`` is ``(batch, *signal)`` at variance-preserving scale, any float dtype; the answer has its shape and
         dtype.
         """
+
+    def memory(self, shape: tuple[int, ...], batch: int) -> int:
+        """Bytes that :meth:`denoise` holds for ``batch`` signals of this shape beside these and its answer, roughly.
+
+        What a stream may ask for is bounded with it.
+        """
+        return NETWORK * prod(shape) * batch
 
     @abstractmethod
     def to_signal(self, image: Tensor) -> Tensor:

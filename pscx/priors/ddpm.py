@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from pscx.exact import check_convolutions, check_products, make_exact
-from pscx.priors.base import PRIORS, Prior, digest
+from pscx.priors.base import NETWORK, PRIORS, Prior, digest
 from pscx.priors.denoiser import load_denoiser
 from pscx.priors.photographs import photograph_covariance
+from pscx.priors.tiles import Tiles
 
 EMBEDDED = Path(__file__).parent / "embedded"
+CALL = 1 << 18  # pixels of all samples that an exact network is given at once, unless one sample has more
 
 
 @PRIORS.register("ddpm")
@@ -19,7 +22,8 @@ class DDPM(Prior):
     """Pixel-space DDPM (Ho et al. 2020): a network of pixels and its noise schedule.
 
     A network over ``3 p^2`` channels sees the image through space-to-depth with factor ``p``, so one of 12 channels
-    works at half resolution. The signal is the image itself, ``(batch, 3, height, width)`` in [-1, 1].
+    works at half resolution. The signal is the image itself, ``(batch, 3, height, width)`` in [-1, 1]. One with a side
+    over 1024 pixels is denoised in overlapping tiles (:class:`pscx.priors.tiles.Tiles`).
 
     Args:
         path: ``embedded`` for the prior that ships with pscx, else a local folder or a hub id, in the layout of
@@ -35,6 +39,8 @@ class DDPM(Prior):
 
     references = ("ho2020ddpm",)
 
+    tiles = Tiles()
+
     def __init__(self, path: str = "embedded", exact: bool = False) -> None:
         super().__init__()
         self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
@@ -48,7 +54,22 @@ class DDPM(Prior):
         if self.exact:
             check_convolutions(x_t.device)
             check_products(x_t.device)
-        return self.denoiser.denoise(x_t, t)
+        return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
+
+    def _denoise(self, x_t: Tensor, t: int) -> Tensor:
+        """Without tiles; samples go through an exact network a few at a time where they are large."""
+        size = self._samples(x_t.shape[-2] * x_t.shape[-1], len(x_t))
+        if size == len(x_t):
+            return self.denoiser.denoise(x_t, t)
+        return torch.cat([self.denoiser.denoise(part, t) for part in torch.split(x_t, size)])
+
+    def _samples(self, pixels: int, batch: int) -> int:
+        """How many of ``batch`` samples of so many pixels are one call: other than all only where it changes no bit."""
+        return min(batch, max(1, CALL // pixels)) if self.exact else batch
+
+    def memory(self, shape: tuple[int, ...], batch: int) -> int:
+        pixels = self.tiles.largest(shape[-2], shape[-1], self.stride)
+        return NETWORK * shape[0] * pixels * self._samples(pixels, batch)
 
     def to_signal(self, image: Tensor) -> Tensor:
         return image

@@ -28,4 +28,4 @@ class Mean(Restoration):
 
     def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
         indices = range(index * self.samples, (index + 1) * self.samples)
-        return ordered_mean([problem.spread.draw(sampler, problem, indices, batch)])
+        return ordered_mean(problem.spread.draws(sampler, problem, indices, batch))

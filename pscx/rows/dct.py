@@ -13,12 +13,13 @@ from torch.nn.functional import pad
 from pscx.measurements import Coordinates, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import CODING, Quota, merged
-from pscx.transforms import BlockDCT, dct_matrix, fine
+from pscx.rows.filling import Quota, coding, merged
+from pscx.transforms import BAND, BlockDCT, dct_matrix, fine
 
 LARGEST_SIDE = 32
 SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines differ by
 UNCORRELATED = 1e-6  # of the largest variance
+BANDS = 16  # copies of a band of blocks that are held while it is worked on
 NEIGHBOURHOOD = ((0.25, 0.5, 0.25), (0.5, 1.0, 0.5), (0.25, 0.5, 0.25))
 
 
@@ -72,8 +73,10 @@ class DCT(RowRule):
     def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
         numbers, dim = prod(shape), shape[0] * self.block**2
         most = max(min(rows, self.depth, dim) for rows in self.quota.averages(iterations))
-        coding = CODING * int(most * numbers / dim)
-        return 8 * (numbers * (3 * samples + 12) + 4 * dim**2 + coding)
+        kept = 4 * min(self.depth, dim) * (numbers // dim)
+        signals = 2 * samples + 5  # the samples, and what they become; values, variances, estimate, image and spread
+        worked = numbers * signals + BANDS * min(BAND, numbers) + 4 * dim**2 + kept
+        return 8 * (worked + coding(int(most * numbers / dim)))
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Coordinates:
         channels, height, width = shape
@@ -85,24 +88,48 @@ class DCT(RowRule):
     def propose(self, situation: Situation) -> Proposal:
         known = situation.measurements
         assert isinstance(known, Coordinates)
-        variance = prior_variances(situation.prior, self.block).repeat(known.partition.count, 1)
-        variance[known.known] = 0
-        if situation.samples is not None:
-            variance = self.mixed(variance, situation.samples, known)
-        variance, number = torch.sort(variance * known.gains[:, None], dim=1, descending=True, stable=True)
-        variance, number = variance[:, : self.depth], number[:, : self.depth]
+        prior = prior_variances(situation.prior, self.block)
+        spread = None if situation.samples is None else spread_of(situation.samples, known)
+        shape = known.partition.count, min(self.depth, known.partition.dim)
+        variance, number = torch.empty(shape, dtype=torch.float64), torch.empty(shape, dtype=torch.int64)
+        for (first, last), (_, band) in zip(known.transform.bands(), known.bands(), strict=True):
+            blocks = slice(first * known.partition.grid[1], last * known.partition.grid[1])
+            here = prior.repeat(band.partition.count, 1)
+            here[band.known] = 0
+            if spread is not None:
+                here = self.mixed(here, self.local(spread, known, first, last))
+            ranked = torch.sort(here.mul_(band.gains[:, None]), dim=1, descending=True, stable=True)
+            variance[blocks], number[blocks] = (part[:, : self.depth] for part in ranked)
         rank, block = self.quota.fill(variance, situation)
         groups = merged(torch.bincount(rank).tolist())
         return Proposal(block, number[block, rank], variance[block, rank], groups)
 
-    def mixed(self, prior: Tensor, samples: Tensor, known: Coordinates) -> Tensor:
+    def local(self, spread: Tensor, known: Coordinates, first: int, last: int) -> Tensor:
+        """The samples' variances ``spread``, :func:`pooled`, in the rows of blocks from ``first`` to ``last``."""
+        down, across = known.partition.grid
+        start, stop = max(first - 1, 0), min(last + 1, down)
+        seen = slice(start * across, stop * across)
+        local = pooled(spread[seen], ~known.known[seen], (stop - start, across), self.neighbours)
+        return local[(first - start) * across : (last - start) * across]
+
+    def mixed(self, prior: Tensor, local: Tensor) -> Tensor:
         """Variances ``(blocks, dim)`` of the samples, mixed with those of the prior; zero where they are known."""
-        local = pooled(sample_variances(known.split(samples)), ~known.known, known.partition.grid, self.neighbours)
-        axes = known.partition.channels
+        axes = prior.shape[1] // self.block**2
         by_axis = [rearrange(variance, "n (c k) -> n c k", c=axes) for variance in (local, prior)]
         energy = by_axis[0].sum(2) / by_axis[1].sum(2).clamp_min(1e-12)
         scaled = rearrange(energy[..., None] * by_axis[1], "n c k -> n (c k)")
         return (1 - self.base) * local + self.base * scaled
+
+
+def spread_of(samples: Tensor, known: Coordinates) -> Tensor:
+    """:func:`sample_variances` of samples ``(s, channels, height, width)``, ``(blocks, dim)``, band by band."""
+    spread = torch.empty_like(known.values)
+    done = 0
+    for rows, band in known.bands():
+        found = sample_variances(band.split(samples[..., rows, :]))
+        spread[done : done + len(found)] = found
+        done += len(found)
+    return spread
 
 
 def sample_variances(coefficients: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ from math import inf
 import torch
 from torch import Tensor
 
+from pscx.coders.posterior import PART
 from pscx.rows.base import Situation
 
 SMALLEST_GROUP = 128
-CODING = 128  # numbers held for each row of a segment while its scale is learnt (pscx.calibration)
+CODING = 128  # numbers held for each of the rows of which a scale is learnt at once (pscx.calibration)
+CODED = 40  # and for each row of a segment while it is coded
 LARGEST_QUOTA = 2.0**40  # more rows than any block has
 
 
@@ -69,6 +71,11 @@ def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor]:
         least = max(least, float(variance.flatten().kthvalue(variance.numel() - most + 1).values))
     rank, block = torch.nonzero((variance.T >= least) & (variance.T > 0), as_tuple=True)
     return rank, block
+
+
+def coding(rows: int) -> int:
+    """Numbers held while so many rows of a segment are coded, roughly."""
+    return CODED * rows + CODING * min(rows, PART)
 
 
 def merged(sizes: list[int]) -> list[int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pscx.measurements import DenseRows, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import CODING, Quota, merged
+from pscx.rows.filling import Quota, coding, merged
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 
 POWER_ITERATIONS, EXTRA_VECTORS = 2, 4
@@ -74,8 +74,9 @@ class Local(RowRule):
         size = min(self.candidates, dim)
         rows = min(int(sum(min(2 * average, self.depth) for average in averages)), dim)
         count = min(int(min(FULLEST * max(averages), self.depth)) + 1 + EXTRA_VECTORS, size)
-        each = 2 * rows * (dim + size) + (3 * samples + 4 * count) * size + CODING * min(max(averages), count)
-        return 8 * (4 * dim**2 + 3 * samples * numbers + int(each) * (numbers // dim))
+        each = 2 * rows * (dim + size) + (3 * samples + 4 * count) * size
+        coded = coding(int(min(max(averages), count) * (numbers // dim)))
+        return 8 * (4 * dim**2 + 3 * samples * numbers + int(each) * (numbers // dim) + coded)
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape

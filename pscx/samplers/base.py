@@ -33,9 +33,8 @@ class Problem:
 
     def draw(self, indices: range, step: int) -> Tensor:
         """Standard normal noise of a sampler's step for draws ``indices``: ``(len(indices), *shape)`` float64."""
-        return torch.stack(
-            [self.noise.normal(self.shape, iteration=self.iteration, sample=i, step=step) for i in indices]
-        )
+        draws = [self.noise.normal(self.shape, iteration=self.iteration, sample=i, step=step) for i in indices]
+        return draws[0][None] if len(draws) == 1 else torch.stack(draws)  # one may be large, and needs no copy
 
 
 class Sampler(ABC):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from pscx.exact import square_root
@@ -13,9 +16,22 @@ def residual(problem: Problem, x0: Tensor) -> Tensor:
     return problem.measurements.values - problem.measurements.forward(x0)
 
 
-def project(problem: Problem, x0: Tensor, gain: Tensor | float) -> Tensor:
-    """``x0 + H^T g (y - H x0)`` for ``(n, *shape)``; a gain of 1 is the projection on all that fits ``y`` exactly."""
-    return x0 + problem.measurements.adjoint(residual(problem, x0) * gain)
+def project(problem: Problem, x0: Tensor, gain: Callable[[Tensor], Tensor | float]) -> Tensor:
+    """``x0 + H^T g (y - H x0)`` for ``(n, *shape)``, with the gain ``g`` of the measurements' variances.
+
+    A gain of 1 (:func:`full_gain`) is the projection on all that fits ``y`` exactly.
+    """
+    moved = torch.empty_like(x0)
+    for rows, known in problem.measurements.bands():
+        part = x0[..., rows, :]
+        missing = known.values - known.forward(part)
+        moved[..., rows, :] = part + known.adjoint(missing * gain(known.variances))
+    return moved
+
+
+def full_gain(variances: Tensor) -> float:
+    """A gain of 1 whatever the measurements' ``variances`` are."""
+    return 1.0
 
 
 def mean_gain(variances: Tensor, noise_power: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from pscx.exact import square_root
 from pscx.priors.schedules import noise_levels
 from pscx.samplers.base import Problem
-from pscx.samplers.consistency import mean_gain, project
+from pscx.samplers.consistency import full_gain, mean_gain, project
 from pscx.samplers.steps import SPACINGS, timesteps
 
 
@@ -48,6 +49,6 @@ class Course:
         times = timesteps(noise_levels(alphas), first, self.stop, self.steps, self.spacing)
         origin = problem.estimate if warm else None
         guess = torch.zeros(problem.shape, dtype=torch.float64) if origin is None else origin
-        x0 = project(problem, guess[None], mean_gain(problem.measurements.variances, 1.0) if noise_aware else 1.0)
+        x0 = project(problem, guess[None], partial(mean_gain, noise_power=1.0) if noise_aware else full_gain)
         a = alphas[times[0]]
-        return times, square_root(a) * x0 + square_root(1 - a) * problem.draw(indices, 0)
+        return times, problem.draw(indices, 0).mul_(square_root(1 - a)).add_(x0.mul_(square_root(a)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import sqrt
 
+import torch
 from torch import Tensor
 
 from pscx.exact import square_root
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
-from pscx.samplers.consistency import mean_gain, project
+from pscx.samplers.consistency import full_gain, mean_gain, project
 from pscx.samplers.course import Course
 
 
@@ -63,13 +65,17 @@ class DDRM(Sampler):
         times, x = self.course.begin(problem, indices, self.noise_aware)
         for step, t in enumerate(times):
             a = alphas[t]
-            gain = mean_gain(problem.measurements.variances, float((1 - a) / a)) if self.noise_aware else 1.0
-            x0 = project(problem, problem.prior.denoise(x, t), gain)
+            gain = partial(mean_gain, noise_power=float((1 - a) / a)) if self.noise_aware else full_gain
+            x0 = problem.prior.denoise(x, t)
+            if self.eta == 1:
+                x = torch.empty(0)  # it is not needed again, and may be hundreds of megabytes
+            x0 = project(problem, x0, gain)
             if step + 1 == len(times):
                 break
             b = alphas[times[step + 1]]
-            noise = self.eta * problem.draw(indices, step + 1)
+            noise = problem.draw(indices, step + 1).mul_(self.eta)
             if self.eta < 1:
                 noise += sqrt(1 - self.eta * self.eta) * (x - square_root(a) * x0) / square_root(1 - a)
-            x = square_root(b) * x0 + square_root(1 - b) * noise
+            x = noise.mul_(square_root(1 - b)).add_(x0.mul_(square_root(b)))
+            del noise
         return x0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from pscx.exact import square_root
 from pscx.priors.schedules import noise_levels
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
-from pscx.samplers.consistency import project, sample_gain
+from pscx.samplers.consistency import full_gain, project, sample_gain
 from pscx.samplers.course import Course
 from pscx.samplers.dpm_solver import dpm_solver
 from pscx.samplers.steps import timesteps
@@ -64,7 +66,7 @@ class Nested(Sampler):
         times, x = self.course.begin(problem, indices, self.noise_aware)
         for step, t in enumerate(times):
             inner = timesteps(levels, float(levels[t]), self.course.stop, self.inner_steps, self.course.spacing)
-            gain = sample_gain(problem.measurements.variances, float(levels[t] ** 2)) if self.noise_aware else 1.0
+            gain = partial(sample_gain, noise_power=float(levels[t] ** 2)) if self.noise_aware else full_gain
             x0 = project(problem, dpm_solver(problem.prior, x, inner), gain)
             if step + 1 == len(times):
                 break
