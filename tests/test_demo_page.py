@@ -65,7 +65,8 @@ def command(lab: Path, port: int) -> list[str]:
 def address(lab: Path) -> Iterator[str]:
     """Where ``pscx demo``, in a process of its own, serves the page; it ends by Ctrl-C and says nothing more."""
     limits = ["--max-bytes", str(MAX_BYTES), "--max-pixels", str(MAX_PIXELS)]
-    server = subprocess.Popen([*command(lab, free_port()), *limits], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    server = subprocess.Popen([*command(lab, free_port()), *limits], text=True, **pipes)
     assert server.stdout is not None
     line = server.stdout.readline()
     if not line.endswith("(Ctrl-C ends it)\n"):
