@@ -27,6 +27,8 @@ View = tuple[str, str, str]
 class Views:
     """What the page does on a click, in steps; a mistake is the last of them, one sentence.
 
+    Both are generator functions, not functions that return an iterator: that is how Gradio knows steps from a value.
+
     Args:
         codecs: makes each codec that may be chosen, by its name; made once, when it is first asked for.
         decompressor: decodes the streams that are uploaded.
@@ -40,11 +42,11 @@ class Views:
 
     def compress(self, path: str | None, name: str, quality: float, shrink: bool) -> Iterator[View]:
         """A photograph to a stream, its picture segment by segment, and others at the same bytes."""
-        return _told_as_sentence(self._compress(path, name, quality, shrink))
+        yield from _told_as_sentence(self._compress(path, name, quality, shrink), path)
 
     def decode(self, path: str | None) -> Iterator[View]:
         """A stream to its picture, segment by segment."""
-        return _told_as_sentence(self._decode(path))
+        yield from _told_as_sentence(self._decode(path), path)
 
     def _compress(self, path: str | None, name: str, quality: float, shrink: bool) -> Iterator[View]:
         if path is None:
@@ -105,12 +107,15 @@ def views_of(config: str | None, prior_path: str | None, bounds: Bounds) -> View
     return Views(codecs, Decompressor(prior_path=prior_path), bounds)
 
 
-def _told_as_sentence(views: Iterator[View]) -> Iterator[View]:
-    """The views, and one with the error where there is one that a user can cause."""
+def _told_as_sentence(views: Iterator[View], path: str | None) -> Iterator[View]:
+    """The views, and one with the error where there is one that a user can cause.
+
+    It calls an upload by its name: where it lies is nothing that a visitor knows, nor should.
+    """
     try:
         yield from views
     except PscxError as error:
-        text = str(error)
+        text = str(error) if path is None else str(error).replace(path, Path(path).name)
         yield message(f"{text[0].upper()}{text[1:]}.", "error"), "", ""
 
 
