@@ -1,13 +1,14 @@
 """Files that are encoded on one set-up of a machine and decoded on all others, exact and in floating point.
 
-    python benchmarks/exactness.py [--python INTERPRETER ...]
+    python benchmarks/exactness.py [--python INTERPRETER ...] [--scale 0.5] [--iterations 3]
 
 Three crops of bundled photographs go through the default recipe under each set-up: number of threads, instruction sets
-of torch, oneDNN and MKL, samples a network call, images a network call, memory layout, and other interpreters (with
-another torch, say) given by ``--python``. Each is a process of its own. It says for each whether it encodes to the same
-bytes as the first and whether it decodes the first one's files to the same pixels. Then the same with ``exact: false``,
-where a file may be refused with a sentence, or decode to pixels that differ by what rounding explains, and never to
-garbage. Exit code 1 where an exact file differs or a floating-point one is garbage.
+of torch, oneDNN and MKL, samples a network call, images a network call, memory layout, and all of these once more with
+each interpreter (of another torch, say) given by ``--python``. Each is a process of its own. ``--scale`` shrinks the
+sides of the crops and ``--iterations`` the codec's loop, for a quicker run. It says for each whether it encodes to the
+same bytes as the first and whether it decodes the first one's files to the same pixels. Then the same with
+``exact: false``, where a file may be refused with a sentence, or decode to pixels that differ by what rounding
+explains, and never to garbage. Exit code 1 where an exact file differs or a floating-point one is garbage.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,7 +49,8 @@ from pscx.data.folder import BUNDLED
 from pscx.stream import unpack
 
 folder, exact, crops = Path(sys.argv[1]), sys.argv[2] == "exact", json.loads(sys.argv[3])
-options = {"batch": int(os.environ["PSCX_BATCH"])} if "PSCX_BATCH" in os.environ else {}
+options = json.loads(sys.argv[4])
+options |= {"batch": int(os.environ["PSCX_BATCH"])} if "PSCX_BATCH" in os.environ else {}
 codec = pscx.load_codec(prior={"name": "ddpm", "exact": exact}, **options)
 if os.environ.get("PSCX_LAYOUT") == "first":
     codec.psc.prior.denoiser.network.to(memory_format=torch.contiguous_format)
@@ -76,23 +79,33 @@ for name, (height, width) in crops.items():
 """
 
 
-def outcomes(python: str, environment: dict[str, str], folder: Path, mode: str) -> Iterator[dict[str, object]]:
+@dataclass(frozen=True)
+class Work:
+    """What every set-up does: crops ``(height, width)`` by photograph, and options of the codec."""
+
+    crops: dict[str, tuple[int, int]]
+    options: dict[str, int]
+
+
+def outcomes(
+    python: str, environment: dict[str, str], folder: Path, mode: str, work: Work
+) -> Iterator[dict[str, object]]:
     """What a set-up makes of each photograph: a line of the worker each."""
-    command = [python, "-c", WORKER, str(folder), mode, json.dumps(CROPS)]
+    command = [python, "-c", WORKER, str(folder), mode, json.dumps(work.crops), json.dumps(work.options)]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{python}: {done.stderr.strip().splitlines()[-1]}")
     return map(json.loads, done.stdout.splitlines())
 
 
-def compare(settings: dict[str, tuple[str, dict[str, str]]], mode: str) -> bool:
+def compare(settings: dict[str, tuple[str, dict[str, str]]], mode: str, work: Work) -> bool:
     """Print a table of all set-ups in one mode; whether nothing in it is wrong."""
     print(f"\n{mode}:\n\n| set-up | torch | same payloads | same pixels | refused | largest difference |")
     print("|---|---|---|---|---|---|")
     fine = True
     with TemporaryDirectory() as folder:
         for name, (python, environment) in settings.items():
-            rows = list(outcomes(python, environment, Path(folder), mode))
+            rows = list(outcomes(python, environment, Path(folder), mode, work))
             apart = [int(str(row["apart"])) for row in rows]
             counts = (sum(bool(row["payload"]) for row in rows), apart.count(0), apart.count(-1))
             same, equal, refused = (f"{count} of {len(rows)}" for count in counts)
@@ -107,10 +120,20 @@ def compare(settings: dict[str, tuple[str, dict[str, str]]], mode: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", action="append", default=[], help="another interpreter that has pscx")
+    parser.add_argument("--scale", type=float, default=1.0, help="sides of the crops, of those of a full run")
+    parser.add_argument("--iterations", type=int, default=8, help="of the codec; the recipe's are 8")
     options = parser.parse_args()
+    if not 0.1 <= options.scale <= 4 or options.iterations < 1:
+        parser.error("--scale must lie in 0.1..4 and --iterations be at least 1")
+    scale = options.scale
+    crops = {name: (round(height * scale), round(width * scale)) for name, (height, width) in CROPS.items()}
+    work = Work(crops, {"iterations": options.iterations})
     settings = {name: (sys.executable, environment) for name, environment in SETTINGS.items()}
-    settings |= {python: (python, ONE) for python in options.python}
-    results = [compare(settings, mode) for mode in ("exact", "float")]
+    for number, python in enumerate(options.python, 2):
+        settings |= {f"{name}, interpreter {number}": (python, environment) for name, environment in SETTINGS.items()}
+    sides = ", ".join(f"{name} {height}x{width}" for name, (height, width) in crops.items())
+    print(f"{sides}; {options.iterations} iterations", flush=True)
+    results = [compare(settings, mode, work) for mode in ("exact", "float")]
     sys.exit(0 if all(results) else 1)
 
 

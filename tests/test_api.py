@@ -95,7 +95,7 @@ def test_padding_repeats_the_edge(codec: Codec) -> None:
     photo = np.arange(17 * 19 * 3, dtype=np.int64).reshape(17, 19, 3).astype(np.uint8)
     signal = signal_of(codec.psc, photo)
     assert signal.shape == (3, 24, 24)
-    assert signal.dtype == torch.float64
+    assert signal.dtype == torch.float32
     assert torch.equal(signal[:, 17:, :19], signal[:, 16:17, :19].expand(3, 7, 19))
     assert torch.equal(signal[:, :, 19:], signal[:, :, 18:19].expand(3, 24, 5))
 
