@@ -118,7 +118,7 @@ class Outcome:
 
 Rounds = Generator[Question | Seal, Tensor | None, Outcome]
 Watch = Callable[["PSC", Seal], None]
-"""What is shown each segment of a stream as soon as it is known to be right, and what decodes it."""
+"""What is shown each segment, when it is coded or as soon as it is known to be right, and what codes it."""
 
 
 class PSC:
@@ -189,12 +189,17 @@ class PSC:
 
     @torch.no_grad()
     def encode(
-        self, signal: Tensor, progress: Progress | None = None, keep: int | None = None
+        self,
+        signal: Tensor,
+        progress: Progress | None = None,
+        keep: int | None = None,
+        *,
+        watch: Watch | None = None,
     ) -> tuple[bytes, Outcome]:
         """Measure and code a signal ``(channels, height, width)``; calls ``progress(done, total)`` each iteration.
 
         With ``keep``, only the first so many rows are measured; the others are coded as what was predicted, which
-        costs next to nothing. A decoder need not know.
+        costs next to nothing. A decoder need not know. ``watch`` is shown each segment.
         """
         encoder = self.coder.encoder()
         shape = tuple(signal.shape)
@@ -217,6 +222,8 @@ class PSC:
             encoder.put_bits(seal.digest, seal.bits)
             encoder.segment = seal.segment + 1
             bits.append(0.0)
+            if watch is not None:
+                watch(self, seal)
 
         outcome = self._drive(shape, answer, seal, progress)
         outcome.account.segment_bits = bits[:-1]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OPTION = re.compile(r"--((?:model|data|trainer)(?:\.[\w.-]+)?|recipe|config)(?:=(.*))?", re.DOTALL)
 SECTIONS = ("model", "data", "trainer")
+OWN_NAME = "init_args:name"  # stands for an option called name, as name stands for the class
 RUN_OPTIONS = ("seed_everything", "ckpt_path", "verbose", "weights_only", "return_predictions")
 """What a config may hold beside its sections: the options of Lightning's commands."""
 STREAM_LIMIT = 4096
@@ -95,7 +96,8 @@ def option_layer(key: str, value: Any) -> Layer:
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"option --{key}: '{value}' is not valid YAML: {_yaml_problem(error)}") from error
     values = value
-    for part in reversed(key.split(".")):
+    parts = key.replace(".init_args.name", f".{OWN_NAME}").split(".")
+    for part in reversed(parts):
         if part != "init_args":
             values = {"name" if part == "class_path" else part: values}
     return Layer(f"--{key}", _canonical(values))
@@ -152,7 +154,7 @@ class Checker:
             names = ", ".join(sorted(registry.classes))
             self.fail(path, f"needs the name of a {registry.kind}: choose from {names}")
         cls = self._class(registry, value["name"], path)
-        options = {key: option for key, option in value.items() if key != "name"}
+        options = {_own(key): option for key, option in value.items() if key != "name"}
         title = f"{registry.kind} '{value['name']}'"
         checked = self.options(cls, options, path, title)
         return {"class_path": class_path(cls), "init_args": checked}
@@ -235,7 +237,7 @@ class Checker:
             checked = _parser_of(annotation).parse_object({"value": _class_form(value)})
         except ArgumentError as error:
             if isinstance(value, Mapping) or annotation in (None, Any):
-                self.fail(path, " ".join(str(error).split()))
+                self.fail(path, sentence(str(error)))
             self.fail(path, f"must be {describe(annotation)}, got {value!r}")
         return checked.as_dict()["value"]
 
@@ -248,6 +250,17 @@ def _parser_of(annotation: Any) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=None if annotation is Any else annotation)
     return parser
+
+
+def sentence(message: str) -> str:
+    """An error of jsonargparse or Lightning in one line, class names without their brackets."""
+    message = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class '\1'", message)
+    causes = re.findall(r"^ *- (?!Expected an? )(.+)$", message, re.MULTILINE)  # of the branches of a union
+    if causes:
+        return str(causes[0])
+    message = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
+    wrong_type = r'^Parser key "([\w.]+)": Expected an? (.+)\. Got value: (.*)$'
+    return re.sub(wrong_type, r"option --\1 must be \2, got \3", message)
 
 
 def describe(annotation: Any) -> str:
@@ -315,7 +328,14 @@ def _canonical(value: Any) -> Any:
     init_args = value.pop("init_args", None) or {}
     if "class_path" in value:
         value["name"] = value.pop("class_path")
+        if "name" in init_args:
+            init_args = {OWN_NAME if key == "name" else key: item for key, item in init_args.items()}
     return {str(key): _canonical(item) for key, item in {**value, **init_args}.items()}
+
+
+def _own(key: str) -> str:
+    """The option that a key of the canonical form stands for."""
+    return "name" if key == OWN_NAME else key
 
 
 def _class_form(value: Any) -> Any:
@@ -324,7 +344,7 @@ def _class_form(value: Any) -> Any:
         return [_class_form(item) for item in value]
     if not isinstance(value, Mapping):
         return value
-    options = {key: _class_form(item) for key, item in value.items() if key != "name"}
+    options = {_own(key): _class_form(item) for key, item in value.items() if key != "name"}
     return {"class_path": value["name"], "init_args": options} if "name" in value else options
 
 

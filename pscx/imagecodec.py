@@ -36,7 +36,7 @@ Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
 BATCH = 8
 T = TypeVar("T")
-EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image")
+EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "logged_pictures")
 BESIDE_THE_LOOP: dict[str, Registry[Any]] = {"caption": CAPTIONERS, "target": TARGETS}
 
 
@@ -233,9 +233,13 @@ class Codec(Decompressor):
         caption: str | None = None,
         progress: Progress | None = None,
         on_trial: OnTrial | None = None,
+        watch: Watch | None = None,
     ) -> Encoded:
-        """:meth:`compress`, with what it cost. ``on_trial(number, parameter)`` is called before each encoding."""
-        run, account = self._run(image, target, caption, progress, on_trial)
+        """:meth:`compress`, with what it cost.
+
+        ``on_trial(number, parameter)`` is called before each encoding, and ``watch`` is shown each of its segments.
+        """
+        run, account = self._run(image, target, caption, progress, on_trial, watch)
         return Encoded(run.data, account)
 
     def compress_many(
@@ -274,9 +278,13 @@ class Codec(Decompressor):
         caption: str | None = None,
         progress: Progress | None = None,
         on_trial: OnTrial | None = None,
+        watch: Watch | None = None,
     ) -> Simulation:
-        """The stream of an image and its first ``samples`` restorations, at the cost of compressing alone."""
-        run, account = self._run(image, target, caption, progress, on_trial)
+        """The stream of an image and its first ``samples`` restorations, at the cost of compressing alone.
+
+        ``on_trial`` and ``watch`` as in :meth:`encode`.
+        """
+        run, account = self._run(image, target, caption, progress, on_trial, watch)
         images = run.images(samples)
         return Simulation(run.data, images, account, account.seconds, run.account.seconds + run.restore_seconds)
 
@@ -287,12 +295,13 @@ class Codec(Decompressor):
         caption: str | None,
         progress: Progress | None,
         on_trial: OnTrial | None,
+        watch: Watch | None = None,
     ) -> tuple[Run, Account]:
         """The encoding that the target asks for, and what it has cost to come by."""
         pixels = as_pixels(image)
         header = self._header(pixels, caption)
         psc = self.psc.conditioned(header.caption)
-        trials = Trials(psc, header, pixels, signal_of(psc, pixels), progress, on_trial)
+        trials = Trials(psc, header, pixels, signal_of(psc, pixels), progress, on_trial, watch)
         target = target or self.target
         setting = Setting(psc.quantizer.parameter) if target is None else _reached(target, trials)
         return trials.run(setting), trials.account()

@@ -132,6 +132,17 @@ def to_pixels(tensor: Tensor) -> NDArray[np.uint8]:
     return pixels
 
 
+def pattern_pixels(row: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """A row of a transform ``(channels, height, width)`` as pixels: grey is 0, the largest magnitude black or white.
+
+    Three channels are shown in the colours that they are; of others the first is shown.
+    """
+    row = row if len(row) == 3 else row[:1].repeat(3, 0)
+    scaled = 0.5 + 0.5 * row / max(float(np.abs(row).max()), 1e-12)
+    pixels: NDArray[np.uint8] = (scaled.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    return pixels
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from pscx.config import SECTIONS, Checker, ConfigError, Layer, split_options
+from pscx.config import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
 from pscx.data import DATA
 from pscx.modules import MODULES, Calibrate, Evaluate
 from pscx.quiet import quiet
@@ -24,9 +24,9 @@ DEFAULTS = {"model": {"name": "evaluate"}, "data": {"name": "folder"}}
 FIT_DEFAULTS = {"model": {"name": "calibrate"}, "data": {"name": "folder"}}  # what fit does with a codec
 # Under inference mode enable_grad would not bring back the gradients that some samplers take.
 TRAINER = {"inference_mode": False}
-# An evaluation writes tables and draws its own progress bar, which moves inside an image.
-EVALUATION = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-CALIBRATION = {**EVALUATION, "enable_checkpointing": False, "max_epochs": 1}
+# An evaluation draws its own progress bar, which moves inside an image.
+EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False}
+CALIBRATION = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
 COMMANDS = ("fit", "validate", "test", "predict")
 PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
 
@@ -54,6 +54,7 @@ def _launch(args: list[str]) -> int:
                 LightningDataModule,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
+                save_config_callback=_SaveConfig,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=0,
                 auto_configure_optimizers=False,  # a module brings its own optimizer
@@ -61,7 +62,7 @@ def _launch(args: list[str]) -> int:
                 args=args,
             )
         except (ArgumentError, MisconfigurationException) as error:
-            raise ConfigError(_sentence(str(error))) from error
+            raise ConfigError(sentence(str(error))) from error
         except FileNotFoundError as error:
             if not str(error).startswith("Checkpoint file not found"):
                 raise
@@ -101,7 +102,38 @@ class _CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, OSError) as error:  # what constructors raise on options out of range and missing files
-            raise ConfigError(_sentence(str(error))) from error
+            raise ConfigError(sentence(str(error))) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self._get(self.config, "trainer.logger") in (None, True):
+            root = self._get(self.config, "trainer.default_root_dir") or "."
+            kwargs["logger"] = default_loggers(str(self.subcommand), root)
+        return super().instantiate_trainer(**kwargs)
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Writes the configuration of an evaluation or a calibration among its results, of a training among its logs."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, (Evaluate, Calibrate)):
+            super().setup(trainer, pl_module, stage)
+        elif trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / self.config_filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, str(path), skip_unset=False, overwrite=True)
+
+
+def default_loggers(command: str, root: str) -> list[Logger]:
+    """TensorBoard's and one that writes a CSV file, under the folder of a run; none for a command that logs nothing.
+
+    Each training has logs of its own, an evaluation those of its last start.
+    """
+    if command == "predict":
+        return []
+    if command == "fit":
+        return [TensorBoardLogger(root), CSVLogger(root, name="csv_logs")]
+    board = TensorBoardLogger(root, name="logs", version="tensorboard", default_hp_metric=False, purge_step=0)
+    return [board, CSVLogger(root, name="logs", version="csv")]
 
 
 def _own_options(command: str) -> list[str]:
@@ -120,16 +152,6 @@ def _check_rest(command: str, rest: list[str]) -> None:
         name = arg.partition("=")[0].rstrip("+").partition(".")[0]
         if arg.startswith("--") and name not in known:
             raise ConfigError(f"{command} has no option '{name}'{choices(name, known)}")
-
-
-def _sentence(message: str) -> str:
-    """An error of jsonargparse or Lightning in one line, class names without their brackets."""
-    causes = re.findall(r"^ *- (?!Expected an? )(.+)$", message, re.MULTILINE)  # of the branches of a union
-    if causes:
-        return str(causes[0])
-    message = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
-    wrong_type = r'^Parser key "([\w.]+)": Expected an? (.+)\. Got value: (.*)$'
-    return re.sub(wrong_type, r"option --\1 must be \2, got \3", message)
 
 
 def _run_name(command: str, layers: list[Layer]) -> str:

@@ -19,6 +19,8 @@ from rich.progress import (
 class Bars:
     """A bar that counts ``total`` files, and one for each file under way; nothing without a terminal.
 
+    Behind the first stands what :meth:`tell` was told last.
+
     Args:
         what: what is being done, such as ``compress``.
         total: number of files, or none if that is not known.
@@ -33,11 +35,12 @@ class Bars:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
             console=console,
             disable=not (visible and console.is_terminal),
             transient=True,
         )
-        self._files = self._progress.add_task(what, total=total)
+        self._files = self._progress.add_task(what, total=total, figures="")
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -47,6 +50,10 @@ class Bars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+    def tell(self, figures: str) -> None:
+        """What the files so far came to, in a few words."""
+        self._progress.update(self._files, figures=figures)
 
     def begin(self, name: str) -> Bar:
         """A file begins; several may be under way."""
@@ -58,7 +65,7 @@ class Bar:
 
     def __init__(self, progress: Progress, files: TaskID, name: str) -> None:
         self._progress, self._files, self._name = progress, files, name
-        self._own = progress.add_task(f"  {name}", total=None)
+        self._own = progress.add_task(f"  {name}", total=None, figures="")
 
     def advance(self, done: int, total: int) -> None:
         """``done`` of ``total`` iterations of this file are over; has the form that the codec calls."""

@@ -17,6 +17,7 @@ LOGGERS = {
 WARNINGS = [
     "The '.*_dataloader' does not have many workers",  # reading an image takes a thousandth of coding it
     "Checkpoint directory .* exists and is not empty",  # what a resumed training means to have
+    "Experiment logs directory .* exists and is not empty",  # an evaluation that goes on logs all of its images anew
     "The dirpath has changed from",  # a resumed training writes into a new version's folder
     "Using `DistributedSampler` with the dataloaders",  # an image that two ranks had counts once, see Evaluate
     "You defined a `validation_step` but have no `val_dataloader`",  # Lightning's own message is enough

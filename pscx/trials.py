@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pscx.codec import PSC, Account, Outcome, Progress
+from pscx.codec import PSC, Account, Outcome, Progress, Watch
 from pscx.images import to_pixels
 from pscx.quantizers.base import Quantizer
 from pscx.stream import Header, pack
@@ -66,6 +66,7 @@ class Trials:
         signal: what the codec measures, ``(channels, height, width)``.
         progress: called with the iterations done and all of them, in each encoding.
         on_trial: called before each encoding with its number, from 1, and the quantizer's parameter.
+        watch: shown each segment of each encoding.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class Trials:
         signal: Tensor,
         progress: Progress | None = None,
         on_trial: OnTrial | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.pixels = pixels
         self._psc, self._header, self._signal = psc, header, signal
-        self._progress, self._on_trial = progress, on_trial
+        self._progress, self._on_trial, self._watch = progress, on_trial, watch
         self._accounts: list[Account] = []
         self._last: Run | None = None
 
@@ -121,7 +123,7 @@ class Trials:
         if self._on_trial is not None:
             self._on_trial(len(self._accounts) + 1, setting.parameter)
         psc = self._psc.with_parameter(setting.parameter)
-        payload, outcome = psc.encode(self._signal, self._progress, setting.keep)
+        payload, outcome = psc.encode(self._signal, self._progress, setting.keep, watch=self._watch)
         self._accounts.append(outcome.account)
         data = pack(replace(self._header, parameter=setting.parameter), payload)
         height, width = self.pixels.shape[:2]

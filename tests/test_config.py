@@ -190,10 +190,33 @@ def test_an_unknown_section_is_refused(tmp_path: Path) -> None:
 def test_an_evaluation_is_quiet_and_a_training_is_not(tmp_path: Path) -> None:
     tree = configuration("test", [read_yaml(write_codec(tmp_path))])
     trainer = tree["trainer"]
-    assert (trainer["logger"], trainer["inference_mode"], trainer["default_root_dir"]) == (False, False, "runs/codec")
+    quiet = (trainer["enable_progress_bar"], trainer["inference_mode"], trainer["default_root_dir"])
+    assert quiet == (False, False, "runs/codec")
     fit = configuration("fit", [read_yaml("configs/fit_ddpm.yaml"), *data_folders()])
-    assert "logger" not in fit["trainer"]
+    assert "enable_progress_bar" not in fit["trainer"]
     assert fit["model"]["init_args"]["network"]["init_args"]["in_channels"] == 12
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.logger.class_path", "CSVLogger", "--trainer.logger.init_args.name", "x"],
+        ["--trainer.logger", "{class_path: CSVLogger, init_args: {name: x}}"],
+    ],
+)
+def test_an_option_that_is_called_name_is_not_the_class(options: list[str], tmp_path: Path) -> None:
+    save_dir = ["--trainer.logger.init_args.save_dir", "y"]
+    layers, _ = split_options(["--config", write_codec(tmp_path), *options, *save_dir])
+    logger = configuration("test", layers)["trainer"]["logger"]
+    assert logger["class_path"] == "lightning.pytorch.loggers.CSVLogger"
+    assert (logger["init_args"]["name"], logger["init_args"]["save_dir"]) == ("x", "y")
+
+
+def test_a_mistake_in_a_logger_is_one_sentence(tmp_path: Path) -> None:
+    layers, _ = split_options(["--config", write_codec(tmp_path), "--trainer.logger", "{class_path: TensorBord}"])
+    with pytest.raises(ConfigError, match=r"trainer\.logger: .*TensorBord") as caught:
+        configuration("test", layers)
+    assert "Union" not in str(caught.value)
 
 
 def data_folders() -> list[Layer]:

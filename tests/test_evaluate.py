@@ -116,7 +116,7 @@ def test_results_go_under_the_name_of_the_config(
     config = write_codec(tmp_path, name="mine.yaml")
     assert main(["test", "--config", config, "--data.root", str(image_folder), "--data.subset", "1"]) == 0
     assert {path.name for path in Path("runs/mine").iterdir()} == {
-        *("config.yaml", "images.csv", "summary.csv", "streams", "reconstructions", "rows")
+        *("config.yaml", "images.csv", "summary.csv", "streams", "reconstructions", "rows", "logs")
     }
     captured = capsys.readouterr()
     assert captured.err == ""

@@ -20,7 +20,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from pscx.captioners import Captioner
-from pscx.codec import PSC, Account
+from pscx.codec import PSC, Account, Watch
 from pscx.coders import Coder
 from pscx.config import ConfigError
 from pscx.data.base import Photo
@@ -29,6 +29,7 @@ from pscx.files import write_whole
 from pscx.imagecodec import Codec, Pixels
 from pscx.images import read_image, write_image
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr, ssim
+from pscx.modules.log import FirstRows, Log, figures
 from pscx.priors import Prior
 from pscx.progress import Bar, Bars
 from pscx.quantizers import Quantizer
@@ -53,9 +54,10 @@ class Evaluate(LightningModule):
 
     Under the trainer's ``default_root_dir`` come ``streams/NAME.pscx``, ``reconstructions/NAME.png`` (and
     ``NAME-1.png``, ... for further restorations), ``images.csv`` with a row an image and ``summary.csv`` with the
-    means. Distortion is that of the first restoration; bpp counts every byte of the stream. ``encodings`` is how often
-    the image was encoded, for a target; ``evaluations`` are the encoder's denoiser evaluations in all of them,
-    ``network_share`` the share of its time that these take.
+    means. The trainer's loggers get both as numbers, and pictures; see :class:`pscx.modules.log.Log`. Distortion is
+    that of the first restoration; bpp counts every byte of the stream. ``encodings`` is how often the image was
+    encoded, for a target; ``evaluations`` are the encoder's denoiser evaluations in all of them, ``network_share`` the
+    share of its time that these take.
 
     An image's row is kept in ``rows/NAME.json`` as soon as it is done. A run that was interrupted and is started again
     takes from there what the same codec made of the same image. A file that cannot be read, or has no stream as the
@@ -82,6 +84,8 @@ class Evaluate(LightningModule):
             processes, else as many as leave none without an image. Streams and figures do not depend on it, nor on the
             number of processes, except for seconds.
         target: what each stream is to be, in bits per pixel or another measure, by the quantizer's parameter; or none.
+        logged_pictures: of at most this many images the loggers get the original, the reconstruction and the first
+            rows of the block in the middle, at least 0; where several processes take images, of the first one's.
     """
 
     references = ("elata2025psc",)
@@ -104,12 +108,15 @@ class Evaluate(LightningModule):
         caption: Captioner | None = None,
         ranks_per_image: int | Literal["auto"] = "auto",
         target: Target | None = None,
+        logged_pictures: int = 8,
     ) -> None:
         super().__init__()
         if restorations < 1:
             raise ValueError(f"restorations must be at least 1, got {restorations}")
         if ranks_per_image != "auto" and ranks_per_image < 1:
             raise ValueError(f"ranks_per_image must be auto or at least 1, got {ranks_per_image}")
+        if logged_pictures < 0:
+            raise ValueError(f"logged_pictures must be at least 0, got {logged_pictures}")
         self.prior = prior
         self.codec = Codec(
             PSC(
@@ -133,6 +140,8 @@ class Evaluate(LightningModule):
         self.images: list[Row] = []
         self.failures: dict[str, str] = {}
         self.bars: Bars | None = None
+        self.logged_pictures = logged_pictures
+        self.log_book: Log | None = None
 
     def setup(self, stage: str) -> None:
         """Find this process's place among those of an image. Raises ``ConfigError`` where there is none."""
@@ -149,7 +158,7 @@ class Evaluate(LightningModule):
         return self.trainer.world_size // size, self.trainer.global_rank // size
 
     def test_step(self, batch: Photo | list[Photo], batch_idx: int) -> None:
-        self.images += [done[1] for done in self._all_done(_photos(batch)) if done is not None]
+        self._all_done(_photos(batch))
 
     def predict_step(self, batch: Photo | list[Photo], batch_idx: int) -> Tensor | list[Tensor]:
         """The first restoration, ``(3, height, width)`` uint8, empty for a file that is left out; of each of a list.
@@ -164,11 +173,11 @@ class Evaluate(LightningModule):
         return shown if isinstance(batch, list) else shown[0]
 
     def on_test_start(self) -> None:
-        self.images, self.failures = [], {}
         self._start_bars("test")
+        if self.trainer.is_global_zero and self.trainer.loggers:
+            self.log_book = Log(self.trainer.loggers, self.logged_pictures)
 
     def on_predict_start(self) -> None:
-        self.failures = {}
         self._start_bars("predict")
 
     def on_test_epoch_end(self) -> None:
@@ -180,6 +189,8 @@ class Evaluate(LightningModule):
             write_whole(self.root / "images.csv", as_csv(rows), force=True)
             write_whole(self.root / "summary.csv", as_csv([means]), force=True)
             self._stop_bars()
+            if self.log_book is not None:
+                self.log_book.end(rows, means)
             show(means, self.root)
         self._raise(failures)
 
@@ -223,11 +234,18 @@ class Evaluate(LightningModule):
         bar = None if self.bars is None else self.bars.begin(name)
         original = _pixels(photo)
         kept = Kept(self.root, name, self._key(original))
+        patterns = FirstRows() if self.log_book is not None and self.log_book.wants_pictures else None
         try:
-            return kept.read() or self._coded(original, kept, bar)
+            picture, row = kept.read() or self._coded(original, kept, bar, patterns)
         finally:
             if bar is not None:
                 bar.end()
+        self.images.append(row)
+        if self.bars is not None:
+            self.bars.tell(figures(self.images))
+        if self.log_book is not None:
+            self.log_book.image(row, {"original": original, "reconstruction": picture, **kept.patterns()})
+        return picture, row
 
     def _key(self, original: Pixels) -> str:
         """What an image's result depends on, as a digest: another key, and it is made anew."""
@@ -238,9 +256,9 @@ class Evaluate(LightningModule):
         told = json.dumps([VERSION, *options, original.shape], sort_keys=True).encode()
         return sha256(told + original.tobytes()).hexdigest()
 
-    def _coded(self, original: Pixels, kept: Kept, bar: Bar | None) -> tuple[Pixels, Row]:
+    def _coded(self, original: Pixels, kept: Kept, bar: Bar | None, patterns: FirstRows | None) -> tuple[Pixels, Row]:
         """Compress and restore a photograph, and have one of its processes keep what came of it."""
-        data, images, account, encode_seconds, decode_seconds = self._both_ways(original, bar)
+        data, images, account, encode_seconds, decode_seconds = self._both_ways(original, bar, patterns)
         height, width = original.shape[:2]
         row = {"name": kept.name, "height": height, "width": width, "bytes": len(data)}
         row |= {"bpp": bits_per_pixel(len(data), height, width), "rows": sum(account.segment_rows)}
@@ -250,16 +268,20 @@ class Evaluate(LightningModule):
         row |= {"psnr": psnr(original, images[0]), "ssim": ssim(original, images[0])}
         row |= {"ms_ssim": ms_ssim(original, images[0])}
         if self.spread.rank == 0:
-            kept.write(data, images, row)
+            kept.write(data, images, row, None if patterns is None else patterns.picture())
         return images[0], row
 
-    def _both_ways(self, original: Pixels, bar: Bar | None) -> tuple[bytes, list[Pixels], Account, float, float]:
+    def _both_ways(
+        self, original: Pixels, bar: Bar | None, watch: Watch | None
+    ) -> tuple[bytes, list[Pixels], Account, float, float]:
         progress = None if bar is None else bar.advance
         on_trial = None if bar is None or self.codec.target is None else bar.trial
         if self.simulate:
-            done = self.codec.simulate(original, samples=self.restorations, progress=progress, on_trial=on_trial)
+            done = self.codec.simulate(
+                original, samples=self.restorations, progress=progress, on_trial=on_trial, watch=watch
+            )
             return done.data, done.images, done.account, done.encode_seconds, done.decode_seconds
-        encoded = self.codec.encode(original, progress=progress, on_trial=on_trial)
+        encoded = self.codec.encode(original, progress=progress, on_trial=on_trial, watch=watch)
         started = clock()
         images = self.codec.decompress_samples(encoded.data, self.restorations, progress=progress)
         return encoded.data, images, encoded.account, encoded.account.seconds, clock() - started
@@ -285,6 +307,7 @@ class Evaluate(LightningModule):
             raise ImageError(f"{count} could not be coded, all others are done: {'; '.join(failures.values())}")
 
     def _start_bars(self, what: str) -> None:
+        self.images, self.failures = [], {}
         size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 1)  # the last batch may be smaller
         total = size * sum(int(n) for n in self._batches(what)) or None
         alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
@@ -305,7 +328,8 @@ class Kept:
     """What a run keeps of an image as soon as it is done, so that a run that is started again goes on from there.
 
     ``streams/NAME.pscx`` and ``reconstructions/NAME.png`` (``NAME-1.png``, ...), and in ``rows/NAME.json``, which is
-    written last, the row of the table and ``key``, a digest of all that the result depends on.
+    written last, the row of the table and ``key``, a digest of all that the result depends on. ``rows/NAME.png`` is a
+    picture of the first rows, where there is one.
     """
 
     def __init__(self, root: Path, name: str, key: str) -> None:
@@ -325,11 +349,20 @@ class Kept:
         except (OSError, ValueError, KeyError, TypeError, PscxError):
             return None
 
-    def write(self, data: bytes, images: list[Pixels], row: Row) -> None:
+    def patterns(self) -> dict[str, Pixels]:
+        """The picture of the first rows as ``first_rows``, if there is one that can be read."""
+        try:
+            return {"first_rows": read_image(self.row.with_suffix(".png"))}
+        except PscxError:
+            return {}
+
+    def write(self, data: bytes, images: list[Pixels], row: Row, patterns: Pixels | None) -> None:
         """Keep an image's results."""
         write_whole(self.stream, data, force=True)
         for index, image in enumerate(images):
             write_image(self._picture(index), image, force=True)
+        if patterns is not None:
+            write_image(self.row.with_suffix(".png"), patterns, force=True)
         content = {"key": self.key, "stream": sha256(data).hexdigest(), "restorations": len(images), "row": row}
         write_whole(self.row, json.dumps(content).encode(), force=True)
 

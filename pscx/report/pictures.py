@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pscx.images import WEBP_MAX_SIDE
+from pscx.images import WEBP_MAX_SIDE, pattern_pixels
 from pscx.trials import Pixels
 
 if TYPE_CHECKING:
@@ -63,13 +63,8 @@ def map_picture(values: Map, top: float, padded: tuple[int, int], image: tuple[i
 
 
 def pattern_picture(row: Map) -> str:
-    """A row of the transform ``(channels, height, width)``: grey is 0, the largest magnitude black or white.
-
-    Three channels are the colours that they are; of others the first is shown.
-    """
-    row = row if len(row) == 3 else row[:1].repeat(3, 0)
-    scaled = 0.5 + 0.5 * row / max(float(np.abs(row).max()), 1e-12)
-    picture = Image.fromarray((scaled.transpose(1, 2, 0) * 255).round().astype(np.uint8))
+    """A row of the transform ``(channels, height, width)`` as :func:`pscx.images.pattern_pixels` shows it."""
+    picture = Image.fromarray(pattern_pixels(row))
     repeat = max(1, PATTERN_SIDE // max(picture.size))
     picture = picture.resize((picture.width * repeat, picture.height * repeat), Image.Resampling.NEAREST)
     return _webp(_shrunk(picture, FRAME_SIDE // 2), lossless=True)
