@@ -19,6 +19,10 @@ def bd_rate(anchor: Curve, test: Curve) -> float:
 
     Raises ``ValueError`` where a curve has fewer than two points, a rate that is not over 0 or a quality that does not
     rise with the rate, or where the curves have no quality in common.
+
+    >>> anchor = [(0.25, 28.0), (0.5, 31.0), (1.0, 34.0)]
+    >>> round(bd_rate(anchor, [(0.8 * rate, quality) for rate, quality in anchor]), 3)
+    -20.0
     """
     overlap(anchor, test)
     from bjontegaard import bd_rate as between  # it imports pyplot

@@ -359,6 +359,14 @@ def load_codec(
         **overrides: keys of the ``model`` section, such as ``sampler={"steps": 3}``, ``seed=1`` or ``caption="blip2"``.
 
     Raises :class:`ConfigError`, one sentence that names the source, the key and what is allowed.
+
+    >>> from pscx import read_image
+    >>> from pscx.data.folder import BUNDLED
+    >>> photograph = read_image(BUNDLED / "chelsea.png")[:64, :64]
+    >>> codec = load_codec("fast", iterations=2, sampler={"steps": 1})
+    >>> data = codec.compress(photograph, quality=10)
+    >>> codec.decompress(data).shape
+    (64, 64, 3)
     """
     known = str(config) in RECIPES.values()
     if not known and not Path(config).exists():

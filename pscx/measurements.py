@@ -22,6 +22,10 @@ class Partition:
     """Cuts a signal ``(channels, height, width)`` into square blocks; ``block=None`` makes it one block.
 
     A block is a vector of ``dim`` numbers, ordered channel, row, column; blocks are ordered as text is read.
+
+    >>> partition = Partition(channels=3, height=32, width=48, block=16)
+    >>> partition.grid, partition.count, partition.dim
+    ((2, 3), 6, 768)
     """
 
     channels: int

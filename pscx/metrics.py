@@ -21,7 +21,12 @@ MS_SSIM_MIN_SIDE = WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
 
 
 def psnr(a: Pixels, b: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB, ``10 log10(255^2 / MSE)``, MSE over all pixels and channels; equal: ``inf``."""
+    """Peak signal-to-noise ratio in dB, ``10 log10(255^2 / MSE)``, MSE over all pixels and channels; equal: ``inf``.
+
+    >>> black = np.zeros((16, 16, 3), np.uint8)
+    >>> round(psnr(black, black + 5), 2)
+    34.15
+    """
     return float(peak_signal_noise_ratio(*_pair(a, b, torch.float64), data_range=255.0))
 
 
@@ -51,7 +56,11 @@ def ms_ssim(a: Pixels, b: Pixels) -> float | None:
 
 
 def bits_per_pixel(num_bytes: int, height: int, width: int) -> float:
-    """Rate in bpp of an image of ``height`` by ``width`` pixels in a file of ``num_bytes``, everything included."""
+    """Rate in bpp of an image of ``height`` by ``width`` pixels in a file of ``num_bytes``, everything included.
+
+    >>> bits_per_pixel(4096, height=128, width=256)
+    1.0
+    """
     if num_bytes < 0 or height < 1 or width < 1:
         raise ValueError(f"num_bytes must be at least 0, height and width at least 1, got {num_bytes, height, width}")
     return 8 * num_bytes / (height * width)

@@ -27,6 +27,10 @@ class Noise:
 
     Args:
         seed: in [0, 2^64); raises ``ValueError`` otherwise.
+
+    >>> Noise(7).normal((2, 2), iteration=0, sample=3, step=1)
+    tensor([[-0.4631, -0.2864],
+            [-0.7595,  0.1707]], dtype=torch.float64)
     """
 
     def __init__(self, seed: int) -> None:

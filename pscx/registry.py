@@ -34,6 +34,12 @@ class Registry(Generic[T]):
 
     A registered class remembers the options that an object was built with, so that :meth:`spec` can write them into
     a stream. Registration refuses a name that is taken and a class of another kind.
+
+    >>> from pscx.samplers import DDRM, SAMPLERS
+    >>> SAMPLERS.get("ddrm") is DDRM
+    True
+    >>> SAMPLERS.spec(DDRM(steps=5))["steps"]
+    5
     """
 
     kinds: ClassVar[dict[type[Any], Registry[Any]]] = {}

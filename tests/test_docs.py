@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
+import importlib
 import importlib.util
 import inspect
 import json
+import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from pscx.catalogue import SECTIONS
 from pscx.registry import Registry, parameters_of
 
 PAGES = [page for page in (Path("README.md"), *sorted(Path("docs").glob("*.md"))) if "```console" in page.read_text()]
+LINKING = sorted(page for page in Path().rglob("*.md") if not {"runs", "build"} & set(page.parts))
 KINDS = [(f"{registry.kind} {name}", cls) for registry in SECTIONS.values() for name, cls in registry.classes.items()]
 BASES = [(base.__name__, base) for base in Registry.kinds if base.__module__.startswith("pscx.")]
 NAMES = [(name, getattr(pscx, name)) for name in pscx.__all__ if name != "__version__"]
@@ -83,6 +87,49 @@ def test_every_public_method_is_described() -> None:
     methods = [(cls, name, f) for cls in classes for name, f in vars(cls).items() if inspect.isfunction(f)]
     bare = [f"{cls.__name__}.{name}" for cls, name, f in methods if not name.startswith("_") and not f.__doc__]
     assert not bare
+
+
+def test_examples_in_docstrings_print_what_they_say() -> None:
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    for info in pkgutil.walk_packages(pscx.__path__, "pscx."):
+        module = importlib.import_module(info.name)
+        for example in finder.find(module, info.name):
+            runner.run(example)
+    assert runner.tries > 10
+    assert not runner.failures  # what failed is in the output
+
+
+@pytest.mark.parametrize("page", LINKING, ids=str)
+def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
+    """Files and headings; of addresses elsewhere, that they are whole and encrypted."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target or target.startswith("mailto:"):
+            assert re.fullmatch(r"https://[\w.-]+\.\w+(/\S*)?", target), target
+            continue
+        name, _, heading = target.partition("#")
+        file = page.parent / name if name else page
+        generated = {"components", "modules"} & set(Path(name).parts)  # made when the pages are built
+        assert file.exists() or generated, f"{page}: {target}"
+        if heading and file.suffix == ".md":
+            assert heading in anchors(file), f"{page}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a Markdown page as GitHub and MyST name them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_a_broken_link_is_seen(tmp_path: Path) -> None:
+    for target in ("gone.md", "#no-such-heading", "http://example.org/", "page.md#x"):
+        page = tmp_path / "page.md"
+        page.write_text(f"# A heading\n\n[text]({target})\n")
+        with pytest.raises(AssertionError):
+            test_links_inside_the_project_lead_somewhere(page)
+    page.write_text("# A heading, `b`\n\n[text](#a-heading-b), [text](page.md), [text](https://example.org/a)\n")
+    test_links_inside_the_project_lead_somewhere(page)
 
 
 def test_the_tutorial_is_stored_without_outputs() -> None:

@@ -51,7 +51,7 @@ def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[
         except OSError as error:
             raise PscxError(f"no page can be had at {host}:{port}: {str(error).splitlines()[0].rstrip('.')}") from error
         try:
-            yield page.local_url
+            yield str(page.local_url)
         finally:
             page.close(verbose=False)
 
@@ -61,7 +61,8 @@ def build(views: Views) -> gradio.Blocks:
     import gradio as gr
 
     names = list(views.codecs)
-    with gr.Blocks(title="pscx", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+    page = gr.Blocks(title="pscx", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS))
+    with page:
         gr.HTML("<h1>pscx</h1><p>Image compression with a diffusion model. Everything happens on this machine.</p>")
         with gr.Tab("Compress"):
             photo = gr.File(label="Photograph", file_types=IMAGES, type="filepath", height=140)
@@ -78,7 +79,8 @@ def build(views: Views) -> gradio.Blocks:
             decode = gr.Button("Decode", variant="primary")
             shown = [gr.HTML(elem_id=f"decode-{part}") for part in ("status", "pictures", "file")]
             decode.click(views.decode, [file], shown, concurrency_id="codec", show_progress="hidden")
-    return page.queue(max_size=WAITING)
+    page.queue(max_size=WAITING)
+    return page
 
 
 def _theme() -> gradio.Theme:
