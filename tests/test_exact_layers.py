@@ -37,8 +37,11 @@ from pscx.exact import (
 from pscx.exact.attention import attend, weight_bits
 from pscx.exact.convolution import LIMIT, whole_weights
 from pscx.exact.exponential import COEFFICIENTS, LOG2_E
+from pscx.exact.gelu import gelu, tanh_gelu
 from pscx.exact.group_norm import moment_bits
+from pscx.exact.parts import PART, in_parts
 from pscx.exact.products import check_products
+from pscx.exact.silu import silu
 from pscx.priors import DDPM
 from pscx.priors.denoiser import PixelDenoiser
 
@@ -150,6 +153,27 @@ def test_a_norm_equals_integers_where_its_sums_reach_the_bound() -> None:
     assert (1 << 52) < 8191 * ((1 << moment_bits(8191)) - 1) ** 2 < (1 << 53)
     for x in (torch.stack([signs, -signs])[None] * 3.7, random(2, 2, 8191) + 5.0, random(3, 2, 40, 7)):
         assert torch.equal(exact(x), numpy_norm(exact, x))
+
+
+def test_a_norm_of_many_numbers_equals_integers_in_any_layout() -> None:
+    """More than are held at a time."""
+    exact, x = ExactGroupNorm(norm(nn.GroupNorm(2, 4))), random(2, 4, 120, 101)
+    assert x.numel() > PART
+    expected = numpy_norm(exact, x)
+    for same in (x, x.to(memory_format=torch.channels_last), x.flatten(2).transpose(1, 2).contiguous().transpose(1, 2)):
+        assert torch.equal(exact(same).reshape(x.shape), expected)
+
+
+@pytest.mark.parametrize("function", [silu, gelu, tanh_gelu])
+def test_a_function_in_parts_is_the_function(function: Callable[[Tensor], Tensor]) -> None:
+    x = random(2, 6, 120, 101)
+    assert x.numel() > 2 * PART
+    every_other = x[:, ::2]
+    for same in (x, x.to(memory_format=torch.channels_last), x[1:], every_other, x.transpose(2, 3)):
+        result = in_parts(function, same)
+        assert torch.equal(result, function(same))
+        assert result.shape == same.shape
+    assert in_parts(function, x.to(memory_format=torch.channels_last)).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_squares_of_a_norm_stay_below_the_bound_for_every_count() -> None:

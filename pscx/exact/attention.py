@@ -18,8 +18,8 @@ BITS = 16
 """Of a query, a key or a value, with its sign."""
 ABSENT = ("spatial_norm", "norm_cross", "norm_q", "norm_k", "added_kv_proj_dim", "to_add_out")
 OFF = ("only_cross_attention", "fused_projections", "pre_only", "is_causal")
-SCORES = 1 << 22
-"""Scores that are held at a time; as all rows are apart, it does not change them."""
+SCORES = 1 << 17
+"""Scores that are held at a time, which fit a cache; as all rows are apart, it does not change them."""
 
 
 class ExactAttention(nn.Module):

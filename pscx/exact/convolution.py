@@ -75,7 +75,7 @@ class ExactConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer: ``(batch, channels, height, width)`` float32; a sample's result does not see the others."""
-        most = x.amax((1, 2, 3), keepdim=True).clamp_min_(TINY) if self.rectified else largest(x)
+        most = largest(x, rectified=self.rectified)
         unit = most / self.top
         perunit = unit.reciprocal()
         first, *others = self.splits
@@ -94,10 +94,14 @@ class ExactConvolution(nn.Module):
 TINY = 2.0**-100
 
 
-def largest(x: Tensor) -> Tensor:
-    """Largest magnitude of each sample of ``(batch, channels, height, width)``, over 0, as ``(batch, 1, 1, 1)``."""
-    axes = (1, 2, 3)
-    return torch.maximum(x.amax(axes, keepdim=True), -x.amin(axes, keepdim=True)).clamp_min_(TINY)
+def largest(x: Tensor, rectified: bool = False) -> Tensor:
+    """Largest magnitude of each sample of ``(batch, channels, height, width)``, over 0, as ``(batch, 1, 1, 1)``.
+
+    With ``rectified`` no number is negative.
+    """
+    flat = x.movedim(1, 3).flatten(1) if x.is_contiguous(memory_format=torch.channels_last) else x.flatten(1)
+    most = flat.amax(1) if rectified else torch.maximum(flat.amax(1), -flat.amin(1))
+    return most.clamp_min_(TINY)[:, None, None, None]
 
 
 def whole_weights(weight: Tensor, output: int, bits: int) -> tuple[Tensor, Tensor]:

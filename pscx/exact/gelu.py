@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 
 from pscx.exact.exponential import exponential, sigmoid
+from pscx.exact.parts import in_parts
 
 POLE = 0.3275911
 COEFFICIENTS = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
@@ -27,7 +28,17 @@ class ExactGELU(nn.Module):
         self.tanh = layer.approximate == "tanh"
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * sigmoid(twice_u(x)) if self.tanh else x.relu() - x.abs() * upper_tail(x.abs())
+        return in_parts(tanh_gelu if self.tanh else gelu, x)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """``x Phi(x)`` of a float32 tensor."""
+    return x.relu() - x.abs() * upper_tail(x.abs())
+
+
+def tanh_gelu(x: Tensor) -> Tensor:
+    """``x / 2 (1 + tanh(u))`` of a float32 tensor."""
+    return x * sigmoid(twice_u(x))
 
 
 def twice_u(x: Tensor) -> Tensor:

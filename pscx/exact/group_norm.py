@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pscx.exact.integers import number, whole_numbers
+from pscx.exact.convolution import TINY
+from pscx.exact.integers import number
+from pscx.exact.parts import PART
 from pscx.exact.roots import square_root
 
 EXACT = 53
@@ -34,22 +36,38 @@ class ExactGroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer: ``(batch, channels, ...)`` float32; a sample's result does not see the others."""
-        groups = x.reshape(len(x), self.groups, -1, *x.shape[2:])
-        mean, variance = moments(groups)
+        mean, variance = moments(x, self.groups)
         root = square_root((variance + self.eps).detach().cpu()).to(variance)
-        channels = (1, self.groups, -1, *(1,) * (x.ndim - 2))
-        scale = root.reciprocal().float() * self.weight.view(channels)
-        return (groups - mean.float()).mul_(scale).add_(self.bias.view(channels)).flatten(1, 2)
+        channels = (len(x), -1, *(1,) * (x.ndim - 2))
+        weight, bias = (part.view(1, self.groups, -1) for part in (self.weight, self.bias))
+        mean, scale = mean.float().expand(-1, -1, weight.shape[2]), root.reciprocal().float() * weight
+        shifted = x - mean.reshape(channels)
+        return shifted.mul_(scale.reshape(channels)).add_(bias.reshape(1, *channels[1:]))
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance over all but two dimensions, in float64 and with those dimensions kept at size 1."""
-    axes = tuple(range(2, x.ndim))
-    count = x[0, 0].numel()
-    whole, unit = whole_numbers(x, axes, (1 << moment_bits(count)) - 1)
-    whole, unit = whole.double(), unit.double()
-    mean = whole.sum(axes, keepdim=True) / number(count, whole)
-    square = (whole * whole).sum(axes, keepdim=True) / number(count, whole)
+def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each group of channels of ``(batch, channels, ...)``, ``(batch, groups, 1)`` float64.
+
+    Each channel is summed for itself, a part at a time and in the order in which it lies in memory; what is exact has
+    no other order to fear.
+    """
+    inner = x.ndim > 2 and x.stride(1) == 1
+    places = (
+        x.movedim(1, -1).flatten(1, -2) if inner else x.reshape(*x.shape[:2], -1).transpose(1, 2)
+    )  # (batch, places, channels)
+    count = x[0].numel() // groups
+    apart = (len(x), groups, -1)
+    most = torch.maximum(places.amax(1), -places.amin(1)).view(apart).amax(2, keepdim=True).clamp_min_(TINY)
+    unit = most / number((1 << moment_bits(count)) - 1, most)
+    perunit = unit.reciprocal().expand(-1, -1, x.shape[1] // groups).reshape(len(x), 1, -1)
+    total = torch.zeros(len(x), x.shape[1], dtype=torch.float64, device=x.device)
+    square = torch.zeros_like(total)
+    for part in torch.split(places, max(1, PART // (len(x) * x.shape[1])), 1):
+        whole = (part * perunit).round_().double()
+        total += whole.sum(1)
+        square += whole.mul_(whole).sum(1)
+    mean, square = (sums.view(apart).sum(2, keepdim=True) / number(count, sums) for sums in (total, square))
+    unit = unit.double()
     return mean * unit, (square - mean * mean).clamp_min_(0.0) * (unit * unit)
 
 
