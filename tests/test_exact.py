@@ -14,14 +14,17 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
+from pscx.data.folder import BUNDLED
 from pscx.errors import PscxError
 from pscx.exact import ExactConvolution, ExactResidualBlock, ordered_mean, square_root
 from pscx.exact.convolution import LIMIT, splits, whole_weights
 from pscx.exact.network import check_convolutions, int64_convolution
+from pscx.images import read_image, to_tensor
 from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.networks.residual_unet import ResidualBlock
 from pscx.priors import DDPM
 from pscx.priors.denoiser import PixelDenoiser
+from pscx.priors.schedules import noise_levels
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -245,6 +248,19 @@ def test_an_exact_prior_is_close_to_the_float_one_and_known_by_its_fingerprint(
         error = (exact.denoise(x, t) - expected).square().mean() / (expected - x).square().mean()
         assert 0 < float(error) < 1e-3
     assert plain.fingerprint() != exact.fingerprint()
+
+
+@pytest.mark.parametrize("level", [0.02, 0.05, 0.1, 0.2, 0.5, 1.5])
+def test_the_shipped_prior_denoises_as_well_when_it_is_exact(level: float) -> None:
+    """Squared error on photographs at most 1.5 % larger; 0.7 % at the lowest noise, 0.3 % elsewhere, on larger crops."""
+    plain, exact = DDPM(), DDPM(exact=True)
+    images = torch.cat([to_tensor(read_image(file)[40:104, 60:124]) for file in sorted(BUNDLED.glob("*.png"))])
+    t = int((noise_levels(plain.alphas_cumprod) - level).abs().argmin())
+    a = plain.alphas_cumprod[t]
+    x_t = (a.sqrt() * images + (1 - a).sqrt() * random(*images.shape)).float()
+    expected, found = (float((prior.denoise(x_t, t) - images).square().mean()) for prior in (plain, exact))
+    assert expected != found
+    assert found < 1.015 * expected
 
 
 SETTINGS = {
