@@ -34,18 +34,18 @@ SAMPLER = {"name": "ddrm", "steps": 3, "start": 20.0, "warm_start": 2.0, "stop":
 SMALL = {"sampler": SAMPLER, "restoration_sampler": {**SAMPLER, "steps": 2}, "samples": 3, "iterations": 4, "batch": 2}
 STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "uniform_posterior": (
-        (21, 34),
+        (16, 19),
         {
-            "rows": {"name": "dct", "block": 8, "per_iteration": 4.0},
-            "quantizer": {"name": "uniform", "step": 0.25},
+            "rows": {"name": "dct", "block": 8, "per_iteration": 4.0, "complete": 1.0},
+            "quantizer": {"name": "uniform", "step": 4.0},
             "coder": {"name": "posterior", "gains": [1.0, 2.5, 1.5]},
             "restoration": {"name": "mean", "samples": 2},
         },
     ),
     "deadzone_adaptive": (
-        (16, 19),
+        (21, 34),
         {
-            "rows": {"name": "dct", "block": 4, "per_iteration": 1.0, "base": 0.25},
+            "rows": {"name": "dct", "block": 4, "per_iteration": 1.0, "base": 0.25, "evenness": 0.0, "complete": 0.0},
             "quantizer": {"name": "deadzone", "step": 0.125, "delta": 0.0625, "bits": 12},
             "coder": {"name": "adaptive", "weight": 4},
             "restoration": "sample",
@@ -56,7 +56,14 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
         (33, 17),
         {
             "sampler": {**SAMPLER, "spacing": "linear", "eta": 0.5},
-            "rows": {"name": "dct", "block": 16, "per_iteration": 8.0, "neighbours": 0.0},
+            "rows": {
+                "name": "dct",
+                "block": 16,
+                "per_iteration": 8.0,
+                "neighbours": 0.0,
+                "evenness": 1.0,
+                "complete": 0.0,
+            },
             "quantizer": "float8",
             "coder": "raw",
             "restoration": {"name": "mean", "samples": 1},

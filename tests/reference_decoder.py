@@ -498,12 +498,22 @@ class Decoder:
             scaled = (energy[..., None] * axes).reshape(local.shape)
             variance = (1 - rows["base"]) * local + rows["base"] * scaled
         variance = variance * self.gain[:, None]
-        order = np.argsort(-variance, axis=1, kind="stable")[:, : rows["depth"]]
-        variance = np.take_along_axis(variance, order, 1)
+        if samples:
+            variance = variance * self.leveled(variance)[:, None]
         quota = rows["per_iteration"]
         for _ in range(k):
             quota = min(quota * rows["growth"], 2.0**40)
-        most = max(1, int(quota * len(variance)))
+        most, left = int(quota * len(variance)), 0
+        if rows["complete"] and 2 * k >= self.spec["iterations"]:
+            left = int((variance >= (rows["complete"] * self.stream.step) ** 2).sum())
+            shares, share = 0.0, 1.0
+            for _ in range(self.spec["iterations"] - k):
+                shares, share = shares + share, min(share * rows["growth"], 2.0**40)
+            most = max(most, min(int(left / shares), 1 << 21))
+        depth = max(rows["depth"], 3 * most // (2 * len(variance)) if left else 0)
+        order = np.argsort(-variance, axis=1, kind="stable")[:, :depth]
+        variance = np.take_along_axis(variance, order, 1)
+        most = max(1, most)
         limit = (rows["floor"] * self.stream.step) ** 2
         if variance.size > most:
             limit = max(limit, np.sort(variance.ravel())[-most])
@@ -515,6 +525,18 @@ class Decoder:
             else:
                 groups.append(size)
         return block, order[block, rank], variance[block, rank], groups
+
+    def leveled(self, variance: Array) -> Array:
+        energy = np.round(fine(variance).sum(1) * 4096) / 4096
+        ratio = np.maximum(energy.sum() / len(energy), 2.0**-12) / np.maximum(energy, 2.0**-12)
+        factor, eighths = np.ones(len(energy)), int(8 * self.rows["evenness"])
+        if eighths == 8:
+            factor = ratio
+        for place in (4, 2, 1):
+            ratio = np.sqrt(ratio)
+            if eighths != 8 and eighths & place:
+                factor = factor * ratio
+        return np.clip(factor, 1 / 8, 8)
 
     def pooled(self, s: Array) -> Array:
         down, across = self.transform.grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
 
@@ -10,15 +11,18 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pscx.exact import square_root
 from pscx.measurements import Coordinates, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import Quota, coding, merged
+from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged
 from pscx.transforms import BAND, BlockDCT, dct_matrix, fine
 
 LARGEST_SIDE = 32
 SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines differ by
 UNCORRELATED = 1e-6  # of the largest variance
+FULLEST = 3  # times half the average rows of an iteration, in any one block
+ENERGY = 2.0**12
 BANDS = 16  # copies of a band of blocks that are held while it is worked on
 NEIGHBOURHOOD = ((0.25, 0.5, 0.25), (0.5, 1.0, 0.5), (0.25, 0.5, 0.25))
 
@@ -41,6 +45,11 @@ class DCT(RowRule):
         base: weight of the prior's variance, in [0, 1].
         neighbours: weight of the neighbouring blocks' samples, in [0, 1].
         floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
+        evenness: power, in [0, 1] and a multiple of 1/8, of the mean energy of blocks over a block's own by which its
+            variances are multiplied: samples agree too much where they show little, and differ too much elsewhere.
+        complete: no row over a predicted standard deviation of ``complete`` times the resolution is left at the end:
+            the second half of the iterations takes more than ``per_iteration``, ``growth`` and ``depth`` say, where it
+            must. 0: they hold.
     """
 
     references = ("ahmed1974dct", "hamill2000hybrid", "cover2006elements")
@@ -56,15 +65,19 @@ class DCT(RowRule):
         base: float = 0.4,
         neighbours: float = 0.7,
         floor: float = 0.3,
+        evenness: float = 0.0,
+        complete: float = 0.0,
     ) -> None:
         if not 2 <= block <= LARGEST_SIDE:
             raise ValueError(f"rows.block must lie in 2..{LARGEST_SIDE}, got {block}")
         for name, share in (("base", base), ("neighbours", neighbours)):
             if not 0 <= share <= 1:
                 raise ValueError(f"rows.{name} must lie in [0, 1], got {share}")
-        self.quota = Quota(per_iteration, growth, depth, floor)
+        if not 0 <= evenness <= 1 or 8 * evenness % 1:
+            raise ValueError(f"rows.evenness must lie in [0, 1] and be a multiple of 1/8, got {evenness}")
+        self.quota, self.complete = Quota(per_iteration, growth, depth, floor, complete), complete
         self.block, self.per_iteration, self.growth, self.depth = block, per_iteration, growth, depth
-        self.base, self.neighbours, self.floor = base, neighbours, floor
+        self.base, self.neighbours, self.floor, self.evenness = base, neighbours, floor, evenness
 
     @property
     def stride(self) -> int:
@@ -72,11 +85,14 @@ class DCT(RowRule):
 
     def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
         numbers, dim = prod(shape), shape[0] * self.block**2
-        most = max(min(rows, self.depth, dim) for rows in self.quota.averages(iterations))
+        most = int(max(min(rows, self.depth, dim) for rows in self.quota.averages(iterations)) * numbers / dim)
         kept = 4 * min(self.depth, dim) * (numbers // dim)
+        if self.complete:
+            most = max(most, min(LARGEST_SEGMENT, numbers))
+            kept = max(kept, 2 * FULLEST * most)
         signals = 2 * samples + 5  # the samples, and what they become; values, variances, estimate, image and spread
         worked = numbers * signals + BANDS * min(BAND, numbers) + 4 * dim**2 + kept
-        return 8 * (worked + coding(int(most * numbers / dim)))
+        return 8 * (worked + coding(most))
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Coordinates:
         channels, height, width = shape
@@ -88,21 +104,39 @@ class DCT(RowRule):
     def propose(self, situation: Situation) -> Proposal:
         known = situation.measurements
         assert isinstance(known, Coordinates)
-        prior = prior_variances(situation.prior, self.block)
         spread = None if situation.samples is None else spread_of(situation.samples, known)
-        shape = known.partition.count, min(self.depth, known.partition.dim)
-        variance, number = torch.empty(shape, dtype=torch.float64), torch.empty(shape, dtype=torch.int64)
+        energy = torch.cat([block_energy(here) for _, here in self.predicted(situation, spread)])
+        factor = leveled(energy, 0.0 if spread is None else self.evenness)[:, None]
+        least, wanted = ((part * situation.resolution) ** 2 for part in (self.floor, self.complete))
+        blocks, left = known.partition.count, 0
+        if wanted and self.quota.late(situation):
+            left = sum(int((here * factor[at] >= wanted).sum()) for at, here in self.predicted(situation, spread))
+        most = self.quota.most(left, blocks, situation)
+        depth = min(max(self.depth, FULLEST * most // (2 * blocks) if left else 0), known.partition.dim)
+        variance = torch.empty(blocks, depth, dtype=torch.float64)
+        number = torch.empty(blocks, depth, dtype=torch.int64)
+        for at, here in self.predicted(situation, spread):
+            ranked = torch.sort(here.mul_(factor[at]), dim=1, descending=True, stable=True)
+            variance[at], number[at] = (part[:, :depth] for part in ranked)
+        rank, block = fill(variance, most, least)
+        groups = merged(torch.bincount(rank).tolist())
+        return Proposal(block, number[block, rank], variance[block, rank], groups)
+
+    def predicted(self, situation: Situation, spread: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """Variances of the coefficients before they are leveled, ``(blocks, dim)`` of a band of blocks at a time.
+
+        They are zero where a coefficient is known.
+        """
+        known = situation.measurements
+        assert isinstance(known, Coordinates)
+        prior = prior_variances(situation.prior, self.block)
         for (first, last), (_, band) in zip(known.transform.bands(), known.bands(), strict=True):
-            blocks = slice(first * known.partition.grid[1], last * known.partition.grid[1])
             here = prior.repeat(band.partition.count, 1)
             here[band.known] = 0
             if spread is not None:
                 here = self.mixed(here, self.local(spread, known, first, last))
-            ranked = torch.sort(here.mul_(band.gains[:, None]), dim=1, descending=True, stable=True)
-            variance[blocks], number[blocks] = (part[:, : self.depth] for part in ranked)
-        rank, block = self.quota.fill(variance, situation)
-        groups = merged(torch.bincount(rank).tolist())
-        return Proposal(block, number[block, rank], variance[block, rank], groups)
+            across = known.partition.grid[1]
+            yield slice(first * across, last * across), here.mul_(band.gains[:, None])
 
     def local(self, spread: Tensor, known: Coordinates, first: int, last: int) -> Tensor:
         """The samples' variances ``spread``, :func:`pooled`, in the rows of blocks from ``first`` to ``last``."""
@@ -119,6 +153,28 @@ class DCT(RowRule):
         energy = by_axis[0].sum(2) / by_axis[1].sum(2).clamp_min(1e-12)
         scaled = rearrange(energy[..., None] * by_axis[1], "n c k -> n (c k)")
         return (1 - self.base) * local + self.base * scaled
+
+
+def block_energy(variance: Tensor) -> Tensor:
+    """Sum over each block of ``(blocks, dim)`` variances, to a multiple of 2^-12: any sum of them is exact."""
+    return (fine(variance).sum(1) * ENERGY).round() / ENERGY
+
+
+def leveled(energy: Tensor, evenness: float) -> Tensor:
+    """Factors ``(blocks,)`` within [1/8, 8] that bring energies closer to their mean: its ratio to each, to a power.
+
+    The power, a multiple of 1/8, is made of square roots, which are rounded alike everywhere.
+    """
+    mean = energy.sum() / len(energy)
+    ratio = mean.clamp_min(1 / ENERGY) / energy.clamp_min(1 / ENERGY)
+    if evenness == 1:
+        return ratio.clamp(1 / 8, 8)
+    factor = torch.ones_like(ratio)
+    for place in (4, 2, 1):
+        ratio = square_root(ratio)
+        if int(8 * evenness) & place:
+            factor = factor * ratio
+    return factor.clamp(1 / 8, 8)
 
 
 def spread_of(samples: Tensor, known: Coordinates) -> Tensor:

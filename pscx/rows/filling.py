@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
@@ -15,6 +15,7 @@ from pscx.rows.base import Situation
 SMALLEST_GROUP = 128
 CODING = 128  # numbers held for each of the rows of which a scale is learnt at once (pscx.calibration)
 CODED = 40  # and for each row of a segment while it is coded
+LARGEST_SEGMENT = 1 << 21  # rows of an iteration that completes, unless its quota has more
 LARGEST_QUOTA = 2.0**40  # more rows than any block has
 
 
@@ -29,6 +30,7 @@ class Quota:
     growth: float
     depth: int
     floor: float
+    complete: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("per_iteration", self.per_iteration), ("growth", self.growth)):
@@ -38,6 +40,8 @@ class Quota:
             raise ValueError(f"rows.depth must be at least 1, got {self.depth}")
         if not 0 <= self.floor < inf:
             raise ValueError(f"rows.floor must be at least 0, got {self.floor}")
+        if not 0 <= self.complete < inf:
+            raise ValueError(f"rows.complete must be at least 0, got {self.complete}")
 
     def averages(self, iterations: int) -> Iterator[float]:
         """Rows for each block in each iteration, on average over blocks, at most: ``per_iteration growth^iteration``.
@@ -53,6 +57,24 @@ class Quota:
         """That of one iteration."""
         *_, value = self.averages(iteration + 1)
         return value
+
+    def late(self, situation: Situation) -> bool:
+        """Whether an iteration is in the second half."""
+        return 2 * situation.iteration >= situation.iterations
+
+    def most(self, left: int, blocks: int, situation: Situation) -> int:
+        """Rows that an iteration may take, where ``left`` in all of so many blocks must be taken by the last.
+
+        In the second half, when samples tell what there is, it is at least such a share of them that, growing by
+        ``growth`` from here on, takes all.
+        """
+        most = int(self.average(situation.iteration) * blocks)
+        if not self.late(situation):
+            return most
+        shares = 0.0
+        for share in replace(self, per_iteration=1.0).averages(situation.iterations - situation.iteration):
+            shares += share  # Python's sum() of floats is not the same in every version
+        return max(most, min(int(left / shares), LARGEST_SEGMENT))
 
     def fill(self, variance: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
         """Ranks and blocks of the rows to take, of ``(blocks, r)`` variances that fall in ``r``: :func:`fill`."""
