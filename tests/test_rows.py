@@ -13,6 +13,8 @@ from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
 from pscx.rows import DCT, PCA, Local, Proposal, Random, RowRule, Situation
+from pscx.rows.dct import block_energy, leveled
+from pscx.rows.filling import LARGEST_SEGMENT
 from pscx.rows.local import klt
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 from pscx.samplers import DDRM
@@ -328,6 +330,66 @@ def test_dct_follows_the_variances_of_the_samples(neighbours: float) -> None:
     assert float(expected[found == 0].max()) <= float(found[found > 0].min()) * (1 + 1e-4)
 
 
+@pytest.mark.parametrize("evenness", [0.0, 0.125, 0.375, 0.5, 0.75, 1.0])
+def test_leveling_is_a_power_of_the_mean_energy_over_a_blocks_own(evenness: float) -> None:
+    energy = torch.tensor([0.25, 1.0, 1.5, 4.0, 0.0, 5.25], dtype=torch.float64)
+    expected = ((energy.mean() / energy) ** evenness).clamp(1 / 8, 8)
+    torch.testing.assert_close(leveled(energy, evenness)[:4], expected[:4], rtol=1e-14, atol=0)
+    assert float(leveled(energy, evenness)[4]) == (1 if evenness == 0 else pytest.approx(min(8.0, 8192.0**evenness)))
+
+
+def test_energies_are_sums_on_a_grid() -> None:
+    variance = torch.rand(5, 768, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    energy = block_energy(variance)
+    torch.testing.assert_close(energy, variance.sum(1), rtol=0, atol=2.0**-13 + 1e-6)
+    assert torch.equal(energy * 2**12, (energy * 2**12).round())
+
+
+def test_dct_levels_what_the_samples_say() -> None:
+    """Two blocks, one with four times the variance of the other: with evenness 1 they have the same."""
+    scale = torch.ones(1, 3, 8, 16, dtype=torch.float64)
+    scale[..., 8:] = 2.0
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.cat([PRIOR.draw(8, 16, generator) for _ in range(64)]) * scale
+    found = []
+    for evenness in (0.0, 0.5, 1.0):
+        rule = DCT(block=8, per_iteration=30.0, base=0.0, neighbours=0.0, evenness=evenness, floor=0.0, depth=192)
+        proposal = rule.propose(situation(rule.start(PRIOR, (3, 8, 16)), draws, 1, 8))
+        sums = [float(proposal.variance[proposal.block == block].max()) for block in (0, 1)]
+        found.append(sums[1] / sums[0])
+    assert found[1] == pytest.approx(found[0] ** 0.5 * found[2] ** 0.5, rel=1e-3)
+    assert found[0] > 3 > 1.4 > found[2]
+
+
+@pytest.mark.parametrize("growth", [1.0, 1.6])
+def test_a_quota_that_completes_takes_growing_shares_of_what_is_left(growth: float) -> None:
+    rule = DCT(block=4, per_iteration=1.0, growth=growth, complete=0.5)
+    at = [situation(rule.start(PRIOR, (3, 8, 8)), None, iteration, 6) for iteration in range(6)]
+    assert [rule.quota.most(1000, 4, one) for one in at[:3]] == [int(4 * growth**k) for k in range(3)]
+    left, taken = 1000, []
+    for one in at[3:]:
+        taken.append(rule.quota.most(left, 4, one))
+        left -= taken[-1]
+    assert left == 0
+    assert taken[1] / taken[0] == pytest.approx(growth, rel=0.01)
+    assert taken[2] / taken[1] == pytest.approx(growth, rel=0.01)
+    assert rule.quota.most(1 << 40, 4, at[5]) == LARGEST_SEGMENT
+
+
+def test_dct_leaves_nothing_that_matters_where_it_completes() -> None:
+    image = PRIOR.draw(16, 16, torch.Generator().manual_seed(0))[0]
+    counts, errors = [], []
+    for complete in (0.0, 1.0, 0.3):
+        rule = DCT(block=8, per_iteration=2.0, depth=4, floor=0.0, complete=complete)
+        codec = PSC(PRIOR, DDRM(3), rule, Uniform(0.02), Posterior(), Mean(), samples=4, iterations=4)
+        _, outcome = codec.encode(image)
+        counts.append(outcome.account.segment_rows)
+        errors.append(float((codec.restore(outcome, (3, 16, 16)) - image).square().mean()))
+    assert counts[0][:2] == counts[1][:2] == counts[2][:2]
+    assert sum(counts[0]) < sum(counts[1]) < sum(counts[2])
+    assert errors[0] > 4 * errors[1] > 4 * errors[2]
+
+
 def test_dct_never_measures_a_coefficient_twice() -> None:
     rule = DCT(block=4, per_iteration=20.0, floor=0.0, depth=48)
     codec = PSC(PRIOR, DDRM(3), rule, Uniform(0.01), Posterior(), Mean(), samples=4, iterations=6)
@@ -346,6 +408,10 @@ def test_dct_never_measures_a_coefficient_twice() -> None:
         ({"neighbours": 2.0}, r"rows.neighbours must lie in \[0, 1\], got 2.0"),
         ({"floor": -1.0}, "rows.floor must be at least 0, got -1.0"),
         ({"depth": 0}, "rows.depth must be at least 1, got 0"),
+        ({"evenness": 0.3}, r"rows.evenness must lie in \[0, 1\] and be a multiple of 1/8, got 0.3"),
+        ({"evenness": -0.125}, r"rows.evenness must lie in \[0, 1\] and be a multiple of 1/8, got -0.125"),
+        ({"complete": -1.0}, "rows.complete must be at least 0, got -1.0"),
+        ({"complete": float("inf")}, "rows.complete must be at least 0, got inf"),
     ],
 )
 def test_dct_refuses(options: dict[str, float], sentence: str) -> None:
