@@ -96,7 +96,7 @@ def option_layer(key: str, value: Any) -> Layer:
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"option --{key}: '{value}' is not valid YAML: {_yaml_problem(error)}") from error
     values = value
-    parts = key.replace(".init_args.name", f".{OWN_NAME}").split(".")
+    parts = re.sub(r"\.init_args\.name(?=\.|$)", f".{OWN_NAME}", key).split(".")
     for part in reversed(parts):
         if part != "init_args":
             values = {"name" if part == "class_path" else part: values}
@@ -328,8 +328,8 @@ def _canonical(value: Any) -> Any:
     init_args = value.pop("init_args", None) or {}
     if "class_path" in value:
         value["name"] = value.pop("class_path")
-        if "name" in init_args:
-            init_args = {OWN_NAME if key == "name" else key: item for key, item in init_args.items()}
+    if "name" in value and "name" in init_args:
+        init_args = {OWN_NAME if key == "name" else key: item for key, item in init_args.items()}
     return {str(key): _canonical(item) for key, item in {**value, **init_args}.items()}
 
 

@@ -505,7 +505,8 @@ class Decoder:
             quota = min(quota * rows["growth"], 2.0**40)
         most, left = int(quota * len(variance)), 0
         if rows["complete"] and 2 * k >= self.spec["iterations"]:
-            left = int((variance >= (rows["complete"] * self.stream.step) ** 2).sum())
+            wanted = rows["complete"] * self.stream.step
+            left = int((variance >= wanted * wanted).sum())
             shares, share = 0.0, 1.0
             for _ in range(self.spec["iterations"] - k):
                 shares, share = shares + share, min(share * rows["growth"], 2.0**40)
@@ -514,7 +515,8 @@ class Decoder:
         order = np.argsort(-variance, axis=1, kind="stable")[:, :depth]
         variance = np.take_along_axis(variance, order, 1)
         most = max(1, most)
-        limit = (rows["floor"] * self.stream.step) ** 2
+        limit = rows["floor"] * self.stream.step
+        limit = limit * limit
         if variance.size > most:
             limit = max(limit, np.sort(variance.ravel())[-most])
         rank, block = np.nonzero((variance.T >= limit) & (variance.T > 0))

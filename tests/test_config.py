@@ -202,6 +202,7 @@ def test_an_evaluation_is_quiet_and_a_training_is_not(tmp_path: Path) -> None:
     [
         ["--trainer.logger.class_path", "CSVLogger", "--trainer.logger.init_args.name", "x"],
         ["--trainer.logger", "{class_path: CSVLogger, init_args: {name: x}}"],
+        ["--trainer.logger", "{name: CSVLogger, init_args: {name: x}}"],
     ],
 )
 def test_an_option_that_is_called_name_is_not_the_class(options: list[str], tmp_path: Path) -> None:
@@ -210,6 +211,10 @@ def test_an_option_that_is_called_name_is_not_the_class(options: list[str], tmp_
     logger = configuration("test", layers)["trainer"]["logger"]
     assert logger["class_path"] == "lightning.pytorch.loggers.CSVLogger"
     assert (logger["init_args"]["name"], logger["init_args"]["save_dir"]) == ("x", "y")
+
+
+def test_an_option_whose_name_begins_with_name_is_itself() -> None:
+    assert option_layer("a.init_args.name_prefix", "x").values == {"a": {"name_prefix": "x"}}
 
 
 def test_a_mistake_in_a_logger_is_one_sentence(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from pscx.catalogue import SECTIONS
 from pscx.registry import Registry, parameters_of
 
 PAGES = [page for page in (Path("README.md"), *sorted(Path("docs").glob("*.md"))) if "```console" in page.read_text()]
-LINKING = sorted(page for page in Path().rglob("*.md") if not {"runs", "build"} & set(page.parts))
+PLACES = ("*.md", "docs/*.md", "benchmarks/**/*.md", "plugins/**/*.md", "pscx/**/*.md")
+LINKING = sorted(page for place in PLACES for page in Path().glob(place))
 KINDS = [(f"{registry.kind} {name}", cls) for registry in SECTIONS.values() for name, cls in registry.classes.items()]
 BASES = [(base.__name__, base) for base in Registry.kinds if base.__module__.startswith("pscx.")]
 NAMES = [(name, getattr(pscx, name)) for name in pscx.__all__ if name != "__version__"]

@@ -98,7 +98,7 @@ def test_the_shipped_prior_has_no_seams(exact: bool, astronaut: Pixels) -> None:
         error = (prior.denoise(x_t, t) - whole) * 127.5
         prior.tiles = Tiles()
         if not exact:
-            assert float(error.abs().max()) < 0.1  # at the highest level; below 2 it is nothing
+            assert float(error.abs().max()) < (0.1 if level == 10 else 1e-3)
             assert float(error.square().mean().sqrt()) < 0.005
             continue
         across = error[..., 64 - 16 : 64 + 16].square().mean().sqrt()

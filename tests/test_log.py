@@ -18,6 +18,7 @@ from tiny import write_codec
 from pscx import load_codec, read_image
 from pscx.cli import main
 from pscx.images import decode_image
+from pscx.modules.evaluate import Kept
 from pscx.modules.log import FirstRows, Log, figures, rate_distortion
 from pscx.progress import Bars
 
@@ -116,6 +117,15 @@ def test_loggers_are_what_the_config_says(image_folder: Path, tmp_path: Path) ->
     assert len(table(tmp_path / "elsewhere" / "x" / "y" / "metrics.csv")) == 4
     assert (tmp_path / "own" / "config.yaml").exists()
     assert not (tmp_path / "own" / "logs").exists()
+
+
+def test_a_result_that_is_written_anew_has_no_old_picture(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    kept = Kept(tmp_path, "a", "key")
+    kept.write(b"", [pixels], {}, pixels)
+    assert np.array_equal(kept.patterns()["first_rows"], pixels)
+    kept.write(b"", [pixels], {}, None)
+    assert kept.patterns() == {}
 
 
 def test_a_number_of_pictures_below_zero_is_refused(

@@ -346,7 +346,7 @@ def test_energies_are_sums_on_a_grid() -> None:
 
 
 def test_dct_levels_what_the_samples_say() -> None:
-    """Two blocks, one with four times the variance of the other: with evenness 1 they have the same."""
+    """Two blocks, one with four times the variance of the other: with evenness 1 they have nearly the same."""
     scale = torch.ones(1, 3, 8, 16, dtype=torch.float64)
     scale[..., 8:] = 2.0
     generator = torch.Generator().manual_seed(1)
@@ -355,8 +355,8 @@ def test_dct_levels_what_the_samples_say() -> None:
     for evenness in (0.0, 0.5, 1.0):
         rule = DCT(block=8, per_iteration=30.0, base=0.0, neighbours=0.0, evenness=evenness, floor=0.0, depth=192)
         proposal = rule.propose(situation(rule.start(PRIOR, (3, 8, 16)), draws, 1, 8))
-        sums = [float(proposal.variance[proposal.block == block].max()) for block in (0, 1)]
-        found.append(sums[1] / sums[0])
+        largest = [float(proposal.variance[proposal.block == block].max()) for block in (0, 1)]
+        found.append(largest[1] / largest[0])
     assert found[1] == pytest.approx(found[0] ** 0.5 * found[2] ** 0.5, rel=1e-3)
     assert found[0] > 3 > 1.4 > found[2]
 
@@ -410,6 +410,7 @@ def test_dct_never_measures_a_coefficient_twice() -> None:
         ({"depth": 0}, "rows.depth must be at least 1, got 0"),
         ({"evenness": 0.3}, r"rows.evenness must lie in \[0, 1\] and be a multiple of 1/8, got 0.3"),
         ({"evenness": -0.125}, r"rows.evenness must lie in \[0, 1\] and be a multiple of 1/8, got -0.125"),
+        ({"complete": 0.2}, "rows.complete must be 0 or at least rows.floor, 0.3, got 0.2"),
         ({"complete": -1.0}, "rows.complete must be at least 0, got -1.0"),
         ({"complete": float("inf")}, "rows.complete must be at least 0, got inf"),
     ],

@@ -173,12 +173,12 @@ class Evaluate(LightningModule):
         return shown if isinstance(batch, list) else shown[0]
 
     def on_test_start(self) -> None:
-        self._start_bars("test")
+        self._start("test")
         if self.trainer.is_global_zero and self.trainer.loggers:
             self.log_book = Log(self.trainer.loggers, self.logged_pictures)
 
     def on_predict_start(self) -> None:
-        self._start_bars("predict")
+        self._start("predict")
 
     def on_test_epoch_end(self) -> None:
         """Write ``images.csv`` and ``summary.csv`` over all ranks. Raises ``ImageError`` where images were left out."""
@@ -306,8 +306,9 @@ class Evaluate(LightningModule):
             count = f"{len(failures)} of the images" if len(failures) > 1 else "one of the images"
             raise ImageError(f"{count} could not be coded, all others are done: {'; '.join(failures.values())}")
 
-    def _start_bars(self, what: str) -> None:
-        self.images, self.failures = [], {}
+    def _start(self, what: str) -> None:
+        """Nothing is done yet, and the bars say so."""
+        self.images, self.failures, self.log_book = [], {}, None
         size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 1)  # the last batch may be smaller
         total = size * sum(int(n) for n in self._batches(what)) or None
         alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
@@ -361,6 +362,7 @@ class Kept:
         write_whole(self.stream, data, force=True)
         for index, image in enumerate(images):
             write_image(self._picture(index), image, force=True)
+        self.row.with_suffix(".png").unlink(missing_ok=True)
         if patterns is not None:
             write_image(self.row.with_suffix(".png"), patterns, force=True)
         content = {"key": self.key, "stream": sha256(data).hexdigest(), "restorations": len(images), "row": row}

@@ -58,8 +58,9 @@ class Deadzone(Quantizer):
         return torch.where(symbol == self.alphabet, torch.inf, edge)
 
     def noise_variance(self, symbol: Tensor, mean: Tensor) -> Tensor:
-        outer = torch.full_like(mean, (1 / 12 + self.delta**2) * self.step**2)
-        return torch.where(symbol == self._half, (1 - self.offset) ** 2 / 3 * self.step**2, outer)
+        square, inner = self.step * self.step, 1 - self.offset  # Python's powers are those of the C library
+        outer = torch.full_like(mean, (1 / 12 + self.delta * self.delta) * square)
+        return torch.where(symbol == self._half, inner * inner / 3 * square, outer)
 
     def with_parameter(self, parameter: float | None) -> Deadzone:
         if parameter is None:

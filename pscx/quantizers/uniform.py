@@ -43,7 +43,7 @@ class Uniform(Quantizer):
         return torch.where(symbol == self.alphabet, torch.inf, edge)
 
     def noise_variance(self, symbol: Tensor, mean: Tensor) -> Tensor:
-        return torch.full_like(mean, self.step**2 / 12)
+        return torch.full_like(mean, self.step * self.step / 12)
 
     def with_parameter(self, parameter: float | None) -> Uniform:
         if parameter is None:

@@ -48,6 +48,11 @@ class Situation:
     resolution: float
     denoiser: Prior
 
+    @property
+    def late(self) -> bool:
+        """Whether the iteration is in the second half."""
+        return 2 * self.iteration >= self.iterations
+
 
 class RowRule(ABC):
     """Chooses what to measure next. Stateless: what it needs of the past is in the measurements."""

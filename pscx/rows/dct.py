@@ -15,13 +15,13 @@ from pscx.exact import square_root
 from pscx.measurements import Coordinates, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged
+from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
 from pscx.transforms import BAND, BlockDCT, dct_matrix, fine
 
 LARGEST_SIDE = 32
 SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines differ by
 UNCORRELATED = 1e-6  # of the largest variance
-FULLEST = 3  # times half the average rows of an iteration, in any one block
+FULLEST = 3  # halves of the average rows of an iteration: the most in any one block where it completes
 ENERGY = 2.0**12
 BANDS = 16  # copies of a band of blocks that are held while it is worked on
 NEIGHBOURHOOD = ((0.25, 0.5, 0.25), (0.5, 1.0, 0.5), (0.25, 0.5, 0.25))
@@ -46,10 +46,12 @@ class DCT(RowRule):
         neighbours: weight of the neighbouring blocks' samples, in [0, 1].
         floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
         evenness: power, in [0, 1] and a multiple of 1/8, of the mean energy of blocks over a block's own by which its
-            variances are multiplied: samples agree too much where they show little, and differ too much elsewhere.
-        complete: no row over a predicted standard deviation of ``complete`` times the resolution is left at the end:
-            the second half of the iterations takes more than ``per_iteration``, ``growth`` and ``depth`` say, where it
-            must. 0: they hold.
+            variances are multiplied (within [1/8, 8], where there are samples): these agree too much where they show
+            little, and differ too much elsewhere.
+        complete: rows over a predicted standard deviation of ``complete`` times the resolution (0, or at least
+            ``floor``) are taken by the end: the second half of the iterations takes more than ``per_iteration``,
+            ``growth`` and ``depth`` say where it must, but no more than 1.5 times an iteration's average in any one
+            block, and no more than 2^21 in an iteration. 0: they hold.
     """
 
     references = ("ahmed1974dct", "hamill2000hybrid", "cover2006elements")
@@ -85,7 +87,8 @@ class DCT(RowRule):
 
     def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
         numbers, dim = prod(shape), shape[0] * self.block**2
-        most = int(max(min(rows, self.depth, dim) for rows in self.quota.averages(iterations)) * numbers / dim)
+        deepest = dim if self.complete else min(self.depth, dim)
+        most = int(max(min(rows, deepest) for rows in self.quota.averages(iterations)) * numbers / dim)
         kept = 4 * min(self.depth, dim) * (numbers // dim)
         if self.complete:
             most = max(most, min(LARGEST_SEGMENT, numbers))
@@ -105,11 +108,15 @@ class DCT(RowRule):
         known = situation.measurements
         assert isinstance(known, Coordinates)
         spread = None if situation.samples is None else spread_of(situation.samples, known)
-        energy = torch.cat([block_energy(here) for _, here in self.predicted(situation, spread)])
-        factor = leveled(energy, 0.0 if spread is None else self.evenness)[:, None]
-        least, wanted = ((part * situation.resolution) ** 2 for part in (self.floor, self.complete))
         blocks, left = known.partition.count, 0
-        if wanted and self.quota.late(situation):
+        factor = torch.ones(blocks, dtype=torch.float64)
+        if spread is not None and self.evenness:
+            factor = leveled(
+                torch.cat([block_energy(here) for _, here in self.predicted(situation, spread)]), self.evenness
+            )
+        factor = factor[:, None]
+        least, wanted = (variance_at(share, situation) for share in (self.floor, self.complete))
+        if wanted and situation.late:
             left = sum(int((here * factor[at] >= wanted).sum()) for at, here in self.predicted(situation, spread))
         most = self.quota.most(left, blocks, situation)
         depth = min(max(self.depth, FULLEST * most // (2 * blocks) if left else 0), known.partition.dim)

@@ -42,6 +42,8 @@ class Quota:
             raise ValueError(f"rows.floor must be at least 0, got {self.floor}")
         if not 0 <= self.complete < inf:
             raise ValueError(f"rows.complete must be at least 0, got {self.complete}")
+        if 0 < self.complete < self.floor:
+            raise ValueError(f"rows.complete must be 0 or at least rows.floor, {self.floor}, got {self.complete}")
 
     def averages(self, iterations: int) -> Iterator[float]:
         """Rows for each block in each iteration, on average over blocks, at most: ``per_iteration growth^iteration``.
@@ -58,18 +60,14 @@ class Quota:
         *_, value = self.averages(iteration + 1)
         return value
 
-    def late(self, situation: Situation) -> bool:
-        """Whether an iteration is in the second half."""
-        return 2 * situation.iteration >= situation.iterations
-
     def most(self, left: int, blocks: int, situation: Situation) -> int:
         """Rows that an iteration may take, where ``left`` in all of so many blocks must be taken by the last.
 
-        In the second half, when samples tell what there is, it is at least such a share of them that, growing by
+        In the second half, when samples know most of the image, it is at least such a share of them that, growing by
         ``growth`` from here on, takes all.
         """
         most = int(self.average(situation.iteration) * blocks)
-        if not self.late(situation):
+        if not situation.late:
             return most
         shares = 0.0
         for share in replace(self, per_iteration=1.0).averages(situation.iterations - situation.iteration):
@@ -78,8 +76,13 @@ class Quota:
 
     def fill(self, variance: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
         """Ranks and blocks of the rows to take, of ``(blocks, r)`` variances that fall in ``r``: :func:`fill`."""
-        most = int(self.average(situation.iteration) * len(variance))
-        return fill(variance, most, (self.floor * situation.resolution) ** 2)
+        return fill(variance, self.most(0, len(variance), situation), variance_at(self.floor, situation))
+
+
+def variance_at(share: float, situation: Situation) -> float:
+    """The variance at a standard deviation of ``share`` resolutions: Python's powers are those of the C library."""
+    deviation = share * situation.resolution
+    return deviation * deviation
 
 
 def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor]:
