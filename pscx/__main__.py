@@ -1,0 +1,8 @@
+"""``python -m pscx`` is ``pscx``."""
+
+from __future__ import annotations
+
+from pscx.cli import run
+
+if __name__ == "__main__":
+    run()
