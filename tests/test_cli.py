@@ -156,7 +156,7 @@ def test_a_missing_file_needs_no_torch() -> None:
 
 def test_the_package_can_be_run() -> None:
     done = subprocess.run([sys.executable, "-m", "pscx", "--version"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"pscx {pscx.__version__}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"pscx {__version__}\n", "")
 
 
 NO_TORCH = "import sys\nassert not {'torch', 'lightning', 'diffusers'} & set(sys.modules)"
