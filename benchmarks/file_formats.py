@@ -25,7 +25,7 @@ class FileFormat(ABC):
     """What :meth:`encode` takes, over about 0.1 to 1 bpp."""
 
     @abstractmethod
-    def library(self) -> str | None:
+    def implementation(self) -> str | None:
         """Name and version of what encodes, or none where it is not installed."""
 
     @abstractmethod
@@ -61,7 +61,7 @@ class PillowFormat(FileFormat):
         if subsamplings:
             self.settings = [f"{setting} {ratio}" for setting in self.settings for ratio in subsamplings]
 
-    def library(self) -> str | None:
+    def implementation(self) -> str | None:
         return f"{self.feature} {features.version(self.feature)}" if features.check(self.feature) else None
 
     def encode(self, pixels: Pixels, setting: str) -> bytes:
@@ -78,7 +78,7 @@ class JPEG2000(FileFormat):
 
     settings = tuple(f"{rate} bpp" for rate in (0.1, 0.14, 0.2, 0.3, 0.42, 0.6, 0.8, 1.1))
 
-    def library(self) -> str | None:
+    def implementation(self) -> str | None:
         return f"openjpeg {features.version('jpg_2000')}" if features.check("jpg_2000") else None
 
     def encode(self, pixels: Pixels, setting: str) -> bytes:
@@ -98,7 +98,7 @@ class AVIF(FileFormat):
         *(f"quality {quality} 4:2:0 default" for quality in (10, 20, 30, 42, 55, 65)),
     )
 
-    def library(self) -> str | None:
+    def implementation(self) -> str | None:
         return f"avif {features.version('avif')}" if features.check("avif") else None
 
     def encode(self, pixels: Pixels, setting: str) -> bytes:
@@ -119,7 +119,7 @@ class JPEGXL(FileFormat):
         for effort in (7, 9)
     )
 
-    def library(self) -> str | None:
+    def implementation(self) -> str | None:
         return f"imagecodecs {version('imagecodecs')}" if find_spec("imagecodecs") else None
 
     def encode(self, pixels: Pixels, setting: str) -> bytes:

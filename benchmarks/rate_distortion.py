@@ -129,7 +129,7 @@ def other(name: str, form: FileFormat) -> Contender:
         data = form.encode(pixels, setting)
         return Coded(len(data), form.decode(data))
 
-    return Contender(name, str(form.library()), form.settings, run)
+    return Contender(name, str(form.implementation()), form.settings, run)
 
 
 def digest(codec: pscx.Codec) -> str:
@@ -142,7 +142,7 @@ def contenders(names: Sequence[str], steps: Sequence[float] = STEPS) -> Iterator
     """The codecs of these names. Raises ``SystemExit`` where the library of one is not installed."""
     for name in names:
         form = FORMATS.get(name)
-        if form is not None and form.library() is None:
+        if form is not None and form.implementation() is None:
             raise SystemExit(f'{name} is not installed here: python -m pip install -e ".[benchmarks]" brings it')
         yield recipe(name, steps) if form is None else other(name, form)
 
@@ -420,7 +420,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _installed() -> list[str]:
     """The other codecs that are there; says which are not."""
-    missing = [name for name, form in FORMATS.items() if form.library() is None]
+    missing = [name for name, form in FORMATS.items() if form.implementation() is None]
     if missing:
         print(f'left out, not installed: {", ".join(missing)} (python -m pip install -e ".[benchmarks]")')
     return [name for name in FORMATS if name not in missing]

@@ -312,7 +312,7 @@ class PSC:
     def _propose(self, situation: Situation) -> Proposal:
         try:
             proposal = self.rows.propose(situation)
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # public, but not in the stubs
             raise PscxError(f"the rows of iteration {situation.iteration + 1} cannot be found: {error}") from error
         finite(proposal.variance, f"the variances of iteration {situation.iteration + 1}")
         return proposal

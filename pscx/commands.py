@@ -348,7 +348,7 @@ def _results(
     for job in jobs:
         try:
             yield do(job)
-        except Exception as error:
+        except Exception as error:  # as together() gives it: the caller tells what a user is told from a bug
             yield error
 
 

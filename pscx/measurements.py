@@ -59,6 +59,13 @@ class Partition:
         rows, columns = self.grid
         return rearrange(signal, "n c (y p) (x q) -> n (y x) (c p q)", y=rows, x=columns)
 
+    def block_of(self, signal: Tensor, index: int) -> Tensor:
+        """Block number ``index`` of a signal ``(channels, height, width)``, as a part of it."""
+        rows, columns = self.grid
+        height, width = self.height // rows, self.width // columns
+        top, left = index // columns * height, index % columns * width
+        return signal[:, top : top + height, left : left + width]
+
     def join(self, blocks: Tensor) -> Tensor:
         """The inverse of :meth:`split`."""
         rows, columns = self.grid

@@ -137,7 +137,7 @@ def test_a_variant_is_kept_where_it_is_better() -> None:
 @pytest.mark.parametrize("name", file_formats.FORMATS)
 def test_every_format_rises_with_its_settings(name: str) -> None:
     form = file_formats.FORMATS[name]
-    if form.library() is None:
+    if form.implementation() is None:
         pytest.skip(f"{name} is not installed here")
     with Image.open(BUNDLED / "coffee.png") as image:
         pixels = np.array(image.convert("RGB"))[:64, :64]
@@ -168,6 +168,6 @@ def test_a_comment_is_taken_out_of_a_codestream() -> None:
 def test_what_cannot_be_measured_is_a_sentence(
     options: list[str], part: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_formats.AVIF, "library", lambda self: None)
+    monkeypatch.setattr(file_formats.AVIF, "implementation", lambda self: None)
     with pytest.raises(SystemExit, match=part):
         benchmark.main([str(folder), "-o", str(tmp_path / "out"), *options])

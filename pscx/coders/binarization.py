@@ -57,7 +57,7 @@ def find(contexts: Integers, chances: Array, ask: Ask) -> Integers:
     """
     size = np.zeros(len(contexts), np.int64)
     left = np.arange(len(contexts))
-    for k in range(DECISIONS):
+    for k in range(DECISIONS):  # mypy cannot tell the type of a lambda whose default holds a loop's variable
         answer = ask(left, lambda d, k=k: np.abs(buckets(d, contexts)) > k, chances[contexts[left], k])  # type: ignore[misc]
         left = left[answer]
         size[left] += 1

@@ -98,9 +98,7 @@ class FirstRows:
         middle = down // 2 * across + across // 2
         for index in torch.nonzero(proposal.block == middle).ravel()[: PATTERNS - len(self.rows)]:
             signal = known.signals(proposal.block[index : index + 1], proposal.rows[index : index + 1])[0]
-            height, width = signal.shape[1] // down, signal.shape[2] // across
-            top, left = middle // across * height, middle % across * width
-            self.rows.append(signal[:, top : top + height, left : left + width].clone())
+            self.rows.append(known.partition.block_of(signal, middle).clone())
 
     def picture(self) -> Pixels | None:
         """The rows side by side as :func:`pscx.images.pattern_pixels` shows them, or none if there were none."""

@@ -161,7 +161,7 @@ class Recorder:
         for segment, block, rows in self._firsts:
             for index in torch.nonzero(block == self._replay.block).ravel():
                 signal = measurements.signals(block[index : index + 1], rows[index : index + 1])[0]
-                found.append(Pattern(segment, _block_of(signal, self._replay).numpy()))
+                found.append(Pattern(segment, measurements.partition.block_of(signal, self._replay.block).numpy()))
         return found
 
 
@@ -173,10 +173,3 @@ def kept(segments: int) -> set[int]:
 
 def _coded(seal: Seal) -> tuple[Tensor, Tensor, Tensor]:
     return seal.measured.symbols, seal.measured.mean, seal.measured.scale
-
-
-def _block_of(signal: Tensor, of: Replay) -> Tensor:
-    down, across = of.grid
-    height, width = of.shape[1] // down, of.shape[2] // across
-    top, left = of.block // across * height, of.block % across * width
-    return signal[:, top : top + height, left : left + width]
