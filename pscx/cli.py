@@ -18,7 +18,7 @@ from pscx.registry import choices
 LIGHTNING = {
     "test": "compress and restore a folder of images, and measure rate and distortion",
     "predict": "the same through Lightning's predict: reconstructions without measures",
-    "fit": "train a prior, or calibrate the entropy coding of a codec",
+    "fit": "train a prior, or learn a codec's row rule or entropy coding",
     "validate": "validate a prior",
 }
 WITHOUT_PLUGINS = ("info",)  # makes no component

@@ -132,12 +132,19 @@ class Checker:
         recipe = next((layer.values["recipe"] for layer in reversed(self.layers) if "recipe" in layer.values), None)
         if recipe is not None:
             try:
-                base = merge(base, _canonical(read_recipe(recipe)))
+                base = merge(merge(base, self._module()), _canonical(read_recipe(recipe)))
             except KeyError as error:
                 self.fail("recipe", str(error.args[0]))
         for layer in self.layers:
             base = merge(base, {key: value for key, value in layer.values.items() if key != "recipe"})
         return dict(base)
+
+    def _module(self) -> dict[str, Any]:
+        """The name of the module that the last layer asks for, before a recipe says what its codec is made of."""
+        models = [layer.values.get("model") for layer in self.layers]
+        names = [model.get("name") if isinstance(model, Mapping) else model for model in models]
+        given = [name for name in names if isinstance(name, str)]
+        return {"model": {"name": given[-1]}} if given else {}
 
     def sections(self, tree: Mapping[str, Any], options: Iterable[str] = RUN_OPTIONS) -> None:
         """Refuse a top-level key that is neither a section nor one of ``options``."""

@@ -16,7 +16,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from pscx.config import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
 from pscx.data import DATA
-from pscx.modules import MODULES, Calibrate, Evaluate
+from pscx.modules import MODULES, Calibrate, Evaluate, FitRows
+from pscx.modules.over_images import OverImages
 from pscx.quiet import quiet
 from pscx.registry import choices
 
@@ -26,7 +27,8 @@ FIT_DEFAULTS = {"model": {"name": "calibrate"}, "data": {"name": "folder"}}  # w
 TRAINER = {"inference_mode": False}
 # An evaluation draws its own progress bar, which moves inside an image.
 EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False}
-CALIBRATION = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
+# Neither does what learns from one run over a folder, and it runs over it once.
+LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
 COMMANDS = ("fit", "validate", "test", "predict")
 PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
 
@@ -85,7 +87,7 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     if not isinstance(trainer, Mapping):
         checker.fail("trainer", "must hold options of the trainer, such as max_steps")
     defaults = {**TRAINER, "default_root_dir": f"runs/{_run_name(command, layers)}"}
-    for module, own in ((Evaluate, EVALUATION), (Calibrate, CALIBRATION)):
+    for module, own in ((Evaluate, EVALUATION), (Calibrate, LEARNING), (FitRows, LEARNING)):
         if tree["model"]["class_path"].endswith(f".{module.__name__}"):
             defaults |= own
     tree["trainer"] = checker.options(Trainer, {**defaults, **trainer}, "trainer", "the trainer")
@@ -115,7 +117,7 @@ class _SaveConfig(SaveConfigCallback):
     """Writes the configuration of an evaluation or a calibration among its results, of a training among its logs."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, (Evaluate, Calibrate)):
+        if not isinstance(pl_module, (Evaluate, OverImages)):
             super().setup(trainer, pl_module, stage)
         elif trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / self.config_filename

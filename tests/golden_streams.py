@@ -31,21 +31,46 @@ Pixels = NDArray[np.uint8]
 GOLDEN = Path(__file__).parent / "golden"
 FACTS = GOLDEN / "golden.json"
 SAMPLER = {"name": "ddrm", "steps": 3, "start": 20.0, "warm_start": 2.0, "stop": 0.05, "spacing": "log"}
+ROWS = {"name": "dct", "base": 0.4, "neighbours": 0.7, "floor": 0.2, "evenness": 0.75, "depth": 64}
 SMALL = {"sampler": SAMPLER, "restoration_sampler": {**SAMPLER, "steps": 2}, "samples": 3, "iterations": 4, "batch": 2}
 STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "uniform_posterior": (
         (16, 19),
         {
-            "rows": {"name": "dct", "block": 8, "per_iteration": 4.0, "complete": 1.0},
+            "rows": {**ROWS, "block": 8, "per_iteration": 4.0, "growth": 1.6, "complete": 1.0},
             "quantizer": {"name": "uniform", "step": 4.0},
             "coder": {"name": "posterior", "gains": [1.0, 2.5, 1.5]},
+            "restoration": {"name": "mean", "samples": 2},
+        },
+    ),
+    "learned_posterior": (
+        (16, 21),
+        {
+            "rows": {
+                "name": "learned",
+                "block": 8,
+                "per_iteration": 1.0,
+                "growth": 1.5,
+                "floor": 0.25,
+                "complete": 0.5,
+            },
+            "quantizer": {"name": "uniform", "step": 12.0},
+            "coder": "posterior",
             "restoration": {"name": "mean", "samples": 2},
         },
     ),
     "deadzone_adaptive": (
         (21, 34),
         {
-            "rows": {"name": "dct", "block": 4, "per_iteration": 1.0, "base": 0.25, "evenness": 0.0, "complete": 0.0},
+            "rows": {
+                **ROWS,
+                "block": 4,
+                "per_iteration": 1.0,
+                "growth": 1.6,
+                "base": 0.25,
+                "evenness": 0.0,
+                "complete": 0.0,
+            },
             "quantizer": {"name": "deadzone", "step": 0.125, "delta": 0.0625, "bits": 12},
             "coder": {"name": "adaptive", "weight": 4},
             "restoration": "sample",
@@ -57,9 +82,10 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
         {
             "sampler": {**SAMPLER, "spacing": "linear", "eta": 0.5},
             "rows": {
-                "name": "dct",
+                **ROWS,
                 "block": 16,
                 "per_iteration": 8.0,
+                "growth": 1.6,
                 "neighbours": 0.0,
                 "evenness": 1.0,
                 "complete": 0.0,

@@ -1,11 +1,13 @@
 """A second decoder, written from docs/format.md alone: numpy and plain Python, no code of pscx.
 
-It takes ``ddpm`` (exact), ``ddrm`` (log spacing), ``dct``, ``uniform``, ``posterior`` and ``mean``, and is slow.
+It takes ``ddpm`` (exact), ``ddrm`` (log spacing), ``dct``, ``learned``, ``uniform``, ``posterior`` and ``mean``, and is
+slow.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -148,11 +150,9 @@ class Convolution:
 
 
 class Network:
-    """``ResidualUNet`` from the folder ``unet`` of a prior."""
+    """``ResidualUNet``; the names of its weights begin with ``path``."""
 
-    def __init__(self, folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+    def __init__(self, config: dict[str, Any], weights: dict[str, Array], path: str = "") -> None:
         self.blocks, self.levels = config["blocks"], len(config["blocks"])
         self.patch = round((config["in_channels"] / 3) ** 0.5)
         names = ["head"]
@@ -163,7 +163,10 @@ class Network:
         names += [self.block("up", i, j) for i in range(self.levels - 1) for j in range(2 * self.blocks[i])]
         self.layers = {
             name: Convolution(
-                weights[f"{name}.weight"], weights[f"{name}.bias"], name.startswith("grow"), name.endswith("second")
+                weights[f"{path}{name}.weight"],
+                weights[f"{path}{name}.bias"],
+                transposed=name.startswith("grow"),
+                rectified=name.endswith("second"),
             )
             for name in [*names, "tail"]
         }
@@ -196,7 +199,14 @@ class Prior:
     tiles = (1024, 768, 48, 16)  # the longest side that is not cut, cores, what is around them, half of a ramp
 
     def __init__(self, folder: Path) -> None:
-        self.network = Network(folder / "unet")
+        config = json.loads((folder / "unet/config.json").read_text())
+        weights = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
+        if config["_class_name"] == "NoiseExperts":
+            self.networks = [Network(config, weights, path) for path in ("low.", "high.")]
+            self.switch = round(log(config["switch"]) * 4096) / 4096
+        else:
+            self.networks, self.switch = [Network(config, weights)], float("inf")
+        self.patch = self.networks[0].patch
 
         def f(u: float) -> float:
             return cos((u + 0.008) / 1.008 * pi / 2) ** 2
@@ -204,12 +214,13 @@ class Prior:
         b = np.array([min(1 - f((t + 1) / 1000) / f(t / 1000), 0.999) for t in range(1000)]).astype(F4)
         self.a = np.cumprod((F4(1) - b).astype(np.float64)).astype(F4).astype(np.float64)
         self.levels = np.sqrt((1 - self.a) / self.a)
-        self.table = np.array([round(log(level) * 4096) / 4096 for level in self.levels]).astype(F4)
-        self.stride = self.network.patch * 2 ** (self.network.levels - 1)
+        self.table = np.array([round(log(min(level, 1000)) * 4096) / 4096 for level in self.levels]).astype(F4)
+        self.stride = self.patch * 2 ** (self.networks[0].levels - 1)
 
     def fingerprint(self) -> bytes:
         state = sha256()
-        tensors = [tensor for layer in self.network.layers.values() for tensor in layer.tensors()]
+        layers = [layer for network in self.networks for layer in network.layers.values()]
+        tensors = [tensor for layer in layers for tensor in layer.tensors()]
         for tensor in [*tensors, self.a, self.table]:
             state.update(f"torch.{tensor.dtype}{tuple(tensor.shape)}".encode() + np.ascontiguousarray(tensor).tobytes())
         return state.digest()[:4]
@@ -241,9 +252,10 @@ class Prior:
         return found
 
     def denoise_tile(self, x: Array, t: int) -> Array:
-        p, (c, h, w) = self.network.patch, x.shape
+        p, (c, h, w) = self.patch, x.shape
+        network = self.networks[0 if self.table[t] <= self.switch else 1]
         cut = x.astype(F4).reshape(c, h // p, p, w // p, p).transpose(0, 2, 4, 1, 3).reshape(c * p * p, h // p, w // p)
-        v = self.network(cut, self.table[t]).reshape(c, p, p, h // p, w // p).transpose(0, 3, 1, 4, 2).reshape(c, h, w)
+        v = network(cut, self.table[t]).reshape(c, p, p, h // p, w // p).transpose(0, 3, 1, 4, 2).reshape(c, h, w)
         return sqrt(self.a[t]) * x - sqrt(1 - self.a[t]) * v.astype(np.float64)
 
 
@@ -299,6 +311,60 @@ def base_variances(side: int) -> Array:
     rows = np.stack([one.inverse(unit[None]).ravel() for unit in np.eye(3 * side**2)])
     mantissa, exponent = np.frexp(np.einsum("ri,ij,rj->r", rows, covariance, rows, optimize=True))
     return fine(np.ldexp(np.rint(mantissa * 1024), exponent - 10))
+
+
+# The features of ``learned``, in single precision.
+
+
+def photographs() -> list[float]:
+    """The thirty numbers of the default weights, out of the text of the file that the document names."""
+    text = (Path(__file__).parents[1] / "pscx/rows/learned.py").read_text(encoding="utf-8")
+    found = re.search(r"^PHOTOGRAPHS = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return [float(number) for number in re.findall(r"[-+.\de]+", found[1])]
+
+
+def around(x: Array, axis: int, reach: int, weight: float = 1.0) -> Array:
+    """``x`` and, times ``weight``, what lies up to ``reach`` places before and behind it."""
+    margin = [(reach, reach) if i == axis else (0, 0) for i in range(x.ndim)]
+    shifted = np.lib.stride_tricks.sliding_window_view(np.pad(x, margin), x.shape[axis], axis)
+    total = x
+    for place in (place for place in range(2 * reach + 1) if place != reach):
+        total = total + F4(weight) * np.moveaxis(shifted.take(place, axis), -1, axis)
+    return total
+
+
+def near(x: Array) -> Array:
+    """``N`` of ``(rows of blocks, columns of blocks, channel axis, row, column)``."""
+    return around(around(x, 4, 1), 3, 1)
+
+
+def wide(x: Array) -> Array:
+    """``W``."""
+    return around(around(around(around(x, 0, 1, 0.5), 1, 1, 0.5), 4, 2), 3, 2)
+
+
+def ln(x: Array) -> Array:
+    half, exponent = np.frexp(x)
+    h, root = half * F4(2), F4(sqrt(2))
+    z = (h - root) / (h + root)
+    s = z * z
+    series = ((s * F4(2 / 5) + F4(2 / 3)) * s + F4(2)) * z
+    return series + F4(log(2) / 2) + (exponent - 1).astype(F4) * F4(log(2))
+
+
+def lg(x: Array) -> Array:
+    return ln(x.astype(F4) + F4(1e-6))
+
+
+def exponential(x: Array) -> Array:
+    u = x * F4(1.4426950408889634)
+    e = np.rint(u)
+    d = u - e
+    total = np.zeros_like(d)
+    for c in (0.001326472731307149, 0.009671512991189957, 0.05550733581185341, 0.24022242426872253, 0.6931470036506653):
+        total = (total + F4(c)) * d
+    return np.ldexp(total + F4(1), e.astype(np.int32))
 
 
 # Range coder and symbols.
@@ -426,7 +492,8 @@ class Decoder:
         assert self.prior.fingerprint() == self.stream.fingerprint
         self.spec, self.rows = self.stream.spec, self.stream.spec["rows"]
         names = {key: self.spec[key]["name"] for key in ("sampler", "rows", "quantizer", "coder", "restoration")}
-        assert list(names.values()) == ["ddrm", "dct", "uniform", "posterior", "mean"]
+        assert self.rows["name"] in ("dct", "learned")
+        assert list(names.values()) == ["ddrm", self.rows["name"], "uniform", "posterior", "mean"]
         side = self.rows["block"]
         multiple = lcm(self.prior.stride, side)
         height, width = (-(-n // multiple) * multiple for n in (self.stream.height, self.stream.width))
@@ -492,14 +559,8 @@ class Decoder:
         if samples:
             c = np.stack([self.transform.forward(sample) for sample in samples])
             m = c.sum(0) / len(c)
-            local = self.pooled(fine(fine((c - m) ** 2).sum(0) / max(len(c) - 1, 1)))
-            parts, axes = local.reshape(len(local), 3, -1), variance.reshape(len(local), 3, -1)
-            energy = parts.sum(2) / np.maximum(axes.sum(2), 1e-12)
-            scaled = (energy[..., None] * axes).reshape(local.shape)
-            variance = (1 - rows["base"]) * local + rows["base"] * scaled
-        variance = variance * self.gain[:, None]
-        if samples:
-            variance = variance * self.leveled(variance)[:, None]
+            s = fine(fine((c - m) ** 2).sum(0) / max(len(c) - 1, 1))
+            variance = self.learned(k, s, m) if rows["name"] == "learned" else self.mixed(s, variance)
         quota = rows["per_iteration"]
         for _ in range(k):
             quota = min(quota * rows["growth"], 2.0**40)
@@ -527,6 +588,42 @@ class Decoder:
             else:
                 groups.append(size)
         return block, order[block, rank], variance[block, rank], groups
+
+    def learned(self, k: int, s: Array, m: Array) -> Array:
+        side, free = self.transform.side, ~self.known
+        shape = (*self.transform.grid, 3, side, side)
+        local, unknown, energy = (v.astype(F4).reshape(shape) for v in (s * free, free, m * m))
+        one, y, x = np.ones(shape, F4), np.arange(side, dtype=F4)[:, None], np.arange(side, dtype=F4)
+        features = [
+            lg(near(local) / np.maximum(near(unknown), F4(1))),
+            lg(wide(local) / np.maximum(wide(unknown), F4(1 / 4))),
+            lg(near(energy) / near(one)),
+            lg(wide(energy) / wide(one)),
+            lg(self.gain).reshape(*shape[:2], 1, 1, 1),
+            (free.sum(1).astype(F4) / F4(free.shape[1])).reshape(*shape[:2], 1, 1, 1),
+            lg(self.base).reshape(shape[2:]),
+            ln(np.sqrt(y * y + x * x) + F4(1)),
+            np.array([1, 0, 0], F4)[:, None, None],
+        ]
+        w = self.rows["weights"] or photographs()
+        assert len(w) == 30
+        p, r = k / (self.spec["iterations"] - 1), 1 / (k * k)
+        g = [F4(w[j] + p * w[10 + j] + r * w[20 + j]) for j in range(10)]
+        t = np.full(shape, g[9])
+        for weight, feature in zip(g, features, strict=False):
+            t = t + feature * weight
+        assert t.dtype == F4
+        variance = exponential(np.clip(t, F4(-20), F4(20))).astype(np.float64)
+        return np.where(self.known, 0.0, variance.reshape(s.shape))
+
+    def mixed(self, s: Array, prior: Array) -> Array:
+        """The variances of ``dct``."""
+        local, base = self.pooled(s), self.rows["base"]
+        parts, axes = local.reshape(len(local), 3, -1), prior.reshape(len(local), 3, -1)
+        energy = parts.sum(2) / np.maximum(axes.sum(2), 1e-12)
+        scaled = (energy[..., None] * axes).reshape(local.shape)
+        variance = ((1 - base) * local + base * scaled) * self.gain[:, None]
+        return variance * self.leveled(variance)[:, None]
 
     def leveled(self, variance: Array) -> Array:
         energy = np.round(fine(variance).sum(1) * 4096) / 4096

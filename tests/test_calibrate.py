@@ -26,7 +26,8 @@ from pscx.coders.binarization import student_table
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, read_table
 from pscx.fitting import Group, Recorder, by_segment, code_length, fit_posterior, fit_table
-from pscx.modules.calibrate import divided, groups_file, read_groups
+from pscx.modules.calibrate import groups_file, read_groups
+from pscx.modules.over_images import divided
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
 from pscx.rows import Proposal, Situation
@@ -203,7 +204,7 @@ def test_savings_on_the_images_learnt_from_are_called_so(
 ) -> None:
     config = write_codec(tmp_path, GAUSSIAN)
     assert fit(tmp_path / "fit", config, image_folder, *options) == 0
-    says = "saved percent is of the 3 images that were learnt from, which flatters: none was held out; " + remedy
+    says = "what is saved is of the 3 images that were learnt from, which flatters: none was held out; " + remedy
     assert says in capsys.readouterr().out
     assert fit(tmp_path / "fit", config, image_folder) == 0
     assert "learnt from" not in capsys.readouterr().out

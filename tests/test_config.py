@@ -105,6 +105,17 @@ def test_the_command_line_wins_over_files_and_later_files_over_earlier(tmp_path:
     assert (psc.samples, psc.iterations) == (7, 6)
 
 
+@pytest.mark.parametrize(
+    "text", ["model: {name: fit_rows, steps: [0.5]}", "model: {name: fit_rows}", "model: fit_rows"]
+)
+def test_a_recipe_is_for_whatever_module_is_asked_for(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "fit.yaml"
+    path.write_text(f"recipe: fast\n{text}\n")
+    model = configuration("fit", split_options(["--config", str(path)])[0])["model"]
+    assert model["class_path"].endswith("FitRows")
+    assert model["init_args"]["samples"] == read_recipe("fast")["model"]["samples"]
+
+
 def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
     text = "recipe: paper-pixel\nmodel: {prior: gaussian, samples: 3}"
     psc = codec("--model.sampler.steps", "9", text=text, folder=tmp_path)

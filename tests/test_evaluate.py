@@ -268,6 +268,14 @@ def test_the_shipped_codec_is_calibrated(image_folder: Path, tmp_path: Path) -> 
     assert len(rows_of(root / "calibration.csv")) == 4
 
 
+def test_the_shipped_row_rule_is_learnt(image_folder: Path, tmp_path: Path) -> None:
+    root, prior = tmp_path / "run", save_prior(tmp_path / "prior", 1)
+    few = ["--model.iterations", "3", "--model.sampler.steps", "2", "--model.coefficients", "100"]
+    options = ["--data.root", str(image_folder), "--data.subset", "1", "--data.crop", "32", *few]
+    run(root, "configs/fit_rows.yaml", *options, "--model.prior.path", prior, command="fit")
+    assert [row["rows"] for row in rows_of(root / "rows.csv")] == ["before", "learned"]
+
+
 def test_every_config_of_the_repository_is_run_above() -> None:
     assert {path.stem for path in Path("configs").glob("*.yaml")} == {
         "gaussian",
@@ -277,5 +285,6 @@ def test_every_config_of_the_repository_is_run_above() -> None:
         "fit_codec",
         "fit_ddpm",
         "fit_experts",
+        "fit_rows",
         "fit_unet",
     }

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from math import exp
 from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_streams import FACTS, GOLDEN, STREAMS, facts_of, golden_codec, save_golden_prior
+import torch
+from diffusers import DDPMScheduler
+from golden_streams import FACTS, GOLDEN, SMALL, STREAMS, facts_of, golden_codec, golden_image, save_golden_prior
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from reference_decoder import Decoder
+from reference_decoder import Prior as ReferencePrior
 
-from pscx import Decompressor, StreamError, stream_info
+from pscx import Decompressor, StreamError, load_codec, stream_info
+from pscx.networks import NoiseExperts
+from pscx.priors import DDPM
+from pscx.priors.ddpm import EMBEDDED
+from pscx.priors.denoiser import PixelDenoiser
+from pscx.priors.schedules import log_levels, signal_shares
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +47,41 @@ def test_a_golden_stream_is_encoded_and_decoded_as_ever(name: str, prior: str) -
     assert stream_info(data)["arithmetic"] is None
 
 
-def test_a_second_decoder_shows_the_same_pixels(prior: str) -> None:
+@pytest.mark.parametrize("name", ["uniform_posterior", "learned_posterior"])
+def test_a_second_decoder_shows_the_same_pixels(name: str, prior: str) -> None:
     """One that shares no code with this one: docs/format.md says all that is needed."""
-    name = "uniform_posterior"
     data = (GOLDEN / f"{name}.pscx").read_bytes()
     pixels = Decoder(data, Path(prior)).image()
     assert facts_of(data, np.ascontiguousarray(pixels)) == json.loads(FACTS.read_text())[name]
+
+
+def test_a_second_decoder_shows_the_same_pixels_with_the_prior_that_ships() -> None:
+    """The default recipe, made short; its samples pass through both networks."""
+    rows = {"block": 8, "per_iteration": 4.0}
+    codec = load_codec("default", rows=rows, restoration={"samples": 2}, **SMALL)
+    done = codec.simulate(golden_image(16, 16))
+    decoder = Decoder(done.data, EMBEDDED)
+    low = decoder.prior.table[decoder.times(decoder.spec["sampler"])] <= decoder.prior.switch
+    assert low.tolist() == [False, False, True]
+    assert np.array_equal(decoder.image(), done.pixels)
+
+
+def test_a_second_decoder_changes_networks_at_the_same_step(tmp_path: Path) -> None:
+    """One whose level is not over ``switch`` only as its logarithm is rounded, and then equal to it."""
+    schedule = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    level = float(log_levels(signal_shares(schedule))[300])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = NoiseExperts(3, 3, (8, 16), (1, 1), switch=exp(level - 0.4 / 4096))
+        for expert in (network.low, network.high):
+            torch.nn.init.normal_(expert.tail.weight, std=0.1)
+        x = torch.randn(3, 16, 16, dtype=torch.float64)
+    PixelDenoiser(network, schedule).save(tmp_path)
+    prior, second = DDPM(str(tmp_path), exact=True), ReferencePrior(tmp_path)
+    assert second.fingerprint() == prior.fingerprint()
+    assert second.table[300] == second.switch
+    for t in (0, 299, 300, 301, 999):
+        assert np.array_equal(second.denoise(x.numpy(), t), prior.denoise(x[None], t)[0].numpy())
 
 
 def test_another_version_is_refused_by_its_number(prior: str) -> None:

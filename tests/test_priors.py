@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from math import log
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ from pscx.hub import local_folder
 from pscx.priors import DDPM, Gaussian
 from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.photographs import AXES, RATES, VARIANCES, photograph_covariance
-from pscx.priors.schedules import PREDICTIONS, lognormal_weights, noise_levels
+from pscx.priors.schedules import PREDICTIONS, log_levels, lognormal_weights, noise_levels
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -399,3 +400,19 @@ def test_a_failure_of_the_hub_is_one_line(error: Exception, monkeypatch: pytest.
     with pytest.raises(FileNotFoundError) as caught:
         local_folder("someone/prior", ["*"])
     assert str(caught.value) == "there is no such folder, and the hub gave none: gone away"
+
+
+def test_the_shipped_prior_is_calm_at_every_noise_level() -> None:
+    """Pure noise shows no image, whatever level it is said to have: what is made of it is no larger than an image."""
+    prior = DDPM()
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for t in (400, 700, 900, 990, 997, 998, 999):
+        assert float(prior.denoise(x, t).abs().max()) < 2, t
+
+
+def test_a_network_is_told_no_level_over_1000() -> None:
+    alphas = torch.tensor([0.5, 1e-4, 1e-6, 1e-9], dtype=torch.float64)
+    levels = log_levels(alphas)
+    assert float(levels[0]) == 0
+    assert abs(float(levels[1]) - log(1e4) / 2) < 1 / 4096
+    assert levels[2:].tolist() == [round(log(1000) * 4096) / 4096] * 2

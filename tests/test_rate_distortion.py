@@ -1,4 +1,4 @@
-"""The benchmark against other codecs, on two photographs and a codec of a moment."""
+"""The benchmarks against other codecs and of targets, on two photographs and a codec of a moment."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import file_formats  # found through the line above
 import rate_distortion as benchmark
+import targets
 
 
 @pytest.fixture
@@ -171,3 +172,24 @@ def test_what_cannot_be_measured_is_a_sentence(
     monkeypatch.setattr(file_formats.AVIF, "implementation", lambda self: None)
     with pytest.raises(SystemExit, match=part):
         benchmark.main([str(folder), "-o", str(tmp_path / "out"), *options])
+
+
+def test_targets_are_counted_and_a_run_goes_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = write_codec(tmp_path, CODEC, "own.yaml")
+    args = ["targets.py", str(folder), "-o", str(tmp_path / "out"), "--recipe", own, "--crop", "32"]
+    monkeypatch.setattr(sys, "argv", [*args, "--bpp", "4", "--psnr", "90"])
+    assert targets.main() == 0
+    lines = [line.split("|")[1:4] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [[cell.strip() for cell in line] for line in lines[1:]] == [
+        ["bpp 4", "2 of 2", "0"],
+        ["psnr 90", "0 of 2", "2"],
+    ]
+    table = tmp_path / "out" / "targets.csv"
+    before = table.read_text()
+    assert before.count("cannot be reached") == 2
+    table.write_text("".join(line.replace(",4,3.9", ",4,3.8") for line in before.splitlines(keepends=True)))
+    assert table.read_text() != before
+    assert targets.main() == 1  # what is there is not measured again, and is judged
+    assert "bpp 4 | 0 of 2" in capsys.readouterr().out

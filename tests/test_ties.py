@@ -18,7 +18,7 @@ import pscx
 from pscx.measurements import Partition
 from pscx.priors import DDPM
 from pscx.priors.schedules import log_levels, noise_levels
-from pscx.rows.dct import SIGNIFICANT_BITS, prior_variances
+from pscx.rows.block_transform import SIGNIFICANT_BITS, prior_variances
 from pscx.samplers import DDRM
 from pscx.samplers.steps import evenly, timesteps
 from pscx.transforms import GRID, BlockDCT, dct_matrix

@@ -8,6 +8,7 @@ from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.gelu import ExactGELU
 from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.linear import ExactLinear
+from pscx.exact.logarithm import logarithm
 from pscx.exact.network import check_convolutions, make_exact
 from pscx.exact.products import check_products
 from pscx.exact.residual_block import ExactResidualBlock
@@ -32,6 +33,7 @@ __all__ = [
     "check_convolutions",
     "check_products",
     "exponential",
+    "logarithm",
     "make_exact",
     "ordered_mean",
     "square_root",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -13,10 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch import LightningModule
-from rich.console import Console
-from rich.table import Column
-from rich.table import Table as Grid
+from torch import Tensor
 
 from pscx.captioners import Captioner
 from pscx.codec import PSC
@@ -24,26 +19,22 @@ from pscx.coders import CODERS, Coder, Encoder, Posterior
 from pscx.coders.adaptive import AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
-from pscx.data.base import Photo
-from pscx.errors import ImageError
 from pscx.files import write_whole
 from pscx.fitting import Group, Recorder, code_length, fit_posterior, fit_table
-from pscx.imagecodec import Codec, signal_of
 from pscx.modules.evaluate import as_csv
+from pscx.modules.over_images import Advance, OverImages, caution, check_held_out, divided, show
 from pscx.priors import Prior
-from pscx.progress import Bars
 from pscx.quantizers import Quantizer
 from pscx.registry import NAME
 from pscx.restorations import Restoration
 from pscx.rows import RowRule
 from pscx.samplers import Sampler
-from pscx.specs import codec_spec
 
 Groups = list[Group]
 Row = dict[str, Any]
 
 
-class Calibrate(LightningModule):
+class Calibrate(OverImages):
     """Learn the predictive distribution from what a codec codes, by maximum likelihood.
 
     Learnt are a gain of the predicted spread for each iteration, the degrees of freedom of Student's t, and tables of
@@ -94,14 +85,10 @@ class Calibrate(LightningModule):
         table: str = "calibrated",
         held_out: int | None = 5,
     ) -> None:
-        super().__init__()
         if not NAME.fullmatch(table):
             raise ValueError(f"table must be a plain lower-case word, got {table!r}")
-        if held_out is not None and held_out < 2:
-            raise ValueError(f"held_out must be at least 2, or none, got {held_out}")
-        self.automatic_optimization = False
-        self.prior, self.quantizer, self.coder = prior, quantizer, coder
-        self.psc = PSC(
+        check_held_out(held_out)
+        psc = PSC(
             prior,
             sampler,
             rows,
@@ -114,46 +101,22 @@ class Calibrate(LightningModule):
             batch=batch,
             seed=seed,
         )
-        self.codec = Codec(self.psc, captioner=caption)
-        self.key = codec_key(self.psc)
+        super().__init__(psc, caption)
+        self.quantizer, self.coder = quantizer, coder
         self.recorder = self.psc.coder = Recorder(coder)
         self.table, self.held_out = table, held_out
-        self.names: list[str] = []
-        self.bars: Bars | None = None
 
-    def configure_optimizers(self) -> None:
-        """Nothing descends a gradient here."""
+    title = "calibrate"
 
-    def on_train_start(self) -> None:
-        self.prior.eval()
-        self.names = []
-        alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
-        batches = self.trainer.num_training_batches
-        self.bars = Bars("calibrate", None if batches == float("inf") else int(batches), visible=alone)
-        self.bars.__enter__()
+    def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
+        psc.encode(signal, advance)
+        return groups_file(self.recorder.groups, key)
 
-    def training_step(self, batch: Photo, batch_idx: int) -> None:
-        name = batch["name"]
-        if batch["error"]:
-            raise ImageError(batch["error"])
-        pixels = np.ascontiguousarray(batch["pixels"].movedim(0, -1).cpu().numpy())
-        caption = self.codec.caption_of(pixels)
-        facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]
-        key = sha256(b"".join(facts)).hexdigest()
-        assert self.bars is not None
-        bar = self.bars.begin(name)
-        if read_groups(self.file_of(name), key) is None:
-            psc = self.psc.conditioned(caption)
-            psc.encode(signal_of(psc, pixels), bar.advance)
-            write_whole(self.file_of(name), groups_file(self.recorder.groups, key), force=True)
-        self.names.append(name)
-        bar.end()
+    def is_whole(self, file: Path, key: str) -> bool:
+        return read_groups(file, key) is not None
 
-    def on_train_end(self) -> None:
+    def learn(self, names: list[str]) -> None:
         """Learn, measure and write, over the images of all ranks."""
-        names = sorted(self._gathered())
-        if not self.trainer.is_global_zero or not names:
-            return
         images = [groups for name in names if (groups := read_groups(self.file_of(name))) is not None]
         first, second = divided(images, self.held_out)
         together = [group for groups in first for group in groups]
@@ -166,24 +129,6 @@ class Calibrate(LightningModule):
         show(rows, self.root)
         if not second:
             print(caution(len(first), self.held_out))
-
-    def teardown(self, stage: str) -> None:
-        self.stop_bars()
-
-    @property
-    def root(self) -> Path:
-        """Where results go."""
-        return Path(self.trainer.default_root_dir)
-
-    def file_of(self, name: str) -> Path:
-        """Where the symbols of an image are kept."""
-        return self.root / "observations" / f"{name}.npz"
-
-    def stop_bars(self) -> None:
-        """Take the progress bars off the screen."""
-        if self.bars is not None:
-            self.bars.__exit__(None, None, None)
-            self.bars = None
 
     def write(self, posterior: Posterior, table: Table) -> None:
         """The table, and a config for each coder that was learnt."""
@@ -213,27 +158,6 @@ class Calibrate(LightningModule):
             row["saved_percent"] = 100 * (1 - row[measure] / rows[0][measure]) if rows[0][measure] else 0.0
         return rows
 
-    def _gathered(self) -> set[str]:
-        if self.trainer.world_size == 1:
-            return set(self.names)
-        parts: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(parts, self.names)
-        return {name for part in parts for name in part}
-
-
-def codec_key(psc: PSC) -> bytes:
-    """What identifies a codec up to its coder: the same images then give the same symbols."""
-    spec = {key: value for key, value in codec_spec(psc).items() if key != "coder"}
-    facts = [json.dumps(spec, sort_keys=True), psc.quantizer.parameter, psc.seed, psc.prior.fingerprint().hex()]
-    return sha256(json.dumps(facts).encode()).digest()
-
-
-def divided(images: list[Groups], held_out: int | None) -> tuple[list[Groups], list[Groups]]:
-    """Those to learn from, and every ``held_out``-th one."""
-    if held_out is None:
-        return images, []
-    return [one for i, one in enumerate(images, 1) if i % held_out], images[held_out - 1 :: held_out]
-
 
 def groups_file(groups: Groups, key: str) -> bytes:
     """The content of an observations file."""
@@ -260,19 +184,3 @@ def read_groups(file: Path, key: str | None = None) -> Groups | None:
     counts = sizes[:, 1].tolist()
     pieces = zip(sizes[:, 0].tolist(), *(torch.split(part, counts) for part in parts), strict=True)
     return [Group(segment, symbols.long(), mean, scale) for segment, symbols, mean, scale in pieces]
-
-
-def caution(images: int, held_out: int | None) -> str:
-    """A sentence for a report whose savings are those of the images that were learnt from."""
-    remedy = "set held_out" if held_out is None else f"give at least {held_out}, of which every {held_out}. is held out"
-    return f"saved percent is of the {images} images that were learnt from, which flatters: none was held out; {remedy}"
-
-
-def show(rows: list[Row], root: Path) -> None:
-    """Print the bits before and after as a table on stdout."""
-    grid = Grid(
-        "coder", *(Column(key.replace("_", " "), justify="right") for key in list(rows[0])[1:]), title=str(root)
-    )
-    for row in rows:
-        grid.add_row(row["coder"], *("-" if v is None else f"{v:.1f}" for v in list(row.values())[1:]))
-    Console().print(grid)

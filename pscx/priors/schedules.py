@@ -14,6 +14,7 @@ from pscx.exact.roots import square_root
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 LEAST_SIGNAL = 2.0**-24
+HIGHEST_LEVEL = 1000.0  # that a network is told
 
 
 def noise_levels(alphas_cumprod: Tensor) -> Tensor:
@@ -28,9 +29,11 @@ def noise_levels(alphas_cumprod: Tensor) -> Tensor:
 def log_levels(alphas_cumprod: Tensor) -> Tensor:
     """Natural logarithm of the noise level of each step, ``(steps,)`` float32, to 12 bits behind the point.
 
-    Rounded so that the last digits of a machine's logarithm do not matter.
+    Rounded so that the last digits of a machine's logarithm do not matter. Levels over 1000, which hide all of an image,
+    count as 1000: a schedule may end at ten times the level of the step before, where a network is hardly trained.
     """
-    return ((noise_levels(alphas_cumprod.double()).log() * 4096).round() / 4096).float()
+    levels = noise_levels(alphas_cumprod.double()).clamp_max(HIGHEST_LEVEL)
+    return ((levels.log() * 4096).round() / 4096).float()
 
 
 def clean_signal(prediction: str, x_t: Tensor, output: Tensor, a: Tensor) -> Tensor:

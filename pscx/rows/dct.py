@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
-from math import prod
-
 import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
 from pscx.exact import square_root
-from pscx.measurements import Coordinates, Partition
-from pscx.priors.base import Prior
-from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
-from pscx.transforms import BAND, BlockDCT, dct_matrix, fine
+from pscx.measurements import Coordinates
+from pscx.rows.base import ROWS, Situation
+from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
+from pscx.transforms import fine
 
-LARGEST_SIDE = 32
-SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines differ by
-UNCORRELATED = 1e-6  # of the largest variance
-FULLEST = 3  # halves of the average rows of an iteration: the most in any one block where it completes
 ENERGY = 2.0**12
-BANDS = 16  # copies of a band of blocks that are held while it is worked on
 NEIGHBOURHOOD = ((0.25, 0.5, 0.25), (0.5, 1.0, 0.5), (0.25, 0.5, 0.25))
 
 
 @ROWS.register("dct")
-class DCT(RowRule):
+class DCT(BlockTransform):
     """Coefficients of a block DCT in the order of their posterior variance: reverse water-filling over all blocks.
 
     The variance of a coefficient is ``(1 - base) S + base g B``: ``S`` that of the samples, pooled with the same
@@ -56,8 +46,6 @@ class DCT(RowRule):
 
     references = ("ahmed1974dct", "hamill2000hybrid", "cover2006elements")
 
-    exact = True
-
     def __init__(
         self,
         block: int = 16,
@@ -70,80 +58,26 @@ class DCT(RowRule):
         evenness: float = 0.0,
         complete: float = 0.0,
     ) -> None:
-        if not 2 <= block <= LARGEST_SIDE:
-            raise ValueError(f"rows.block must lie in 2..{LARGEST_SIDE}, got {block}")
+        super().__init__(block, per_iteration, growth, depth, floor, complete)
         for name, share in (("base", base), ("neighbours", neighbours)):
             if not 0 <= share <= 1:
                 raise ValueError(f"rows.{name} must lie in [0, 1], got {share}")
         if not 0 <= evenness <= 1 or 8 * evenness % 1:
             raise ValueError(f"rows.evenness must lie in [0, 1] and be a multiple of 1/8, got {evenness}")
-        self.quota, self.complete = Quota(per_iteration, growth, depth, floor, complete), complete
-        self.block, self.per_iteration, self.growth, self.depth = block, per_iteration, growth, depth
-        self.base, self.neighbours, self.floor, self.evenness = base, neighbours, floor, evenness
+        self.base, self.neighbours, self.evenness = base, neighbours, evenness
 
-    @property
-    def stride(self) -> int:
-        return self.block
-
-    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
-        numbers, dim = prod(shape), shape[0] * self.block**2
-        deepest = dim if self.complete else min(self.depth, dim)
-        most = int(max(min(rows, deepest) for rows in self.quota.averages(iterations)) * numbers / dim)
-        kept = 4 * min(self.depth, dim) * (numbers // dim)
-        if self.complete:
-            most = max(most, min(LARGEST_SEGMENT, numbers))
-            kept = max(kept, 2 * FULLEST * most)
-        signals = 2 * samples + 5  # the samples, and what they become; values, variances, estimate, image and spread
-        worked = numbers * signals + BANDS * min(BAND, numbers) + 4 * dim**2 + kept
-        return 8 * (worked + coding(most))
-
-    def start(self, prior: Prior, shape: tuple[int, ...]) -> Coordinates:
-        channels, height, width = shape
-        return Coordinates(BlockDCT(Partition(channels, height, width, self.block), channel_axes(prior)))
-
-    def needs_samples(self, iteration: int) -> bool:
-        return iteration > 0
-
-    def propose(self, situation: Situation) -> Proposal:
-        known = situation.measurements
-        assert isinstance(known, Coordinates)
-        spread = None if situation.samples is None else spread_of(situation.samples, known)
-        blocks, left = known.partition.count, 0
-        factor = torch.ones(blocks, dtype=torch.float64)
-        if spread is not None and self.evenness:
-            factor = leveled(
-                torch.cat([block_energy(here) for _, here in self.predicted(situation, spread)]), self.evenness
-            )
-        factor = factor[:, None]
-        least, wanted = (variance_at(share, situation) for share in (self.floor, self.complete))
-        if wanted and situation.late:
-            left = sum(int((here * factor[at] >= wanted).sum()) for at, here in self.predicted(situation, spread))
-        most = self.quota.most(left, blocks, situation)
-        depth = min(max(self.depth, FULLEST * most // (2 * blocks) if left else 0), known.partition.dim)
-        variance = torch.empty(blocks, depth, dtype=torch.float64)
-        number = torch.empty(blocks, depth, dtype=torch.int64)
-        for at, here in self.predicted(situation, spread):
-            ranked = torch.sort(here.mul_(factor[at]), dim=1, descending=True, stable=True)
-            variance[at], number[at] = (part[:, :depth] for part in ranked)
-        rank, block = fill(variance, most, least)
-        groups = merged(torch.bincount(rank).tolist())
-        return Proposal(block, number[block, rank], variance[block, rank], groups)
-
-    def predicted(self, situation: Situation, spread: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """Variances of the coefficients before they are leveled, ``(blocks, dim)`` of a band of blocks at a time.
-
-        They are zero where a coefficient is known.
-        """
-        known = situation.measurements
-        assert isinstance(known, Coordinates)
+    def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
+        spread = spread_of(samples, known)
         prior = prior_variances(situation.prior, self.block)
+        predicted = torch.empty_like(spread)
+        across = known.partition.grid[1]
         for (first, last), (_, band) in zip(known.transform.bands(), known.bands(), strict=True):
-            here = prior.repeat(band.partition.count, 1)
-            here[band.known] = 0
-            if spread is not None:
-                here = self.mixed(here, self.local(spread, known, first, last))
-            across = known.partition.grid[1]
-            yield slice(first * across, last * across), here.mul_(band.gains[:, None])
+            free = prior.repeat(band.partition.count, 1).masked_fill_(band.known, 0)
+            mixed = self.mixed(free, self.local(spread, known, first, last))
+            predicted[first * across : last * across] = mixed.mul_(band.gains[:, None])
+        if self.evenness:
+            predicted *= leveled(block_energy(predicted), self.evenness)[:, None]
+        return predicted
 
     def local(self, spread: Tensor, known: Coordinates, first: int, last: int) -> Tensor:
         """The samples' variances ``spread``, :func:`pooled`, in the rows of blocks from ``first`` to ``last``."""
@@ -195,12 +129,6 @@ def spread_of(samples: Tensor, known: Coordinates) -> Tensor:
     return spread
 
 
-def sample_variances(coefficients: Tensor) -> Tensor:
-    """Unbiased variance over the first dimension of coefficients on the grid, ``(s, blocks, dim)``."""
-    centred = coefficients - coefficients.sum(0) / len(coefficients)
-    return fine(fine(centred.square()).sum(0) / max(len(centred) - 1, 1))
-
-
 def pooled(variance: Tensor, free: Tensor, grid: tuple[int, int], weight: float) -> Tensor:
     """Mean of ``variance`` ``(blocks, dim)`` over a block and, with ``weight``, its neighbours, where ``free``."""
     down, across = grid
@@ -213,27 +141,3 @@ def pooled(variance: Tensor, free: Tensor, grid: tuple[int, int], weight: float)
             total += own * padded[:, :, y : y + down, x : x + across]
     mean = total[0] / total[1].clamp_min(1e-12)
     return fine(rearrange(mean, "d y x -> (y x) d") * free)
-
-
-def channel_axes(prior: Prior) -> Tensor:
-    """Axes ``(channels, channels)``: a DCT, or the channels themselves where the prior has them uncorrelated.
-
-    For red, green and blue the DCT's axes are brightness and two colour differences, those of photographs.
-    """
-    covariance = prior.block_covariance(1)
-    mixing = covariance - torch.diag(covariance.diagonal())
-    if float(mixing.abs().max()) < UNCORRELATED * float(covariance.abs().max()):
-        return torch.eye(len(covariance), dtype=torch.float64)
-    return dct_matrix(len(covariance))
-
-
-@lru_cache(4)
-def prior_variances(prior: Prior, block: int) -> Tensor:
-    """Variance of each coefficient under the prior, ``(dim,)``, to ten significant bits."""
-    side = Partition(len(channel_axes(prior)), block, block, block)
-    transform = BlockDCT(side, channel_axes(prior))
-    eye = rearrange(torch.eye(side.dim, dtype=torch.float64), "n (c p q) -> n c p q", p=block, q=block)
-    rows = transform.inverse(rearrange(eye, "n c p q -> n 1 (c p q)")).flatten(1)
-    variance = ((rows @ prior.block_covariance(block)) * rows).sum(1).clamp_min(0)
-    mantissa, exponent = torch.frexp(variance)
-    return fine(torch.ldexp((mantissa * 2**SIGNIFICANT_BITS).round(), exponent - SIGNIFICANT_BITS))

@@ -1,0 +1,141 @@
+"""What row rules share whose rows are coefficients of a block transform."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import lru_cache
+from math import prod
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from pscx.measurements import Coordinates, Partition
+from pscx.priors.base import Prior
+from pscx.rows.base import Proposal, RowRule, Situation
+from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
+from pscx.transforms import BAND, BlockDCT, dct_matrix, fine
+
+LARGEST_SIDE = 32
+SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines differ by
+UNCORRELATED = 1e-6  # of the largest variance
+FULLEST = 3  # halves of the average rows of an iteration: the most in any one block where it completes
+BANDS = 16  # copies of a band of blocks that are held while it is worked on
+
+
+class BlockTransform(RowRule):
+    """Coefficients of a block DCT in the order of their predicted variance: reverse water-filling over all blocks.
+
+    ``H`` is a mask. The first iteration needs no samples: its variances are the prior's. A subclass says what they are
+    where there are samples, by additions, multiplications, divisions and square roots alone, so that every number is
+    the same on every machine.
+
+    Args:
+        block: side of a block, 2 to 32; signals are padded to a multiple of it.
+        per_iteration: at most this many rows for each block in the first iteration, on average over blocks.
+        growth: ratio, over 0, of that number from one iteration to the next.
+        depth: at most this many rows an iteration in any one block.
+        floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
+        complete: rows over a predicted standard deviation of ``complete`` times the resolution (0, or at least
+            ``floor``) are taken by the end: the second half of the iterations takes more than ``per_iteration``,
+            ``growth`` and ``depth`` say where it must, but no more than 1.5 times an iteration's average in any one
+            block, and no more than 2^21 in an iteration. 0: they hold.
+    """
+
+    exact = True
+
+    def __init__(
+        self, block: int, per_iteration: float, growth: float, depth: int, floor: float, complete: float
+    ) -> None:
+        if not 2 <= block <= LARGEST_SIDE:
+            raise ValueError(f"rows.block must lie in 2..{LARGEST_SIDE}, got {block}")
+        self.quota, self.complete = Quota(per_iteration, growth, depth, floor, complete), complete
+        self.block, self.per_iteration, self.growth, self.depth = block, per_iteration, growth, depth
+        self.floor = floor
+
+    @property
+    def stride(self) -> int:
+        return self.block
+
+    def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
+        numbers, dim = prod(shape), shape[0] * self.block**2
+        deepest = dim if self.complete else min(self.depth, dim)
+        most = int(max(min(rows, deepest) for rows in self.quota.averages(iterations)) * numbers / dim)
+        kept = 4 * min(self.depth, dim) * (numbers // dim)
+        if self.complete:
+            most = max(most, min(LARGEST_SEGMENT, numbers))
+            kept = max(kept, 2 * FULLEST * most)
+        signals = 2 * samples + 6  # samples, and what they become; values, noise, estimate, image, spread, prediction
+        band = min(max(BAND, dim * (shape[2] // self.block)), numbers)
+        copies = BANDS + 3 * samples  # with the blocks on either side of a band, which may be as many as it has
+        worked = numbers * signals + copies * band + 4 * dim**2 + kept
+        return 8 * (worked + coding(most))
+
+    def start(self, prior: Prior, shape: tuple[int, ...]) -> Coordinates:
+        channels, height, width = shape
+        return Coordinates(BlockDCT(Partition(channels, height, width, self.block), channel_axes(prior)))
+
+    def needs_samples(self, iteration: int) -> bool:
+        return iteration > 0
+
+    def propose(self, situation: Situation) -> Proposal:
+        known = situation.measurements
+        assert isinstance(known, Coordinates)
+        least, wanted = (variance_at(share, situation) for share in (self.floor, self.complete))
+        predicted, blocks = self.predicted(situation), known.partition.count
+        left = int((predicted >= wanted).sum()) if wanted and situation.late else 0
+        most = self.quota.most(left, blocks, situation)
+        depth = min(max(self.depth, FULLEST * most // (2 * blocks) if left else 0), known.partition.dim)
+        variance = torch.empty(blocks, depth, dtype=torch.float64)
+        number = torch.empty(blocks, depth, dtype=torch.int64)
+        across = known.partition.grid[1]
+        for first, last in known.transform.bands():
+            at = slice(first * across, last * across)
+            ranked = torch.sort(predicted[at], dim=1, descending=True, stable=True)
+            variance[at], number[at] = (part[:, :depth] for part in ranked)
+        rank, block = fill(variance, most, least)
+        groups = merged(torch.bincount(rank).tolist())
+        return Proposal(block, number[block, rank], variance[block, rank], groups)
+
+    def predicted(self, situation: Situation) -> Tensor:
+        """Variances of all coefficients before this iteration, ``(blocks, dim)`` float64, zero where one is known."""
+        known = situation.measurements
+        assert isinstance(known, Coordinates)
+        if situation.samples is not None:
+            return self.variances(situation, situation.samples, known)
+        prior = prior_variances(situation.prior, self.block)
+        return (prior * known.gains[:, None]).masked_fill_(known.known, 0)
+
+    @abstractmethod
+    def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
+        """:meth:`predicted` where there are ``samples`` ``(s, channels, height, width)``."""
+
+
+def sample_variances(coefficients: Tensor) -> Tensor:
+    """Unbiased variance over the first dimension of coefficients on the grid, ``(s, blocks, dim)``."""
+    centred = coefficients - coefficients.sum(0) / len(coefficients)
+    return fine(fine(centred.square()).sum(0) / max(len(centred) - 1, 1))
+
+
+def channel_axes(prior: Prior) -> Tensor:
+    """Axes ``(channels, channels)``: a DCT, or the channels themselves where the prior has them uncorrelated.
+
+    For red, green and blue the DCT's axes are brightness and two colour differences, those of photographs.
+    """
+    covariance = prior.block_covariance(1)
+    mixing = covariance - torch.diag(covariance.diagonal())
+    if float(mixing.abs().max()) < UNCORRELATED * float(covariance.abs().max()):
+        return torch.eye(len(covariance), dtype=torch.float64)
+    return dct_matrix(len(covariance))
+
+
+@lru_cache(4)
+def prior_variances(prior: Prior, block: int) -> Tensor:
+    """Variance of each coefficient under the prior, ``(dim,)``, to ten significant bits."""
+    side = Partition(len(channel_axes(prior)), block, block, block)
+    transform = BlockDCT(side, channel_axes(prior))
+    eye = rearrange(torch.eye(side.dim, dtype=torch.float64), "n (c p q) -> n c p q", p=block, q=block)
+    rows = transform.inverse(rearrange(eye, "n c p q -> n 1 (c p q)")).flatten(1)
+    variance = ((rows @ prior.block_covariance(block)) * rows).sum(1).clamp_min(0)
+    mantissa, exponent = torch.frexp(variance)
+    return fine(torch.ldexp((mantissa * 2**SIGNIFICANT_BITS).round(), exponent - SIGNIFICANT_BITS))

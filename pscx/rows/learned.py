@@ -1,0 +1,184 @@
+"""Block-local transform rows whose variances a regression predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from pscx.exact import exponential, logarithm, square_root
+from pscx.measurements import Coordinates
+from pscx.priors.base import Prior
+from pscx.rows.base import ROWS, Situation
+from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
+
+FEATURES = 10
+TRENDS = 3  # weights of a feature: constant, with the progress, and with 1 / iteration^2
+SMALLEST = 1e-6  # of a variance, before its logarithm is taken
+NEAR, WIDE = 1, 2  # coefficients on either side of one that its means reach over, in both directions of frequency
+LARGEST_WEIGHT = 1000.0
+LARGEST_LOGARITHM = 20.0
+
+PHOTOGRAPHS = [
+    *(0.2929, 0.6715, 0.0696, -0.1796, -0.0488, 10.9473, 0.3565, 0.5947, -0.3993, -7.8922),
+    *(-0.0856, -0.2492, 0.125, 0.2405, 0.3575, -8.6773, -0.4343, -1.0138, 2.0089, 6.2417),
+    *(-0.0809, -0.3151, 0.0621, 0.0329, 0.5962, -0.7984, 0.5823, 1.32, -1.3596, -0.9994),
+]
+"""Weights for the recipes and the prior that ship with pscx: of crops of BSDS500 train, see docs/rows.md."""
+
+
+@ROWS.register("learned")
+class Learned(BlockTransform):
+    """Coefficients of a block DCT in the order of a variance that is regressed on what both sides know.
+
+    The logarithm of the variance is linear in ten features of a coefficient. ``pscx fit`` finds the weights as those
+    under which what was measured is most likely::
+
+        ln variance = sum_k (a_k + b_k p + c_k / i^2) f_k,   p = i / (iterations - 1)
+
+    in iteration ``i`` (the first, 0, has no samples and takes the prior's variances). The features ``f`` are logarithms
+    of
+
+    - the samples' variance, mean over the 3x3 frequencies around the coefficient that are not known,
+    - the same over 5x5 frequencies and 3x3 blocks (those beside the block with weight 1/2 a direction),
+    - the squared coefficients of the samples' mean, over the same two neighbourhoods, known ones among them,
+    - the factor by which earlier predictions in this block were off,
+
+    the block's share of coefficients that are not known; the logarithms of the prior's variance and of 1 plus the
+    radial frequency; 1 on the first channel axis (brightness) and 0 elsewhere; and 1.
+
+    Few samples know little of the variance of one coefficient, and posterior samples of few steps are wrong in ways
+    that repeat: too much alike where they are smooth and in brightness. ``dct`` has options against that; a regression
+    finds its own. Its numbers are made of IEEE operations alone, so they are the same on every machine.
+
+    Args:
+        block: side of a block, 2 to 32; signals are padded to a multiple of it.
+        per_iteration: at most this many rows for each block in the first iteration, on average over blocks.
+        growth: ratio, over 0, of that number from one iteration to the next.
+        depth: at most this many rows an iteration in any one block.
+        floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
+        complete: rows over a predicted standard deviation of ``complete`` times the resolution (0, or at least
+            ``floor``) are taken by the end: the second half of the iterations takes more than ``per_iteration``,
+            ``growth`` and ``depth`` say where it must, but no more than 1.5 times an iteration's average in any one
+            block, and no more than 2^21 in an iteration. 0: they hold.
+        weights: ``a``, then ``b``, then ``c``, thirty numbers within ±1000, each ten in the order above; none for those
+            that ship with pscx, for its own prior.
+    """
+
+    references = ("ahmed1974dct", "cover2006elements")
+
+    def __init__(
+        self,
+        block: int = 16,
+        per_iteration: float = 2.0,
+        growth: float = 1.6,
+        depth: int = 64,
+        floor: float = 0.2,
+        complete: float = 0.6,
+        weights: list[float] | None = None,
+    ) -> None:
+        super().__init__(block, per_iteration, growth, depth, floor, complete)
+        if weights is not None:
+            check_weights(weights)
+        self.weights = weights
+
+    def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
+        weights = trend(self.weights or PHOTOGRAPHS, situation.iteration, situation.iterations)
+        predicted = torch.empty_like(known.values)
+        for blocks, features in features_of(situation.prior, samples, known):
+            total = torch.full(known.values[blocks].shape, weights[-1], dtype=torch.float32)
+            for weight, feature in zip(weights, features, strict=False):
+                total += feature * weight
+            variance = exponential(total.clamp_(-LARGEST_LOGARITHM, LARGEST_LOGARITHM))
+            predicted[blocks] = variance.masked_fill_(known.known[blocks], 0).double()
+        return predicted
+
+
+def check_weights(weights: list[float]) -> None:
+    """Raises ``ValueError`` where these are not thirty numbers within ±1000."""
+    if len(weights) != TRENDS * FEATURES:
+        raise ValueError(f"rows.weights must be {TRENDS * FEATURES} numbers, got {len(weights)}")
+    wrong = [weight for weight in weights if not abs(weight) <= LARGEST_WEIGHT]
+    if wrong:
+        raise ValueError(f"rows.weights must lie within ±{LARGEST_WEIGHT:g}, got {wrong[0]}")
+
+
+def trends(iteration: int, iterations: int) -> tuple[float, float, float]:
+    """What the three parts of the weights are multiplied by in an iteration from 1 on."""
+    return 1.0, iteration / (iterations - 1), 1 / (iteration * iteration)
+
+
+def trend(weights: list[float], iteration: int, iterations: int) -> list[float]:
+    """Weights of the features in an iteration from 1 on, as float32 numbers."""
+    first, second, third = trends(iteration, iterations)
+    parts = (weights[start : start + FEATURES] for start in range(0, TRENDS * FEATURES, FEATURES))
+    total = [first * a + second * b + third * c for a, b, c in zip(*parts, strict=True)]
+    return torch.tensor(total, dtype=torch.float64).float().tolist()
+
+
+def features_of(prior: Prior, samples: Tensor, known: Coordinates) -> Iterator[tuple[slice, list[Tensor]]]:
+    """The features but for the last, of a band of blocks at a time; see :class:`Learned`.
+
+    Each is float32 and of a shape that expands to ``(blocks, dim)``: some are the same in all of a block, or in all
+    blocks. ``samples`` are ``(s, channels, height, width)`` float64.
+    """
+    down, across = known.partition.grid
+    block, axes = known.transform.block, known.partition.channels
+    of_place = [logged(prior_variances(prior, block)), *places(axes, block)]
+    for first, last in known.transform.bands():
+        start, stop = max(first - 1, 0), min(last + 1, down)
+        inner, blocks = slice(first - start, last - start), slice(first * across, last * across)
+        coefficients = known.transform.band(start, stop).forward(samples[..., start * block : stop * block, :])
+        free = ~known.known[start * across : stop * across]
+        energy = (coefficients.sum(0) / len(coefficients)).square()
+        planes = torch.stack([sample_variances(coefficients) * free, free.double(), energy]).float()
+        planes = rearrange(planes, "k (y x) (c p q) -> k y x c p q", x=across, c=axes, p=block)
+        near, wide = around(planes[:, inner], NEAR), around(beside(planes)[:, inner], WIDE)
+        whole = torch.ones(1, stop - start, across, 1, block, block)  # to see what the weights of a mean add up to
+        means = [near[0] / near[1].clamp_min(1), wide[0] / wide[1].clamp_min(1 / 4)]
+        means += [near[2] / around(whole[0, :1, :1], NEAR), wide[2] / around(beside(whole)[0, inner], WIDE)]
+        unknown = free[inner.start * across : inner.stop * across].float().sum(1, keepdim=True) / free.shape[1]
+        of_block = [logged(known.gains[blocks, None]), unknown]
+        yield blocks, [*(logged(rearrange(mean, "y x c p q -> (y x) (c p q)")) for mean in means), *of_block, *of_place]
+
+
+def places(axes: int, block: int) -> list[Tensor]:
+    """Logarithm of 1 plus the radial frequency, and whether the axis is the first: ``(dim,)`` each."""
+    square = torch.arange(block, dtype=torch.float32).square()
+    radius = square_root(square[:, None] + square).add_(1)
+    return [
+        logarithm(radius.repeat(axes, 1, 1).flatten()),
+        (torch.arange(axes * block * block) < block * block).float(),
+    ]
+
+
+def logged(variance: Tensor) -> Tensor:
+    """Its logarithm, float32."""
+    return logarithm(variance.float() + SMALLEST)
+
+
+def around(planes: Tensor, reach: int) -> Tensor:
+    """Sums over the frequencies within ``reach``, in both directions, of ``(..., p, q)``."""
+    return window(window(planes, -1, [1.0] * (2 * reach + 1)), -2, [1.0] * (2 * reach + 1))
+
+
+def beside(planes: Tensor) -> Tensor:
+    """Sums over 3x3 blocks of ``(k, y, x, ...)``, those beside a block with weight 1/2 a direction."""
+    return window(window(planes, 1, [0.5, 1.0, 0.5]), 2, [0.5, 1.0, 0.5])
+
+
+def window(values: Tensor, dim: int, weights: list[float]) -> Tensor:
+    """Sums along a dimension over what lies around each place, with weights that are powers of two; none past its ends.
+
+    The order of the additions is fixed, and the products are exact, so they may be fused with them.
+    """
+    reach, size = len(weights) // 2, values.shape[dim]
+    total = values * weights[reach]
+    for shift in range(-reach, reach + 1):
+        length = size - abs(shift)
+        if shift and length > 0:
+            part = values.narrow(dim, max(shift, 0), length)
+            total.narrow(dim, max(-shift, 0), length).add_(part, alpha=weights[reach + shift])
+    return total

@@ -1,0 +1,127 @@
+"""The weights of :class:`pscx.rows.Learned`, by maximum likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pscx.distributions import Array
+from pscx.measurements import Coordinates
+from pscx.rows.base import Situation
+from pscx.rows.learned import FEATURES, TRENDS, features_of, trend, trends
+
+DEGREES = 4.0  # of Student's t, as in the entropy coder
+CANDIDATES = 4  # coefficients for each row that was measured, those of the largest predicted variance
+STEPS = 200
+TINY = 1e-12  # of a variance whose logarithm is taken
+RIDGE = 1e-4  # nats a squared weight of a standardised feature costs, so that what hardly varies is let alone
+DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What an iteration's predictions were up against, for ``n`` coefficients.
+
+    ``features`` are ``(n, 9)``, ``residual`` ``(n,)`` is a coefficient less the samples' mean, in units of the signal,
+    and ``predicted`` ``(n,)`` the variance by which the codec chose its rows.
+    """
+
+    iteration: int
+    iterations: int
+    features: Array
+    residual: Array
+    predicted: Array
+
+
+def observe(situation: Situation, signal: Tensor, predicted: Tensor, rows: int, most: int) -> Observed:
+    """``most`` coefficients, drawn among the ``CANDIDATES`` times ``rows`` of the largest predicted variance.
+
+    ``signal`` is ``(channels, height, width)`` float64, ``predicted`` ``(blocks, dim)``, zero where one is known; the
+    situation has samples.
+    """
+    known, samples = situation.measurements, situation.samples
+    assert isinstance(known, Coordinates)
+    assert samples is not None
+    count = min(CANDIDATES * rows, int((predicted > 0).sum()))
+    likely = predicted.flatten().topk(count).indices
+    draw = torch.randperm(count, generator=torch.Generator().manual_seed(situation.iteration))[:most]
+    chosen = likely[draw].sort().values
+    missed = known.split(signal[None]) - known.split(samples).mean(0, keepdim=True)
+    dim = known.partition.dim
+    parts = [torch.zeros(0, FEATURES - 1)]
+    for blocks, features in features_of(situation.prior, samples, known):
+        here = chosen[(chosen >= blocks.start * dim) & (chosen < blocks.stop * dim)] - blocks.start * dim
+        shape = (blocks.stop - blocks.start, dim)
+        parts.append(torch.stack([feature.expand(shape).flatten()[here] for feature in features], 1))
+    found = (torch.cat(parts), missed.flatten()[chosen], predicted.flatten()[chosen])
+    return Observed(situation.iteration, situation.iterations, *(part.double().numpy() for part in found))
+
+
+def predicted_by(observed: Observed, weights: list[float]) -> Array:
+    """The variances ``(n,)`` that weights predict, in the mathematical library's arithmetic."""
+    *linear, constant = trend(weights, observed.iteration, observed.iterations)
+    variances: Array = np.exp(observed.features @ np.array(linear) + constant)
+    return variances
+
+
+def surprise(observed: list[Observed], variances: list[Array]) -> float:
+    """Mean bits of a residual by Student's t of these variances, to within a constant.
+
+    Variances are first multiplied by one factor for each iteration, the best of those to 1/4 octave: an entropy coder
+    finds it by itself.
+    """
+    octaves = np.arange(-16, 17) / 4
+    bits: dict[int, Array] = {}
+    for one, variance in zip(observed, variances, strict=True):
+        scaled = np.maximum(variance, TINY) * 2.0 ** octaves[:, None]
+        bits[one.iteration] = bits.get(one.iteration, 0.0) + lengths(one.residual, scaled).sum(1)
+    return float(sum(one.min() for one in bits.values()) / sum(len(one.residual) for one in observed))
+
+
+def lengths(residual: Array, variance: Array) -> Array:
+    """Bits of residuals by Student's t with ``DEGREES`` degrees of freedom, to within a constant."""
+    nats = np.log(variance) / 2 + (DEGREES + 1) / 2 * np.log1p(residual**2 / variance / (DEGREES - 2))
+    bits: Array = nats / log(2)
+    return bits
+
+
+def fit_weights(observed: list[Observed]) -> list[float]:
+    """Weights under which the residuals are most likely, to four decimals.
+
+    Student's t with 4 degrees of freedom and the predicted variance; L-BFGS (Liu and Nocedal 1989) on standardised
+    features. Raises ``ValueError`` where there is nothing to fit.
+    """
+    observed = [part for part in observed if len(part.residual)]
+    if not observed:
+        raise ValueError("no coefficients were measured where there were samples: there is nothing to learn from")
+    features = torch.from_numpy(np.concatenate([part.features for part in observed])).double()
+    residual = torch.from_numpy(np.concatenate([part.residual for part in observed])).double()
+    places = [(trends(part.iteration, part.iterations), len(part.residual)) for part in observed]
+    times = torch.cat([torch.tensor([place], dtype=torch.float64).expand(count, -1) for place, count in places])
+    mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
+    standard = torch.cat([(features - mean) / deviation, torch.ones(len(features), 1, dtype=torch.float64)], 1)
+    design = (times[:, :, None] * standard[:, None]).flatten(1)
+    square = residual.square()
+    weights = torch.zeros(TRENDS * FEATURES, dtype=torch.float64)
+    weights[FEATURES - 1] = square.mean().clamp_min(1e-12).log()
+    weights.requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            logarithm = design @ weights
+            ratio = square * torch.exp(-logarithm) / (DEGREES - 2)
+            value = (logarithm / 2 + (DEGREES + 1) / 2 * torch.log1p(ratio)).mean() + RIDGE * weights.square().sum()
+            value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    found = weights.detach().reshape(TRENDS, FEATURES)
+    scaled = found[:, :-1] / deviation
+    constant = found[:, -1:] - (scaled * mean).sum(1, keepdim=True)
+    return [round(weight, DECIMALS) for weight in torch.cat([scaled, constant], 1).flatten().tolist()]
