@@ -1,0 +1,120 @@
+"""Are rates and qualities that were asked for met, on whole files of many photographs?
+
+    python benchmarks/targets.py FOLDER [-o runs/targets] [--recipe default] [--bpp 0.25 0.5 1] [--psnr 24 28 32]
+
+Each image's central 256x256 (``--crop``) is compressed to every target and decompressed from its bytes. A rate is met
+by a file of at most the bits asked for, and at least 98 % of them; a PSNR by one within 0.1 dB of it. Prints for each
+target how many images met it, the range of what they got, and the mean number of encodings that the search took. Exit
+code 1 where a target was missed; one that an image cannot have is counted as refused, with what was said.
+
+Under ``-o`` comes ``targets.csv`` with a row for each image and target; rows that are there already are not measured
+again, so a run that was stopped goes on. It is for one state of the code: choose another folder after a change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+import pscx
+from pscx.data.files import image_files
+from pscx.files import write_whole
+from pscx.metrics import bits_per_pixel, psnr
+from pscx.modules.evaluate import as_csv
+from pscx.targets import BPP, PSNR, Target
+
+SHORTEST = 0.98  # of a rate that was asked for
+CLOSE = 0.1  # dB
+Row = dict[str, str]
+
+
+def measured(codec: pscx.Codec, file: Path, crop: int, kind: str, value: float) -> Row:
+    """What an image got; ``error`` says why it got nothing."""
+    image = pscx.read_image(file)
+    top, left = ((side - crop) // 2 for side in image.shape[:2])
+    pixels = np.ascontiguousarray(image[top : top + crop, left : left + crop])
+    target: Target = BPP(value) if kind == "bpp" else PSNR(value)
+    row: Row = {"image": file.stem, "target": kind, "value": f"{value:g}"}
+    try:
+        done = codec.encode(pixels, target=target)
+    except pscx.PscxError as error:
+        return {**row, "bpp": "", "psnr": "", "encodings": "", "error": str(error)}
+    again = pscx.Decompressor().decompress(done.data)
+    rate, quality = bits_per_pixel(len(done.data), *pixels.shape[:2]), psnr(pixels, again)
+    return {
+        **row,
+        "bpp": f"{rate:.5f}",
+        "psnr": f"{quality:.4f}",
+        "encodings": str(done.account.encodings),
+        "error": "",
+    }
+
+
+def met(row: Row) -> bool:
+    value = float(row["value"])
+    if row["error"]:
+        return False
+    if row["target"] == "bpp":
+        return SHORTEST * value <= float(row["bpp"]) <= value
+    return abs(float(row["psnr"]) - value) <= CLOSE
+
+
+def report(rows: list[Row]) -> bool:
+    """Print a line for each target; whether none was missed, refusals aside."""
+    print("| target | met | refused | from | to | encodings |\n|---|---|---|---|---|---|")
+    missed = False
+    for kind, value in dict.fromkeys((row["target"], row["value"]) for row in rows):
+        part = [row for row in rows if (row["target"], row["value"]) == (kind, value)]
+        done = [row for row in part if not row["error"]]
+        hits = sum(map(met, part))
+        missed |= hits < len(done)
+        got = [float(row[kind]) for row in done]
+        ends = (
+            f"{min(got):.4f} | {max(got):.4f} | {fmean(int(r['encodings']) for r in done):.1f}" if got else "- | - | -"
+        )
+        print(f"| {kind} {value} | {hits} of {len(part)} | {len(part) - len(done)} | {ends} |")
+    for row in rows:
+        if row["error"]:
+            print(f"\n{row['image']}, {row['target']} {row['value']}: {row['error']}")
+    return not missed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/targets"))
+    parser.add_argument("--recipe", default="default", help="a recipe or a config file")
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--bpp", type=float, nargs="*", default=[0.25, 0.5, 1.0])
+    parser.add_argument("--psnr", type=float, nargs="*", default=[24.0, 28.0, 32.0])
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    table = options.output / "targets.csv"
+    rows: list[Row] = []
+    if table.exists():
+        with table.open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    codec = pscx.load_codec(options.recipe)
+    targets = [("bpp", value) for value in options.bpp] + [("psnr", value) for value in options.psnr]
+    cells = [(file, *target) for file in image_files(options.folder) for target in targets]
+    there = {(row["image"], row["target"], row["value"]) for row in rows}
+    with Progress() as bar:
+        task = bar.add_task("targets", total=len(cells))
+        for file, kind, value in cells:
+            if (file.stem, kind, f"{value:g}") not in there:
+                rows.append(measured(codec, file, options.crop, kind, value))
+                write_whole(table, as_csv(rows), force=True)
+            bar.advance(task)
+    return 0 if report(sorted(rows, key=lambda row: (row["target"], float(row["value"])))) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
