@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", action="append", default=[], help="another interpreter that has pscx")
     parser.add_argument("--scale", type=float, default=1.0, help="sides of the crops, of those of a full run")
-    parser.add_argument("--iterations", type=int, default=8, help="of the codec; the recipe's are 8")
+    parser.add_argument("--iterations", type=int, default=12, help="of the codec; the recipe's are 12")
     options = parser.parse_args()
     if not 0.1 <= options.scale <= 4 or options.iterations < 1:
         parser.error("--scale must lie in 0.1..4 and --iterations be at least 1")

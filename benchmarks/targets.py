@@ -8,7 +8,7 @@ target how many images met it, the range of what they got, and the mean number o
 code 1 where a target was missed; one that an image cannot have is counted as refused, with what was said.
 
 Under ``-o`` comes ``targets.csv`` with a row for each image and target; rows that are there already are not measured
-again, so a run that was stopped goes on. It is for one state of the code: choose another folder after a change.
+again, so a run that was stopped goes on. Those of another recipe, or of the same before a change, are left alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import torch
 from rich.progress import Progress
 
@@ -28,23 +28,26 @@ from pscx.data.files import image_files
 from pscx.files import write_whole
 from pscx.metrics import bits_per_pixel, psnr
 from pscx.modules.evaluate import as_csv
-from pscx.targets import BPP, PSNR, Target
+from pscx.targets import BPP, PSNR, Target, TargetError
+
+sys.path.append(str(Path(__file__).parent))
+
+from rate_distortion import central, digest  # found through the line above
 
 SHORTEST = 0.98  # of a rate that was asked for
 CLOSE = 0.1  # dB
+KEY = ("image", "crop", "recipe", "version", "target", "value")
 Row = dict[str, str]
 
 
-def measured(codec: pscx.Codec, file: Path, crop: int, kind: str, value: float) -> Row:
+def measured(codec: pscx.Codec, file: Path, row: Row) -> Row:
     """What an image got; ``error`` says why it got nothing."""
-    image = pscx.read_image(file)
-    top, left = ((side - crop) // 2 for side in image.shape[:2])
-    pixels = np.ascontiguousarray(image[top : top + crop, left : left + crop])
-    target: Target = BPP(value) if kind == "bpp" else PSNR(value)
-    row: Row = {"image": file.stem, "target": kind, "value": f"{value:g}"}
+    pixels = central(pscx.read_image(file), int(row["crop"]))
+    value = float(row["value"])
+    target: Target = BPP(value) if row["target"] == "bpp" else PSNR(value)
     try:
         done = codec.encode(pixels, target=target)
-    except pscx.PscxError as error:
+    except TargetError as error:
         return {**row, "bpp": "", "psnr": "", "encodings": "", "error": str(error)}
     again = pscx.Decompressor().decompress(done.data)
     rate, quality = bits_per_pixel(len(done.data), *pixels.shape[:2]), psnr(pixels, again)
@@ -58,6 +61,7 @@ def measured(codec: pscx.Codec, file: Path, crop: int, kind: str, value: float) 
 
 
 def met(row: Row) -> bool:
+    """Whether an image got what was asked for."""
     value = float(row["value"])
     if row["error"]:
         return False
@@ -66,7 +70,7 @@ def met(row: Row) -> bool:
     return abs(float(row["psnr"]) - value) <= CLOSE
 
 
-def report(rows: list[Row]) -> bool:
+def report(rows: Sequence[Row]) -> bool:
     """Print a line for each target; whether none was missed, refusals aside."""
     print("| target | met | refused | from | to | encodings |\n|---|---|---|---|---|---|")
     missed = False
@@ -86,7 +90,8 @@ def report(rows: list[Row]) -> bool:
     return not missed
 
 
-def main() -> int:
+def main(args: Sequence[str] | None = None) -> int:
+    """Measure what is missing, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/targets"))
@@ -95,25 +100,26 @@ def main() -> int:
     parser.add_argument("--bpp", type=float, nargs="*", default=[0.25, 0.5, 1.0])
     parser.add_argument("--psnr", type=float, nargs="*", default=[24.0, 28.0, 32.0])
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
+    try:
+        codec, files = pscx.load_codec(options.recipe), image_files(options.folder)
+    except pscx.PscxError as error:
+        parser.error(str(error))
     table = options.output / "targets.csv"
-    rows: list[Row] = []
+    rows: dict[tuple[str, ...], Row] = {}
     if table.exists():
-        with table.open(newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    codec = pscx.load_codec(options.recipe)
+        with table.open(newline="", encoding="utf-8") as lines:
+            rows = {tuple(row[name] for name in KEY): row for row in csv.DictReader(lines)}
     targets = [("bpp", value) for value in options.bpp] + [("psnr", value) for value in options.psnr]
-    cells = [(file, *target) for file in image_files(options.folder) for target in targets]
-    there = {(row["image"], row["target"], row["value"]) for row in rows}
+    place = (str(options.crop), options.recipe, digest(codec))
+    cells = [(file, (file.stem, *place, kind, f"{value:g}")) for kind, value in targets for file in files]
     with Progress() as bar:
-        task = bar.add_task("targets", total=len(cells))
-        for file, kind, value in cells:
-            if (file.stem, kind, f"{value:g}") not in there:
-                rows.append(measured(codec, file, options.crop, kind, value))
-                write_whole(table, as_csv(rows), force=True)
-            bar.advance(task)
-    return 0 if report(sorted(rows, key=lambda row: (row["target"], float(row["value"])))) else 1
+        for file, key in bar.track(cells, description="targets"):
+            if key not in rows:
+                rows[key] = measured(codec, file, dict(zip(KEY, key, strict=True)))
+                write_whole(table, as_csv(list(rows.values())), force=True)
+    return 0 if report([rows[key] for _, key in cells]) else 1
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ FIT_DEFAULTS = {"model": {"name": "calibrate"}, "data": {"name": "folder"}}  # w
 TRAINER = {"inference_mode": False}
 # An evaluation draws its own progress bar, which moves inside an image.
 EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False}
-# Neither does what learns from one run over a folder, and it runs over it once.
+# So does what learns from a folder, which it goes over once.
 LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
 COMMANDS = ("fit", "validate", "test", "predict")
 PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
@@ -114,7 +114,7 @@ class _CLI(LightningCLI):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Writes the configuration of an evaluation or a calibration among its results, of a training among its logs."""
+    """Writes the configuration among the results; that of a training among its logs."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, (Evaluate, OverImages)):

@@ -195,7 +195,7 @@ def test_fit_calibrates_a_codec_and_the_results_are_used(
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [
-        (["--model.held_out", "4"], "give at least 4, of which every 4. is held out"),
+        (["--model.held_out", "4"], "give at least 4: one in 4 is held out"),
         (["--model.held_out", "null"], "set"),
     ],
 )

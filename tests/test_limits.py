@@ -25,7 +25,7 @@ from pscx.measurements import Partition
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean, Restoration, Sample
-from pscx.rows import DCT, PCA, Local, Random, RowRule, Tweedie
+from pscx.rows import DCT, PCA, Learned, Local, Random, RowRule, Tweedie
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
 from pscx.stream import pack, unpack
 
@@ -60,7 +60,16 @@ def test_evaluations_of_a_row_rule_are_foretold() -> None:
     assert evaluations_of(psc, 0) == 3 * (1 + 4 * 2 * 2 + 4 * 4)
 
 
-ROWS = [PCA(5), Local(8), Local(16, per_iteration=20), Random(6, 8), Random(6), DCT(8), Tweedie(6, passes=1)]
+ROWS = [
+    PCA(5),
+    Local(8),
+    Local(16, per_iteration=20),
+    Random(6, 8),
+    Random(6),
+    DCT(8),
+    Learned(8),
+    Tweedie(6, passes=1),
+]
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=lambda rows: type(rows).__name__)

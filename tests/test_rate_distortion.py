@@ -175,12 +175,11 @@ def test_what_cannot_be_measured_is_a_sentence(
 
 
 def test_targets_are_counted_and_a_run_goes_on(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = write_codec(tmp_path, CODEC, "own.yaml")
-    args = ["targets.py", str(folder), "-o", str(tmp_path / "out"), "--recipe", own, "--crop", "32"]
-    monkeypatch.setattr(sys, "argv", [*args, "--bpp", "4", "--psnr", "90"])
-    assert targets.main() == 0
+    args = [str(folder), "-o", str(tmp_path / "out"), "--recipe", own, "--crop", "32", "--bpp", "4", "--psnr", "90"]
+    assert targets.main(args) == 0
     lines = [line.split("|")[1:4] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [[cell.strip() for cell in line] for line in lines[1:]] == [
         ["bpp 4", "2 of 2", "0"],
@@ -191,5 +190,7 @@ def test_targets_are_counted_and_a_run_goes_on(
     assert before.count("cannot be reached") == 2
     table.write_text("".join(line.replace(",4,3.9", ",4,3.8") for line in before.splitlines(keepends=True)))
     assert table.read_text() != before
-    assert targets.main() == 1  # what is there is not measured again, and is judged
+    assert targets.main(args) == 1  # what is there is not measured again, and is judged
     assert "bpp 4 | 0 of 2" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        targets.main([str(tmp_path / "nowhere")])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def square_root(values: Tensor) -> Tensor:
-    """``sqrt`` of a float64 tensor on the CPU, correctly rounded.
+    """``sqrt`` of a float32 or float64 tensor on the CPU, correctly rounded.
 
     That of torch is within one unit in the last place, and differs between instruction sets.
     """

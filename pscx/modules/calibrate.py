@@ -68,6 +68,8 @@ class Calibrate(OverImages):
 
     references = ("elata2025psc",)
 
+    title = "calibrate"
+
     def __init__(
         self,
         prior: Prior,
@@ -105,8 +107,6 @@ class Calibrate(OverImages):
         self.quantizer, self.coder = quantizer, coder
         self.recorder = self.psc.coder = Recorder(coder)
         self.table, self.held_out = table, held_out
-
-    title = "calibrate"
 
     def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
         psc.encode(signal, advance)

@@ -26,7 +26,7 @@ from pscx.restorations import Restoration
 from pscx.rows import ROWS, Learned, RowRule, Situation
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.learned import FEATURES
-from pscx.rows.regression import Observed, fit_weights, observe, predicted_by, surprise
+from pscx.rows.regression import Observed, fit_weights, mean_bits, observe, predicted_by
 from pscx.samplers import Sampler
 
 
@@ -138,14 +138,16 @@ class FitRows(OverImages):
         """Learn, measure and write, over the images of all ranks. Raises :class:`pscx.errors.ImageError` where nothing
         was measured."""
         images = [found for name in names if (found := read_observed(self.file_of(name))) is not None]
-        parts = [[one for image in part for one in image] for part in divided(images, self.held_out)]
-        try:
-            weights = fit_weights(parts[0])
-        except ValueError as error:
-            raise ImageError(f"{error}; smaller steps measure more") from error
+        divisions = divided(images, self.held_out)
+        parts = [[one for image in part for one in image if len(one.residual)] for part in divisions]
         rule = self.rows
         quotas = {name: getattr(rule, name) for name in ("per_iteration", "growth", "depth", "floor", "complete")}
-        config = {"model": {"rows": ROWS.spec(Learned(rule.block, **quotas, weights=weights))}}
+        try:
+            weights = fit_weights(parts[0])
+            learned = Learned(rule.block, **quotas, weights=weights)
+        except ValueError as error:
+            raise ImageError(f"{error}; more images and smaller steps measure more") from error
+        config = {"model": {"rows": ROWS.spec(learned)}}
         head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
         write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
         self.stop_bars()
@@ -163,7 +165,7 @@ class FitRows(OverImages):
 
 def compared(name: str, parts: list[list[Observed]], variances: list[list[Array]]) -> dict[str, Any]:
     """A row of the table: bits of the coefficients that were learnt from and of those that were held out."""
-    learnt, held_out = (surprise(part, by) if part else None for part, by in zip(parts, variances, strict=True))
+    learnt, held_out = (mean_bits(part, by) if part else None for part, by in zip(parts, variances, strict=True))
     return {"rows": name, "learnt_bits": learnt, "held_out_bits": held_out}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -30,7 +30,7 @@ Advance = Callable[[int, int], None]
 T = TypeVar("T")
 
 
-class OverImages(LightningModule):
+class OverImages(LightningModule, ABC):
     """Observe each image once, keep that in ``observations/NAME.npz``, learn from all of it in the end.
 
     The files lie under the trainer's ``default_root_dir``. A run that was interrupted and is started again takes from
@@ -145,7 +145,7 @@ def divided(images: list[T], held_out: int | None) -> tuple[list[T], list[T]]:
 
 def caution(images: int, held_out: int | None) -> str:
     """A sentence for a report whose savings are those of the images that were learnt from."""
-    remedy = "set held_out" if held_out is None else f"give at least {held_out}, of which every {held_out}. is held out"
+    remedy = "set held_out" if held_out is None else f"give at least {held_out}: one in {held_out} is held out"
     return f"what is saved is of the {images} images that were learnt from, which flatters: none was held out; {remedy}"
 
 

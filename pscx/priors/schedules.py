@@ -29,8 +29,8 @@ def noise_levels(alphas_cumprod: Tensor) -> Tensor:
 def log_levels(alphas_cumprod: Tensor) -> Tensor:
     """Natural logarithm of the noise level of each step, ``(steps,)`` float32, to 12 bits behind the point.
 
-    Rounded so that the last digits of a machine's logarithm do not matter. Levels over 1000, which hide all of an image,
-    count as 1000: a schedule may end at ten times the level of the step before, where a network is hardly trained.
+    Rounded so that the last digits of a machine's logarithm do not matter. Levels over 1000, which hide all of an
+    image, count as 1000: a schedule may end far above the step before, where a network is hardly trained.
     """
     levels = noise_levels(alphas_cumprod.double()).clamp_max(HIGHEST_LEVEL)
     return ((levels.log() * 4096).round() / 4096).float()

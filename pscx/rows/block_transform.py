@@ -27,8 +27,8 @@ class BlockTransform(RowRule):
     """Coefficients of a block DCT in the order of their predicted variance: reverse water-filling over all blocks.
 
     ``H`` is a mask. The first iteration needs no samples: its variances are the prior's. A subclass says what they are
-    where there are samples, by additions, multiplications, divisions and square roots alone, so that every number is
-    the same on every machine.
+    where there are samples, by single IEEE operations and operations on bits alone, so that every number is the same
+    on every machine.
 
     Args:
         block: side of a block, 2 to 32; signals are padded to a multiple of it.
@@ -67,7 +67,7 @@ class BlockTransform(RowRule):
             kept = max(kept, 2 * FULLEST * most)
         signals = 2 * samples + 6  # samples, and what they become; values, noise, estimate, image, spread, prediction
         band = min(max(BAND, dim * (shape[2] // self.block)), numbers)
-        copies = BANDS + 3 * samples  # with the blocks on either side of a band, which may be as many as it has
+        copies = BANDS + 5 * samples  # with the blocks on either side of a band, which may be as many as it has
         worked = numbers * signals + copies * band + 4 * dim**2 + kept
         return 8 * (worked + coding(most))
 

@@ -26,7 +26,10 @@ PHOTOGRAPHS = [
     *(-0.0856, -0.2492, 0.125, 0.2405, 0.3575, -8.6773, -0.4343, -1.0138, 2.0089, 6.2417),
     *(-0.0809, -0.3151, 0.0621, 0.0329, 0.5962, -0.7984, 0.5823, 1.32, -1.3596, -0.9994),
 ]
-"""Weights for the recipes and the prior that ship with pscx: of crops of BSDS500 train, see docs/rows.md."""
+"""Weights for the recipes and the prior that ship with pscx (docs/rows.md says of what).
+
+A stream says ``null`` for them, so they never change after a release: others are given by number.
+"""
 
 
 @ROWS.register("learned")
@@ -34,7 +37,7 @@ class Learned(BlockTransform):
     """Coefficients of a block DCT in the order of a variance that is regressed on what both sides know.
 
     The logarithm of the variance is linear in ten features of a coefficient. ``pscx fit`` finds the weights as those
-    under which what was measured is most likely::
+    under which coefficients that were, or might have been, measured are most likely::
 
         ln variance = sum_k (a_k + b_k p + c_k / i^2) f_k,   p = i / (iterations - 1)
 
@@ -85,7 +88,7 @@ class Learned(BlockTransform):
         self.weights = weights
 
     def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
-        weights = trend(self.weights or PHOTOGRAPHS, situation.iteration, situation.iterations)
+        weights = weights_at(self.weights or PHOTOGRAPHS, situation.iteration, situation.iterations)
         predicted = torch.empty_like(known.values)
         for blocks, features in features_of(situation.prior, samples, known):
             total = torch.full(known.values[blocks].shape, weights[-1], dtype=torch.float32)
@@ -105,14 +108,15 @@ def check_weights(weights: list[float]) -> None:
         raise ValueError(f"rows.weights must lie within ±{LARGEST_WEIGHT:g}, got {wrong[0]}")
 
 
-def trends(iteration: int, iterations: int) -> tuple[float, float, float]:
-    """What the three parts of the weights are multiplied by in an iteration from 1 on."""
-    return 1.0, iteration / (iterations - 1), 1 / (iteration * iteration)
+def time_basis(iteration: int, iterations: int) -> tuple[float, float, float]:
+    """What the three parts of the weights are multiplied by; the first iteration counts as the second."""
+    place = max(iteration, 1)  # a rule that wraps this one may have samples at once
+    return 1.0, place / max(iterations - 1, 1), 1 / (place * place)
 
 
-def trend(weights: list[float], iteration: int, iterations: int) -> list[float]:
-    """Weights of the features in an iteration from 1 on, as float32 numbers."""
-    first, second, third = trends(iteration, iterations)
+def weights_at(weights: list[float], iteration: int, iterations: int) -> list[float]:
+    """Weights of the features in an iteration, as float32 numbers."""
+    first, second, third = time_basis(iteration, iterations)
     parts = (weights[start : start + FEATURES] for start in range(0, TRENDS * FEATURES, FEATURES))
     total = [first * a + second * b + third * c for a, b, c in zip(*parts, strict=True)]
     return torch.tensor(total, dtype=torch.float64).float().tolist()
@@ -126,7 +130,7 @@ def features_of(prior: Prior, samples: Tensor, known: Coordinates) -> Iterator[t
     """
     down, across = known.partition.grid
     block, axes = known.transform.block, known.partition.channels
-    of_place = [logged(prior_variances(prior, block)), *places(axes, block)]
+    of_place = [log_variance(prior_variances(prior, block)), *places(axes, block)]
     for first, last in known.transform.bands():
         start, stop = max(first - 1, 0), min(last + 1, down)
         inner, blocks = slice(first - start, last - start), slice(first * across, last * across)
@@ -135,13 +139,14 @@ def features_of(prior: Prior, samples: Tensor, known: Coordinates) -> Iterator[t
         energy = (coefficients.sum(0) / len(coefficients)).square()
         planes = torch.stack([sample_variances(coefficients) * free, free.double(), energy]).float()
         planes = rearrange(planes, "k (y x) (c p q) -> k y x c p q", x=across, c=axes, p=block)
-        near, wide = around(planes[:, inner], NEAR), around(beside(planes)[:, inner], WIDE)
-        whole = torch.ones(1, stop - start, across, 1, block, block)  # to see what the weights of a mean add up to
+        near, wide = sum_frequencies(planes[:, inner], NEAR), sum_frequencies(sum_blocks(planes)[:, inner], WIDE)
+        ones = torch.ones(1, stop - start, across, 1, block, block)  # to see what the weights of a mean add up to
+        whole = sum_frequencies(ones[0, :1, :1], NEAR), sum_frequencies(sum_blocks(ones)[0, inner], WIDE)
         means = [near[0] / near[1].clamp_min(1), wide[0] / wide[1].clamp_min(1 / 4)]
-        means += [near[2] / around(whole[0, :1, :1], NEAR), wide[2] / around(beside(whole)[0, inner], WIDE)]
+        means += [near[2] / whole[0], wide[2] / whole[1]]
+        logs = [log_variance(rearrange(mean, "y x c p q -> (y x) (c p q)")) for mean in means]
         unknown = free[inner.start * across : inner.stop * across].float().sum(1, keepdim=True) / free.shape[1]
-        of_block = [logged(known.gains[blocks, None]), unknown]
-        yield blocks, [*(logged(rearrange(mean, "y x c p q -> (y x) (c p q)")) for mean in means), *of_block, *of_place]
+        yield blocks, [*logs, log_variance(known.gains[blocks, None]), unknown, *of_place]
 
 
 def places(axes: int, block: int) -> list[Tensor]:
@@ -154,17 +159,17 @@ def places(axes: int, block: int) -> list[Tensor]:
     ]
 
 
-def logged(variance: Tensor) -> Tensor:
+def log_variance(variance: Tensor) -> Tensor:
     """Its logarithm, float32."""
     return logarithm(variance.float() + SMALLEST)
 
 
-def around(planes: Tensor, reach: int) -> Tensor:
+def sum_frequencies(planes: Tensor, reach: int) -> Tensor:
     """Sums over the frequencies within ``reach``, in both directions, of ``(..., p, q)``."""
     return window(window(planes, -1, [1.0] * (2 * reach + 1)), -2, [1.0] * (2 * reach + 1))
 
 
-def beside(planes: Tensor) -> Tensor:
+def sum_blocks(planes: Tensor) -> Tensor:
     """Sums over 3x3 blocks of ``(k, y, x, ...)``, those beside a block with weight 1/2 a direction."""
     return window(window(planes, 1, [0.5, 1.0, 0.5]), 2, [0.5, 1.0, 0.5])
 

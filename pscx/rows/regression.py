@@ -12,7 +12,7 @@ from torch import Tensor
 from pscx.distributions import Array
 from pscx.measurements import Coordinates
 from pscx.rows.base import Situation
-from pscx.rows.learned import FEATURES, TRENDS, features_of, trend, trends
+from pscx.rows.learned import FEATURES, TRENDS, features_of, time_basis, weights_at
 
 DEGREES = 4.0  # of Student's t, as in the entropy coder
 CANDIDATES = 4  # coefficients for each row that was measured, those of the largest predicted variance
@@ -63,12 +63,12 @@ def observe(situation: Situation, signal: Tensor, predicted: Tensor, rows: int, 
 
 def predicted_by(observed: Observed, weights: list[float]) -> Array:
     """The variances ``(n,)`` that weights predict, in the mathematical library's arithmetic."""
-    *linear, constant = trend(weights, observed.iteration, observed.iterations)
+    *linear, constant = weights_at(weights, observed.iteration, observed.iterations)
     variances: Array = np.exp(observed.features @ np.array(linear) + constant)
     return variances
 
 
-def surprise(observed: list[Observed], variances: list[Array]) -> float:
+def mean_bits(observed: list[Observed], variances: list[Array]) -> float:
     """Mean bits of a residual by Student's t of these variances, to within a constant.
 
     Variances are first multiplied by one factor for each iteration, the best of those to 1/4 octave: an entropy coder
@@ -78,11 +78,11 @@ def surprise(observed: list[Observed], variances: list[Array]) -> float:
     bits: dict[int, Array] = {}
     for one, variance in zip(observed, variances, strict=True):
         scaled = np.maximum(variance, TINY) * 2.0 ** octaves[:, None]
-        bits[one.iteration] = bits.get(one.iteration, 0.0) + lengths(one.residual, scaled).sum(1)
+        bits[one.iteration] = bits.get(one.iteration, 0.0) + student_bits(one.residual, scaled).sum(1)
     return float(sum(one.min() for one in bits.values()) / sum(len(one.residual) for one in observed))
 
 
-def lengths(residual: Array, variance: Array) -> Array:
+def student_bits(residual: Array, variance: Array) -> Array:
     """Bits of residuals by Student's t with ``DEGREES`` degrees of freedom, to within a constant."""
     nats = np.log(variance) / 2 + (DEGREES + 1) / 2 * np.log1p(residual**2 / variance / (DEGREES - 2))
     bits: Array = nats / log(2)
@@ -93,21 +93,21 @@ def fit_weights(observed: list[Observed]) -> list[float]:
     """Weights under which the residuals are most likely, to four decimals.
 
     Student's t with 4 degrees of freedom and the predicted variance; L-BFGS (Liu and Nocedal 1989) on standardised
-    features. Raises ``ValueError`` where there is nothing to fit.
+    features. Raises ``ValueError`` where there are fewer coefficients than weights.
     """
-    observed = [part for part in observed if len(part.residual)]
-    if not observed:
-        raise ValueError("no coefficients were measured where there were samples: there is nothing to learn from")
+    count, least = sum(len(part.residual) for part in observed), TRENDS * FEATURES
+    if count < least:
+        raise ValueError(f"weights need {least} coefficients or more, measured where there are samples, got {count}")
     features = torch.from_numpy(np.concatenate([part.features for part in observed])).double()
     residual = torch.from_numpy(np.concatenate([part.residual for part in observed])).double()
-    places = [(trends(part.iteration, part.iterations), len(part.residual)) for part in observed]
+    places = [(time_basis(part.iteration, part.iterations), len(part.residual)) for part in observed]
     times = torch.cat([torch.tensor([place], dtype=torch.float64).expand(count, -1) for place, count in places])
     mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
     standard = torch.cat([(features - mean) / deviation, torch.ones(len(features), 1, dtype=torch.float64)], 1)
     design = (times[:, :, None] * standard[:, None]).flatten(1)
     square = residual.square()
     weights = torch.zeros(TRENDS * FEATURES, dtype=torch.float64)
-    weights[FEATURES - 1] = square.mean().clamp_min(1e-12).log()
+    weights[FEATURES - 1] = square.mean().clamp_min(TINY).log()
     weights.requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
 
