@@ -33,7 +33,7 @@ from pscx.samplers.base import Problem, Sampler
 from pscx.spread import ALONE
 from pscx.together import clock, denoise
 
-SEGMENT_BITS, LAST_SEGMENT_BITS = 4, 8
+SEGMENT_BITS, LAST_SEGMENT_BITS = 3, 8
 FINAL = 1 << 16  # what the noise source knows as the iteration of the final restoration
 
 SMALLEST_VARIANCE = 1e-24

@@ -534,7 +534,7 @@ class Decoder:
             first += size
         y = np.array(symbols, np.int64)
         values = mean + (y - self.quantizer.half) * self.stream.step
-        bits = 8 if k == self.spec["iterations"] - 1 else 4
+        bits = 8 if k == self.spec["iterations"] - 1 else 3
         check = zlib.crc32(y.astype("<i8").tobytes(), zlib.crc32(values.astype("<f8").tobytes()))
         assert self.coder.words.integer(bits) == check >> 32 - bits, f"seal of segment {k}"
         self.known[block, number] = True

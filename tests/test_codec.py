@@ -180,7 +180,7 @@ def test_restoration_depends_on_the_seed(coder: str, rows: str) -> None:
 @pytest.mark.parametrize("coder", list(CODERS))
 @pytest.mark.parametrize("rows", list(ROWS))
 def test_damage_is_noticed(quantizer: str, coder: str, rows: str) -> None:
-    """One byte changed in the first fifth of a payload; three segments' digests of 4 bits and one of 8 are after it."""
+    """One byte changed in the first fifth of a payload; three segments' digests of 3 bits and one of 8 are after it."""
     psc = codec(QUANTIZERS[quantizer], CODERS[coder], ROWS[rows])
     payload, _ = psc.encode(IMAGE)
     for place in {0, 1, len(payload) // 8, len(payload) // 5}:

@@ -270,8 +270,8 @@ def test_the_shipped_codec_is_calibrated(image_folder: Path, tmp_path: Path) -> 
 
 def test_the_shipped_row_rule_is_learnt(image_folder: Path, tmp_path: Path) -> None:
     root, prior = tmp_path / "run", save_prior(tmp_path / "prior", 1)
-    few = ["--model.iterations", "3", "--model.sampler.steps", "2", "--model.coefficients", "100"]
-    options = ["--data.root", str(image_folder), "--data.subset", "1", "--data.crop", "32", *few]
+    few = ["--model.iterations", "6", "--model.sampler.steps", "2", "--model.samples", "2"]
+    options = ["--data.root", str(image_folder), "--data.subset", "2", "--data.crop", "32", *few]
     run(root, "configs/fit_rows.yaml", *options, "--model.prior.path", prior, command="fit")
     assert [row["rows"] for row in rows_of(root / "rows.csv")] == ["before", "learned"]
 

@@ -103,7 +103,7 @@ def test_a_cut_stream_holds_what_an_encoder_of_fewer_iterations_measures(
 def test_decoding_stops_where_the_damage_is(coder: str, name: str, photos: list[Pixels]) -> None:
     """A byte changed in the middle: the segments before it are those of the whole stream; not partial, it is refused.
 
-    A seal of four bits lets one damaged segment of sixteen pass, so of many places most must stop in time.
+    A seal of three bits lets one damaged segment of eight pass, so of many places most must stop in time.
     """
     codec = load_codec(name, coder=coder)
     data = codec.compress(photos[1])

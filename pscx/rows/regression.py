@@ -18,6 +18,7 @@ DEGREES = 4.0  # of Student's t, as in the entropy coder
 CANDIDATES = 4  # coefficients for each row that was measured, those of the largest predicted variance
 STEPS = 200
 TINY = 1e-12  # of a variance whose logarithm is taken
+LEAST_DEVIATION = 0.01  # of a feature: one that varies less is hardly given a weight
 RIDGE = 1e-4  # nats a squared weight of a standardised feature costs, so that what hardly varies is let alone
 DECIMALS = 4
 
@@ -102,7 +103,7 @@ def fit_weights(observed: list[Observed]) -> list[float]:
     residual = torch.from_numpy(np.concatenate([part.residual for part in observed])).double()
     places = [(time_basis(part.iteration, part.iterations), len(part.residual)) for part in observed]
     times = torch.cat([torch.tensor([place], dtype=torch.float64).expand(count, -1) for place, count in places])
-    mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
+    mean, deviation = features.mean(0), features.std(0).clamp_min(LEAST_DEVIATION)
     standard = torch.cat([(features - mean) / deviation, torch.ones(len(features), 1, dtype=torch.float64)], 1)
     design = (times[:, :, None] * standard[:, None]).flatten(1)
     square = residual.square()
