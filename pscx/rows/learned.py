@@ -17,6 +17,7 @@ from pscx.rows.block_transform import BlockTransform, prior_variances, sample_va
 FEATURES = 10
 TRENDS = 3  # weights of a feature: constant, with the progress, and with 1 / iteration^2
 SMALLEST = 1e-6  # of a variance, before its logarithm is taken
+WORKED = 1 << 18  # numbers of the rows of blocks that are looked at at once, but one row at least
 NEAR, WIDE = 1, 2  # coefficients on either side of one that its means reach over, in both directions of frequency
 LARGEST_WEIGHT = 1000.0
 LARGEST_LOGARITHM = 20.0
@@ -131,7 +132,9 @@ def features_of(prior: Prior, samples: Tensor, known: Coordinates) -> Iterator[t
     down, across = known.partition.grid
     block, axes = known.transform.block, known.partition.channels
     of_place = [log_variance(prior_variances(prior, block)), *places(axes, block)]
-    for first, last in known.transform.bands():
+    step = max(1, WORKED // (across * known.partition.dim))
+    for first in range(0, down, step):
+        last = min(first + step, down)
         start, stop = max(first - 1, 0), min(last + 1, down)
         inner, blocks = slice(first - start, last - start), slice(first * across, last * across)
         coefficients = known.transform.band(start, stop).forward(samples[..., start * block : stop * block, :])
