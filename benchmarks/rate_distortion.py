@@ -199,12 +199,12 @@ def central(pixels: Pixels, side: int) -> Pixels:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def read(path: Path) -> dict[Key, Row]:
+def read(path: Path, names: Sequence[str] = KEY) -> dict[Key, Row]:
     """The rows of a table by their keys; none where there is no file."""
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {tuple(row[key] for key in KEY): row for row in csv.DictReader(file)}
+        return {tuple(row[name] for name in names): row for row in csv.DictReader(file)}
 
 
 def fill(cells: Sequence[Cell], path: Path) -> dict[Key, Row]:

@@ -14,7 +14,6 @@ again, so a run that was stopped goes on. Those of another recipe, or of the sam
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,12 +31,11 @@ from pscx.targets import BPP, PSNR, Target, TargetError
 
 sys.path.append(str(Path(__file__).parent))
 
-from rate_distortion import central, digest  # found through the line above
+from rate_distortion import Row, central, digest, read  # found through the line above
 
 SHORTEST = 0.98  # of a rate that was asked for
 CLOSE = 0.1  # dB
 KEY = ("image", "crop", "recipe", "version", "target", "value")
-Row = dict[str, str]
 
 
 def measured(codec: pscx.Codec, file: Path, row: Row) -> Row:
@@ -107,10 +105,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except pscx.PscxError as error:
         parser.error(str(error))
     table = options.output / "targets.csv"
-    rows: dict[tuple[str, ...], Row] = {}
-    if table.exists():
-        with table.open(newline="", encoding="utf-8") as lines:
-            rows = {tuple(row[name] for name in KEY): row for row in csv.DictReader(lines)}
+    rows = read(table, KEY)
     targets = [("bpp", value) for value in options.bpp] + [("psnr", value) for value in options.psnr]
     place = (str(options.crop), options.recipe, digest(codec))
     cells = [(file, (file.stem, *place, kind, f"{value:g}")) for kind, value in targets for file in files]

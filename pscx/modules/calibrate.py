@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -22,7 +20,16 @@ from pscx.coders.table import VARIABLE, Table
 from pscx.files import write_whole
 from pscx.fitting import Group, Recorder, code_length, fit_posterior, fit_table
 from pscx.modules.evaluate import as_csv
-from pscx.modules.over_images import Advance, OverImages, caution, check_held_out, divided, show
+from pscx.modules.over_images import (
+    Advance,
+    OverImages,
+    arrays_file,
+    caution,
+    check_held_out,
+    divided,
+    read_arrays,
+    show,
+)
 from pscx.priors import Prior
 from pscx.quantizers import Quantizer
 from pscx.registry import NAME
@@ -166,21 +173,15 @@ def groups_file(groups: Groups, key: str) -> bytes:
         name: np.concatenate([np.zeros(0), *(getattr(group, name).numpy() for group in groups)])
         for name in ("symbols", "mean", "scale")
     }
-    file = io.BytesIO()
-    np.savez(file, key=np.array(key), sizes=sizes, **parts)  # type: ignore[arg-type]
-    return file.getvalue()
+    return arrays_file(key, sizes=sizes, **parts)
 
 
 def read_groups(file: Path, key: str | None = None) -> Groups | None:
     """What :func:`groups_file` holds; none where there is no such file, it is damaged or has another key."""
-    try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as found:
-            sizes, kept = found["sizes"], str(found["key"])
-            parts = [torch.from_numpy(found[name]) for name in ("symbols", "mean", "scale")]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    arrays = read_arrays(file, key, ("sizes", "symbols", "mean", "scale"))
+    if arrays is None:
         return None
-    if key not in (None, kept):
-        return None
+    sizes, *parts = arrays
     counts = sizes[:, 1].tolist()
-    pieces = zip(sizes[:, 0].tolist(), *(torch.split(part, counts) for part in parts), strict=True)
+    pieces = zip(sizes[:, 0].tolist(), *(torch.split(torch.from_numpy(part), counts) for part in parts), strict=True)
     return [Group(segment, symbols.long(), mean, scale) for segment, symbols, mean, scale in pieces]

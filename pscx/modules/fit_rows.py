@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -19,7 +17,16 @@ from pscx.errors import ImageError
 from pscx.files import write_whole
 from pscx.measurements import Coordinates
 from pscx.modules.evaluate import as_csv
-from pscx.modules.over_images import Advance, OverImages, caution, check_held_out, divided, show
+from pscx.modules.over_images import (
+    Advance,
+    OverImages,
+    arrays_file,
+    caution,
+    check_held_out,
+    divided,
+    read_arrays,
+    show,
+)
 from pscx.priors import Prior
 from pscx.quantizers import Quantizer
 from pscx.restorations import Restoration
@@ -177,21 +184,15 @@ def observed_file(found: list[Observed], key: str) -> bytes:
         name: np.concatenate([nothing, *(getattr(one, name) for one in found)]).astype(np.float32)
         for name, nothing in empty.items()
     }
-    file = io.BytesIO()
-    np.savez(file, key=np.array(key), sizes=sizes, **parts)  # type: ignore[arg-type]
-    return file.getvalue()
+    return arrays_file(key, sizes=sizes, **parts)
 
 
 def read_observed(file: Path, key: str | None = None) -> list[Observed] | None:
     """What :func:`observed_file` holds; none where there is no such file, it is damaged or has another key."""
-    try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
-            sizes, kept = content["sizes"], str(content["key"])
-            parts = [content[name].astype(float) for name in ("features", "residual", "predicted")]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    arrays = read_arrays(file, key, ("sizes", "features", "residual", "predicted"))
+    if arrays is None:
         return None
-    if key not in (None, kept):
-        return None
+    sizes, *parts = arrays
     ends = np.cumsum(sizes[:, 2])[:-1]
-    pieces = zip(sizes.tolist(), *(np.split(part, ends) for part in parts), strict=True)
+    pieces = zip(sizes.tolist(), *(np.split(part.astype(float), ends) for part in parts), strict=True)
     return [Observed(iteration, iterations, *found) for (iteration, iterations, _), *found in pieces]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Column
 from rich.table import Table as Grid
@@ -121,6 +124,23 @@ class OverImages(LightningModule, ABC):
         parts: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
         torch.distributed.all_gather_object(parts, self.names)
         return {name for part in parts for name in part}
+
+
+def arrays_file(key: str, **arrays: NDArray[Any]) -> bytes:
+    """The content of an observations file."""
+    file = io.BytesIO()
+    np.savez(file, key=np.array(key), **arrays)  # type: ignore[arg-type]  # its stub takes a name for an option
+    return file.getvalue()
+
+
+def read_arrays(file: Path, key: str | None, names: Sequence[str]) -> list[NDArray[Any]] | None:
+    """What :func:`arrays_file` holds; none where there is no such file, it is damaged or has another key."""
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
+            kept, arrays = str(content["key"]), [content[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    return arrays if key in (None, kept) else None
 
 
 def codec_key(psc: PSC) -> bytes:
