@@ -30,16 +30,7 @@ class BlockTransform(RowRule):
     where there are samples, by single IEEE operations and operations on bits alone, so that every number is the same
     on every machine.
 
-    Args:
-        block: side of a block, 2 to 32; signals are padded to a multiple of it.
-        per_iteration: at most this many rows for each block in the first iteration, on average over blocks.
-        growth: ratio, over 0, of that number from one iteration to the next.
-        depth: at most this many rows an iteration in any one block.
-        floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
-        complete: rows over a predicted standard deviation of ``complete`` times the resolution (0, or at least
-            ``floor``) are taken by the end: the second half of the iterations takes more than ``per_iteration``,
-            ``growth`` and ``depth`` say where it must, but no more than 1.5 times an iteration's average in any one
-            block, and no more than 2^21 in an iteration. 0: they hold.
+    The options are those of the same names of :class:`pscx.rows.DCT` and :class:`pscx.rows.Learned`.
     """
 
     exact = True
