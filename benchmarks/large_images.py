@@ -4,7 +4,8 @@
     python benchmarks/large_images.py --megapixels 12 --folder FOLDER
 
 Without ``--megapixels``: processor seconds of one thread for each pixel, to compress at quality 1, at 64x64 to 768x512,
-and the most memory a process of its own takes at these sizes and larger ones, with the slope of a straight line
+one image at a time and where small ones share network calls (at most ``--batch``, as in ``pscx compress --batch``); and
+the most memory a process of its own takes at these sizes and larger ones, with the slope of a straight line
 through it. With it: one photograph of so many megapixels is compressed at quality 1 and restored, and decompressed by
 a second process; prints bytes, peak memory of both and whether the pixels are the same, exit code 1 where they are not.
 
@@ -31,7 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pscx import Codec, Decompressor, load_codec
+from pscx import Codec, Decompressor, PscxError, load_codec
 from pscx.codec import Progress
 from pscx.data.folder import BUNDLED
 from pscx.images import read_image
@@ -40,6 +41,7 @@ from pscx.targets import Quality
 Pixels = NDArray[np.uint8]
 TIMED = ((64, 64), (128, 128), (256, 256), (512, 512), (768, 512))
 WEIGHED = ((512, 512), (768, 512), (1024, 768), (1536, 1024))
+TOGETHER = 65536  # pixels of the images of one size that are timed together
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -129,20 +131,29 @@ def time_per_pixel(options: argparse.Namespace) -> None:
     """Least processor time of several rounds over all sizes, so that what else the machine does counts little."""
     codec, files = load_codec(options.recipe), files_of(options)
     codec.compress(photograph(64, 64, files), quality=1)  # tables are made once
-    best = dict.fromkeys(TIMED, float("inf"))
+    one, many = (dict.fromkeys(TIMED, float("inf")) for _ in range(2))
     for _ in range(options.rounds):
         for size in TIMED:
-            image = photograph(*size, files)
-            repeats = max(1, 65536 // (size[0] * size[1]))  # a clock tick is long beside a small image
-            started = time.process_time()
-            for _ in range(repeats):
-                codec.compress(image, quality=1)
-            best[size] = min(best[size], (time.process_time() - started) / repeats / (size[0] * size[1]))
-    least = min(best.values())
-    print("| size | microseconds a pixel | ratio to the least |\n|---|---|---|")
-    for (width, height), seconds in best.items():
-        print(f"| {width}x{height} | {seconds * 1e6:.0f} | {seconds / least:.2f} |")
-    print(f"\nlargest over smallest: {max(best.values()) / least:.2f}\n", flush=True)
+            image, area = photograph(*size, files), size[0] * size[1]
+            count = max(1, TOGETHER // area)  # a clock tick is long beside a small image
+            for best, batch in ((one, 1), (many, options.batch)):
+                if best is many and count == 1:
+                    many[size] = one[size]
+                    continue
+                started = time.process_time()
+                for done in codec.compress_many([image] * count, batch=batch, quality=1):
+                    if isinstance(done, PscxError):
+                        raise done
+                best[size] = min(best[size], (time.process_time() - started) / count / area)
+    print("| size | microseconds a pixel | ratio to least | in batches of | microseconds a pixel | ratio to least |")
+    print("|---|---|---|---|---|---|")
+    least = min(one.values()), min(many.values())
+    for size in TIMED:
+        batch = min(max(1, TOGETHER // (size[0] * size[1])), options.batch)
+        print(f"| {size[0]}x{size[1]} | {one[size] * 1e6:.0f} | {one[size] / least[0]:.2f} ", end="")
+        print(f"| {batch} | {many[size] * 1e6:.0f} | {many[size] / least[1]:.2f} |")
+    ratios = max(one.values()) / least[0], max(many.values()) / least[1]
+    print(f"\nlargest over smallest: {ratios[0]:.2f} one at a time, {ratios[1]:.2f} in batches\n", flush=True)
 
 
 def memory_per_pixel(options: argparse.Namespace) -> None:
@@ -183,6 +194,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="of which the fastest counts")
+    parser.add_argument("--batch", type=int, default=8, help="small images that share network calls")
     parser.add_argument("--image", type=Path)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--job", choices=("compress", "decompress"), help=argparse.SUPPRESS)

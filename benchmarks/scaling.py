@@ -1,10 +1,11 @@
 """One process against two, on images and on the samples of each image, one thread a process.
 
-    python benchmarks/scaling.py [--side 96] [--images 4]
+    python benchmarks/scaling.py [--recipe fast] [--side 128] [--images 4]
 
-Runs ``pscx test`` with the default recipe on crops of bundled photographs: one process, two that share the images, two
-that share each image's samples. Prints the ratio of their seconds, without the start of a process, which is measured by
-itself, and whether streams and tables are the same. Two idle cores are needed: ratios of a busy machine mean nothing.
+Runs ``pscx test`` with a recipe on crops of bundled photographs: one process, two that share the images, two that share
+each image's samples, of which an even number can be shared evenly. Prints the ratio of their seconds, without the start
+of a process, which is measured by itself, and whether streams and tables are the same. Two idle cores are needed:
+ratios of a busy machine mean nothing.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ LAYOUTS = {
 }
 
 
-def run(images: Path, root: Path, options: list[str]) -> float:
+def run(recipe: str, images: Path, root: Path, options: list[str]) -> float:
     """Seconds of one evaluation."""
-    command = [sys.executable, "-m", "pscx.cli", "test", "--config", "configs/quickstart.yaml", *options]
+    command = [sys.executable, "-m", "pscx.cli", "test", "--recipe", recipe, *options]
     command += ["--data.root", str(images), "--trainer.default_root_dir", str(root)]
     started = time.perf_counter()
     done = subprocess.run(
@@ -53,7 +54,8 @@ def results(root: Path) -> tuple[list[dict[str, str]], dict[str, bytes]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--recipe", default="fast")
+    parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--images", type=int, default=4)
     options = parser.parse_args()
     photographs = sorted(BUNDLED.glob("*.png"))
@@ -68,8 +70,10 @@ def main() -> None:
         print("| layout | seconds | start | ratio | same streams and table |\n|---|---|---|---|---|")
         for name, layout in LAYOUTS.items():
             root = Path(folder) / name
-            whole = run(images, root, layout)
-            start = run(images, root, layout)  # everything is kept from the first run: only processes start and end
+            whole = run(options.recipe, images, root, layout)
+            start = run(
+                options.recipe, images, root, layout
+            )  # everything is kept from the first run: only processes start and end
             seconds[name] = whole - start
             first = first or results(root)
             ratio = seconds["one process"] / seconds[name]

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pscx.coders import Coder, Decoder, Encoder, Posterior
@@ -81,18 +80,11 @@ def code_length(encoder: Encoder, quantizer: Quantizer, groups: Iterable[Group])
     return bits
 
 
-def by_segment(groups: Iterable[Group]) -> list[Group]:
-    """One group a segment, from the first to the last that occurs; segments without rows become empty groups."""
+def by_segment(groups: Iterable[Group]) -> list[list[Group]]:
+    """The groups of each segment, from the first to the last that occurs."""
     groups = list(groups)
     count = 1 + max((group.segment for group in groups), default=0)
-    empty = Group(0, torch.zeros(0, dtype=torch.int64), *torch.zeros(2, 0, dtype=torch.float64))
-    merged = []
-    for segment in range(count):
-        parts = [empty, *(group for group in groups if group.segment == segment)]
-        merged.append(
-            Group(segment, *(torch.cat([getattr(p, name) for p in parts]) for name in ("symbols", "mean", "scale")))
-        )
-    return merged
+    return [[group for group in groups if group.segment == segment] for segment in range(count)]
 
 
 def fit_posterior(quantizer: Quantizer, groups: Iterable[Group], adapt: bool = True) -> Posterior:
@@ -100,7 +92,7 @@ def fit_posterior(quantizer: Quantizer, groups: Iterable[Group], adapt: bool = T
 
     Gains are found to 1/16 octave, from 1/64 to 64; a segment without rows keeps the gain of the one before.
     """
-    edges = [cell_edges(quantizer, group) for group in by_segment(groups)]
+    edges = [cell_edges(quantizer, segment) for segment in by_segment(groups)]
     found = {degrees: [best_gain(low, high, degrees) for low, high in edges] for degrees in DEGREES}
     degrees = min(DEGREES, key=lambda d: sum(bits for _, bits in found[d]))
     gains: list[float] = []
@@ -109,11 +101,14 @@ def fit_posterior(quantizer: Quantizer, groups: Iterable[Group], adapt: bool = T
     return Posterior(degrees, adapt, gains)
 
 
-def cell_edges(quantizer: Quantizer, group: Group) -> tuple[Array, Array]:
-    """Edges of the symbols' cells, less the predicted mean, in predicted standard deviations."""
-    scale = group.scale.clamp_min(2.0**-64)
-    edges = [(quantizer.lower_edge(k, group.mean) - group.mean) / scale for k in (group.symbols, group.symbols + 1)]
-    return edges[0].numpy(), edges[1].numpy()
+def cell_edges(quantizer: Quantizer, groups: Iterable[Group]) -> tuple[Array, Array]:
+    """Edges of the symbols' cells, less the predicted mean, in predicted standard deviations; all groups' in a row."""
+    low, high = [np.zeros(0)], [np.zeros(0)]
+    for group in groups:
+        scale = group.scale.clamp_min(2.0**-64)
+        for edges, edge in zip((low, high), quantizer.cells(group.symbols, group.mean), strict=True):
+            edges.append((edge / scale).numpy())
+    return np.concatenate(low), np.concatenate(high)
 
 
 def best_gain(low: Array, high: Array, degrees: int) -> tuple[float, float]:
@@ -135,18 +130,20 @@ def fit_table(quantizer: Quantizer, groups: Iterable[Group]) -> Table:
 
     A context is shrunk towards the same context of all segments, and that towards Student's t: each counts as 16 rows.
     """
-    counts = [decision_counts(quantizer, group) for group in by_segment(groups)]
+    counts = [decision_counts(quantizer, segment) for segment in by_segment(groups)]
     all_taken, all_yes = (np.sum([one[i] for one in counts], axis=0) for i in (0, 1))
     general = shrunk(all_taken, all_yes, student_table() / WHOLE)
     return Table(np.stack([as_integers(shrunk(taken, yes, general)) for taken, yes in counts]))
 
 
-def decision_counts(quantizer: Quantizer, group: Group) -> tuple[Integers, Integers]:
-    """How often each decision was taken, and was yes, ``(CONTEXTS, DECISIONS)`` each."""
-    if not len(group.symbols):
-        return np.zeros((CONTEXTS, DECISIONS), np.int64), np.zeros((CONTEXTS, DECISIONS), np.int64)
-    origins, contexts = origins_and_contexts(quantizer, group.mean, group.scale)
-    return outcomes(group.symbols.numpy() - origins, contexts)
+def decision_counts(quantizer: Quantizer, groups: Iterable[Group]) -> tuple[Integers, Integers]:
+    """How often each decision was taken, and was yes, in all groups, ``(CONTEXTS, DECISIONS)`` each."""
+    taken, yes = np.zeros((2, CONTEXTS, DECISIONS), np.int64)
+    for group in groups:
+        origins, contexts = origins_and_contexts(quantizer, group.mean, group.scale)
+        here = outcomes(group.symbols.numpy() - origins, contexts)
+        taken, yes = taken + here[0], yes + here[1]
+    return taken, yes
 
 
 def shrunk(taken: Integers, yes: Integers, general: Array) -> Array:

@@ -34,6 +34,7 @@ KINDS: dict[str, Registry[Any]] = {
     "restoration_sampler": SAMPLERS,
 }
 NUMBERS = ("samples", "iterations", "batch")
+OPTIONS = (*NUMBERS, "antithetic")
 
 
 def codec_spec(psc: PSC) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def codec_spec(psc: PSC) -> dict[str, Any]:
         except KeyError as error:
             raise PscxError(str(error.args[0])) from None
     spec["prior"] = _without_text(spec["prior"])
-    spec |= {key: getattr(psc, key) for key in NUMBERS}
+    spec |= {key: getattr(psc, key) for key in OPTIONS}
     _check_portable(spec)
     return spec
 
@@ -78,7 +79,7 @@ def recipe_spec(number: int) -> dict[str, Any]:
         raise StreamError(f"the stream was made with recipe {number}, and this version of pscx has only {known}")
     model = read_recipe(RECIPES[number])["model"]
     checked = Checker([Layer(f"recipe '{RECIPES[number]}'", {"model": model})]).options(PSC, model, "model", "codec")
-    spec = {key: checked[key] for key in NUMBERS}
+    spec = {key: checked[key] for key in OPTIONS}
     for kind, component in _parts(checked).items():
         spec[kind] = _quantizer_spec(component) if kind == "quantizer" else KINDS[kind].spec(component)
     spec["prior"] = _without_text(_prior_spec(checked["prior"]))
@@ -111,7 +112,7 @@ def psc_of_spec(
         raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
     if not isinstance(prior, Prior):
         prior = _load_prior(checked["prior"], prior)
-    return PSC(prior, **parts, **{key: checked[key] for key in NUMBERS}, seed=seed)
+    return PSC(prior, **parts, **{key: checked[key] for key in OPTIONS}, seed=seed)
 
 
 def _parts(checked: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def _parts(checked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(spec: Mapping[str, Any]) -> dict[str, Any]:
-    known = {*KINDS, *NUMBERS}
+    known = {*KINDS, *OPTIONS}
     if not isinstance(spec, Mapping) or spec.keys() - known or (known - {"restoration_sampler"}) - spec.keys():
         raise ConfigError(f"a spec has the keys {', '.join(sorted(known))}")
     checker = Checker([], trusted=False)

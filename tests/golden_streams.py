@@ -59,6 +59,25 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
             "restoration": {"name": "mean", "samples": 2},
         },
     ),
+    "trellis_posterior": (
+        (16, 24),
+        {
+            "rows": {"name": "learned", "block": 8, "per_iteration": 12.0, "growth": 1.5},
+            "quantizer": {"name": "trellis", "step": 3.0},
+            "antithetic": True,
+            "coder": "posterior",
+            "restoration": {"name": "mean", "samples": 2},
+        },
+    ),
+    "trellis4_posterior": (
+        (16, 19),
+        {
+            "rows": {**ROWS, "block": 8, "per_iteration": 4.0, "growth": 1.6, "complete": 0.0},
+            "quantizer": {"name": "trellis", "step": 3.5, "weight": 0.0, "states": 4, "bits": 5},
+            "coder": {"name": "posterior", "gains": [1.0, 0.5]},
+            "restoration": {"name": "mean", "samples": 1},
+        },
+    ),
     "deadzone_adaptive": (
         (21, 34),
         {

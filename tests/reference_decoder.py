@@ -1,7 +1,7 @@
 """A second decoder, written from docs/format.md alone: numpy and plain Python, no code of pscx.
 
-It takes ``ddpm`` (exact), ``ddrm`` (log spacing), ``dct``, ``learned``, ``uniform``, ``posterior`` and ``mean``, and is
-slow.
+It takes ``ddpm`` (exact), ``ddrm`` (log spacing), ``dct``, ``learned``, ``uniform``, ``trellis``, ``posterior`` and
+``mean``, and is slow.
 """
 
 from __future__ import annotations
@@ -425,13 +425,73 @@ def cost(m: float) -> int:
 
 
 class Uniform:
-    def __init__(self, step: float, bits: int) -> None:
-        self.step, self.half = step, 2 ** (bits - 1) - 1
+    """Symbols of one group: ``begin`` gives rows that are found together, ``offset`` an edge less the mean."""
 
-    def edge(self, symbol: int, mean: float) -> float:
+    def __init__(self, step: float, spec: dict[str, Any]) -> None:
+        self.step, self.half = step, 2 ** (spec["bits"] - 1) - 1
+
+    def begin(self, rows: int) -> Iterator[range]:
+        yield range(rows)
+
+    def took(self, row: int, symbol: int) -> None:
+        pass
+
+    def edge(self, row: int, symbol: int, mean: float) -> float:
         if symbol == 0:
             return -float("inf")
         return float("inf") if symbol == 2 * self.half + 1 else mean + (symbol - (self.half + 0.5)) * self.step
+
+    def offset(self, row: int, symbol: int, mean: float) -> float:
+        return self.edge(row, symbol, mean) - mean
+
+    def value(self, row: int, symbol: int, mean: float, scale: float) -> float:
+        return mean + (symbol - self.half) * self.step
+
+    def noise(self, row: int, symbol: int) -> float:
+        return self.step**2 / 12
+
+
+class Trellis(Uniform):
+    def __init__(self, step: float, spec: dict[str, Any]) -> None:
+        super().__init__(step, spec)
+        self.degrees = spec["degrees"]
+        assert self.degrees
+        self.table = {
+            4: [(0, 0, 2), (0, 2, 0), (1, 1, 3), (1, 3, 1)],
+            8: [(0, 0, 2), (1, 5, 7), (0, 1, 3), (1, 6, 4), (0, 2, 0), (1, 4, 6), (0, 3, 1), (1, 7, 5)],
+        }[spec["states"]]
+
+    def begin(self, rows: int) -> Iterator[range]:
+        lanes = max(ceil(rows / 64), 1)
+        self.state, self.grids = [0] * lanes, [0] * rows
+        for first in range(0, rows, lanes):
+            yield range(first, min(first + lanes, rows))
+
+    def took(self, row: int, symbol: int) -> None:
+        lane = row % len(self.state)
+        self.state[lane] = self.table[self.state[lane]][1 + (symbol - self.half) % 2]
+        if row + len(self.state) < len(self.grids):
+            self.grids[row + len(self.state)] = self.table[self.state[lane]][0]
+
+    def point(self, row: int, symbol: int) -> int:
+        k = symbol - self.half
+        return 2 * k - self.grids[row] * ((k > 0) - (k < 0))
+
+    def offset(self, row: int, symbol: int, mean: float) -> float:
+        if symbol == 0:
+            return -float("inf")
+        if symbol == 2 * self.half + 1:
+            return float("inf")
+        return (self.point(row, symbol - 1) + self.point(row, symbol)) / 2 * (0.625 * self.step)
+
+    def value(self, row: int, symbol: int, mean: float, scale: float) -> float:
+        p, spacing = self.point(row, symbol) * (0.625 * self.step), 0.625 * self.step
+        a = max(scale * scale * (self.degrees - 2), 1e-300)
+        o = self.noise(row, symbol) * ((self.degrees + 1) * p / (a + p * p))
+        return mean + (p + min(max(o, -spacing), spacing))
+
+    def noise(self, row: int, symbol: int) -> float:
+        return (0.105, 0.065, 0.095)[min(abs(self.point(row, symbol)), 2)] * (self.step * self.step)
 
 
 @dataclass
@@ -446,27 +506,31 @@ class Posterior:
         spreads = [max(scale, 2.0**-64) * known for scale in scales]
         whole = 2 * self.quantizer.half + 1
         cells = [(0, whole)] * len(means)
-        while any(high - low > 1 for low, high in cells):
-            for i, (low, high) in enumerate(cells):
-                if high - low > 1:
-                    middle = between(low, high, whole)
-                    at = [sides(self.z(symbol, means[i], spreads[i] * gain)) for symbol in (low, middle, high)]
-                    part, both = mass(at[1], at[2]), mass(at[0], at[2])
-                    p = part / both if both > 1e-250 else 0.5
-                    p = min(max(round(p * 2**20) / 2**20, 2.0**-16), 1 - 2.0**-16)
-                    cells[i] = (middle, high) if self.words.decision(p) else (low, middle)
+        for turn in self.quantizer.begin(len(means)):
+            while any(cells[i][1] - cells[i][0] > 1 for i in turn):
+                for i in turn:
+                    low, high = cells[i]
+                    if high - low > 1:
+                        middle = between(low, high, whole)
+                        at = [sides(self.z(i, symbol, means[i], spreads[i] * gain)) for symbol in (low, middle, high)]
+                        part, both = mass(at[1], at[2]), mass(at[0], at[2])
+                        p = part / both if both > 1e-250 else 0.5
+                        p = min(max(round(p * 2**20) / 2**20, 2.0**-16), 1 - 2.0**-16)
+                        cells[i] = (middle, high) if self.words.decision(p) else (low, middle)
+            for i in turn:
+                self.quantizer.took(i, cells[i][0])
         symbols = [low for low, _ in cells]
         for number, other in enumerate(GAINS):
-            parts = zip(symbols, means, spreads, strict=True)
-            bits = sum(cost(self.cell(y, mean, spread * other)) for y, mean, spread in parts) / 1024
+            parts = enumerate(zip(symbols, means, spreads, strict=True))
+            bits = sum(cost(self.cell(i, y, mean, spread * other)) for i, (y, mean, spread) in parts) / 1024
             self.scores[number] = self.scores[number] * (512 / (512 + len(means))) + bits
         return symbols
 
-    def z(self, symbol: int, mean: float, spread: float) -> float:
-        return (self.quantizer.edge(symbol, mean) - mean) / spread
+    def z(self, row: int, symbol: int, mean: float, spread: float) -> float:
+        return self.quantizer.offset(row, symbol, mean) / spread
 
-    def cell(self, symbol: int, mean: float, spread: float) -> float:
-        return mass(sides(self.z(symbol, mean, spread)), sides(self.z(symbol + 1, mean, spread)))
+    def cell(self, row: int, symbol: int, mean: float, spread: float) -> float:
+        return mass(sides(self.z(row, symbol, mean, spread)), sides(self.z(row, symbol + 1, mean, spread)))
 
 
 def between(low: int, high: int, whole: int) -> int:
@@ -493,13 +557,15 @@ class Decoder:
         self.spec, self.rows = self.stream.spec, self.stream.spec["rows"]
         names = {key: self.spec[key]["name"] for key in ("sampler", "rows", "quantizer", "coder", "restoration")}
         assert self.rows["name"] in ("dct", "learned")
-        assert list(names.values()) == ["ddrm", self.rows["name"], "uniform", "posterior", "mean"]
+        kinds = {"uniform": Uniform, "trellis": Trellis}
+        assert names["quantizer"] in kinds
+        assert [names[key] for key in ("sampler", "coder", "restoration")] == ["ddrm", "posterior", "mean"]
         side = self.rows["block"]
         multiple = lcm(self.prior.stride, side)
         height, width = (-(-n // multiple) * multiple for n in (self.stream.height, self.stream.width))
         self.shape, self.transform = (3, height, width), Transform(side, height, width)
         self.noise, self.base = Noise(self.stream.seed), base_variances(side)
-        self.quantizer = Uniform(self.stream.step, self.spec["quantizer"]["bits"])
+        self.quantizer = kinds[names["quantizer"]](self.stream.step, self.spec["quantizer"])
         self.coder = Posterior(RangeDecoder(self.stream.payload), self.quantizer)
         blocks, dim = height * width // side**2, 3 * side**2
         self.known = np.zeros((blocks, dim), bool)
@@ -528,24 +594,26 @@ class Decoder:
         scale = np.sqrt(np.maximum(variance, 1e-24))
         gains = self.spec["coder"]["gains"] or [1.0]
         symbols, first = [], 0
-        for size in groups:
+        for size in [len(block)] if isinstance(self.quantizer, Trellis) else groups:
             part = slice(first, first + size)
             symbols += self.coder.group(mean[part].tolist(), scale[part].tolist(), gains[min(k, len(gains) - 1)])
             first += size
         y = np.array(symbols, np.int64)
-        values = mean + (y - self.quantizer.half) * self.stream.step
-        bits = 8 if k == self.spec["iterations"] - 1 else 3
+        rows = list(enumerate(zip(symbols, mean.tolist(), scale.tolist(), strict=True)))
+        values = np.array([self.quantizer.value(i, *row) for i, row in rows])
+        bits = 8 if k == self.spec["iterations"] - 1 else max(1, min(3, 36 // self.spec["iterations"]))
         check = zlib.crc32(y.astype("<i8").tobytes(), zlib.crc32(values.astype("<f8").tobytes()))
         assert self.coder.words.integer(bits) == check >> 32 - bits, f"seal of segment {k}"
         self.known[block, number] = True
-        self.value[block, number], self.variance[block, number] = values, self.stream.step**2 / 12
+        self.value[block, number] = values
+        self.variance[block, number] = [self.quantizer.noise(i, symbol) for i, symbol in enumerate(symbols)]
         if self.estimate is not None:
             self.correct(block, mean.tolist(), scale.tolist(), symbols)
 
     def correct(self, block: Array, mean: list[float], scale: list[float], symbols: list[int]) -> None:
         own = np.zeros((len(GAINS), len(self.gain)), np.int64)
-        for b, m, s, y in zip(block, mean, scale, symbols, strict=True):
-            low, high = ((self.quantizer.edge(at, m) - m) / s for at in (y, y + 1))
+        for row, (b, m, s, y) in enumerate(zip(block, mean, scale, symbols, strict=True)):
+            low, high = (self.quantizer.offset(row, at, m) / s for at in (y, y + 1))
             for i, g in enumerate(GAINS):
                 at = [sides(min(max(edge / g, -1e12), 1e12)) for edge in (low, high)]
                 own[i, b] += cost(mass(*at))
@@ -559,7 +627,8 @@ class Decoder:
         if samples:
             c = np.stack([self.transform.forward(sample) for sample in samples])
             m = c.sum(0) / len(c)
-            s = fine(fine((c - m) ** 2).sum(0) / max(len(c) - 1, 1))
+            n = len(c)
+            s = fine(fine((c - m) ** 2).sum(0) / max(n - n % 2 / n if self.spec["antithetic"] else n - 1, 1))
             variance = self.learned(k, s, m) if rows["name"] == "learned" else self.mixed(s, variance)
         quota = rows["per_iteration"]
         for _ in range(k):
@@ -656,17 +725,23 @@ class Decoder:
             guess = np.zeros(self.shape) if not self.warm(options) else self.estimate
             assert guess is not None
             a = self.prior.a[times[0]]
-            x = sqrt(a) * self.project(guess, 1.0) + sqrt(1 - a) * self.noise(self.shape, k, i, 0)
+            x = sqrt(a) * self.project(guess, 1.0) + sqrt(1 - a) * self.drawn(k, i, 0)
             for j, t in enumerate(times):
                 a = self.prior.a[t]
                 x0 = self.project(self.prior.denoise(x, t), (1 - a) / a)
                 if j + 1 < len(times):
                     b, eta = self.prior.a[times[j + 1]], options["eta"]
-                    z = eta * self.noise(self.shape, k, i, j + 1)
+                    z = eta * self.drawn(k, i, j + 1)
                     if eta < 1:
                         z += sqrt(1 - eta * eta) * (x - sqrt(a) * x0) / sqrt(1 - a)
                     x = sqrt(b) * x0 + sqrt(1 - b) * z
             yield x0
+
+    def drawn(self, k: int, i: int, step: int) -> Array:
+        """The noise of a draw; antithetic ones come in pairs."""
+        odd = i % 2 if self.spec["antithetic"] else 0
+        noise = self.noise(self.shape, k, i - odd, step)
+        return -noise if odd else noise
 
     def warm(self, options: dict[str, Any]) -> bool:
         return self.estimate is not None and options["warm_start"] is not None

@@ -177,6 +177,7 @@ def test_info_says_what_is_in_the_stream(codec: Codec, photo: Pixels) -> None:
         "samples": 2,
         "iterations": 3,
         "batch": 4,
+        "antithetic": False,
     }
     assert facts["parameter"] == 0.25
     assert facts["fingerprint"] == codec.psc.prior.fingerprint().hex()
@@ -347,7 +348,8 @@ def test_a_config_of_an_evaluation_is_a_codec(tmp_path: Path) -> None:
 
 def test_a_spec_is_the_recipe_it_was_read_from() -> None:
     assert recipe_spec(1)["prior"] == {"name": "ddpm", "exact": True}
-    assert recipe_spec(1)["quantizer"] == {"name": "uniform", "bits": 14}
+    assert recipe_spec(1)["quantizer"] == {"name": "trellis", "weight": 0.12, "states": 8, "degrees": 4, "bits": 14}
+    assert [recipe_spec(number)["antithetic"] for number in (1, 2)] == [True, False]
     assert recipe_spec(2)["coder"] == {"name": "raw"}
     assert {recipe_spec(number)["batch"] for number in (1, 2)} == {4}
     with pytest.raises(StreamError):

@@ -12,7 +12,7 @@ from pscx.codec import LAST_SEGMENT_BITS, PSC, SEGMENT_BITS, Outcome
 from pscx.coders import Adaptive, Coder, Decoder, Encoder, Posterior, Raw, Static
 from pscx.errors import StreamError
 from pscx.priors import Gaussian
-from pscx.quantizers import RDO, Deadzone, Float8, Quantizer, Uniform
+from pscx.quantizers import RDO, Deadzone, Float8, Quantizer, Trellis, Uniform
 from pscx.restorations import Mean, Restoration, Sample
 from pscx.rows import PCA, Local, RowRule
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
@@ -23,7 +23,7 @@ IMAGE = PRIOR.draw(16, 16, torch.Generator().manual_seed(5))[0]
 
 QUANTIZERS = {"float8": Float8(), "uniform": Uniform(0.1)}
 CODERS = {"raw": Raw(), "posterior": Posterior()}
-MORE_QUANTIZERS = {"deadzone": Deadzone(0.1), "rdo": RDO(0.1)}
+MORE_QUANTIZERS = {"deadzone": Deadzone(0.1), "rdo": RDO(0.1), "trellis": Trellis(0.1)}
 MORE_CODERS = {"static": Static(), "adaptive": Adaptive(), "posterior": Posterior(8, gains=[2.0, 0.5])}
 ROWS = {"pca": PCA(5), "local": Local(block=8, per_iteration=5)}
 RESTORATIONS = {"mean": Mean(3), "sample": Sample()}

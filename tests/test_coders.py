@@ -221,22 +221,22 @@ def test_gain_follows_a_change() -> None:
     assert gain.value == 1
     for value, groups in ((4.0, 20), (0.5, 3)):
         for _ in range(groups):
-            gain.learn(masses_for(value, 300))
+            gain.learn(300, [masses_for(value, 300)])
         assert gain.value == value
 
 
 def test_small_groups_add_up_and_empty_ones_change_nothing() -> None:
     gain = Gain()
     for _ in range(20):
-        gain.learn(masses_for(4.0, 1))
+        gain.learn(1, [masses_for(4.0, 1)])
         for _ in range(20):
-            gain.learn(masses_for(4.0, 0))
+            gain.learn(0, [masses_for(4.0, 0)])
     assert gain.value == 4
 
 
 def test_gain_is_not_moved_by_a_few_rows() -> None:
     gain = Gain()
-    gain.learn(masses_for(0.25, 2))
+    gain.learn(2, [masses_for(0.25, 2)])
     assert gain.value > 0.5
 
 

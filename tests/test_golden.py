@@ -47,7 +47,7 @@ def test_a_golden_stream_is_encoded_and_decoded_as_ever(name: str, prior: str) -
     assert stream_info(data)["arithmetic"] is None
 
 
-@pytest.mark.parametrize("name", ["uniform_posterior", "learned_posterior"])
+@pytest.mark.parametrize("name", ["uniform_posterior", "learned_posterior", "trellis_posterior", "trellis4_posterior"])
 def test_a_second_decoder_shows_the_same_pixels(name: str, prior: str) -> None:
     """One that shares no code with this one: docs/format.md says all that is needed."""
     data = (GOLDEN / f"{name}.pscx").read_bytes()

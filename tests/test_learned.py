@@ -112,7 +112,7 @@ def by_definition(samples: Tensor, measurements: Coordinates, block: int, place:
 def all_features(samples: Tensor, measurements: Coordinates) -> Tensor:
     parts = [
         torch.stack([feature.expand(blocks.stop - blocks.start, DIM) for feature in features], 2)
-        for blocks, features in features_of(PRIOR, samples, measurements)
+        for blocks, features in features_of(situation(measurements, samples))
     ]
     return torch.cat(parts)
 
@@ -130,7 +130,7 @@ def test_bands_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     samples, measurements = 0.3 * random(3, *SHAPE), known()
     whole = all_features(samples, measurements)
     monkeypatch.setattr("pscx.rows.learned.WORKED", 1)
-    assert len(list(features_of(PRIOR, samples, measurements))) == 3
+    assert len(list(features_of(situation(measurements, samples)))) == 3
     assert torch.equal(all_features(samples, measurements), whole)
 
 
@@ -223,8 +223,7 @@ def test_the_shipped_weights_predict_better_than_the_rule_dct() -> None:
         def watch(psc: PSC, seal: Seal, signal: Tensor = signal) -> None:
             if seal.samples is None:
                 return
-            place = seal.segment, psc.iterations
-            here = Situation(psc.prior, seal.before, seal.samples, *place, psc.quantizer.resolution, psc.prior)
+            here = psc.situation(seal.before, seal.samples, seal.segment, psc.prior)
             observed.append(observe(here, signal, before.predicted(here), len(seal.measured.symbols), 2000))
 
         codec.psc.encode(signal_of(codec.psc, pixels), watch=watch)

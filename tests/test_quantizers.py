@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pscx.quantizers import QUANTIZERS, RDO, Deadzone, Float8, Quantizer, Uniform
+from pscx.quantizers import QUANTIZERS, RDO, Deadzone, Float8, Quantizer, Trellis, Uniform
 
 ONE = torch.ones(1, dtype=torch.float64)
 EVERY = [
@@ -13,7 +13,14 @@ EVERY = [
     *(Deadzone(), Deadzone(0.37, 0.33, 0.1, 5), Deadzone(0.37, 0.0, 0.0, 5), Deadzone(2.0**-10, 0.45, bits=24)),
     RDO(0.37, 0.0),
 ]
-every = pytest.mark.parametrize("quantizer", EVERY, ids=lambda q: f"{type(q).__name__}-{q.alphabet}")
+
+
+def name_of(quantizer: Quantizer) -> str:
+    return f"{type(quantizer).__name__}-{quantizer.alphabet}"
+
+
+every = pytest.mark.parametrize("quantizer", EVERY, ids=name_of)
+every_and_trellis = pytest.mark.parametrize("quantizer", [*EVERY, Trellis(0.37)], ids=name_of)
 
 
 def values(count: int = 4000, spread: float = 100.0) -> tuple[Tensor, Tensor]:
@@ -37,7 +44,7 @@ def some_symbols(quantizer: Quantizer) -> Tensor:
 def test_symbol_survives_its_own_value(quantizer: Quantizer) -> None:
     symbol = some_symbols(quantizer)
     mean = torch.full_like(symbol, 3, dtype=torch.float64) / 7
-    value = quantizer.dequantize(symbol, mean)
+    value = quantizer.dequantize(symbol, mean, ONE)
     assert value.dtype == torch.float64
     assert torch.equal(quantizer.quantize(value, mean, ONE), symbol)
 
@@ -88,7 +95,7 @@ def test_noise_variance_is_the_mean_square_over_the_cell(quantizer: Quantizer) -
     symbol = some_symbols(quantizer).clamp(1, quantizer.alphabet - 2)
     mean = torch.zeros(len(symbol), dtype=torch.float64)
     low, high = quantizer.lower_edge(symbol, mean), quantizer.lower_edge(symbol + 1, mean)
-    off = (low + high) / 2 - quantizer.dequantize(symbol, mean)
+    off = (low + high) / 2 - quantizer.dequantize(symbol, mean, ONE)
     if not isinstance(quantizer, Float8):  # its cells are not even where the exponent changes
         torch.testing.assert_close(quantizer.noise_variance(symbol, mean), (high - low) ** 2 / 12 + off**2)
     else:
@@ -103,16 +110,16 @@ def test_variance_of_the_outer_cells_is_that_of_their_neighbours(quantizer: Quan
     assert high == next_to_high
 
 
-@every
+@every_and_trellis
 def test_empty_groups(quantizer: Quantizer) -> None:
     nothing = torch.zeros(0, dtype=torch.float64)
     symbol = quantizer.quantize(nothing, nothing, nothing)
     assert symbol.shape == (0,)
     assert symbol.dtype == torch.int64
-    assert quantizer.dequantize(symbol, nothing).shape == (0,)
+    assert quantizer.dequantize(symbol, nothing, ONE).shape == (0,)
 
 
-@every
+@every_and_trellis
 def test_parameter_survives_a_stream(quantizer: Quantizer) -> None:
     again = quantizer.with_parameter(quantizer.parameter)
     assert again.parameter == quantizer.parameter
@@ -127,7 +134,7 @@ def test_float8_is_the_cast_of_torch_inside_its_range() -> None:
     value = value[value.abs() <= 448]
     zero = torch.zeros(len(value), dtype=torch.float64)
     quantizer = Float8()
-    rounded = quantizer.dequantize(quantizer.quantize(value.double(), zero, ONE), zero)
+    rounded = quantizer.dequantize(quantizer.quantize(value.double(), zero, ONE), zero, ONE)
     assert torch.equal(rounded, value.to(torch.float8_e4m3fn).double())
 
 
@@ -137,7 +144,7 @@ def test_float8_symbols_are_all_finite_numbers_in_rising_order() -> None:
     quantizer = Float8()
     symbol = torch.arange(253)
     assert quantizer.alphabet == 253
-    assert torch.equal(quantizer.dequantize(symbol, torch.zeros(253, dtype=torch.float64)), distinct)
+    assert torch.equal(quantizer.dequantize(symbol, torch.zeros(253, dtype=torch.float64), ONE), distinct)
 
 
 def test_float8_ignores_the_mean() -> None:
@@ -145,7 +152,7 @@ def test_float8_ignores_the_mean() -> None:
     quantizer = Float8()
     symbol = quantizer.quantize(value, mean, ONE)
     assert torch.equal(symbol, quantizer.quantize(value, -mean, ONE))
-    assert torch.equal(quantizer.dequantize(symbol, mean), quantizer.dequantize(symbol, -mean))
+    assert torch.equal(quantizer.dequantize(symbol, mean, ONE), quantizer.dequantize(symbol, -mean, ONE))
     assert torch.equal(quantizer.lower_edge(symbol, mean), quantizer.lower_edge(symbol, -mean))
 
 
@@ -162,7 +169,7 @@ def test_uniform_measures_from_the_mean() -> None:
     symbol = quantizer.quantize(value, mean, ONE)
     assert quantizer.alphabet == 15
     assert symbol.tolist() == [7, 7, 8, 3, 14]
-    assert quantizer.dequantize(symbol, mean).tolist() == [10.0, 10.0, 10.5, 8.0, 13.5]
+    assert quantizer.dequantize(symbol, mean, ONE).tolist() == [10.0, 10.0, 10.5, 8.0, 13.5]
     assert quantizer.lower_edge(symbol, mean).tolist() == [9.75, 9.75, 10.25, 7.75, 13.25]
 
 
@@ -171,7 +178,7 @@ def test_uniform_keeps_float64_precision() -> None:
     mean = torch.tensor([1 / 3], dtype=torch.float64)
     symbol = torch.tensor([12345678])
     exact = 1 / 3 + (12345678 - (2**23 - 1)) * quantizer.step
-    assert quantizer.dequantize(symbol, mean).item() == exact
+    assert quantizer.dequantize(symbol, mean, ONE).item() == exact
 
 
 def test_uniform_step_is_rounded_to_bfloat16() -> None:
@@ -215,7 +222,7 @@ def test_deadzone_by_hand() -> None:
     mean = torch.full((9,), 10.0, dtype=torch.float64)
     symbol = quantizer.quantize(value, mean, ONE)
     assert symbol.tolist() == [7, 7, 8, 8, 9, 7, 6, 5, 14]
-    levels = ((quantizer.dequantize(symbol, mean) - 10) / 0.5).tolist()
+    levels = ((quantizer.dequantize(symbol, mean, ONE) - 10) / 0.5).tolist()
     assert levels == [0, 0, 1.0625, 1.0625, 2.0625, 0, -1.0625, -2.0625, 7.0625]
     assert ((quantizer.lower_edge(symbol, mean) - 10) / 0.5).tolist()[:3] == [-0.625, -0.625, 0.625]
     assert quantizer.noise_variance(symbol, mean)[0] == 0.25 * (2 * 0.625) ** 2 / 12
@@ -226,7 +233,7 @@ def test_deadzone_at_one_half_is_uniform() -> None:
     one, other = Deadzone(0.3, 0.5, 0.0), Uniform(0.3)
     symbol = one.quantize(value, mean, ONE)
     assert torch.equal(symbol, other.quantize(value, mean, ONE))
-    torch.testing.assert_close(one.dequantize(symbol, mean), other.dequantize(symbol, mean))
+    torch.testing.assert_close(one.dequantize(symbol, mean, ONE), other.dequantize(symbol, mean, ONE))
     torch.testing.assert_close(one.noise_variance(symbol, mean), other.noise_variance(symbol, mean))
     assert torch.equal(one.lower_edge(symbol, mean), other.lower_edge(symbol, mean))
 
@@ -238,7 +245,7 @@ def test_deadzone_delta_lowers_the_error_on_laplacian_values() -> None:
     for delta in (0.0, 0.05, 0.1, 0.4):
         quantizer = Deadzone(1.0, 0.4, delta)
         symbol = quantizer.quantize(value, zero, ONE)
-        errors.append(float((value - quantizer.dequantize(symbol, zero)).square().mean()))
+        errors.append(float((value - quantizer.dequantize(symbol, zero, ONE)).square().mean()))
     assert errors[1] < errors[0] < errors[3]
     assert errors[2] < errors[0]
 
@@ -302,10 +309,10 @@ def test_rdo_saves_bits_on_laplacian_values_at_equal_error(step: float) -> None:
     zero, one = torch.zeros_like(value), torch.ones_like(value)
     chosen = RDO(step, 0.1)
     symbol = chosen.quantize(value, zero, one)
-    error = (value - chosen.dequantize(symbol, zero)).square().mean()
+    error = (value - chosen.dequantize(symbol, zero, ONE)).square().mean()
     coarser = [Uniform(step * k / 64) for k in range(64, 96)]
     found = [q.quantize(value, zero, one) for q in coarser]
-    errors = [(value - q.dequantize(s, zero)).square().mean() for q, s in zip(coarser, found, strict=True)]
+    errors = [(value - q.dequantize(s, zero, ONE)).square().mean() for q, s in zip(coarser, found, strict=True)]
     equal = next(s for s, e in zip(found, errors, strict=True) if e >= error)
     assert entropy(symbol) < 0.99 * entropy(equal)
 
@@ -314,7 +321,8 @@ def test_rdo_decodes_as_uniform() -> None:
     symbol = some_symbols(Uniform(0.3))
     mean = torch.full((len(symbol),), 0.7, dtype=torch.float64)
     rdo, uniform = RDO(0.3), Uniform(0.3)
-    for name in ("dequantize", "lower_edge", "noise_variance"):
+    assert torch.equal(rdo.dequantize(symbol, mean, ONE), uniform.dequantize(symbol, mean, ONE))
+    for name in ("lower_edge", "noise_variance"):
         assert torch.equal(getattr(rdo, name)(symbol, mean), getattr(uniform, name)(symbol, mean))
 
 

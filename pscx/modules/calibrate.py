@@ -68,6 +68,7 @@ class Calibrate(OverImages):
         iterations: rounds of sampling and measuring, at least 1.
         batch: at most this many samples go through the network in one call.
         seed: of all noise, in [0, 2^64).
+        antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
         caption: describes each image, for a prior that takes captions; or none.
         table: name of the table that is written, a plain lower-case word.
         held_out: every so many-th image is only measured and not learnt from, at least 2; none to hold out nothing.
@@ -90,6 +91,7 @@ class Calibrate(OverImages):
         iterations: int = 8,
         batch: int = 4,
         seed: int = 0,
+        antithetic: bool = False,
         caption: Captioner | None = None,
         table: str = "calibrated",
         held_out: int | None = 5,
@@ -109,6 +111,7 @@ class Calibrate(OverImages):
             iterations=iterations,
             batch=batch,
             seed=seed,
+            antithetic=antithetic,
         )
         super().__init__(psc, caption)
         self.quantizer, self.coder = quantizer, coder

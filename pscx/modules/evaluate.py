@@ -75,6 +75,7 @@ class Evaluate(LightningModule):
         iterations: rounds of sampling and measuring, at least 1.
         batch: at most this many samples go through the network in one call.
         seed: of all noise, in [0, 2^64).
+        antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
         restorations: different restorations of an image that are written, at least 1.
         simulate: restore from the encoder's own measurements, which are those that its stream decodes to; then the
             decoder's time is taken to be that of the one loop and of the restorations. Otherwise decode the stream.
@@ -103,6 +104,7 @@ class Evaluate(LightningModule):
         iterations: int = 8,
         batch: int = 4,
         seed: int = 0,
+        antithetic: bool = False,
         restorations: int = 1,
         simulate: bool = True,
         caption: Captioner | None = None,
@@ -131,6 +133,7 @@ class Evaluate(LightningModule):
                 iterations=iterations,
                 batch=batch,
                 seed=seed,
+                antithetic=antithetic,
             ),
             captioner=caption,
             target=target,

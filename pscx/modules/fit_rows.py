@@ -30,7 +30,7 @@ from pscx.modules.over_images import (
 from pscx.priors import Prior
 from pscx.quantizers import Quantizer
 from pscx.restorations import Restoration
-from pscx.rows import ROWS, Learned, RowRule, Situation
+from pscx.rows import ROWS, Learned, RowRule
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.learned import FEATURES
 from pscx.rows.regression import Observed, fit_weights, mean_bits, observe, predicted_by
@@ -62,6 +62,7 @@ class FitRows(OverImages):
         iterations: rounds of sampling and measuring, at least 3, or all iterations with samples are alike.
         batch: at most this many samples go through the network in one call.
         seed: of all noise, in [0, 2^64).
+        antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
         caption: describes each image, for a prior that takes captions; or none.
         steps: parameters of the quantizer; each image is coded with one of them, which its content tells. None for the
             quantizer's own throughout.
@@ -86,6 +87,7 @@ class FitRows(OverImages):
         iterations: int = 8,
         batch: int = 4,
         seed: int = 0,
+        antithetic: bool = False,
         caption: Captioner | None = None,
         steps: list[float] | None = None,
         coefficients: int = 1500,
@@ -112,6 +114,7 @@ class FitRows(OverImages):
             iterations=iterations,
             batch=batch,
             seed=seed,
+            antithetic=antithetic,
         )
         for step in steps or []:
             psc.with_parameter(step)  # raises where it is not allowed
@@ -129,8 +132,7 @@ class FitRows(OverImages):
             if seal.samples is None:
                 return
             assert isinstance(known, Coordinates)
-            place = seal.segment, psc.iterations
-            situation = Situation(psc.prior, known, seal.samples, *place, psc.quantizer.resolution, psc.prior)
+            situation = psc.situation(known, seal.samples, seal.segment, psc.prior)
             predicted = self.rows.predicted(situation)
             rows = len(seal.measured.symbols)
             found.append(observe(situation, exact, predicted, rows, self.coefficients))

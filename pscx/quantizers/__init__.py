@@ -4,6 +4,7 @@ from pscx.quantizers.base import QUANTIZERS, Quantizer
 from pscx.quantizers.deadzone import Deadzone
 from pscx.quantizers.float8 import Float8
 from pscx.quantizers.rdo import RDO
+from pscx.quantizers.trellis import Trellis
 from pscx.quantizers.uniform import Uniform
 
-__all__ = ["QUANTIZERS", "RDO", "Deadzone", "Float8", "Quantizer", "Uniform"]
+__all__ = ["QUANTIZERS", "RDO", "Deadzone", "Float8", "Quantizer", "Trellis", "Uniform"]

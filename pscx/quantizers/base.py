@@ -10,12 +10,11 @@ from pscx.registry import Registry
 
 
 class Quantizer(ABC):
-    """A scalar quantizer: a measurement becomes one of ``alphabet`` integer symbols, ordered as the values are.
+    """A quantizer: a measurement becomes one of ``alphabet`` integer symbols, ordered as the values are.
 
     All tensors are one-dimensional, ``(rows,)``, on the CPU; values and means float64, finite; symbols int64 in
     ``[0, alphabet)``. ``mean`` is the prediction that both sides hold before the symbol is known; a quantizer may
-    quantize the difference to it, or ignore it. ``scale`` is the standard deviation that goes with it; only the
-    encoder's choice of a symbol may depend on it.
+    quantize the difference to it, or ignore it. ``scale`` is the standard deviation that goes with it.
     """
 
     references: tuple[str, ...] = ()
@@ -31,7 +30,14 @@ class Quantizer(ABC):
     """What that number is called, such as ``step``."""
 
     exact: bool = False
-    """Whether all that a decoder computes from symbols and means is the same bits on every machine."""
+    """Whether all that a decoder computes from symbols, means and scales is the same bits on every machine."""
+
+    whole: bool = False
+    """Whether a symbol's cell depends on the symbols before it: then a segment is one group.
+
+    All methods but :meth:`lower_edge` are then given the symbols of a whole segment; that one gives cells for coders
+    that do not follow the path.
+    """
 
     resolution: float
     """Standard deviation, in units of the signal, below which a measurement is mostly lost in the quantizer."""
@@ -47,16 +53,20 @@ class Quantizer(ABC):
         """
 
     @abstractmethod
-    def dequantize(self, symbol: Tensor, mean: Tensor) -> Tensor:
-        """The value that a symbol stands for."""
+    def dequantize(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        """The value that a symbol stands for: samplers take it for a measurement with :meth:`noise_variance`."""
 
     @abstractmethod
     def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:
         """Smallest value of the symbol's cell; ``-inf`` for symbol 0, ``+inf`` for symbol ``alphabet``."""
 
+    def cells(self, symbol: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper edges, less the mean, of the cells that the symbols of a group are: ``(rows,)`` each."""
+        return self.lower_edge(symbol, mean) - mean, self.lower_edge(symbol + 1, mean) - mean
+
     @abstractmethod
     def noise_variance(self, symbol: Tensor, mean: Tensor) -> Tensor:
-        """Mean square of ``value - dequantize(symbol)`` for a value uniform in the cell."""
+        """Variance of the independent noise that samplers take the value of a symbol to have."""
 
     @abstractmethod
     def with_parameter(self, parameter: float | None) -> Quantizer:

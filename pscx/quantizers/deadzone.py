@@ -47,7 +47,7 @@ class Deadzone(Quantizer):
         symbol = symbol - (value < self.lower_edge(symbol, mean)).long()  # one rounding error beside an edge
         return symbol + (value >= self.lower_edge(symbol + 1, mean)).long() * (symbol < self.alphabet - 1)
 
-    def dequantize(self, symbol: Tensor, mean: Tensor) -> Tensor:
+    def dequantize(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         level = symbol.double() - self._half
         return mean + (level + level.sign() * (0.5 - self.offset - self.delta)) * self.step
 

@@ -38,7 +38,7 @@ class Float8(Quantizer):
         up = torch.searchsorted(self._middles, value.contiguous(), right=True)
         return torch.where(up % 2 == 0, up, down)
 
-    def dequantize(self, symbol: Tensor, mean: Tensor) -> Tensor:
+    def dequantize(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         return self._values[symbol]
 
     def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class RDO(Quantizer):
     def cost(self, symbol: Tensor, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         """``D + weight R`` of coding ``value`` as ``symbol``, in squared steps, ``(rows,)``."""
         step = self.grid.step
-        error = ((value - self.grid.dequantize(symbol, mean)) / step).square()
+        error = ((value - self.grid.dequantize(symbol, mean, scale)) / step).square()
         return error + self.weight * self.rate(symbol, mean, scale)
 
     def rate(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ class RDO(Quantizer):
         low, high = (both_sides(edge, tail_of(self.degrees)) for edge in edges)
         return torch.from_numpy(code_lengths(mass(low, high)) * UNIT)
 
-    def dequantize(self, symbol: Tensor, mean: Tensor) -> Tensor:
-        return self.grid.dequantize(symbol, mean)
+    def dequantize(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        return self.grid.dequantize(symbol, mean, scale)
 
     def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:
         return self.grid.lower_edge(symbol, mean)

@@ -34,7 +34,7 @@ class Uniform(Quantizer):
         cells = ((value - mean) / self.step).round().clamp(-self._half, self._half)
         return cells.long() + self._half
 
-    def dequantize(self, symbol: Tensor, mean: Tensor) -> Tensor:
+    def dequantize(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         return mean + (symbol.double() - self._half) * self.step
 
     def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:

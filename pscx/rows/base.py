@@ -37,7 +37,7 @@ class Situation:
     ``samples`` ``(s, channels, height, width)`` float64, or none where :meth:`RowRule.needs_samples` said so;
     ``resolution`` is the standard deviation below which a row is not worth coding (signal units), or zero.
     ``denoiser`` is the prior with its evaluations counted, for a rule that runs the network; ``prior`` is one object
-    from run to run, for what is computed once and kept.
+    from run to run, for what is computed once and kept. ``antithetic`` samples come in pairs of opposite noise.
     """
 
     prior: Prior
@@ -47,6 +47,17 @@ class Situation:
     iterations: int
     resolution: float
     denoiser: Prior
+    antithetic: bool = False
+
+    @property
+    def divisor(self) -> float:
+        """What sums of squares of the samples less their mean are divided by for a variance; 1 for one sample.
+
+        Of ``s`` independent samples ``s - 1``. The noise of antithetic pairs has no part in the mean, as far as
+        samples depend on it linearly: ``s``, or ``s - 1 / s`` where one sample is left over.
+        """
+        count = 1 if self.samples is None else len(self.samples)
+        return max(count - (count % 2) / count if self.antithetic else count - 1, 1)
 
     @property
     def late(self) -> bool:

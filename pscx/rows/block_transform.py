@@ -102,10 +102,10 @@ class BlockTransform(RowRule):
         """:meth:`predicted` where there are ``samples`` ``(s, channels, height, width)``."""
 
 
-def sample_variances(coefficients: Tensor) -> Tensor:
-    """Unbiased variance over the first dimension of coefficients on the grid, ``(s, blocks, dim)``."""
+def sample_variances(coefficients: Tensor, divisor: float) -> Tensor:
+    """Variance over the first dimension of coefficients on the grid, ``(s, blocks, dim)``."""
     centred = coefficients - coefficients.sum(0) / len(coefficients)
-    return fine(fine(centred.square()).sum(0) / max(len(centred) - 1, 1))
+    return fine(fine(centred.square()).sum(0) / divisor)
 
 
 def channel_axes(prior: Prior) -> Tensor:

@@ -67,7 +67,7 @@ class DCT(BlockTransform):
         self.base, self.neighbours, self.evenness = base, neighbours, evenness
 
     def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
-        spread = spread_of(samples, known)
+        spread = spread_of(samples, known, situation.divisor)
         prior = prior_variances(situation.prior, self.block)
         predicted = torch.empty_like(spread)
         across = known.partition.grid[1]
@@ -118,12 +118,12 @@ def leveled(energy: Tensor, evenness: float) -> Tensor:
     return factor.clamp(1 / 8, 8)
 
 
-def spread_of(samples: Tensor, known: Coordinates) -> Tensor:
+def spread_of(samples: Tensor, known: Coordinates, divisor: float) -> Tensor:
     """:func:`sample_variances` of samples ``(s, channels, height, width)``, ``(blocks, dim)``, band by band."""
     spread = torch.empty_like(known.values)
     done = 0
     for rows, band in known.bands():
-        found = sample_variances(band.split(samples[..., rows, :]))
+        found = sample_variances(band.split(samples[..., rows, :]), divisor)
         spread[done : done + len(found)] = found
         done += len(found)
     return spread

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pscx.exact import exponential, logarithm, square_root
 from pscx.measurements import Coordinates
-from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Situation
 from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
 
@@ -23,9 +22,9 @@ LARGEST_WEIGHT = 1000.0
 LARGEST_LOGARITHM = 20.0
 
 PHOTOGRAPHS = [
-    *(0.2929, 0.6715, 0.0696, -0.1796, -0.0488, 10.9473, 0.3565, 0.5947, -0.3993, -7.8922),
-    *(-0.0856, -0.2492, 0.125, 0.2405, 0.3575, -8.6773, -0.4343, -1.0138, 2.0089, 6.2417),
-    *(-0.0809, -0.3151, 0.0621, 0.0329, 0.5962, -0.7984, 0.5823, 1.32, -1.3596, -0.9994),
+    *(0.0868, 0.6314, 0.0908, -0.1431, 0.2578, 7.4544, 0.276, -0.1444, -0.0495, -4.528),
+    *(0.0933, -0.1642, 0.0751, 0.2604, -0.1481, -7.8956, -0.4396, -0.2107, 1.9904, 5.2029),
+    *(0.0462, -0.4267, 0.0662, 0.0501, 0.4146, -0.008, 0.4342, 1.3744, -0.7913, -2.0778),
 ]
 """Weights for the recipes and the prior that ship with pscx (docs/rows.md says of what).
 
@@ -91,7 +90,7 @@ class Learned(BlockTransform):
     def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
         weights = weights_at(self.weights or PHOTOGRAPHS, situation.iteration, situation.iterations)
         predicted = torch.empty_like(known.values)
-        for blocks, features in features_of(situation.prior, samples, known):
+        for blocks, features in features_of(situation):
             total = torch.full(known.values[blocks].shape, weights[-1], dtype=torch.float32)
             for weight, feature in zip(weights, features, strict=False):
                 total += feature * weight
@@ -123,12 +122,15 @@ def weights_at(weights: list[float], iteration: int, iterations: int) -> list[fl
     return torch.tensor(total, dtype=torch.float64).float().tolist()
 
 
-def features_of(prior: Prior, samples: Tensor, known: Coordinates) -> Iterator[tuple[slice, list[Tensor]]]:
+def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:
     """The features but for the last, of a band of blocks at a time; see :class:`Learned`.
 
     Each is float32 and of a shape that expands to ``(blocks, dim)``: some are the same in all of a block, or in all
-    blocks. ``samples`` are ``(s, channels, height, width)`` float64.
+    blocks. The situation has samples.
     """
+    known, samples, prior = situation.measurements, situation.samples, situation.prior
+    assert isinstance(known, Coordinates)
+    assert samples is not None
     down, across = known.partition.grid
     block, axes = known.transform.block, known.partition.channels
     of_place = [log_variance(prior_variances(prior, block)), *places(axes, block)]
@@ -140,7 +142,7 @@ def features_of(prior: Prior, samples: Tensor, known: Coordinates) -> Iterator[t
         coefficients = known.transform.band(start, stop).forward(samples[..., start * block : stop * block, :])
         free = ~known.known[start * across : stop * across]
         energy = (coefficients.sum(0) / len(coefficients)).square()
-        planes = torch.stack([sample_variances(coefficients) * free, free.double(), energy]).float()
+        planes = torch.stack([sample_variances(coefficients, situation.divisor) * free, free.double(), energy]).float()
         planes = rearrange(planes, "k (y x) (c p q) -> k y x c p q", x=across, c=axes, p=block)
         near, wide = sum_frequencies(planes[:, inner], NEAR), sum_frequencies(sum_blocks(planes)[:, inner], WIDE)
         ones = torch.ones(1, stop - start, across, 1, block, block)  # to see what the weights of a mean add up to

@@ -93,7 +93,7 @@ class Local(RowRule):
         terms = conditioned(spectrum, known, measurements.variances)
         if situation.samples is not None:
             blocks = measurements.partition.split(situation.samples - situation.samples.mean(0)) @ basis.T
-            terms = self.mixed(terms, blocks.transpose(0, 1), known)
+            terms = self.mixed(terms, blocks.transpose(0, 1), known, situation.divisor)
         count = min(self.depth, int(FULLEST * self.quota.average(situation.iteration)) + 1)
         variance, vectors = leading(terms, known, count)
         variance = variance * measurements.gains[:, None]
@@ -101,10 +101,10 @@ class Local(RowRule):
         rows = fix_signs(vectors[block, rank] @ basis)
         return Proposal(block, rows, variance[block, rank], merged(torch.bincount(rank).tolist()))
 
-    def mixed(self, prior: Covariance, centred: Tensor, known: Tensor) -> Covariance:
+    def mixed(self, prior: Covariance, centred: Tensor, known: Tensor, divisor: float) -> Covariance:
         """The mix of the conditioned prior's covariance and that of samples ``(blocks, s, k)``."""
         centred = centred - centred @ known.mT @ known
-        local = centred / max(centred.shape[1] - 1, 1) ** 0.5
+        local = centred / divisor**0.5
         energy = local.square().sum((1, 2)) / prior.variances().sum(1).clamp_min(1e-12)
         weight = self.base * energy[:, None]
         plus = (1 - self.base) ** 0.5 * local

@@ -55,5 +55,5 @@ class PCA(RowRule):
         values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
         worth = values > rounding
         rows = orthonormalize(measurements.complement(block[: int(worth.sum())], (vectors.T @ centred)[worth]))
-        variance = values[worth] / max(len(centred) - 1, 1) * measurements.gains[0]
+        variance = values[worth] / situation.divisor * measurements.gains[0]
         return Proposal(block[: len(rows)], fix_signs(rows), variance, [len(rows)] if len(rows) else [])

@@ -66,5 +66,5 @@ class Random(RowRule):
         rows = known.complement(block, drawn).reshape(each, count, dim).transpose(0, 1)
         rows = known.complement(block, orthonormalize(rows).transpose(0, 1).reshape(-1, dim))
         centred = known.split(samples - samples.mean(0)).permute(1, 2, 0)[block]
-        variance = (rows[:, None] @ centred)[:, 0].square().sum(1) / max(len(samples) - 1, 1)
+        variance = (rows[:, None] @ centred)[:, 0].square().sum(1) / situation.divisor
         return Proposal(block, rows, variance * known.gains[block], [count] * each)

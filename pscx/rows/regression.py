@@ -54,7 +54,7 @@ def observe(situation: Situation, signal: Tensor, predicted: Tensor, rows: int, 
     missed = known.split(signal[None]) - known.split(samples).mean(0, keepdim=True)
     dim = known.partition.dim
     parts = [torch.zeros(0, FEATURES - 1)]
-    for blocks, features in features_of(situation.prior, samples, known):
+    for blocks, features in features_of(situation):
         here = chosen[(chosen >= blocks.start * dim) & (chosen < blocks.stop * dim)] - blocks.start * dim
         shape = (blocks.stop - blocks.start, dim)
         parts.append(torch.stack([feature.expand(shape).flatten()[here] for feature in features], 1))

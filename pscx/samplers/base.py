@@ -21,6 +21,8 @@ class Problem:
 
     ``estimate`` is the best guess of ``x`` so far, ``(channels, height, width)`` float64, or none; ``iteration``
     tells the noise source which of the codec's iterations asks; ``spread`` says which processes draw together.
+    ``antithetic`` draws come in pairs: the noise of draw ``2 i + 1`` is that of draw ``2 i`` with the opposite sign
+    (Hammersley and Morton 1956), so the mean of both is nearer to the posterior mean than that of independent ones.
     """
 
     prior: Prior
@@ -30,11 +32,17 @@ class Problem:
     shape: tuple[int, ...]
     estimate: Tensor | None = None
     spread: Spread = ALONE
+    antithetic: bool = False
 
     def draw(self, indices: range, step: int) -> Tensor:
         """Standard normal noise of a sampler's step for draws ``indices``: ``(len(indices), *shape)`` float64."""
-        draws = [self.noise.normal(self.shape, iteration=self.iteration, sample=i, step=step) for i in indices]
+        draws = [self._draw(index, step) for index in indices]
         return draws[0][None] if len(draws) == 1 else torch.stack(draws)  # one may be large, and needs no copy
+
+    def _draw(self, index: int, step: int) -> Tensor:
+        opposite = self.antithetic and index % 2 == 1
+        noise = self.noise.normal(self.shape, iteration=self.iteration, sample=index - opposite, step=step)
+        return noise.neg_() if opposite else noise
 
 
 class Sampler(ABC):

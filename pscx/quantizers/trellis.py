@@ -1,0 +1,231 @@
+"""Two grids that take turns: a quantizer whose cells depend on the symbols before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pscx.distributions import UNIT, Array, Integers, both_sides, check_degrees, code_lengths, mass, tail_of
+from pscx.quantizers.base import QUANTIZERS, Quantizer
+from pscx.quantizers.steps import half_alphabet, rounded_step
+
+Booleans = NDArray[np.bool_]
+
+TRANSITIONS = {
+    4: ((0, 2), (2, 0), (1, 3), (3, 1)),
+    8: ((0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5)),
+}
+ODD_GRID = {4: (0, 0, 1, 1), 8: (0, 1, 0, 1, 0, 1, 0, 1)}
+LONGEST_PATH = 64  # rows of a lane
+SPACING = 0.625  # of the points of both grids together, in steps
+NOISE = (0.105, 0.065, 0.095)  # squared steps, of the prediction, of the points beside it and of all others
+NARROWEST = 1e-30  # scale in spacings
+SMALLEST = 1e-300  # squared scale
+LANES_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The state machine of dependent quantization: ``following[state, parity]``, and ``grid[state]``, 0 or 1."""
+
+    following: Integers
+    grid: Integers
+
+    @classmethod
+    def of(cls, states: int) -> Machine:
+        """That of the VVC standard with 4 states, or one with 8, whose paths stay apart for longer."""
+        return cls(np.array(TRANSITIONS[states]), np.array(ODD_GRID[states]))
+
+    def grids(self, parities: Integers) -> Integers:
+        """The grids on which rows with these parities ``(steps, lanes)`` lie, each lane from state 0 on."""
+        state = np.zeros(parities.shape[1], np.int64)
+        found = np.zeros_like(parities)
+        for step, parity in enumerate(parities):
+            found[step] = self.grid[state]
+            state = self.following[state, parity]
+        return found
+
+    def cheapest(self, costs: Array) -> tuple[Integers, Integers]:
+        """Viterbi's algorithm (1967): the path of least cost in each lane, as grids and parities ``(steps, lanes)``.
+
+        ``costs`` ``(steps, grid, parity, lanes)`` are those of the cheapest symbol of this grid and parity.
+        """
+        steps, _, _, lanes = costs.shape
+        count = len(self.grid)
+        source = np.array([[s for s in range(count) if after in self.following[s]] for after in range(count)])
+        parity = np.array([[int(self.following[s, 1] == after) for s in pair] for after, pair in enumerate(source)])
+        branches = costs[:, self.grid[source], parity]  # (steps, state after, which of its two sources, lanes)
+        total = np.full((count, lanes), np.inf)
+        total[0] = 0
+        second = np.zeros((steps, count, lanes), np.bool_)
+        for step in range(steps):
+            one, other = np.moveaxis(total[source] + branches[step], 1, 0)
+            second[step] = other < one
+            total = np.minimum(one, other)
+        state, lane = total.argmin(0), np.arange(lanes)
+        grids, parities = np.zeros((2, steps, lanes), np.int64)
+        for step in range(steps - 1, -1, -1):
+            way = second[step, state, lane].astype(np.int64)
+            parities[step] = parity[state, way]
+            state = source[state, way]
+            grids[step] = self.grid[state]
+        return grids, parities
+
+
+@QUANTIZERS.register("trellis")
+class Trellis(Quantizer):
+    """Dependent quantization: trellis-coded quantization with a grid that holds zero in every state.
+
+    Marcellin and Fischer (1990); in this form Schwarz, Nguyen, Marpe and Wiegand (2019).
+
+    Points lie ``0.625 step`` apart, the middle one on the prediction, and each row is on one of two grids: the even
+    points, or the odd points and zero. Symbols number the points of a grid. Which grid a row is on, a machine of few
+    states tells from the parities of the symbols before. The encoder finds the path through its states that has the
+    least ``D + weight R``, among the two nearest points of each grid and parity: ``D`` the squared error in steps,
+    ``R`` the bits of the cell under Student's t of the predicted scale. So a row costs what a grid of twice the spacing
+    costs, and can still choose from the points of both. Of the coders, ``posterior`` knows which grid a row is on; to
+    the others a symbol costs a little more.
+
+    The weight of bits leaves a point where the mean of its cell is, so the value ``y`` that it stands for lies further
+    out: such that a posterior mean of a measurement ``y`` with noise variance ``v`` is the point. To first order
+    (Tweedie's formula) that is ``y = point - v d/dy log p(point)``, ``p`` the density that ``R`` is of; it moves no
+    point by more than ``0.625 step``.
+
+    A group is a whole segment. Row ``r`` is step ``r // lanes`` of lane ``r % lanes``, with as few lanes as leave at
+    most 64 steps; each lane begins in state 0.
+
+    Args:
+        step: width of the cells of a uniform quantizer with about the same noise, in signal units, in (0, 1000) after
+            it was rounded to bfloat16 (``parameter`` is the rounded number).
+        weight: squared steps that a bit is worth, in [0, 1].
+        states: of the machine, 4 or 8.
+        degrees: of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian.
+        bits: each grid has ``2^bits - 1`` points; 2 to 24.
+    """
+
+    references = ("marcellin1990trellis", "schwarz2019hybrid")
+
+    parameter_name = "step"
+    exact = True
+    whole = True
+
+    def __init__(
+        self, step: float = 0.05, weight: float = 0.12, states: int = 8, degrees: int = 4, bits: int = 14
+    ) -> None:
+        if not 0 <= weight <= 1:
+            raise ValueError(f"quantizer.weight must lie in [0, 1], got {weight}")
+        if states not in TRANSITIONS:
+            raise ValueError(f"quantizer.states must be one of {sorted(TRANSITIONS)}, got {states}")
+        check_degrees(degrees, "quantizer.degrees")
+        self.parameter = self.resolution = self.step = rounded_step(step)
+        self.weight, self.states, self.degrees, self.bits = weight, states, degrees, bits
+        self.spacing, self._half = SPACING * self.step, half_alphabet(bits)
+        self.alphabet = 2 * self._half + 1
+        self.machine = Machine.of(states)
+
+    def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        if value.isnan().any():
+            raise ValueError("values to quantize must be numbers, got NaN")
+        target = ((value - mean) / self.spacing).clamp(-2 * self.alphabet, 2 * self.alphabet).numpy()
+        spread = (scale / self.spacing).clamp_min(NARROWEST).numpy()
+        symbols = np.zeros(len(target), np.int64)
+        lanes = self.lanes(len(target))
+        for first in range(0, lanes, LANES_AT_ONCE):
+            lane = np.arange(first, min(first + LANES_AT_ONCE, lanes))
+            rows = np.arange(0, len(target), lanes)[:, None] + lane  # (steps, lanes)
+            there = rows < len(target)
+            symbols[rows[there]] = self._path(target[rows[there]], spread[rows[there]], there)
+        return torch.from_numpy(symbols)
+
+    def dequantize(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        point = torch.from_numpy(self._points(symbol.numpy(), self.grids(symbol))) * self.spacing
+        spread = (scale.square() * (self.degrees - 2 if self.degrees else 1)).clamp_min(SMALLEST)
+        slope = (self.degrees + 1) * point / (spread + point.square() if self.degrees else spread)
+        outward = self.noise_variance(symbol, mean) * slope
+        return mean + (point + outward.clamp(-self.spacing, self.spacing))
+
+    def noise_variance(self, symbol: Tensor, mean: Tensor) -> Tensor:
+        point = torch.from_numpy(self._points(symbol.numpy(), self.grids(symbol)))
+        square = torch.tensor(NOISE, dtype=torch.float64) * (self.step * self.step)
+        return square[point.abs().clamp_max(2).long()]
+
+    def cells(self, symbol: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        numbers, grids = symbol.numpy(), self.grids(symbol)
+        return torch.from_numpy(self.offset(numbers, grids)), torch.from_numpy(self.offset(numbers + 1, grids))
+
+    def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:
+        """That of a cell of the even grid, for coders that do not ask which grid a row is on."""
+        return mean + torch.from_numpy(self.offset(symbol.numpy(), np.zeros(len(symbol), np.int64)))
+
+    def with_parameter(self, parameter: float | None) -> Trellis:
+        if parameter is None:
+            raise ValueError("quantizer trellis needs a parameter, its step, got none")
+        return Trellis(parameter, self.weight, self.states, self.degrees, self.bits)
+
+    def lanes(self, rows: int) -> int:
+        """How many paths the rows of a segment are dealt out to."""
+        return max(-(-rows // LONGEST_PATH), 1)
+
+    def grids(self, symbol: Tensor) -> Integers:
+        """The grid that each row of a segment is on, ``(rows,)``: 0 the even points, 1 the odd ones and zero."""
+        lanes = self.lanes(len(symbol))
+        parities = np.zeros((-(-len(symbol) // lanes), lanes), np.int64)
+        parities.ravel()[: len(symbol)] = self.parity(symbol.numpy())
+        return self.machine.grids(parities).ravel()[: len(symbol)]
+
+    def parity(self, symbols: Integers) -> Integers:
+        """What the machine takes in: whether the number of a symbol, counted from the prediction's, is odd."""
+        return (symbols - self._half) & 1
+
+    def offset(self, symbols: Integers, grids: Integers) -> Array:
+        """Where a symbol's cell begins: halfway between its point and the one below, from the prediction on.
+
+        Minus infinity for symbol 0, infinity for symbol ``alphabet``.
+        """
+        middle = (self._points(symbols - 1, grids) + self._points(symbols, grids)) / 2 * self.spacing
+        edge: Array = np.where(symbols <= 0, -np.inf, np.where(symbols >= self.alphabet, np.inf, middle))
+        return edge
+
+    def _points(self, symbols: Integers, grids: Integers) -> Array:
+        """What symbols stand for, in spacings from the prediction."""
+        level = (symbols - self._half).astype(np.float64)
+        return 2 * level - grids * np.sign(level)
+
+    def _path(self, target: Array, spread: Array, there: Booleans) -> Integers:
+        """Symbols of the cheapest paths through the rows that are ``there`` ``(steps, lanes)``, in that order.
+
+        ``target``, less the prediction, and ``spread`` in spacings, ``(rows,)``.
+        """
+        candidates = np.zeros((2, 2, len(target)), np.int64)
+        costs = np.zeros((2, 2, *there.shape))
+        for grid, parity in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            candidates[grid, parity], costs[grid, parity][there] = self._nearest(target, spread, grid, parity)
+        grids, parities = (part[there] for part in self.machine.cheapest(np.moveaxis(costs, 2, 0)))
+        return candidates[grids, parities, np.arange(len(target))]
+
+    def _nearest(self, target: Array, spread: Array, grid: int, parity: int) -> tuple[Integers, Array]:
+        """Of the symbols of a grid and parity the cheaper of the nearest and its neighbour towards the prediction.
+
+        Returns them, and what they cost, in squared steps.
+        """
+        outermost = self._half - (self._half + parity) % 2
+        number = 2 * np.rint((np.abs(target) + grid - 2 * parity) / 4).astype(np.int64) + parity
+        number = np.clip(number, parity, outermost)
+        sign = np.where(target < 0, -1, 1)
+        symbols = [self._half + sign * size for size in (number, np.maximum(number - 2, parity))]
+        costs = [self._cost(symbol, target, spread, np.full(len(target), grid)) for symbol in symbols]
+        cheaper = costs[1] < costs[0]
+        return np.where(cheaper, symbols[1], symbols[0]), np.where(cheaper, costs[1], costs[0])
+
+    def _cost(self, symbols: Integers, target: Array, spread: Array, grids: Integers) -> Array:
+        """``D + weight R`` in squared steps, ``R`` at most 40 bits."""
+        error = (SPACING * (target - self._points(symbols, grids))) ** 2
+        if self.weight == 0:
+            return error
+        edges = (self.offset(at, grids) / self.spacing / spread for at in (symbols, symbols + 1))
+        low, high = (both_sides(edge, tail_of(self.degrees)) for edge in edges)
+        return error + self.weight * UNIT * code_lengths(mass(low, high))

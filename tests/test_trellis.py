@@ -1,0 +1,229 @@
+"""Dependent quantization: the path is the cheapest there is, and it comes closer to R(D) than any scalar quantizer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pscx.coders import Adaptive, Coder, Posterior, Raw, Static
+from pscx.fitting import Group, fit_posterior
+from pscx.quantizers import Quantizer, Trellis, Uniform
+from pscx.quantizers import trellis as module
+
+CODERS = [Posterior(), Posterior(0, adapt=False), Posterior(6, gains=[0.5]), Raw(), Adaptive(), Static()]
+by_states = pytest.mark.parametrize("states", [4, 8])
+
+
+def gaussian(rows: int, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, means and scales of rows whose predictions are right, ``(rows,)`` each."""
+    generator = torch.Generator().manual_seed(seed)
+    mean, error = torch.randn(2, rows, generator=generator, dtype=torch.float64)
+    return mean + scale * error, mean, torch.full((rows,), scale, dtype=torch.float64)
+
+
+def student(rows: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with errors that follow Student's t with 4 degrees of freedom."""
+    error, mean, scales = gaussian(rows, 1.0)
+    squares = torch.randn(rows, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).square().sum(1)
+    return mean + (error - mean) * scale * (2 / squares).sqrt(), mean, scale * scales
+
+
+def bits(quantizer: Quantizer, symbols: Tensor, mean: Tensor, scale: Tensor, degrees: int) -> float:
+    return float(Posterior(degrees, adapt=False).encoder().put(symbols, quantizer, mean, scale).sum())
+
+
+@by_states
+@pytest.mark.parametrize("weight", [0.0, 0.12, 0.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_other_path_is_cheaper(states: int, weight: float, seed: int) -> None:
+    """Against all sequences of seven symbols in a row; bits are those of the coder."""
+    quantizer = Trellis(0.8, weight, states, bits=3)
+    value, mean, scale = gaussian(4, seed=seed)
+
+    def cost(symbols: Tensor) -> float:
+        grids = quantizer.grids(symbols)
+        level = symbols.numpy() - 3
+        points = 0.625 * 0.8 * (2 * level - grids * np.sign(level))  # the definition
+        error = float(((value - mean).numpy() - points) @ ((value - mean).numpy() - points)) / 0.8**2
+        return error + weight * bits(quantizer, symbols, mean, scale, 4)
+
+    least = min(cost(torch.tensor(symbols)) for symbols in itertools.product(range(7), repeat=4))
+    assert cost(quantizer.quantize(value, mean, scale)) == pytest.approx(least, abs=2e-3)
+
+
+@by_states
+def test_the_machine_is_a_trellis(states: int) -> None:
+    """Every state is reached from two others, by different parities or grids, and half of the states have each grid."""
+    machine = module.Machine.of(states)
+    assert sorted(machine.following.ravel().tolist()) == sorted([*range(states)] * 2)
+    assert machine.grid.sum() == states / 2
+    for after in range(states):
+        ways = [(int(machine.grid[s]), p) for s in range(states) for p in (0, 1) if machine.following[s, p] == after]
+        assert len(set(ways)) == 2
+
+
+def test_a_path_by_hand() -> None:
+    """Levels 1, 1, 2, -1: states 0, 2, 3, 6 of eight, hence grids even, even, odd, even."""
+    quantizer = Trellis(1.6015625, bits=3)
+    symbols = torch.tensor([1, 1, 2, -1]) + 3
+    assert quantizer.grids(symbols).tolist() == [0, 0, 1, 0]
+    points = torch.tensor([2.0, 2.0, 3.0, -2.0], dtype=torch.float64)
+    mean = torch.full((4,), 5.0, dtype=torch.float64)
+    scale = torch.tensor([0.3, 0.9, 3.0, 30.0], dtype=torch.float64)
+    p = points * quantizer.spacing
+    outward = 0.095 * 1.6015625**2 * 5 * p / (2 * scale**2 + p**2)
+    torch.testing.assert_close(quantizer.dequantize(symbols, mean, scale), mean + p + outward)
+    low, high = quantizer.cells(symbols, mean)
+    torch.testing.assert_close(low, quantizer.spacing * torch.tensor([1.0, 1.0, 2.0, -3.0]).double())
+    torch.testing.assert_close(high, quantizer.spacing * torch.tensor([3.0, 3.0, 4.0, -1.0]).double())
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 63, 64, 65, 129, 1000])
+@pytest.mark.parametrize("coder", CODERS, ids=lambda coder: type(coder).__name__)
+def test_every_coder_brings_the_symbols_back(coder: Coder, rows: int) -> None:
+    quantizer = Trellis(0.7)
+    value, mean, scale = student(rows, 1.3)
+    symbols = quantizer.quantize(value, mean, scale)
+    encoder = coder.encoder()
+    spent = encoder.put(symbols, quantizer, mean, scale)
+    encoder.put_bits(5, 3)
+    assert spent.shape == (rows,)
+    decoder = coder.decoder(encoder.finish())
+    assert torch.equal(decoder.get(quantizer, mean, scale), symbols)
+    assert decoder.get_bits(3) == 5
+    assert not decoder.exhausted
+
+
+def test_the_payload_is_as_long_as_the_bits_that_are_told() -> None:
+    quantizer = Trellis(0.7)
+    value, mean, scale = student(5000, 1.3)
+    symbols = quantizer.quantize(value, mean, scale)
+    encoder = Posterior().encoder()
+    spent = float(encoder.put(symbols, quantizer, mean, scale).sum())
+    assert 0 <= 8 * len(encoder.finish()) - spent < 24
+
+
+def test_a_coder_that_knows_the_grids_spends_less() -> None:
+    """The odd grid's zero is narrow: that is worth over a hundredth of the bits."""
+    quantizer = Trellis(1.0)
+    value, mean, scale = gaussian(20_000)
+    symbols = quantizer.quantize(value, mean, scale)
+    known = bits(quantizer, symbols, mean, scale, 0)
+    offsets = (symbols - quantizer.alphabet // 2).numpy()
+    counts = np.unique(offsets, return_counts=True)[1]
+    memoryless = -float((counts * np.log2(counts / counts.sum())).sum())
+    assert known < 0.99 * memoryless
+
+
+def gap(quantizer: Quantizer, scale: float, rows: int = 30_000) -> float:
+    """Bits a row over the rate-distortion function of a Gaussian, at the error of the posterior mean."""
+    value, mean, scales = gaussian(rows, scale)
+    symbols = quantizer.quantize(value, mean, scales)
+    trust = scale**2 / (scale**2 + quantizer.noise_variance(symbols, mean))
+    error = value - mean - trust * (quantizer.dequantize(symbols, mean, scales) - mean)
+    rate = bits(quantizer, symbols, mean, scales, 0) / rows
+    return rate - 0.5 * math.log2(scale**2 / float(error.square().mean()))
+
+
+@pytest.mark.parametrize(("scale", "most"), [(0.7, 0.21), (1.0, 0.18), (2.0, 0.14), (5.0, 0.12)])
+def test_the_gap_to_the_rate_distortion_function(scale: float, most: float) -> None:
+    """A uniform quantizer's is 0.254 at high rates; that of eight states is smaller than that of four."""
+    eight, four, uniform = (gap(q, scale) for q in (Trellis(1.0), Trellis(1.0, states=4), Uniform(1.0)))
+    assert 0.24 < uniform < 0.26
+    assert 0 < eight < four < uniform - 0.02
+    assert eight < most
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 2.0, 5.0])
+def test_points_are_the_means_of_their_cells(scale: float) -> None:
+    """To 0.1 steps, where errors are as heavy-tailed as a photograph's; noise variances are right to a quarter."""
+    quantizer = Trellis(1.0)
+    value, mean, scales = student(60_000, scale)
+    symbols = quantizer.quantize(value, mean, scales)
+    level = (symbols - quantizer.alphabet // 2).numpy()
+    points = torch.from_numpy(0.625 * (2 * level - quantizer.grids(symbols) * np.sign(level)))
+    error = (value - mean - points) * torch.where(points < 0, -1, 1)
+    told = quantizer.noise_variance(symbols, mean)
+    for size in range(5):
+        here = points.abs() == 0.625 * size
+        assert float(error[here].mean()) == pytest.approx(0, abs=0.1)
+        posterior = told[here] * scale**2 / (told[here] + scale**2)
+        if size in (0, 2, 4) or scale >= 2:
+            assert float(error[here].square().mean()) == pytest.approx(float(posterior.mean()), rel=0.25)
+
+
+def test_values_where_errors_are_gaussian() -> None:
+    """``v p / s^2`` further out, but no more than a spacing; a scale of zero does no harm."""
+    quantizer = Trellis(1.0, degrees=0)
+    symbols = torch.tensor([1, 0, -1, 4]) + quantizer.alphabet // 2  # points 2, 0, -1 and 7
+    scale = torch.tensor([2.0, 0.0, 1e-3, 1.0], dtype=torch.float64)
+    assert quantizer.grids(symbols).tolist() == [0, 0, 1, 1]
+    value = quantizer.dequantize(symbols, torch.zeros(4, dtype=torch.float64), scale)
+    expected = [1.25 + 0.095 * 1.25 / 4, 0.0, -0.625 - 0.625, 4.375 + 0.095 * 4.375]
+    assert value.tolist() == pytest.approx(expected)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    value, mean, scale = gaussian(3)
+    value[1] = torch.nan
+    with pytest.raises(ValueError, match="values to quantize must be numbers, got NaN"):
+        Trellis().quantize(value, mean, scale)
+
+
+def test_a_codec_learns_the_gain_of_its_path() -> None:
+    """Symbols of a right prediction have gain 1; the cells of the wrong grid would tell another."""
+    quantizer = Trellis(1.0)
+    groups = []
+    for seed in range(4):
+        value, mean, scale = student(3000 + seed, 1.0)
+        groups.append(Group(0, quantizer.quantize(value, mean, scale), mean, scale))
+    fitted = fit_posterior(quantizer, groups)
+    assert fitted.gains is not None
+    assert fitted.gains[0] == pytest.approx(1, abs=0.1)
+    assert fitted.degrees in (4, 6)
+
+
+def test_a_prediction_that_is_right_costs_next_to_nothing() -> None:
+    quantizer = Trellis(1.0)
+    _, mean, scale = gaussian(500)
+    symbols = quantizer.quantize(mean, mean, scale)
+    assert (symbols == quantizer.alphabet // 2).all()
+    assert torch.equal(quantizer.dequantize(symbols, mean, scale), mean)
+
+
+def test_values_outside_the_range_saturate() -> None:
+    quantizer = Trellis(1.0, bits=4)
+    value = torch.tensor([-1e30, 1e30, -torch.inf, torch.inf, -1e30, 1e30], dtype=torch.float64)
+    symbols = quantizer.quantize(value, torch.zeros(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64))
+    assert torch.equal((symbols - 7).sign(), value.sign().long())
+    assert ((symbols - 7).abs() >= 6).all()  # the outermost of either parity
+    low, high = quantizer.cells(torch.tensor([0, 14]), torch.zeros(2, dtype=torch.float64))
+    assert low[0] == -torch.inf
+    assert high[1] == torch.inf
+
+
+def test_many_lanes_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    value, mean, scale = student(1000, 2.0)
+    whole = Trellis(1.0).quantize(value, mean, scale)
+    monkeypatch.setattr(module, "LANES_AT_ONCE", 3)
+    assert torch.equal(Trellis(1.0).quantize(value, mean, scale), whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": -0.1}, r"quantizer.weight must lie in \[0, 1\], got -0.1"),
+        ({"states": 5}, r"quantizer.states must be one of \[4, 8\], got 5"),
+        ({"degrees": 3}, "quantizer.degrees must be 0 or even"),
+        ({"bits": 25}, r"quantizer.bits must lie in 2..24, got 25"),
+        ({"step": 0.0}, "quantizer.step must lie in"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Trellis(**options)  # type: ignore[arg-type]
