@@ -279,7 +279,9 @@ def test_rows_that_are_left_out_cost_little_and_decode(codec: Codec, photo: Pixe
 
 @pytest.mark.parametrize("name", ["quality", "bpp", "psnr", "max_bytes", "step"])
 def test_a_quantizer_without_parameter_has_no_target(name: str, config: str) -> None:
-    sentence = f"target {name} needs a quantizer with a parameter, such as uniform, deadzone or rdo: Float8 has none"
+    sentence = (
+        f"target {name} needs a quantizer with a parameter, such as trellis, uniform, deadzone or rdo: Float8 has none"
+    )
     with pytest.raises(ConfigError, match=sentence):
         load_codec(config, quantizer="float8", target={"name": name, "value": 50})
     with pytest.raises(PscxError, match=sentence):

@@ -21,7 +21,7 @@ class Proposal:
     all earlier ones: ``(r, dim)`` float64, or ``(r,)`` int64 where the measurements are
     :class:`pscx.measurements.Coordinates`. ``variance`` ``(r,)`` is the predicted variance of the signal along them.
     ``groups`` are sizes that add up to ``r``: rows of one group are coded together, and an entropy coder may learn
-    from one group for the next.
+    from one group for the next. A quantizer of whole segments makes one group of them.
     """
 
     block: Tensor

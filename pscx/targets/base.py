@@ -36,7 +36,7 @@ def check_parameter(name: str, quantizer: Quantizer) -> None:
     """Raise ``ValueError`` where the quantizer has no parameter that the target ``name`` could choose."""
     if quantizer.parameter is None:
         raise ValueError(
-            f"target {name} needs a quantizer with a parameter, such as uniform, deadzone or rdo: "
+            f"target {name} needs a quantizer with a parameter, such as trellis, uniform, deadzone or rdo: "
             f"{type(quantizer).__name__} has none"
         )
 
