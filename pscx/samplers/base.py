@@ -36,13 +36,15 @@ class Problem:
 
     def draw(self, indices: range, step: int) -> Tensor:
         """Standard normal noise of a sampler's step for draws ``indices``: ``(len(indices), *shape)`` float64."""
-        draws = [self._draw(index, step) for index in indices]
+        draws: list[Tensor] = []
+        for index in indices:
+            opposite = self.antithetic and index % 2 == 1
+            if opposite and draws:
+                draws.append(-draws[-1])
+                continue
+            noise = self.noise.normal(self.shape, iteration=self.iteration, sample=index - opposite, step=step)
+            draws.append(noise.neg_() if opposite else noise)
         return draws[0][None] if len(draws) == 1 else torch.stack(draws)  # one may be large, and needs no copy
-
-    def _draw(self, index: int, step: int) -> Tensor:
-        opposite = self.antithetic and index % 2 == 1
-        noise = self.noise.normal(self.shape, iteration=self.iteration, sample=index - opposite, step=step)
-        return noise.neg_() if opposite else noise
 
 
 class Sampler(ABC):
