@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 Tail = Callable[[Array], Array]
 
 FARTHEST = 1e60  # distance in standard deviations

@@ -14,8 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from pscx.coders.ranges import Booleans
-from pscx.distributions import Array, Integers, student_tail
+from pscx.distributions import Array, Booleans, Integers, student_tail
 from pscx.quantizers.base import Quantizer
 
 DECISIONS = 14  # of a context that have a probability of their own

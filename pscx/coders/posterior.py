@@ -10,8 +10,19 @@ import torch
 from torch import Tensor
 
 from pscx.coders.base import CODERS, Coder, check_predictions, check_symbols
-from pscx.coders.ranges import Booleans, RangeCodedDecoder, RangeCodedEncoder, on_grid
-from pscx.distributions import UNIT, Array, Integers, Tail, both_sides, check_degrees, code_lengths, mass, tail_of
+from pscx.coders.ranges import RangeCodedDecoder, RangeCodedEncoder, on_grid
+from pscx.distributions import (
+    UNIT,
+    Array,
+    Booleans,
+    Integers,
+    Tail,
+    both_sides,
+    check_degrees,
+    code_lengths,
+    mass,
+    tail_of,
+)
 from pscx.quantizers import Quantizer, Trellis
 
 Decide = Callable[[Integers, Integers, Array], Booleans]

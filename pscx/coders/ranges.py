@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 from constriction import stream
-from numpy.typing import NDArray
 
 from pscx.coders.base import Decoder, Encoder
-from pscx.distributions import Array
-
-Booleans = NDArray[np.bool_]
+from pscx.distributions import Array, Booleans
 
 GRID, RAREST = 2.0**-20, 2.0**-16  # of the probability of a decision
 

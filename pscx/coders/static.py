@@ -8,9 +8,9 @@ from torch import Tensor
 
 from pscx.coders.base import CODERS, Coder, check_predictions, check_symbols
 from pscx.coders.binarization import WHOLE, Ask, Test, find, origins_and_contexts
-from pscx.coders.ranges import Booleans, RangeCodedDecoder, RangeCodedEncoder, RangeDecoder, RangeEncoder, on_grid
+from pscx.coders.ranges import RangeCodedDecoder, RangeCodedEncoder, RangeDecoder, RangeEncoder, on_grid
 from pscx.coders.table import Table, find_table
-from pscx.distributions import Array, Integers
+from pscx.distributions import Array, Booleans, Integers
 from pscx.quantizers.base import Quantizer
 
 

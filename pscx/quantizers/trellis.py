@@ -6,14 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pscx.distributions import UNIT, Array, Integers, both_sides, check_degrees, code_lengths, mass, tail_of
+from pscx.distributions import UNIT, Array, Booleans, Integers, both_sides, check_degrees, code_lengths, mass, tail_of
 from pscx.quantizers.base import QUANTIZERS, Quantizer
 from pscx.quantizers.steps import half_alphabet, rounded_step
-
-Booleans = NDArray[np.bool_]
 
 TRANSITIONS = {
     4: ((0, 2), (2, 0), (1, 3), (3, 1)),
@@ -138,20 +135,20 @@ class Trellis(Quantizer):
             lane = np.arange(first, min(first + LANES_AT_ONCE, lanes))
             rows = np.arange(0, len(target), lanes)[:, None] + lane  # (steps, lanes)
             there = rows < len(target)
-            symbols[rows[there]] = self._path(target[rows[there]], spread[rows[there]], there)
+            part = rows[there]
+            symbols[part] = self._path(target[part], spread[part], there)
         return torch.from_numpy(symbols)
 
     def dequantize(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        point = torch.from_numpy(self._points(symbol.numpy(), self.grids(symbol))) * self.spacing
+        number = self._numbers(symbol)
+        point = number * self.spacing
         spread = (scale.square() * (self.degrees - 2 if self.degrees else 1)).clamp_min(SMALLEST)
         slope = (self.degrees + 1) * point / (spread + point.square() if self.degrees else spread)
-        outward = self.noise_variance(symbol, mean) * slope
+        outward = self._noise(number) * slope
         return mean + (point + outward.clamp(-self.spacing, self.spacing))
 
     def noise_variance(self, symbol: Tensor, mean: Tensor) -> Tensor:
-        point = torch.from_numpy(self._points(symbol.numpy(), self.grids(symbol)))
-        square = torch.tensor(NOISE, dtype=torch.float64) * (self.step * self.step)
-        return square[point.abs().clamp_max(2).long()]
+        return self._noise(self._numbers(symbol))
 
     def cells(self, symbol: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         numbers, grids = symbol.numpy(), self.grids(symbol)
@@ -189,6 +186,15 @@ class Trellis(Quantizer):
         middle = (self._points(symbols - 1, grids) + self._points(symbols, grids)) / 2 * self.spacing
         edge: Array = np.where(symbols <= 0, -np.inf, np.where(symbols >= self.alphabet, np.inf, middle))
         return edge
+
+    def _numbers(self, symbol: Tensor) -> Tensor:
+        """:meth:`_points` of all symbols of a segment."""
+        return torch.from_numpy(self._points(symbol.numpy(), self.grids(symbol)))
+
+    def _noise(self, number: Tensor) -> Tensor:
+        """Noise variances of points, which are given in spacings."""
+        square = torch.tensor(NOISE, dtype=torch.float64) * (self.step * self.step)
+        return square[number.abs().clamp_max(2).long()]
 
     def _points(self, symbols: Integers, grids: Integers) -> Array:
         """What symbols stand for, in spacings from the prediction."""
