@@ -100,3 +100,10 @@ def code_lengths(masses: Array) -> Integers:
     log2 = 2.8853900817779268 * y * (1 + square * (1 / 3 + square * (1 / 5)))  # 2 / ln 2 times artanh y
     lengths: Integers = np.rint((exponent + log2) / -UNIT).astype(np.int64)
     return lengths
+
+
+def cell_bits(low: Array, high: Array, degrees: int) -> Array:
+    """Bits, at most 40, of cells between two edges in standard deviations; ``degrees`` as in :func:`tail_of`."""
+    tail = tail_of(degrees)
+    bits: Array = code_lengths(mass(both_sides(low, tail), both_sides(high, tail))).astype(np.float64) * UNIT
+    return bits

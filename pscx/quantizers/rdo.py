@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pscx.distributions import UNIT, both_sides, check_degrees, code_lengths, mass, tail_of
+from pscx.distributions import cell_bits, check_degrees
 from pscx.quantizers.base import QUANTIZERS, Quantizer
 from pscx.quantizers.uniform import Uniform
 
@@ -60,9 +60,8 @@ class RDO(Quantizer):
     def rate(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         """Bits of the symbol's cell under Student's t, at most 40, ``(rows,)``."""
         spread = scale.clamp_min(NARROWEST * self.grid.step)
-        edges = [((self.grid.lower_edge(k, mean) - mean) / spread).numpy() for k in (symbol, symbol + 1)]
-        low, high = (both_sides(edge, tail_of(self.degrees)) for edge in edges)
-        return torch.from_numpy(code_lengths(mass(low, high)) * UNIT)
+        low, high = ((edge / spread).numpy() for edge in self.grid.cells(symbol, mean))
+        return torch.from_numpy(cell_bits(low, high, self.degrees))
 
     def dequantize(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         return self.grid.dequantize(symbol, mean, scale)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pscx.distributions import UNIT, Array, Booleans, Integers, both_sides, check_degrees, code_lengths, mass, tail_of
+from pscx.distributions import Array, Booleans, Integers, cell_bits, check_degrees
 from pscx.quantizers.base import QUANTIZERS, Quantizer
 from pscx.quantizers.steps import half_alphabet, rounded_step
 
@@ -232,6 +232,5 @@ class Trellis(Quantizer):
         error = (SPACING * (target - self._points(symbols, grids))) ** 2
         if self.weight == 0:
             return error
-        edges = (self.offset(at, grids) / self.spacing / spread for at in (symbols, symbols + 1))
-        low, high = (both_sides(edge, tail_of(self.degrees)) for edge in edges)
-        return error + self.weight * UNIT * code_lengths(mass(low, high))
+        low, high = (self.offset(at, grids) / self.spacing / spread for at in (symbols, symbols + 1))
+        return error + self.weight * cell_bits(low, high, self.degrees)
