@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from pscx import Codec, Decompressor, PscxError, load_codec
+from pscx.allocator import keep_freed_memory
 from pscx.codec import Progress
 from pscx.data.folder import BUNDLED
 from pscx.images import read_image
@@ -201,6 +202,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    keep_freed_memory()  # as the program does
     torch.set_num_threads(options.threads)
     if options.job is not None:
         print(json.dumps(compress(options) if options.job == "compress" else decompress(options)))

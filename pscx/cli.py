@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pscx import __version__
+from pscx.allocator import keep_freed_memory
 from pscx.errors import PscxError
 from pscx.registry import choices
 
@@ -51,6 +52,7 @@ def main(args: list[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """Entry point of the ``pscx`` program."""
+    keep_freed_memory()
     try:
         code = main()
         sys.stdout.flush()

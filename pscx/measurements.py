@@ -103,6 +103,10 @@ class Measurements(ABC):
     def adjoint(self, values: Tensor) -> Tensor:
         """``H^T v``: ``(n, blocks, places)`` back to signals."""
 
+    def correction(self, signal: Tensor, gain: Tensor | float) -> Tensor:
+        """``H^T g (y - H x)`` for signals ``(n, channels, height, width)`` and gains ``(blocks, places)``, or one."""
+        return self.adjoint((self.values - self.forward(signal)) * gain)
+
     def bands(self) -> Iterator[tuple[slice, Measurements]]:
         """All there is in parts that do not see each other: rows of the signal, and the measurements of these alone.
 
@@ -216,6 +220,11 @@ class Coordinates(Measurements):
 
     def adjoint(self, values: Tensor) -> Tensor:
         return self.transform.inverse(values * self.known)
+
+    def correction(self, signal: Tensor, gain: Tensor | float) -> Tensor:
+        missing = self.split(signal)
+        torch.sub(self.values, missing, out=missing)
+        return self.transform.inverse(missing.mul_(self.known * gain))  # masked once, for all signals
 
     def split(self, signal: Tensor) -> Tensor:
         return self.transform.forward(signal)

@@ -55,7 +55,7 @@ class Noise:
         for start in range(0, count, 4 * CHUNK):
             part = values[start : start + 4 * CHUNK]
             words = source.random_raw(-(-len(part) // 4))
-            part[:] = quantiles()[words.astype("<u8").view("<u2")[: len(part)]]
+            np.take(quantiles(), words.astype("<u8", copy=False).view("<u2")[: len(part)], out=part, mode="clip")
         return torch.from_numpy(values).reshape(shape)
 
 

@@ -34,7 +34,7 @@ def whole(values: Tensor) -> Tensor:
 
 def fine(values: Tensor) -> Tensor:
     """The nearest multiples of 2^-31 within ±1023: variances. A sum of up to 4096 of them is exact in any order."""
-    return (values * FINE).clamp_(-FINE_LARGEST * FINE, FINE_LARGEST * FINE).round_() / FINE
+    return (values * FINE).clamp_(-FINE_LARGEST * FINE, FINE_LARGEST * FINE).round_().mul_(1 / FINE)
 
 
 @lru_cache
@@ -72,8 +72,8 @@ class BlockDCT:
         coefficients = torch.empty(len(signal), self.partition.count, self.partition.dim, dtype=torch.float64)
         for one, found in zip(signal, coefficients, strict=True):
             for first, last in self.bands():
-                part = one[None, :, first * self.block : last * self.block]
-                found[first * across : last * across] = self._forward(part)[0]
+                part = one[:, first * self.block : last * self.block]
+                self._forward(part, found[first * across : last * across])
         return coefficients
 
     def inverse(self, coefficients: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ class BlockDCT:
         signal = torch.empty(len(coefficients), *shape, dtype=torch.float64)
         for one, found in zip(coefficients, signal, strict=True):
             for first, last in self.bands():
-                part = one[None, first * across : last * across]
-                found[:, first * self.block : last * self.block] = self._inverse(part)[0]
+                part = one[first * across : last * across]
+                self._inverse(part, found[:, first * self.block : last * self.block])
         return signal
 
     def bands(self) -> Iterator[tuple[int, int]]:
@@ -99,18 +99,19 @@ class BlockDCT:
         part.partition = replace(self.partition, height=(last - first) * self.block)
         return part
 
-    def _forward(self, signal: Tensor) -> Tensor:
-        down, across = signal.shape[2] // self.block, self.partition.grid[1]
-        x = whole(signal.double())
-        x = (self.axes @ rearrange(x, "n c h w -> n c (h w)")).round_()
-        x = (self.basis @ rearrange(x, "n c (y p w) -> n c y p w", y=down, p=self.block)).round_()
-        x = (rearrange(x, "n c y p (x q) -> n c y p x q", x=across) @ self.basis.T).round_()
-        return rearrange(x, "n c y p x q -> n (y x) (c p q)").mul(1 / GRID)
+    def _forward(self, signal: Tensor, found: Tensor) -> None:
+        """One signal ``(channels, height, width)``, of which ``found`` takes the coefficients ``(blocks, dim)``."""
+        channels, block, across = len(self.axes), self.block, self.partition.grid[1]
+        x = (self.axes @ whole(signal.double()).flatten(1)).round_()
+        x = (self.basis @ x.view(channels, -1, block, across * block)).round_()
+        x = (x.view(channels, -1, block, across, block) @ self.basis.T).round_()
+        torch.mul(rearrange(x, "c y p x q -> y x c p q"), 1 / GRID, out=found.view(-1, across, channels, block, block))
 
-    def _inverse(self, coefficients: Tensor) -> Tensor:
-        down = coefficients.shape[1] // self.partition.grid[1]
-        x = rearrange(whole(coefficients), "n (y x) (c p q) -> n c y p x q", y=down, p=self.block, q=self.block)
-        x = (x @ self.basis).round_()
-        x = (self.basis.T @ rearrange(x, "n c y p x q -> n c y p (x q)")).round_()
-        x = (self.axes.T @ rearrange(x, "n c y p w -> n c (y p w)")).round_()
-        return rearrange(x, "n c (h w) -> n c h w", h=down * self.block).mul(1 / GRID)
+    def _inverse(self, coefficients: Tensor, found: Tensor) -> None:
+        """One signal's coefficients ``(blocks, dim)``, of which ``found`` takes the signal."""
+        channels, block, across = len(self.axes), self.block, self.partition.grid[1]
+        x = whole(coefficients).view(-1, across, channels, block, block)
+        x = (rearrange(x, "y x c p q -> c y p x q") @ self.basis).round_()
+        x = (self.basis.T @ x.view(channels, -1, block, across * block)).round_()
+        x = (self.axes.T @ x.view(channels, -1)).round_()
+        torch.mul(x.view(found.shape), 1 / GRID, out=found)

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from pscx.data.folder import BUNDLED
 from pscx.errors import PscxError
-from pscx.exact import ExactConvolution, ExactResidualBlock, ordered_mean, square_root
+from pscx.exact import ExactConvolution, ExactResidualBlock, ordered_mean, plain_convolutions, square_root
 from pscx.exact.convolution import LIMIT, splits, whole_weights
 from pscx.exact.network import check_convolutions, int64_convolution
 from pscx.images import read_image, to_tensor
@@ -180,6 +182,41 @@ def test_convolutions_that_round_are_found(name: str, least: int, monkeypatch: p
     with pytest.raises(PscxError, match="float32 convolutions of integers are not exact on cpu"):
         check_convolutions(torch.device("cpu"))
     check_convolutions.cache_clear()
+
+
+def test_no_library_that_rounds_may_convolve(residual: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a layer by itself and in a prior; in this thread until the last to ask for it is done, whatever happens."""
+    plain, flags, seen, switched = nn.functional.conv2d, torch.backends.nnpack.flags, [], []
+
+    def watched(x: Tensor, weight: Tensor, **geometry: Any) -> Tensor:
+        seen.append(torch.backends.cudnn.enabled)
+        return plain(x, weight, **geometry)
+
+    def counted(enabled: bool) -> AbstractContextManager[None]:
+        switched.append(enabled)
+        return flags(enabled)
+
+    monkeypatch.setattr(torch.backends.nnpack, "flags", counted)
+    monkeypatch.setattr(nn.functional, "conv2d", watched)
+    layer, prior = ExactConvolution(layers()[0].requires_grad_(False)), DDPM(str(residual), exact=True)
+    layer(random(1, 40, 8, 8))
+    assert len(seen) == len(layer.splits)
+    prior.denoise(torch.zeros(1, 3, 16, 16), 5)
+    switched.clear()
+    prior.denoise(torch.zeros(1, 3, 16, 16), 5)
+    assert len(seen) > 10
+    assert switched == [False]  # once for all layers
+    assert not any(seen)
+    assert torch.backends.cudnn.enabled
+    with plain_convolutions():
+        with pytest.raises(ZeroDivisionError), plain_convolutions():
+            raise ZeroDivisionError
+        assert not torch.backends.cudnn.enabled
+    with pytest.raises(ZeroDivisionError), plain_convolutions():
+        raise ZeroDivisionError
+    assert torch.backends.cudnn.enabled
+    with plain_convolutions():
+        assert not torch.backends.cudnn.enabled
 
 
 def test_a_prior_checks_the_machine_before_it_computes(residual: Path, monkeypatch: pytest.MonkeyPatch) -> None:

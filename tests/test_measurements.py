@@ -7,7 +7,7 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.measurements import Coordinates, DenseRows, Partition, rank_within
+from pscx.measurements import Coordinates, DenseRows, Measurements, Partition, rank_within
 from pscx.transforms import BlockDCT
 
 PARTITIONS = [Partition(3, 4, 6, None), Partition(3, 4, 6, 2), Partition(1, 4, 4, 4), Partition(4, 8, 4, 4)]
@@ -178,3 +178,19 @@ def test_coordinates_are_rows_of_their_transform() -> None:
     found = some.along(some.split(signal)[0], block, number)
     torch.testing.assert_close(found, rows.along(rows.split(signal)[0], block, full), rtol=0, atol=1e-4)
     assert torch.equal(some.variances[block, number], variances)
+
+
+@pytest.mark.parametrize("gain", [1.0, "each"])
+def test_a_correction_is_what_it_says_to_the_last_bit(gain: float | str) -> None:
+    transform = BlockDCT(Partition(3, 8, 4, 4))
+    some = Coordinates(transform)
+    some.append(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 5, 47, 30]), random(4, seed=1), random(4, seed=2).square())
+    gains = 1 / (1 + some.variances) if gain == "each" else 1.0
+    signal = random(2, 3, 8, 4, seed=3)
+    before = signal.clone(), some.values.clone()
+    expected = some.adjoint((some.values - some.forward(signal)) * gains)
+    assert float(expected.abs().max()) > 0.1
+    assert torch.equal(some.correction(signal, gains), expected)
+    assert torch.equal(Measurements.correction(some, signal, gains), expected)
+    assert torch.equal(signal, before[0])
+    assert torch.equal(some.values, before[1])

@@ -13,6 +13,7 @@ from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
 from pscx.rows import DCT, PCA, Local, Proposal, Random, RowRule, Situation
+from pscx.rows.block_transform import largest
 from pscx.rows.dct import block_energy, leveled
 from pscx.rows.filling import LARGEST_SEGMENT
 from pscx.rows.local import klt
@@ -336,6 +337,26 @@ def test_leveling_is_a_power_of_the_mean_energy_over_a_blocks_own(evenness: floa
     expected = ((energy.mean() / energy) ** evenness).clamp(1 / 8, 8)
     torch.testing.assert_close(leveled(energy, evenness)[:4], expected[:4], rtol=1e-14, atol=0)
     assert float(leveled(energy, evenness)[4]) == (1 if evenness == 0 else pytest.approx(min(8.0, 8192.0**evenness)))
+
+
+@pytest.mark.parametrize("digits", ["float32", "float64"])
+@pytest.mark.parametrize("dim", [4, 768, 4096])
+def test_the_largest_are_those_of_a_stable_sort(dim: int, digits: str) -> None:
+    """Whether all fit beside their places in one whole number or not; with many equal numbers, zeros among them."""
+    numbers = random(50, dim, seed=dim).exp()
+    numbers[random(50, dim, seed=1) < -0.5] = 0.0
+    numbers[:, ::3] = (numbers[:, ::3] * 4).round() / 4
+    numbers = numbers.float().double() if digits == "float32" else numbers
+    before = numbers.clone()
+    ordered, places = torch.sort(numbers, dim=1, descending=True, stable=True)
+    for count in (1, 3, dim):
+        found, at = largest(numbers, count)
+        assert torch.equal(found, ordered[:, :count])
+        assert torch.equal(at, places[:, :count])
+    assert torch.equal(numbers, before)
+    if digits == "float64":  # equal but for the bits that a place would take
+        near = torch.tensor([[1.0, 1.0 + 2**-52, 1.0 + 2**-51]], dtype=torch.float64)
+        assert largest(near, 3)[1].tolist() == [[2, 1, 0]]
 
 
 def test_energies_are_sums_on_a_grid() -> None:

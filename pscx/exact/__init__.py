@@ -2,6 +2,7 @@
 
 from pscx.exact.attention import ExactAttention
 from pscx.exact.average_pool import ExactAveragePool
+from pscx.exact.backends import plain_convolutions
 from pscx.exact.convolution import ExactConvolution
 from pscx.exact.exponential import exponential
 from pscx.exact.forms import FORMS, FRAMES, Precision
@@ -36,5 +37,6 @@ __all__ = [
     "logarithm",
     "make_exact",
     "ordered_mean",
+    "plain_convolutions",
     "square_root",
 ]

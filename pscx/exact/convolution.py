@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pscx.exact.backends import plain_convolutions
+
 LIMIT = 1 << 24
 """Integers up to this are exact in float32, and so is every sum that stays within it."""
 
@@ -87,8 +89,8 @@ class ExactConvolution(nn.Module):
     def convolved(self, whole: Tensor, part: slice) -> Tensor:
         """Sums of products of ``whole``, integers within ``top`` of the input channels ``part``: exact integers."""
         weight = self.weight[part] if self.transposed else self.weight[:, part]
-        with torch.backends.cudnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
-            return self.convolve(whole, weight)  # either may round its inputs or transform them
+        with plain_convolutions():
+            return self.convolve(whole, weight)
 
 
 TINY = 2.0**-100

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pscx.exact import check_convolutions, check_products, make_exact
+from pscx.exact import check_convolutions, check_products, make_exact, plain_convolutions
 from pscx.priors.base import NETWORK, PRIORS, Prior, digest
 from pscx.priors.denoiser import load_denoiser
 from pscx.priors.photographs import photograph_covariance
@@ -51,10 +51,12 @@ class DDPM(Prior):
         self.alphas_cumprod = self.denoiser.alphas_cumprod
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        if self.exact:
-            check_convolutions(x_t.device)
-            check_products(x_t.device)
-        return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
+        if not self.exact:
+            return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
+        check_convolutions(x_t.device)
+        check_products(x_t.device)
+        with plain_convolutions():
+            return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
 
     def _denoise(self, x_t: Tensor, t: int) -> Tensor:
         """Without tiles; samples go through an exact network a few at a time where they are large."""

@@ -222,13 +222,18 @@ class Trellis(Quantizer):
         number = 2 * np.rint((np.abs(target) + grid - 2 * parity) / 4).astype(np.int64) + parity
         number = np.clip(number, parity, outermost)
         sign = np.where(target < 0, -1, 1)
-        symbols = [self._half + sign * size for size in (number, np.maximum(number - 2, parity))]
-        costs = [self._cost(symbol, target, spread, np.full(len(target), grid)) for symbol in symbols]
-        cheaper = costs[1] < costs[0]
-        return np.where(cheaper, symbols[1], symbols[0]), np.where(cheaper, costs[1], costs[0])
+        symbols = self._half + sign * number
+        costs = self._cost(symbols, target, spread, grid)
+        again = np.flatnonzero(number > parity + 1)  # the others have no such neighbour
+        nearer = symbols[again] - 2 * sign[again]
+        other = self._cost(nearer, target[again], spread[again], grid)
+        cheaper = other < costs[again]
+        symbols[again[cheaper]], costs[again[cheaper]] = nearer[cheaper], other[cheaper]
+        return symbols, costs
 
-    def _cost(self, symbols: Integers, target: Array, spread: Array, grids: Integers) -> Array:
-        """``D + weight R`` in squared steps, ``R`` at most 40 bits."""
+    def _cost(self, symbols: Integers, target: Array, spread: Array, grid: int) -> Array:
+        """``D + weight R`` in squared steps, of symbols of one grid, ``R`` at most 40 bits."""
+        grids = np.full(len(symbols), grid)
         error = (SPACING * (target - self._points(symbols, grids))) ** 2
         if self.weight == 0:
             return error

@@ -14,12 +14,13 @@ from pscx.measurements import Coordinates, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import Proposal, RowRule, Situation
 from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
-from pscx.transforms import BAND, BlockDCT, dct_matrix, fine
+from pscx.transforms import BAND, LARGEST_BLOCK, BlockDCT, dct_matrix, fine
 
 LARGEST_SIDE = 32
 SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines differ by
 UNCORRELATED = 1e-6  # of the largest variance
 FULLEST = 3  # halves of the average rows of an iteration: the most in any one block where it completes
+LAST_BITS = LARGEST_BLOCK - 1
 BANDS = 16  # copies of a band of blocks that are held while it is worked on
 
 
@@ -82,8 +83,7 @@ class BlockTransform(RowRule):
         across = known.partition.grid[1]
         for first, last in known.transform.bands():
             at = slice(first * across, last * across)
-            ranked = torch.sort(predicted[at], dim=1, descending=True, stable=True)
-            variance[at], number[at] = (part[:, :depth] for part in ranked)
+            variance[at], number[at] = largest(predicted[at], depth)
         rank, block = fill(variance, most, least)
         groups = merged(torch.bincount(rank).tolist())
         return Proposal(block, number[block, rank], variance[block, rank], groups)
@@ -102,10 +102,27 @@ class BlockTransform(RowRule):
         """:meth:`predicted` where there are ``samples`` ``(s, channels, height, width)``."""
 
 
+def largest(variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest of each row of ``(blocks, dim)`` float64 numbers, at least 0, and their places.
+
+    They fall, and equal ones are in the order of their places. Where the last twelve bits of all numbers are zero (of
+    those that were float32 once, they are), a place takes these bits, and whole numbers are sorted: twenty times as
+    fast, with the same result.
+    """
+    bits = variance.view(torch.int64)
+    if bool((bits & LAST_BITS).any()):
+        ordered, places = torch.sort(variance, dim=1, descending=True, stable=True)
+        return ordered[:, :count], places[:, :count]
+    keys = (bits | (LAST_BITS - torch.arange(variance.shape[1]))).numpy()
+    keys.sort(axis=1)
+    found = torch.from_numpy(keys[:, : -count - 1 : -1].copy())
+    return (found & ~LAST_BITS).view(torch.float64), LAST_BITS - (found & LAST_BITS)
+
+
 def sample_variances(coefficients: Tensor, divisor: float) -> Tensor:
     """Variance over the first dimension of coefficients on the grid, ``(s, blocks, dim)``."""
-    centred = coefficients - coefficients.sum(0) / len(coefficients)
-    return fine(fine(centred.square()).sum(0) / divisor)
+    centred = coefficients - coefficients.sum(0).div_(len(coefficients))
+    return fine(fine(centred.square_()).sum(0).div_(divisor))
 
 
 def channel_axes(prior: Prior) -> Tensor:

@@ -141,8 +141,9 @@ def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:
         inner, blocks = slice(first - start, last - start), slice(first * across, last * across)
         coefficients = known.transform.band(start, stop).forward(samples[..., start * block : stop * block, :])
         free = ~known.known[start * across : stop * across]
-        energy = (coefficients.sum(0) / len(coefficients)).square()
-        planes = torch.stack([sample_variances(coefficients, situation.divisor) * free, free.double(), energy]).float()
+        energy = coefficients.sum(0).div_(len(coefficients)).square_()
+        variances = sample_variances(coefficients, situation.divisor).mul_(free)
+        planes = torch.stack([plane.float() for plane in (variances, free, energy)])
         planes = rearrange(planes, "k (y x) (c p q) -> k y x c p q", x=across, c=axes, p=block)
         near, wide = sum_frequencies(planes[:, inner], NEAR), sum_frequencies(sum_blocks(planes)[:, inner], WIDE)
         ones = torch.ones(1, stop - start, across, 1, block, block)  # to see what the weights of a mean add up to

@@ -1,0 +1,64 @@
+"""Freed memory is used again: counted page faults of processes of their own, since it is a setting of a process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import numpy, resource
+from pscx.allocator import keep_freed_memory
+from pscx.cli import main, run
+kept = {how}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    [numpy.ones(1 << 18) for _ in range(20)]  # together 40 MB, 10,240 pages
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+PROGRAM = """
+import sys, pscx.cli
+sys.argv = ["pscx", "--version"]
+try:
+    pscx.cli.run()
+except SystemExit as stop:
+    print(stop.code, end=" ")
+"""
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+
+
+def faults(how: str, before: str = "", **variables: str) -> tuple[list[str], int]:
+    """What the call ``how`` gave, word for word, and page faults of twenty times twenty arrays after it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    program = [sys.executable, "-c", before + FAULTS.format(how=how)]
+    done = subprocess.run(program, check=True, capture_output=True, text=True, env={**clean, **variables}, timeout=300)
+    *words, count = done.stdout.split()
+    return words, int(count)
+
+
+@glibc
+def test_arrays_use_the_pages_of_those_before() -> None:
+    words, kept = faults("keep_freed_memory()")
+    assert words == ["True"]
+    assert kept < 2 * 10240
+    words, given_back = faults("None")
+    assert words == ["None"]
+    assert given_back > 15 * 10240
+
+
+@glibc
+def test_the_program_does_so_and_its_parts_do_not() -> None:
+    words, kept = faults("None", PROGRAM)
+    assert words[2:] == ["0", "None"]
+    assert kept < 2 * 10240
+    assert faults('main(["--version"])')[1] > 15 * 10240
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_who_has_chosen_is_left_alone(name: str) -> None:
+    value = {"MALLOC_TRIM_THRESHOLD_": "131072", "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}[name]
+    assert faults("keep_freed_memory()", **{name: value})[0] == ["False"]
