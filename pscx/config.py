@@ -182,9 +182,14 @@ class Checker:
 
     def value(self, annotation: Any, value: Any, path: str) -> Any:
         """A component, or a plain value of the type ``annotation``."""
-        registry = _registry_in(annotation)
-        if registry is not None and not (value is None and NoneType in get_args(annotation)):
-            return self.component(registry, value, path)
+        kind = _kind_in(annotation)
+        if kind is not None and not (value is None and NoneType in get_args(annotation)):
+            registry, base = kind
+            found = self.component(registry, value, path)
+            if not issubclass(class_of(found), base):
+                name = value if isinstance(value, str) else value["name"]
+                self.fail(path, f"cannot be {name!r}: choose a {registry.kind} from {_names(registry, base)}")
+            return found
         if not self.trusted:
             self._check_stream_value(value, path)
         return self._plain(annotation, value, path)
@@ -378,16 +383,23 @@ def _imported(path: str) -> type[Any] | None:
     return cls if isinstance(cls, type) else None
 
 
-def _registry_in(annotation: Any) -> Registry[Any] | None:
+def _kind_in(annotation: Any) -> tuple[Registry[Any], type[Any]] | None:
+    """The registry of a component of this type, which may be narrower than the registry's own, and the type."""
     candidates: Iterable[Any] = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return next(filter(None, (registry_of(c) for c in candidates if isinstance(c, type))), None)
+    kinds = ((registry_of(c), c) for c in candidates if isinstance(c, type))
+    return next(((registry, base) for registry, base in kinds if registry is not None), None)
 
 
 def _what(annotation: Any) -> str:
-    registry = _registry_in(annotation)
-    if registry is None:
+    kind = _kind_in(annotation)
+    if kind is None:
         return f": it must be {describe(annotation)}"
-    return f": choose a {registry.kind} from {', '.join(sorted(registry.classes))}"
+    registry, base = kind
+    return f": choose a {registry.kind} from {_names(registry, base)}"
+
+
+def _names(registry: Registry[Any], base: type[Any]) -> str:
+    return ", ".join(sorted(name for name, cls in registry.classes.items() if issubclass(cls, base)))
 
 
 def _sets(values: Any, path: str) -> bool:

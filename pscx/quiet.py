@@ -20,6 +20,7 @@ WARNINGS = [
     "Experiment logs directory .* exists and is not empty",  # an evaluation that goes on logs all of its images anew
     "The dirpath has changed from",  # a resumed training writes into a new version's folder
     "Using `DistributedSampler` with the dataloaders",  # an image that two ranks had counts once, see Evaluate
+    "Your `IterableDataset` has `__len__` defined",  # the workers of ours share it out, see CropStream
     "You defined a `validation_step` but have no `val_dataloader`",  # Lightning's own message is enough
     "`LightningModule.configure_optimizers` returned `None`",  # a calibration has nothing to descend
     "Found \\d+ module\\(s\\) in eval mode at the start of training",  # a calibration trains none

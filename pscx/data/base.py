@@ -37,6 +37,10 @@ class Portioned(IterableDataset[Photo]):
     def portion(self, shares: int, share: int) -> Portioned:
         """One of ``shares`` portions, numbered from 0, that hold every photograph once."""
 
+    @abstractmethod
+    def shuffled(self, rng: np.random.Generator) -> Portioned:
+        """The same photographs in an order that is drawn, as far as they need not be read for it."""
+
 
 class PhotoData(LightningDataModule):
     """Whole photographs, a :class:`Photo` or a list of them a batch.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -51,24 +53,21 @@ class CropData(LightningDataModule):
         cache: int = 4096,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("crop", crop, 1),
-            ("batch_size", batch_size, 1),
-            ("crops_per_epoch", crops_per_epoch, 1),
-            ("val_crops", val_crops, 1),
-            ("num_workers", num_workers, 0),
-            ("cache", cache, 0),
-        ):
-            if value < least:
-                raise ValueError(f"data.{name} must be at least {least}, got {value}")
+        check_least(
+            crop=(crop, 1),
+            batch_size=(batch_size, 1),
+            crops_per_epoch=(crops_per_epoch, 1),
+            val_crops=(val_crops, 1),
+            num_workers=(num_workers, 0),
+            cache=(cache, 0),
+        )
         self.roots = [root] if isinstance(root, str) else root
         self.val_roots = [val_root] if isinstance(val_root, str) else val_root
         self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)
         if len(self.scales) != len(self.roots):
             raise ValueError(f"data.scales must hold 1 pair or {len(self.roots)} (one a root), got {len(self.scales)}")
         for pair in self.scales:
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= 1:
-                raise ValueError(f"data.scales must be pairs of rising factors in (0, 1], got {pair}")
+            check_scales(pair)
         self.crop, self.batch_size, self.seed = crop, batch_size, seed
         self.crops_per_epoch, self.val_crops = crops_per_epoch, val_crops
         self.num_workers, self.cache = num_workers, cache
@@ -102,17 +101,38 @@ class Crops(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        file, (low, high) = self.choices[rng.integers(len(self.choices))]
-        pixels = self.read(file)
-        height, width = pixels.shape[:2]
-        low = max(low, self.crop / min(height, width))
-        scale = max(low, np.exp(rng.uniform(np.log(min(low, high)), np.log(high))))
-        side = min(round(self.crop / scale), height, width)
-        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-        piece = pixels[top : top + side, left : left + side]
-        if side != self.crop:
-            piece = np.asarray(Image.fromarray(piece).resize((self.crop, self.crop), Image.Resampling.LANCZOS))
-        if rng.integers(2):
-            piece = piece[:, ::-1]
-        piece = np.rot90(piece, int(rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])))
-        return torch.from_numpy(piece.copy()).permute(2, 0, 1).float() / 127.5 - 1
+        file, scales = self.choices[rng.integers(len(self.choices))]
+        return random_crop(self.read(file), rng, self.crop, scales)
+
+
+def random_crop(pixels: NDArray[np.uint8], rng: np.random.Generator, side: int, scales: Sequence[float]) -> Tensor:
+    """A square out of ``(height, width, 3)``, shrunk, flipped and turned: ``(3, side, side)``, float32 in [-1, 1].
+
+    The logarithm of the factor is uniform between those of the two ``scales``, as far as the image is large enough;
+    of one that is too small, the largest square is enlarged.
+    """
+    height, width = pixels.shape[:2]
+    low, high = max(scales[0], side / min(height, width)), scales[1]
+    scale = max(low, np.exp(rng.uniform(np.log(min(low, high)), np.log(high))))
+    taken = min(round(side / scale), height, width)
+    top, left = rng.integers(height - taken + 1), rng.integers(width - taken + 1)
+    piece = pixels[top : top + taken, left : left + taken]
+    if taken != side:
+        piece = np.asarray(Image.fromarray(piece).resize((side, side), Image.Resampling.LANCZOS))
+    if rng.integers(2):
+        piece = piece[:, ::-1]
+    piece = np.rot90(piece, int(rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])))
+    return torch.from_numpy(piece.copy()).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def check_least(**options: tuple[int, int]) -> None:
+    """Raise ``ValueError`` where an option of a data module, given as its value and its least, is below that."""
+    for name, (value, least) in options.items():
+        if value < least:
+            raise ValueError(f"data.{name} must be at least {least}, got {value}")
+
+
+def check_scales(pair: Sequence[float]) -> None:
+    """Raise ``ValueError`` where these are not two rising factors in (0, 1]."""
+    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= 1:
+        raise ValueError(f"data.scales must be pairs of rising factors in (0, 1], got {list(pair)}")

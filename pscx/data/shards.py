@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
 from torch.utils.data import get_worker_info
 
 from pscx.data.base import Photo, Portioned, broken, central, photo
@@ -43,6 +44,13 @@ class ShardedPhotos(Portioned):
 
     def portion(self, shares: int, share: int) -> ShardedPhotos:
         return ShardedPhotos(self.shards, self.subset, self.crop, shares, share)
+
+    def shuffled(self, rng: np.random.Generator) -> ShardedPhotos:
+        """The shards in another order, the images of each in theirs."""
+        if self.subset is not None:
+            return self  # it is the first so many images of the shards as they are
+        shards = [self.shards[number] for number in rng.permutation(len(self.shards))]
+        return ShardedPhotos(shards, None, self.crop, self.shares, self.share)
 
     def __iter__(self) -> Iterator[Photo]:
         worker = get_worker_info()
