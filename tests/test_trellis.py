@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pscx.coders import Adaptive, Coder, Posterior, Raw, Static
+from pscx.distributions import Array, Integers, cell_bits
 from pscx.fitting import Group, fit_posterior
-from pscx.quantizers import Quantizer, Trellis, Uniform
+from pscx.quantizers import CellsAtOnce, CellsInTurn, Quantizer, Trellis, Uniform
 from pscx.quantizers import trellis as module
 
 CODERS = [Posterior(), Posterior(0, adapt=False), Posterior(6, gains=[0.5]), Raw(), Adaptive(), Static()]
@@ -108,6 +110,51 @@ def test_the_payload_is_as_long_as_the_bits_that_are_told() -> None:
     encoder = Posterior().encoder()
     spent = float(encoder.put(symbols, quantizer, mean, scale).sum())
     assert 0 <= 8 * len(encoder.finish()) - spent < 24
+
+
+class Feedback(Uniform):
+    """A quantizer as a plugin may bring it: cells are half a step higher where the symbol before is odd."""
+
+    whole = True
+
+    def cells_in_turn(self, mean: Tensor, symbols: Tensor | None = None) -> CellsInTurn:
+        return Shifted(self, mean)
+
+
+class Shifted(CellsInTurn):
+    def __init__(self, quantizer: Quantizer, mean: Tensor) -> None:
+        self.plain, self.shift = CellsAtOnce(quantizer, mean), np.zeros(len(mean))
+
+    def lower(self, rows: Integers, symbols: Integers) -> Array:
+        return self.plain.lower(rows, symbols) + self.shift[rows]
+
+    def turns(self) -> Iterator[Integers]:
+        for row in range(len(self.shift)):
+            yield np.array([row])
+
+    def turn(self, rows: Integers) -> Integers:
+        return rows
+
+    def take(self, rows: Integers, symbols: Integers) -> None:
+        self.shift[rows[0] + 1 : rows[0] + 2] = 0.25 * float(symbols[0] % 2)
+
+
+def test_other_quantizers_may_have_cells_that_depend_on_symbols_before() -> None:
+    """Decoded, and at the price of the shifted cells, not of those of ``lower_edge``."""
+    quantizer, (value, mean, scale) = Feedback(0.5), gaussian(400)
+    plain = quantizer.quantize(value, mean, scale)
+    symbols, shift = plain.clone(), 0.0
+    for row in range(len(value)):
+        symbols[row] = quantizer.quantize(value[row : row + 1] - shift, mean[row : row + 1], scale[row : row + 1])[0]
+        shift = 0.25 * float(symbols[row] % 2)
+    assert not torch.equal(symbols, plain)
+    coder = Posterior(adapt=False)
+    encoder = coder.encoder()
+    told = encoder.put(symbols, quantizer, mean, scale)
+    assert torch.equal(coder.decoder(encoder.finish()).get(quantizer, mean, scale), symbols)
+    shifts = torch.cat([torch.zeros(1), 0.25 * (symbols[:-1] % 2)])
+    low, high = ((quantizer.lower_edge(symbols + above, mean) - mean + shifts).numpy() for above in (0, 1))
+    torch.testing.assert_close(told, torch.from_numpy(cell_bits(low, high, 4)), rtol=0, atol=5e-3)
 
 
 def test_a_coder_that_knows_the_grids_spends_less() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from pscx.distributions import (
     mass,
     tail_of,
 )
-from pscx.quantizers import Quantizer, Trellis
+from pscx.quantizers import CellsInTurn, Quantizer
 
 Decide = Callable[[Integers, Integers, Array], Booleans]
 Cut = Callable[[Integers, Integers], Array]
@@ -94,7 +93,7 @@ class PosteriorEncoder(RangeCodedEncoder):
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
         check_symbols(symbols, quantizer)
-        cells = KnownPath(quantizer, symbols) if isinstance(quantizer, Trellis) else ScalarCells(quantizer, mean)
+        cells = quantizer.cells_in_turn(mean, symbols)
         wanted = symbols.numpy()
         bits = np.zeros(len(wanted))
         asked: list[tuple[Integers, Booleans, Array]] = []
@@ -111,7 +110,7 @@ class PosteriorEncoder(RangeCodedEncoder):
                 np.add.at(bits, rows[order], self.range.put(upper[order], p[order]))
                 asked.clear()
 
-        self._predictive.search(cells, mean, scale, self.segment, decide, put)
+        self._predictive.search(cells, quantizer.alphabet, mean, scale, self.segment, decide, put)
         return torch.from_numpy(bits)
 
 
@@ -124,93 +123,11 @@ class PosteriorDecoder(RangeCodedDecoder):
 
     def get(self, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
         """Raises ``ValueError`` where a mean or a scale is not finite."""
-        cells = Path(quantizer, len(mean)) if isinstance(quantizer, Trellis) else ScalarCells(quantizer, mean)
-        found = self._predictive.search(cells, mean, scale, self.segment, lambda rows, middle, p: self.range.get(p))
+        cells, alphabet = quantizer.cells_in_turn(mean), quantizer.alphabet
+        found = self._predictive.search(
+            cells, alphabet, mean, scale, self.segment, lambda rows, middle, p: self.range.get(p)
+        )
         return torch.from_numpy(found)
-
-
-class Cells(ABC):
-    """Where the cells of a group's symbols begin, and in which turns a decoder finds the symbols."""
-
-    alphabet: int
-
-    @abstractmethod
-    def lower(self, rows: Integers, symbols: Integers) -> Array:
-        """Where the cells of these symbols begin in the numbered rows, less the prediction, in signal units."""
-
-    @abstractmethod
-    def turns(self) -> Iterator[Integers]:
-        """Numbers of the rows that are found together, one turn after the other."""
-
-    @abstractmethod
-    def turn(self, rows: Integers) -> Integers:
-        """The turn in which a decoder finds each of the numbered rows."""
-
-    @abstractmethod
-    def take(self, rows: Integers, symbols: Integers) -> None:
-        """The symbols of a turn's rows are known now; the cells of those after may depend on it."""
-
-
-class ScalarCells(Cells):
-    """The cells of a quantizer without memory."""
-
-    def __init__(self, quantizer: Quantizer, mean: Tensor) -> None:
-        self._quantizer, self._mean, self.alphabet = quantizer, mean, quantizer.alphabet
-
-    def lower(self, rows: Integers, symbols: Integers) -> Array:
-        mean = self._mean[torch.from_numpy(rows)]
-        edge: Array = (self._quantizer.lower_edge(torch.from_numpy(symbols), mean) - mean).numpy()
-        return edge
-
-    def turns(self) -> Iterator[Integers]:
-        yield np.arange(len(self._mean))
-
-    def turn(self, rows: Integers) -> Integers:
-        return np.zeros_like(rows)
-
-    def take(self, rows: Integers, symbols: Integers) -> None:
-        pass
-
-
-class Path(Cells):
-    """The cells on a path through a trellis: which grid a row is on, the symbols before tell."""
-
-    def __init__(self, quantizer: Trellis, rows: int) -> None:
-        self._quantizer, self._lanes, self.alphabet = quantizer, quantizer.lanes(rows), quantizer.alphabet
-        self._state = np.zeros(self._lanes, np.int64)
-        self._grids = np.zeros(rows, np.int64)
-
-    def lower(self, rows: Integers, symbols: Integers) -> Array:
-        return self._quantizer.offset(symbols, self._grids[rows])
-
-    def turns(self) -> Iterator[Integers]:
-        for first in range(0, len(self._grids), self._lanes):
-            yield np.arange(first, min(first + self._lanes, len(self._grids)))
-
-    def turn(self, rows: Integers) -> Integers:
-        return rows // self._lanes
-
-    def take(self, rows: Integers, symbols: Integers) -> None:
-        machine = self._quantizer.machine
-        self._state = machine.following[self._state[: len(rows)], self._quantizer.parity(symbols)]
-        next_rows = self._grids[rows[-1] + 1 :][: self._lanes]
-        next_rows[:] = machine.grid[self._state[: len(next_rows)]]
-
-
-class KnownPath(Path):
-    """A path of which an encoder knows all symbols: many places of it are taken at once, which is 20 times as fast."""
-
-    def __init__(self, quantizer: Trellis, symbols: Tensor) -> None:
-        super().__init__(quantizer, len(symbols))
-        self._grids = quantizer.grids(symbols)
-
-    def turns(self) -> Iterator[Integers]:
-        count = max(PART // self._lanes, 1) * self._lanes
-        for first in range(0, len(self._grids), count):
-            yield np.arange(first, min(first + count, len(self._grids)))
-
-    def take(self, rows: Integers, symbols: Integers) -> None:
-        pass
 
 
 class Predictive:
@@ -221,7 +138,8 @@ class Predictive:
 
     def search(
         self,
-        cells: Cells,
+        cells: CellsInTurn,
+        alphabet: int,
         mean: Tensor,
         scale: Tensor,
         segment: int,
@@ -245,7 +163,7 @@ class Predictive:
 
         found = np.zeros(len(spread), np.int64)
         for rows in cells.turns():
-            found[rows] = descend(lambda rows, at: cut(rows, at, gained[rows]), cells.alphabet, rows, decide)
+            found[rows] = descend(lambda rows, at: cut(rows, at, gained[rows]), alphabet, rows, decide)
             cells.take(rows, found[rows])
             after()
         if self._gain:

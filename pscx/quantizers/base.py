@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from pscx.quantizers.turns import CellsAtOnce, CellsInTurn
 from pscx.registry import Registry
 
 
@@ -35,8 +36,8 @@ class Quantizer(ABC):
     whole: bool = False
     """Whether a symbol's cell depends on the symbols before it: then a segment is one group.
 
-    All methods but :meth:`lower_edge` are then given the symbols of a whole segment; that one gives cells for coders
-    that do not follow the path.
+    All methods but :meth:`lower_edge` are then given the symbols of a whole segment, and :meth:`cells_in_turn` follows
+    them; :meth:`lower_edge` gives cells for coders that do not.
     """
 
     resolution: float
@@ -63,6 +64,13 @@ class Quantizer(ABC):
     def cells(self, symbol: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper edges, less the mean, of the cells that the symbols of a group are: ``(rows,)`` each."""
         return self.lower_edge(symbol, mean) - mean, self.lower_edge(symbol + 1, mean) - mean
+
+    def cells_in_turn(self, mean: Tensor, symbols: Tensor | None = None) -> CellsInTurn:
+        """The cells of a group with these predictions, for a coder that finds its symbols turn after turn.
+
+        An encoder gives the ``symbols``, which may make it faster and changes nothing else.
+        """
+        return CellsAtOnce(self, mean)
 
     @abstractmethod
     def noise_variance(self, symbol: Tensor, mean: Tensor) -> Tensor:

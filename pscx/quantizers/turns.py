@@ -1,0 +1,64 @@
+"""The cells of a group of symbols, as a coder asks for them that finds the symbols turn after turn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pscx.distributions import Array, Integers
+
+if TYPE_CHECKING:
+    from pscx.quantizers.base import Quantizer
+
+
+class CellsInTurn(ABC):
+    """Where the cells of a group's symbols begin, and in which turns a decoder finds the symbols.
+
+    Rows are numbered from 0 in the group. An encoder may be given several of a decoder's turns as one.
+    """
+
+    @abstractmethod
+    def lower(self, rows: Integers, symbols: Integers) -> Array:
+        """Where the cells of these symbols, up to ``alphabet``, begin in the numbered rows, less the prediction.
+
+        In signal units, ``-inf`` for symbol 0 and ``inf`` for symbol ``alphabet``. Only rows of this turn or of one
+        before are asked for.
+        """
+
+    @abstractmethod
+    def turns(self) -> Iterator[Integers]:
+        """Numbers of the rows that are found together, one turn after the other."""
+
+    @abstractmethod
+    def turn(self, rows: Integers) -> Integers:
+        """The turn in which a decoder finds each of the numbered rows."""
+
+    @abstractmethod
+    def take(self, rows: Integers, symbols: Integers) -> None:
+        """The symbols of a turn's rows are known now; the cells of those after may depend on it."""
+
+
+class CellsAtOnce(CellsInTurn):
+    """The cells of a quantizer without memory, for predictions ``mean`` ``(rows,)``: one turn for all."""
+
+    def __init__(self, quantizer: Quantizer, mean: Tensor) -> None:
+        self._quantizer, self._mean = quantizer, mean
+
+    def lower(self, rows: Integers, symbols: Integers) -> Array:
+        mean = self._mean[torch.from_numpy(rows)]
+        edge: Array = (self._quantizer.lower_edge(torch.from_numpy(symbols), mean) - mean).numpy()
+        return edge
+
+    def turns(self) -> Iterator[Integers]:
+        yield np.arange(len(self._mean))
+
+    def turn(self, rows: Integers) -> Integers:
+        return np.zeros_like(rows)
+
+    def take(self, rows: Integers, symbols: Integers) -> None:
+        pass
