@@ -272,7 +272,7 @@ def by_image(rows: Sequence[Row]) -> list[dict[str, list[Point]]]:
     return [curves([row for row in rows if row["image"] == image]) for image in images]
 
 
-def bd_table(images: Sequence[Mapping[str, list[Point]]]) -> str:
+def bd_table(images: Sequence[Mapping[str, list[Point]]], qualities: Sequence[str] = SHOWN) -> str:
     """BD-rate of every codec of pscx against every other codec, in percent: of each image, then the mean over images.
 
     Settings mean another rate on each image for some codecs and the same for others, so curves through means over
@@ -282,9 +282,9 @@ def bd_table(images: Sequence[Mapping[str, list[Point]]]) -> str:
     lines = []
     for own in (name for name in names if name not in FORMATS):
         for anchor in (name for name in names if name != own):
-            values = [_mean_difference(images, anchor, own, quality) for quality in SHOWN]
+            values = [_mean_difference(images, anchor, own, quality) for quality in qualities]
             lines.append([own, anchor, *values])
-    return markdown(["codec", "against", *(f"BD-rate in %, {MEASURES[q].partition(' ')[0]}" for q in SHOWN)], lines)
+    return markdown(["codec", "against", *(f"BD-rate in %, {MEASURES[q].partition(' ')[0]}" for q in qualities)], lines)
 
 
 def rate_table(images: Sequence[Mapping[str, list[Point]]]) -> str:
@@ -380,7 +380,8 @@ def report(rows: Sequence[Row], crop: int) -> tuple[str, dict[str, list[Point]]]
         *([equal_bytes_table(large)] if "jpeg" in found else []),
         settings_table(found),
     ]
-    parts += [f"Central {PAPER_SIDE}x{PAPER_SIDE}:", paper_table(small)] if small else []
+    if small:
+        parts += [f"Central {PAPER_SIDE}x{PAPER_SIDE}:", bd_table(by_image(small), ["psnr"]), paper_table(small)]
     return "\n\n".join(parts), found
 
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pscx import __version__
 from pscx.allocator import keep_freed_memory
-from pscx.errors import PscxError
+from pscx.errors import PscxError, sentence_of
 from pscx.registry import choices
 
 LIGHTNING = {
@@ -38,7 +38,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         return _run(args)
     except PscxError as error:
-        print(f"pscx: {error}", file=sys.stderr)
+        print(f"pscx: {sentence_of(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         raise  # see run

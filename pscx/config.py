@@ -153,14 +153,20 @@ class Checker:
             if key not in known:
                 self.fail(key, f"there is no such section or option{choices(key, known)}")
 
-    def component(self, registry: Registry[Any], value: Any, path: str) -> dict[str, Any]:
-        """``{"class_path": ..., "init_args": ...}`` of one component at ``path``, such as ``model.sampler``."""
+    def component(
+        self, registry: Registry[Any], value: Any, path: str, base: type[Any] | None = None
+    ) -> dict[str, Any]:
+        """``{"class_path": ..., "init_args": ...}`` of one component at ``path``, such as ``model.sampler``.
+
+        ``base`` is a narrower type than the registry's own that it must be of, if any.
+        """
+        base = base or registry.base
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-            names = ", ".join(sorted(registry.classes))
+            names = ", ".join(_names(registry, base))
             self.fail(path, f"needs the name of a {registry.kind}: choose from {names}")
-        cls = self._class(registry, value["name"], path)
+        cls = self._class(registry, value["name"], path, base)
         options = {_own(key): option for key, option in value.items() if key != "name"}
         title = f"{registry.kind} '{value['name']}'"
         checked = self.options(cls, options, path, title)
@@ -185,11 +191,7 @@ class Checker:
         kind = _kind_in(annotation)
         if kind is not None and not (value is None and NoneType in get_args(annotation)):
             registry, base = kind
-            found = self.component(registry, value, path)
-            if not issubclass(class_of(found), base):
-                name = value if isinstance(value, str) else value["name"]
-                self.fail(path, f"cannot be {name!r}: choose a {registry.kind} from {_names(registry, base)}")
-            return found
+            return self.component(registry, value, path, base)
         if not self.trusted:
             self._check_stream_value(value, path)
         return self._plain(annotation, value, path)
@@ -210,7 +212,7 @@ class Checker:
             path = path.rpartition(".")[0]
         return None
 
-    def _class(self, registry: Registry[Any], name: str, path: str) -> type[Any]:
+    def _class(self, registry: Registry[Any], name: str, path: str, base: type[Any]) -> type[Any]:
         failure = failure_of(registry, name)
         if failure is not None:
             self.fail(path, f"{registry.kind} '{name}' cannot be had: {failure}")
@@ -218,11 +220,12 @@ class Checker:
         if cls is None and not self.trusted:
             self.fail(path, f"unknown {registry.kind} {name[:64]!r}; if a plugin has it, {HOW}")
         if cls is None and "." in name:
-            return self._class_at(registry, name, path)
-        try:
-            return registry.get(name)
-        except KeyError as error:
-            self.fail(path, str(error.args[0]))
+            cls = self._class_at(registry, name, path)
+        if cls is None:
+            self.fail(path, f"unknown {registry.kind} '{name}'{choices(name, _names(registry, base))}")
+        if not issubclass(cls, base):
+            self.fail(path, f"cannot be '{name}': choose from {', '.join(_names(registry, base))}")
+        return cls
 
     def _class_at(self, registry: Registry[Any], name: str, path: str) -> type[Any]:
         cls = _imported(name)
@@ -395,11 +398,12 @@ def _what(annotation: Any) -> str:
     if kind is None:
         return f": it must be {describe(annotation)}"
     registry, base = kind
-    return f": choose a {registry.kind} from {_names(registry, base)}"
+    return f": choose a {registry.kind} from {', '.join(_names(registry, base))}"
 
 
-def _names(registry: Registry[Any], base: type[Any]) -> str:
-    return ", ".join(sorted(name for name, cls in registry.classes.items() if issubclass(cls, base)))
+def _names(registry: Registry[Any], base: type[Any]) -> list[str]:
+    """Names of the components of a type."""
+    return sorted(name for name, cls in registry.classes.items() if issubclass(cls, base))
 
 
 def _sets(values: Any, path: str) -> bool:

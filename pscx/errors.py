@@ -11,3 +11,11 @@ class StreamError(PscxError):
 
 class ImageError(PscxError):
     """An image that cannot be read or is of a kind that the codec does not take."""
+
+
+def sentence_of(error: PscxError) -> str:
+    """What it says. One of a data loader's worker process comes with a traceback around it, in torch's own words."""
+    text = str(error)
+    if not (text.startswith("Caught ") and "Original Traceback" in text):
+        return text
+    return text.rstrip().rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")[2]

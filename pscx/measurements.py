@@ -224,7 +224,8 @@ class Coordinates(Measurements):
     def correction(self, signal: Tensor, gain: Tensor | float) -> Tensor:
         missing = self.split(signal)
         torch.sub(self.values, missing, out=missing)
-        return self.transform.inverse(missing.mul_(self.known * gain))  # masked once, for all signals
+        masked = self.known.double().mul_(gain)  # once for all signals; the product of a mask and a float is float32
+        return self.transform.inverse(missing.mul_(masked))
 
     def split(self, signal: Tensor) -> Tensor:
         return self.transform.forward(signal)

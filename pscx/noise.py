@@ -55,6 +55,7 @@ class Noise:
         for start in range(0, count, 4 * CHUNK):
             part = values[start : start + 4 * CHUNK]
             words = source.random_raw(-(-len(part) // 4))
+            # Indices are in range; in numpy's other mode the result would go through a buffer.
             np.take(quantiles(), words.astype("<u8", copy=False).view("<u2")[: len(part)], out=part, mode="clip")
         return torch.from_numpy(values).reshape(shape)
 

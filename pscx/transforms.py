@@ -67,7 +67,13 @@ class BlockDCT:
             raise ValueError("channel axes must be orthonormal")
 
     def forward(self, signal: Tensor) -> Tensor:
-        """``(n, channels, height, width)`` to coefficients ``(n, blocks, dim)``, ordered axis, row, column."""
+        """``(n, channels, height, width)`` to coefficients ``(n, blocks, dim)``, ordered axis, row, column.
+
+        Raises ``ValueError`` for another shape than the partition's.
+        """
+        shape = (self.partition.channels, self.partition.height, self.partition.width)
+        if signal.shape[1:] != shape:
+            raise ValueError(f"signals must be (n, {', '.join(map(str, shape))}), got {tuple(signal.shape)}")
         across = self.partition.grid[1]
         coefficients = torch.empty(len(signal), self.partition.count, self.partition.dim, dtype=torch.float64)
         for one, found in zip(signal, coefficients, strict=True):
@@ -77,8 +83,11 @@ class BlockDCT:
         return coefficients
 
     def inverse(self, coefficients: Tensor) -> Tensor:
-        """The transpose of :meth:`forward`: coefficients back to signals."""
+        """The transpose of :meth:`forward`: coefficients back to signals. Raises ``ValueError`` for another shape."""
         across, shape = self.partition.grid[1], (self.partition.channels, self.partition.height, self.partition.width)
+        if coefficients.shape[1:] != (self.partition.count, self.partition.dim):
+            wanted = f"(n, {self.partition.count}, {self.partition.dim})"
+            raise ValueError(f"coefficients must be {wanted}, got {tuple(coefficients.shape)}")
         signal = torch.empty(len(coefficients), *shape, dtype=torch.float64)
         for one, found in zip(coefficients, signal, strict=True):
             for first, last in self.bands():

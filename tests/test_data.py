@@ -176,7 +176,12 @@ def test_crops_want_scales_for_every_root():
         CropData(["a", "b", "c"], "v", scales=[[0.5, 1.0], [0.5, 1.0]])
 
 
+def test_crops_refuse_a_seed_below_zero():
+    with pytest.raises(ValueError, match=r"data\.seed must be at least 0, got -1"):
+        CropData("a", "v", seed=-1)
+
+
 @pytest.mark.parametrize("scales", [[0.0, 1.0], [0.8, 0.4], [0.5, 1.5], [0.5], [[0.4, 0.8], [0.9, 2.0]]])
 def test_crops_refuse_scales_out_of_range(scales):
-    with pytest.raises(ValueError, match=r"data\.scales must be pairs of rising factors in \(0, 1\], got \["):
+    with pytest.raises(ValueError, match=r"data\.scales must be two rising factors in \(0, 1\], got \["):
         CropData(["a", "b"], "v", scales=scales)

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_convolutions_that_round_are_found(name: str, least: int, monkeypatch: p
 
 
 def test_no_library_that_rounds_may_convolve(residual: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a layer by itself and in a prior; in this thread until the last to ask for it is done, whatever happens."""
+    """In a layer by itself and in a prior; until the last to ask for it is done, whatever happens."""
     plain, flags, seen, switched = nn.functional.conv2d, torch.backends.nnpack.flags, [], []
 
     def watched(x: Tensor, weight: Tensor, **geometry: Any) -> Tensor:
@@ -217,6 +218,30 @@ def test_no_library_that_rounds_may_convolve(residual: Path, monkeypatch: pytest
     assert torch.backends.cudnn.enabled
     with plain_convolutions():
         assert not torch.backends.cudnn.enabled
+
+
+def test_no_thread_switches_them_on_for_another() -> None:
+    """One enters, another enters, the first leaves: they stay off until the other has left."""
+    entered, leave = threading.Event(), threading.Event()
+    states: list[bool] = []
+
+    def other() -> None:
+        with plain_convolutions():
+            entered.set()
+            leave.wait(60)
+            with plain_convolutions():
+                states.append(torch.backends.cudnn.enabled)
+            states.append(torch.backends.cudnn.enabled)
+
+    thread = threading.Thread(target=other)
+    with plain_convolutions():
+        thread.start()
+        assert entered.wait(60)
+    assert not torch.backends.cudnn.enabled
+    leave.set()
+    thread.join(60)
+    assert states == [False, False]
+    assert torch.backends.cudnn.enabled
 
 
 def test_a_prior_checks_the_machine_before_it_computes(residual: Path, monkeypatch: pytest.MonkeyPatch) -> None:

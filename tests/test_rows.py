@@ -341,7 +341,7 @@ def test_leveling_is_a_power_of_the_mean_energy_over_a_blocks_own(evenness: floa
 
 @pytest.mark.parametrize("digits", ["float32", "float64"])
 @pytest.mark.parametrize("dim", [4, 768, 4096])
-def test_the_largest_are_those_of_a_stable_sort(dim: int, digits: str) -> None:
+def test_the_largest_are_those_of_a_stable_sort(dim: int, digits: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether all fit beside their places in one whole number or not; with many equal numbers, zeros among them."""
     numbers = random(50, dim, seed=dim).exp()
     numbers[random(50, dim, seed=1) < -0.5] = 0.0
@@ -349,6 +349,8 @@ def test_the_largest_are_those_of_a_stable_sort(dim: int, digits: str) -> None:
     numbers = numbers.float().double() if digits == "float32" else numbers
     before = numbers.clone()
     ordered, places = torch.sort(numbers, dim=1, descending=True, stable=True)
+    if digits == "float32":
+        monkeypatch.delattr(torch, "sort")  # it is slower
     for count in (1, 3, dim):
         found, at = largest(numbers, count)
         assert torch.equal(found, ordered[:, :count])

@@ -100,3 +100,11 @@ def test_blocks_that_are_too_large_or_none_are_refused() -> None:
     for partition in (Partition(3, 64, 64, 64), Partition(3, 64, 64, None)):
         with pytest.raises(ValueError, match="at most 4096 numbers, got 12288"):
             BlockDCT(partition)
+
+
+def test_other_shapes_than_the_partitions_are_refused() -> None:
+    transform = BlockDCT(Partition(3, 8, 8, 4))
+    with pytest.raises(ValueError, match=r"signals must be \(n, 3, 8, 8\), got \(1, 3, 4, 8\)"):
+        transform.forward(torch.ones(1, 3, 4, 8))
+    with pytest.raises(ValueError, match=r"coefficients must be \(n, 4, 48\), got \(1, 2, 48\)"):
+        transform.inverse(torch.ones(1, 2, 48))

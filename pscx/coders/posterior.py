@@ -23,6 +23,7 @@ from pscx.distributions import (
     tail_of,
 )
 from pscx.quantizers import CellsInTurn, Quantizer
+from pscx.quantizers.turns import TOGETHER
 
 Decide = Callable[[Integers, Integers, Array], Booleans]
 Cut = Callable[[Integers, Integers], Array]
@@ -32,7 +33,7 @@ NEAR = 7  # symbols on either side of the middle one that are set apart first
 NOTHING = 1e-250  # a mass below this is not divided by
 
 OCTAVES = np.array(sorted(range(-8, 9), key=abs)) / 4  # of the gains to choose from, the gain 1 first
-PART = 1 << 14  # rows whose lengths are found at once
+PART = TOGETHER  # rows whose lengths are found at once
 GAINS = np.round(2.0**OCTAVES * 1024) / 1024
 MEMORY = 512  # rows after which what was learnt before counts half
 PENALTY = 0.75  # bits for each squared octave of a gain

@@ -32,7 +32,7 @@ class CropData(LightningDataModule):
         batch_size: crops a batch.
         crops_per_epoch: crops after which an epoch (and with it a validation and a checkpoint) ends.
         val_crops: crops in the validation set.
-        seed: of the crops, not of the noise.
+        seed: of the crops, not of the noise; at least 0.
         num_workers: processes that prepare crops.
         cache: number of decoded images kept in memory.
     """
@@ -58,6 +58,7 @@ class CropData(LightningDataModule):
             batch_size=(batch_size, 1),
             crops_per_epoch=(crops_per_epoch, 1),
             val_crops=(val_crops, 1),
+            seed=(seed, 0),
             num_workers=(num_workers, 0),
             cache=(cache, 0),
         )
@@ -74,9 +75,8 @@ class CropData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         pools = [(image_files(root), pair) for root, pair in zip(self.roots, self.scales, strict=True)]
-        whole = [(image_files(root), [0.5, 1.0]) for root in self.val_roots]
         self.train_set = Crops(pools, self.crops_per_epoch, self.crop, self.seed, self.cache)
-        self.val_set = Crops(whole, self.val_crops, self.crop, self.seed, self.cache)
+        self.val_set = validation_crops(self.val_roots, self.val_crops, self.crop, self.seed, self.cache)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         self.train_set.epoch = self.trainer.current_epoch if self.trainer is not None else 0
@@ -103,6 +103,11 @@ class Crops(Dataset[Tensor]):
         rng = np.random.default_rng([self.seed, self.epoch, index])
         file, scales = self.choices[rng.integers(len(self.choices))]
         return random_crop(self.read(file), rng, self.crop, scales)
+
+
+def validation_crops(roots: Sequence[str], length: int, crop: int, seed: int, cache: int) -> Crops:
+    """Crops of folders, shrunk to no less than half: the same whenever they are asked for."""
+    return Crops([(image_files(root), [0.5, 1.0]) for root in roots], length, crop, seed, cache)
 
 
 def random_crop(pixels: NDArray[np.uint8], rng: np.random.Generator, side: int, scales: Sequence[float]) -> Tensor:
@@ -135,4 +140,4 @@ def check_least(**options: tuple[int, int]) -> None:
 def check_scales(pair: Sequence[float]) -> None:
     """Raise ``ValueError`` where these are not two rising factors in (0, 1]."""
     if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= 1:
-        raise ValueError(f"data.scales must be pairs of rising factors in (0, 1], got {list(pair)}")
+        raise ValueError(f"data.scales must be two rising factors in (0, 1], got {list(pair)}")

@@ -1,4 +1,4 @@
-"""Whole photographs, one or a few at a time, for evaluating a codec."""
+"""Whole photographs of a folder, one or a few at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUNDLED = Path(__file__).parent / "photos"
 
 
 class FolderData(PhotoData):
-    """Photographs of a folder as they are, for all but training a prior: a :class:`Photo` or a list of them a batch.
+    """Photographs of a folder as they are: a :class:`Photo` or a list of them a batch.
 
     Args:
         root: a folder (searched recursively) or one image; ``bundled`` for the five photographs of this package (a

@@ -1,4 +1,4 @@
-"""Random crops of photographs that are read once from beginning to end: for training on more than a disk holds."""
+"""Random crops of photographs that are read from beginning to end: for training on more than a disk holds."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from pscx.data.base import Photo, PhotoData, Portioned
-from pscx.data.crops import Crops, check_least, check_scales, random_crop
-from pscx.data.files import image_files
+from pscx.data.crops import check_least, check_scales, random_crop, validation_crops
 from pscx.errors import ImageError, PscxError
+
+PATIENCE = 10  # turns without a photograph, after each of which others are given to a part
 
 
 class StreamedCropData(LightningDataModule):
     """Square crops as :class:`pscx.data.CropData` makes them, of the photographs of any other data module.
 
-    Every epoch reads the shards (or, where photographs have numbers, those) in another order from the first on, and
-    ends after ``crops_per_epoch`` crops; each process reads its own part, and so does each of its workers. Which crops
-    they are is a function of the seed, the epoch and the numbers of processes and workers, so a resumed run sees what
-    an undisturbed one would. A photograph or a shard that cannot be read is left out with a warning.
+    All photographs are read once in a turn, in each turn in another order: that of the shards, or of the photographs
+    where they have numbers. Each process, and each of its workers, reads its own part of a turn. The stream goes on
+    from one epoch to the next, so an epoch may be much shorter than a turn. The crops are a function of the seed, of
+    the step at which the training was started or resumed, and of the numbers of processes and workers. A photograph or
+    a shard that cannot be read is left out with a warning.
 
     Args:
-        photos: where the photographs come from, such as ``{name: webdataset, urls: photos-{0000..0099}.tar}``.
+        photos: where the photographs come from, such as ``{name: webdataset, urls: photos-{0000..0099}.tar}``; with a
+            ``subset`` of shards, always in their order.
         val_root: folder or folders to validate on.
         crop: side of a crop in pixels, after scaling.
         scales: smallest and largest factor, in (0, 1], by which a photograph is shrunk before it is cropped.
@@ -34,16 +37,16 @@ class StreamedCropData(LightningDataModule):
         crops_per_epoch: crops of all processes together, rounded up to whole batches, after which an epoch (and with it
             a validation and a checkpoint) ends.
         crops_per_photo: crops that are taken of a photograph whenever it is read.
-        shuffle: crops that are held at most, by each worker, of which the next is drawn.
+        shuffle_buffer: crops that wait, at most, in each worker, of which the next is drawn.
         val_crops: crops in the validation set.
-        seed: of the crops, not of the noise.
+        seed: of the crops, not of the noise; at least 0.
         num_workers: processes that prepare crops.
 
     Raises:
         ValueError: an option is out of range; ``photos.num_workers`` or ``photos.batch_size``, for which those of this
             module stand, is given.
-        ImageError: while training, where a process or worker finds no photograph that can be read.
-        PscxError: when training begins, where ``trainer.reload_dataloaders_every_n_epochs`` is not 1.
+        PscxError: in ``setup``, where ``photos`` is neither a dataset with a length nor a stream of portions.
+        ImageError: while training, where a process or worker finds no photograph that can be read in ten turns.
     """
 
     references = ()
@@ -57,7 +60,7 @@ class StreamedCropData(LightningDataModule):
         batch_size: int = 16,
         crops_per_epoch: int = 8000,
         crops_per_photo: int = 4,
-        shuffle: int = 256,
+        shuffle_buffer: int = 256,
         val_crops: int = 96,
         seed: int = 0,
         num_workers: int = 0,
@@ -68,50 +71,60 @@ class StreamedCropData(LightningDataModule):
             batch_size=(batch_size, 1),
             crops_per_epoch=(crops_per_epoch, 1),
             crops_per_photo=(crops_per_photo, 1),
-            shuffle=(shuffle, 1),
+            shuffle_buffer=(shuffle_buffer, 1),
             val_crops=(val_crops, 1),
+            seed=(seed, 0),
             num_workers=(num_workers, 0),
         )
         check_scales(scales)
         if photos.num_workers != 0 or photos.batch_size != 1:
-            raise ValueError("data.photos must not have num_workers or batch_size: those of data hold")
+            raise ValueError(
+                "data.photos must not have num_workers or batch_size (those of data hold), got "
+                f"{photos.num_workers} and {photos.batch_size}"
+            )
         self.source, self.val_roots = photos, [val_root] if isinstance(val_root, str) else val_root
         self.crop, self.scales, self.batch_size, self.seed = crop, scales, batch_size, seed
-        self.crops_per_epoch, self.crops_per_photo, self.shuffle = crops_per_epoch, crops_per_photo, shuffle
-        self.val_crops, self.num_workers = val_crops, num_workers
+        self.crops_per_epoch, self.crops_per_photo = crops_per_epoch, crops_per_photo
+        self.shuffle_buffer, self.val_crops, self.num_workers = shuffle_buffer, val_crops, num_workers
+        self._loader: DataLoader[Tensor] | None = None
 
     def prepare_data(self) -> None:
         self.source.prepare_data()
 
     def setup(self, stage: str) -> None:
         self.source.setup(stage)
-        whole = [(image_files(root), [0.5, 1.0]) for root in self.val_roots]
-        self.val_set = Crops(whole, self.val_crops, self.crop, self.seed, self.val_crops)
+        if not isinstance(self.source.photos, (Portioned, Sized)):
+            kind = type(self.source.photos).__name__
+            raise PscxError(f"data.photos must have a length or be a Portioned stream, but its photos are a {kind}")
+        self.val_set = validation_crops(self.val_roots, self.val_crops, self.crop, self.seed, self.val_crops)
+        self._loader = None
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        epoch, shares, share = 0, 1, 0
-        if self.trainer is not None:
-            reload = self.trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]  # it is set elsewhere
-            if reload != 1:
-                raise PscxError(
-                    "trainer.reload_dataloaders_every_n_epochs must be 1 with data 'streamed_crops', or every epoch "
-                    f"sees the same crops; got {reload}"
-                )
-            epoch, shares, share = self.trainer.current_epoch, self.trainer.world_size, self.trainer.global_rank
-        return DataLoader(CropStream(self, epoch, shares, share), self.batch_size, num_workers=self.num_workers)
+        """The same in every epoch, so that its stream goes on, in this process or in workers that stay."""
+        if self._loader is None:
+            start, shares, share = 0, 1, 0
+            if self.trainer is not None:
+                start, shares, share = self.trainer.global_step, self.trainer.world_size, self.trainer.global_rank
+            stream, workers = CropStream(self, start, shares, share), self.num_workers
+            self._loader = DataLoader(stream, self.batch_size, num_workers=workers, persistent_workers=workers > 0)
+        return self._loader
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         return DataLoader(self.val_set, 2 * self.batch_size, num_workers=self.num_workers)
 
 
 class CropStream(IterableDataset[Tensor]):
-    """What process ``share`` of ``shares`` sees in an epoch: crops ``(3, crop, crop)``, float32 in [-1, 1]."""
+    """What process ``share`` of ``shares`` sees: crops ``(3, crop, crop)``, float32 in [-1, 1].
 
-    def __init__(self, data: StreamedCropData, epoch: int, shares: int, share: int) -> None:
+    An iterator gives the crops of one epoch, and the next one those after it. Another ``start`` is another order.
+    """
+
+    def __init__(self, data: StreamedCropData, start: int, shares: int, share: int) -> None:
         self.photos, self.scales, self.side = data.source.photos, data.scales, data.crop
-        self.each, self.held, self.batch_size = data.crops_per_photo, data.shuffle, data.batch_size
-        self.key, self.shares, self.share = (data.seed, epoch), shares, share
+        self.each, self.buffer, self.batch_size = data.crops_per_photo, data.shuffle_buffer, data.batch_size
+        self.key, self.shares, self.share = (data.seed, start), shares, share
         self.batches = -(-data.crops_per_epoch // (data.batch_size * shares))
+        self._running: Iterator[Tensor] | None = None
 
     def __len__(self) -> int:
         return self.batches * self.batch_size
@@ -119,55 +132,51 @@ class CropStream(IterableDataset[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         worker = get_worker_info()
         workers, own = (1, 0) if worker is None else (worker.num_workers, worker.id)
-        parts, part = self.shares * workers, self.share * workers + own
-        rng = np.random.default_rng([*self.key, 1, part])
+        if self._running is None:
+            parts, part = self.shares * workers, self.share * workers + own
+            rng = np.random.default_rng([*self.key, 1, part])
+            self._running = mixed(self._crops(parts, part, rng), self.buffer, rng)
         batches = len(range(own, self.batches, workers))
-        return islice(mixed(self._crops(parts, part, rng), self.held, rng), batches * self.batch_size)
+        return islice(self._running, batches * self.batch_size)
 
     def _crops(self, parts: int, part: int, rng: np.random.Generator) -> Iterator[Tensor]:
-        """Without end: all photographs of a part again and again, each time in another order."""
+        """Without end: a part of all photographs in every turn."""
+        empty = 0
         for turn in count():
-            seen = False
-            order = np.random.default_rng([*self.key, 0, turn])  # the same in all parts
-            for photo in portion(self.photos, order, self.shares, self.share, parts, part):
+            empty += 1
+            order = np.random.default_rng([*self.key, 0, turn])  # the same for all parts
+            for photo in self._turn(order, parts, part):
                 if photo["error"]:
                     warnings.warn(f"left out of the training: {photo['error']}", stacklevel=2)
                     continue
-                seen = True
+                empty = 0
                 pixels = photo["pixels"].permute(1, 2, 0).numpy()
                 for _ in range(self.each):
                     yield random_crop(pixels, rng, self.side, self.scales)
-            if not seen:
+            if empty == PATIENCE:
                 raise ImageError(
-                    f"data.photos must have at least one photograph that can be read for each of {parts} processes and "
-                    f"workers, but number {part + 1} has none"
+                    "data.photos must have at least one photograph that can be read for each of "
+                    f"{parts} processes and workers, but number {part + 1} found none"
                 )
 
-
-def portion(
-    photos: Dataset[Photo], order: np.random.Generator, shares: int, share: int, parts: int, part: int
-) -> Iterator[Photo]:
-    """Once each, the photographs of a ``part`` of ``parts``, which is one worker's of process ``share``, in an order.
-
-    A stream knows for itself which worker asks.
-    """
-    if isinstance(photos, Portioned):
-        yield from photos.shuffled(order).portion(shares, share)
-        return
-    assert isinstance(photos, Sized)
-    for index in order.permutation(len(photos))[part::parts]:
-        yield photos[int(index)]
+    def _turn(self, order: np.random.Generator, parts: int, part: int) -> Iterator[Photo]:
+        photos: Dataset[Photo] = self.photos
+        if isinstance(photos, Portioned):  # it knows for itself which worker asks
+            yield from photos.shuffled(order).portion(self.shares, self.share)
+        elif isinstance(photos, Sized):
+            for index in order.permutation(len(photos))[part::parts]:
+                yield photos[int(index)]
 
 
-def mixed(crops: Iterator[Tensor], held: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Each crop once, in an order that is drawn: the next is one of the up to ``held`` that wait.
+def mixed(crops: Iterator[Tensor], buffer: int, rng: np.random.Generator) -> Iterator[Tensor]:
+    """The crops in an order that is drawn: the next is one of up to ``buffer`` that wait; none comes twice.
 
     At first every other crop is put by, so the training need not wait until all places are taken.
     """
     waiting: list[Tensor] = []
     for number, crop in enumerate(crops):
         waiting.append(crop)
-        if number % 2 or len(waiting) >= held:
+        if number % 2 or len(waiting) >= buffer:
             index = rng.integers(len(waiting))
             waiting[index], waiting[-1] = waiting[-1], waiting[index]
             yield waiting.pop()

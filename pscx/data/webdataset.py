@@ -74,15 +74,22 @@ class TarShard:
         """Raises what WebDataset does where the URL cannot be read, ``tarfile.TarError`` where it is damaged."""
         taken: set[str] = set()
         opened: Any = required("webdataset", "data", "data module 'webdataset'").gopen(self.url)
-        with opened as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as archive:
-            for member in archive:
-                path = PurePosixPath(member.name)
-                if member.isreg() and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                    content = archive.extractfile(member)
-                    assert content is not None  # it is regular
-                    key = unique(plain("__".join(path.with_suffix("").parts)), taken)
-                    yield f"{self.name}__{key}", content.read
-                archive.members = []  # type: ignore[attr-defined]  # else it keeps the headers of all
+        away = False  # with whoever asks
+        try:
+            with opened as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as archive:
+                for member in archive:
+                    path = PurePosixPath(member.name)
+                    if member.isreg() and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                        content = archive.extractfile(member)
+                        assert content is not None  # it is regular
+                        key = unique(plain("__".join(path.with_suffix("").parts)), taken)
+                        away = True
+                        yield f"{self.name}__{key}", content.read
+                        away = False
+                    archive.members = []  # type: ignore[attr-defined]  # else it keeps the headers of all
+        except OSError:
+            if not away:  # who reads no further breaks the pipe of a program that writes
+                raise
 
 
 class _Member(tarfile.TarInfo):

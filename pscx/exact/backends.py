@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
-
-class _Inside(threading.local):
-    now = False
-
-
-_inside = _Inside()
+_lock = threading.Lock()
+_users = 0
+_switched = ExitStack()
 
 
 @contextmanager
 def plain_convolutions() -> Iterator[None]:
     """Neither cuDNN nor NNPACK inside: either may round its inputs or transform them.
 
-    To switch them takes longer than a small convolution's arithmetic, so a network does it once and its layers, which
-    would do it for themselves, find it done.
+    They are switches of the whole process: off from the first that enters, of any thread, until the last has left. To
+    throw them takes longer than a small convolution's arithmetic, so a network does it once for its layers, which would
+    do it for themselves.
     """
-    if _inside.now:
-        yield
-        return
-    _inside.now = True
+    global _users
+    with _lock:
+        if _users == 0:
+            _switched.enter_context(torch.backends.cudnn.flags(enabled=False))
+            _switched.enter_context(torch.backends.nnpack.flags(enabled=False))
+        _users += 1
     try:
-        with torch.backends.cudnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
-            yield
+        yield
     finally:
-        _inside.now = False
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _switched.close()

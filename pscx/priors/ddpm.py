@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -51,11 +52,10 @@ class DDPM(Prior):
         self.alphas_cumprod = self.denoiser.alphas_cumprod
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        if not self.exact:
-            return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
-        check_convolutions(x_t.device)
-        check_products(x_t.device)
-        with plain_convolutions():
+        if self.exact:
+            check_convolutions(x_t.device)
+            check_products(x_t.device)
+        with plain_convolutions() if self.exact else nullcontext():
             return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
 
     def _denoise(self, x_t: Tensor, t: int) -> Tensor:

@@ -36,8 +36,9 @@ class Quantizer(ABC):
     whole: bool = False
     """Whether a symbol's cell depends on the symbols before it: then a segment is one group.
 
-    All methods but :meth:`lower_edge` are then given the symbols of a whole segment, and :meth:`cells_in_turn` follows
-    them; :meth:`lower_edge` gives cells for coders that do not.
+    All methods but :meth:`lower_edge` are then given the symbols of a whole segment. Such a quantizer says twice where
+    its cells are, in :meth:`cells` and in :meth:`cells_in_turn`; :meth:`lower_edge` gives cells for coders that do not
+    follow the symbols.
     """
 
     resolution: float

@@ -12,7 +12,7 @@ from torch import Tensor
 from pscx.distributions import Array, Booleans, Integers, cell_bits, check_degrees
 from pscx.quantizers.base import QUANTIZERS, Quantizer
 from pscx.quantizers.steps import half_alphabet, rounded_step
-from pscx.quantizers.turns import CellsInTurn
+from pscx.quantizers.turns import TOGETHER, CellsInTurn
 
 TRANSITIONS = {
     4: ((0, 2), (2, 0), (1, 3), (3, 1)),
@@ -25,7 +25,6 @@ NOISE = (0.105, 0.065, 0.095)  # squared steps, of the prediction, of the points
 NARROWEST = 1e-30  # scale in spacings
 SMALLEST = 1e-300  # squared scale
 LANES_AT_ONCE = 4096
-ROWS_AT_ONCE = 1 << 14  # of a path that is known
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,8 @@ class Trellis(Quantizer):
         numbers, grids = symbol.numpy(), self.grids(symbol)
         return torch.from_numpy(self.offset(numbers, grids)), torch.from_numpy(self.offset(numbers + 1, grids))
 
-    def cells_in_turn(self, mean: Tensor, symbols: Tensor | None = None) -> Path:
-        return Path(self, len(mean)) if symbols is None else KnownPath(self, symbols)
+    def cells_in_turn(self, mean: Tensor, symbols: Tensor | None = None) -> TrellisPath:
+        return TrellisPath(self, len(mean)) if symbols is None else KnownTrellisPath(self, symbols)
 
     def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:
         """That of a cell of the even grid, for coders that do not ask which grid a row is on."""
@@ -247,7 +246,7 @@ class Trellis(Quantizer):
         return error + self.weight * cell_bits(low, high, self.degrees)
 
 
-class Path(CellsInTurn):
+class TrellisPath(CellsInTurn):
     """The cells on a path through a trellis: which grid a row is on, the symbols before tell."""
 
     def __init__(self, quantizer: Trellis, rows: int) -> None:
@@ -272,7 +271,7 @@ class Path(CellsInTurn):
         next_rows[:] = machine.grid[self._state[: len(next_rows)]]
 
 
-class KnownPath(Path):
+class KnownTrellisPath(TrellisPath):
     """A path of which an encoder knows all symbols: many places of it are taken at once, which is 20 times as fast."""
 
     def __init__(self, quantizer: Trellis, symbols: Tensor) -> None:
@@ -280,7 +279,7 @@ class KnownPath(Path):
         self._grids = quantizer.grids(symbols)
 
     def turns(self) -> Iterator[Integers]:
-        count = max(ROWS_AT_ONCE // self._lanes, 1) * self._lanes
+        count = max(TOGETHER // self._lanes, 1) * self._lanes
         for first in range(0, len(self._grids), count):
             yield np.arange(first, min(first + count, len(self._grids)))
 

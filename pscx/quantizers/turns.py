@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pscx.quantizers.base import Quantizer
 
 
+TOGETHER = 1 << 14  # rows of several turns that an encoder is given as one, or one turn's where it has more
+
+
 class CellsInTurn(ABC):
     """Where the cells of a group's symbols begin, and in which turns a decoder finds the symbols.
 

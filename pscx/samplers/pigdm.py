@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
-from pscx.samplers.consistency import mean_gain, residual
+from pscx.samplers.consistency import mean_gain
 from pscx.samplers.course import Course
 from pscx.samplers.ddim import ddim_step
 from pscx.samplers.pullback import denoise_with_pullback
@@ -72,7 +72,7 @@ class PiGDM(Sampler):
             a, b = shares[step], shares[step + 1]
             x0, pullback = denoise_with_pullback(problem.prior, x, t)
             gain = mean_gain(variances, float((1 - a) / a))
-            guidance = pullback(problem.measurements.adjoint(gain * residual(problem, x0)))
+            guidance = pullback(problem.measurements.correction(x0, gain))
             noise = problem.draw(indices, step + 1)
             if self.weighting == "score":
                 x = ddim_step(x, x0 + guidance / a.sqrt(), a, b, self.eta, noise)
