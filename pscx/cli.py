@@ -275,9 +275,8 @@ def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar=metavar, help=text)
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="a file, or a folder for several inputs")
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
-    parser.add_argument(
-        "--batch", type=_positive, default=1, metavar="N", help="N inputs at once share network calls (default: 1)"
-    )
+    text = "N inputs at once share network calls (default: 8 of images of at most 128x128 pixels, else 1)"
+    parser.add_argument("--batch", type=_positive, metavar="N", help=text)
 
 
 def _positive(text: str) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUFFIX = ".pscx"
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
 STREAM_SIZE_LIMIT = 1 << 30
+SMALL = 1 << 14  # pixels: up to this, a call of the network costs more than its arithmetic
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def compress(options: Namespace, rest: list[str]) -> int:
         return 2
 
     from pscx.imagecodec import build_codec
-    from pscx.images import read_image
+    from pscx.images import image_sides, read_image
 
     with quiet():
         codec = build_codec(layers)
@@ -74,7 +75,10 @@ def compress(options: Namespace, rest: list[str]) -> int:
         says = f"{job.outputs[0]}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp"
         return f"{says}, {count} encodings" if count > 1 else says
 
-    return _each("compress", jobs, work, missing, options.batch, lambda job: codec.shares_calls)
+    def shares(job: Job) -> bool:
+        return codec.shares_calls and (options.batch is not None or _is_small(image_sides(job.source)))
+
+    return _each("compress", jobs, work, missing, _batch(options, jobs), shares)
 
 
 def decompress(options: Namespace, rest: list[str]) -> int:
@@ -112,12 +116,14 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
     def shares(job: Job) -> bool:
         try:
-            return shares_calls(_read_stream(job.source, options.max_bytes, partial))
+            data = _read_stream(job.source, options.max_bytes, partial)
+            header = unpack(data, partial=True)[0]
         except PscxError:  # which the work will report
             return False
+        return shares_calls(data) and (options.batch is not None or _is_small((header.width, header.height)))
 
     with quiet():
-        return _each("decompress", jobs, work, missing, options.batch, shares)
+        return _each("decompress", jobs, work, missing, _batch(options, jobs), shares)
 
 
 def info(options: Namespace, rest: list[str]) -> int:
@@ -334,6 +340,17 @@ def _each(
             else:
                 raise result
     return 2 if failed else 0
+
+
+def _batch(options: Namespace, jobs: list[Job]) -> int:
+    """How many are under way at once: unless it was said, some where there are several, of which small ones share."""
+    from pscx.imagecodec import BATCH
+
+    return int(options.batch or (BATCH if len(jobs) > 1 else 1))
+
+
+def _is_small(sides: tuple[int, int] | None) -> bool:
+    return sides is not None and sides[0] * sides[1] <= SMALL
 
 
 def _results(

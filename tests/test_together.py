@@ -18,6 +18,7 @@ from tiny import EXACT, save_prior, write_codec
 from torch import Tensor
 
 import pscx
+from pscx import commands
 from pscx.cli import main
 from pscx.imagecodec import Codec
 from pscx.priors import DDPM, Gaussian
@@ -228,6 +229,34 @@ def test_files_in_batches(
     assert len(outputs[0][1]) == 4 + 3
     assert outputs[0][:3] == outputs[1][:3]
     assert outputs[0][3] > outputs[1][3]
+
+
+@pytest.mark.parametrize(
+    ("batch", "small", "shared"),
+    [("none", 1 << 14, True), ("none", 1024, True), ("none", 1023, False), ("1", 1 << 14, False), ("2", 1023, True)],
+)
+def test_small_files_share_calls_unless_told_otherwise(
+    batch: str,
+    small: int,
+    shared: bool,
+    config: str,
+    image_folder: Path,
+    tmp_path: Path,
+    calls: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two images of 32x32, two samples each: four samples a call where they share it."""
+    monkeypatch.setattr(commands, "SMALL", small)
+    Image.open(image_folder / "a.png").save(image_folder / "c.png")
+    names, options = [str(image_folder / name) for name in ("a.png", "c.png")], ["--batch", batch]
+    if batch == "none":
+        options = []
+    assert main(["compress", *names, "-o", str(tmp_path / "out"), "--config", config, *options]) == 0
+    encoded = calls.copy()
+    prior = ["--prior", str(tmp_path / "prior")]
+    assert main(["decompress", str(tmp_path / "out"), "-o", str(tmp_path / "back"), *prior, *options]) == 0
+    assert encoded == ([4] * 4 if shared else [2] * 8)
+    assert calls[len(encoded) :] == ([4] * 6 if shared else [2] * 12)
 
 
 @pytest.mark.parametrize("command", ["test", "predict"])
