@@ -277,14 +277,20 @@ def _stream_files(folder: Path) -> list[Path]:
 
 
 def _jobs(sources: list[Path], names: list[list[str]], output: Path | None, several: bool, force: bool) -> list[Job]:
-    """Pair inputs with outputs; raises where an output exists without ``--force`` or two would be the same file."""
+    """Pair inputs with outputs.
+
+    Raises where an output exists without ``--force``, is an input itself, or two would be the same file.
+    """
     several = several or (output is not None and output.is_dir())
     if several and output is not None and output.exists() and not output.is_dir():
         raise PscxError(f"'{output}' is a file: several inputs need a folder as output")
     jobs = [Job(source, _outputs(source, own, output, several)) for source, own in zip(sources, names, strict=True)]
     seen: dict[Path, Path] = {}
+    inputs = {source.resolve() for source in sources}
     for job in jobs:
         for path in job.outputs:
+            if path.resolve() in inputs:
+                raise PscxError(f"'{path}' is an input, and '{job.source}' would become it: give another name with -o")
             if path in seen:
                 raise PscxError(f"'{seen[path]}' and '{job.source}' would both become '{path}': treat them one by one")
             seen[path] = job.source

@@ -137,7 +137,9 @@ def unpack(data: bytes, name: str = "stream", *, partial: bool = False) -> tuple
         raise StreamError(f"{name} has version {version} of the stream format; this program reads version {VERSION}")
     whole = zlib.crc32(data[: CHECK.start] + data[CHECK.stop :]) == int.from_bytes(data[CHECK], "big")
     if not (whole or partial):
-        raise StreamError(f"{name} is damaged or cut short: its checksum does not match")
+        raise StreamError(
+            f"{name} is damaged or cut short: its checksum does not match (--partial shows what is whole)"
+        )
     try:
         return _parse(data)
     except CutError as error:

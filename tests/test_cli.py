@@ -159,6 +159,28 @@ def test_the_package_can_be_run() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"pscx {__version__}\n", "")
 
 
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+def test_an_input_is_never_overwritten(
+    command: str, force: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by its own output, nor by another's; however the path is written."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "a.pscx", "b.png"):
+        Path(name).write_bytes(name.encode())
+    suffix = {"compress": "pscx", "decompress": "png"}[command]
+    calls = [([f"a.{suffix}"], f"'a.{suffix}'"), (["b.png", "-o", str(tmp_path / "b.png")], f"'{tmp_path}/b.png'")]
+    calls += [(["a.png", "a.pscx"], f"'a.{suffix}'")]
+    for args, output in calls:
+        assert main([command, *args, *force]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"pscx: {output} is an input, and '")
+        assert error.endswith(" would become it: give another name with -o\n")
+    assert {file.name: file.read_bytes().decode() for file in tmp_path.iterdir()} == {
+        name: name for name in ("a.png", "a.pscx", "b.png")
+    }
+
+
 NO_TORCH = "import sys\nassert not {'torch', 'lightning', 'diffusers'} & set(sys.modules)"
 
 
