@@ -37,8 +37,12 @@ def check_degrees(degrees: int, name: str) -> None:
 def both_sides(z: Array, tail: Tail) -> Array:
     """Mass below and above ``z`` standard deviations, stacked in front; the smaller of the two has full precision."""
     outside = tail(np.minimum(np.abs(z), FARTHEST))
-    inside = 1 - outside
-    return np.stack([np.where(z < 0, outside, inside), np.where(z < 0, inside, outside)])
+    inside, below = 1 - outside, z < 0
+    sides = np.empty((2, *z.shape))
+    for side, elsewhere, there in ((sides[0], inside, outside), (sides[1], outside, inside)):
+        side[...] = elsewhere
+        np.copyto(side, there, where=below)
+    return sides
 
 
 def mass(start: Array, stop: Array) -> Array:
@@ -56,9 +60,15 @@ def student_tail(z: Array, degrees: int) -> Array:
     coefficients are all positive, and no difference of nearly equal numbers is left.
     """
     series, rest = student_polynomials(degrees)
-    square = degrees - 2 + z * z
-    u, s = (degrees - 2) / square, z / np.sqrt(square)
-    return polynomial(rest, u) / (2 * (1 + s * polynomial(series, u)))
+    square = z * z
+    square += degrees - 2
+    u, s = (degrees - 2) / square, z / np.sqrt(square, out=square)
+    s *= polynomial(series, u)
+    s += 1
+    s *= 2
+    tail = polynomial(rest, u)
+    tail /= s
+    return tail
 
 
 @lru_cache
@@ -86,7 +96,8 @@ def polynomial(coefficients: list[float], x: Array) -> Array:
     """Horner's scheme, lowest power first."""
     value = np.full_like(x, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
-        value = value * x + coefficient
+        value *= x
+        value += coefficient
     return value
 
 
