@@ -14,8 +14,7 @@ from pscx.trials import Run, Setting, Trials
 
 MOST_TRIALS = 12  # of one of the two searches; on photographs there are three or four
 POINTS = 5  # after so many, bisection
-GAP = 4  # positions between which a jump is taken to lie
-STRIDE = 256  # furthest that a position is moved on the word of a slope alone
+STRIDE = 256  # furthest that a position is moved on the word of a slope alone, or an eighth of all
 FLATTEST, STEEPEST = 0.1, 3.0  # times the assumed slope, what a measured one may be
 
 
@@ -40,7 +39,7 @@ class Bracket:
     """
 
     def __init__(self, size: int, slope: float, excess: float | None = None) -> None:
-        self.below, self.above = -1, size
+        self.below, self.above, self._stride = -1, size, max(STRIDE, size // 8)
         self._lack: float | None = None
         self._excess = excess
         self._slope = self._assumed = slope
@@ -59,10 +58,10 @@ class Bracket:
         self._last = position, error
         self._points += 1
 
-    def done(self, gap: int) -> bool:
-        """Whether nothing is left between the ends, or these are points and at most ``gap`` apart."""
-        known = self._lack is not None and self._excess is not None
-        return self.above - self.below <= (gap if known else 1)
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left between the ends."""
+        return self.above - self.below <= 1
 
     def next(self) -> int:
         """The next position, between the ends; there is one."""
@@ -70,23 +69,21 @@ class Bracket:
             share = self._lack / (self._lack - self._excess) if self._points < POINTS else 0.5
             position = self.below + (self.above - self.below) * share
         elif self._lack is not None:
-            position = self.below + min(-self._lack / self._slope, STRIDE)
+            position = self.below + min(-self._lack / self._slope, self._stride)
         else:
             assert self._excess is not None  # a point was taken, or the end is known
-            position = self.above - min(self._excess / self._slope, STRIDE)
+            position = self.above - min(self._excess / self._slope, self._stride)
         return min(max(round(position), self.below + 1), self.above - 1)
 
 
-def search(
-    value: Callable[[int], float], window: Window, bracket: Bracket, start: int | None = None, gap: int = 1
-) -> int | None:
-    """A position where ``value`` lies in the window; none where two at most ``gap`` apart lie on either side of it.
+def search(value: Callable[[int], float], window: Window, bracket: Bracket, start: int | None = None) -> int | None:
+    """A position where ``value`` lies in the window; none where two neighbours lie on either side of it.
 
     ``start`` is the first, or none where the bracket knows one end.
     """
     position = start
     for _ in range(MOST_TRIALS):
-        if bracket.done(gap):
+        if bracket.done:
             return None
         position = bracket.next() if position is None else position
         found = value(position)
@@ -130,7 +127,7 @@ def find(
         return settings[setting]
 
     bracket = Bracket(len(ladder), octave / 128)
-    hit = search(lambda position: value(Setting(ladder[position])), window, bracket, ladder.position(start), GAP)
+    hit = search(lambda position: value(Setting(ladder[position])), window, bracket, ladder.position(start))
     if hit is not None:
         return Found(settings, Setting(ladder[hit]))
     if bracket.below < 0 or bracket.above == len(ladder):
