@@ -56,8 +56,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(lab: Path, port: int) -> list[str]:
-    """``pscx demo`` of the codec at a port."""
-    run = [sys.executable, "-c", "import sys; from pscx.cli import run; sys.exit(run())"]
+    """``pscx demo`` of the codec at a port.
+
+    It hears SIGINT even where these tests do not: a shell has what it runs in the background ignore that, children too.
+    """
+    listen = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    run = [sys.executable, "-c", f"import signal, sys; {listen}; from pscx.cli import run; sys.exit(run())"]
     return [*run, "demo", "--config", str(lab / "codec.yaml"), "--port", str(port)]
 
 
@@ -74,7 +78,7 @@ def address(lab: Path) -> Iterator[str]:
         pytest.fail(line + server.communicate()[1])
     yield line.split()[0]
     server.send_signal(signal.SIGINT)
-    rest = server.communicate(timeout=180)  # it waits for its threads, which are slow on a busy machine
+    rest = server.communicate(timeout=60)  # it waits for its threads, which are slow on a busy machine
     assert rest == ("", "")
     assert server.returncode == 0
 
