@@ -93,7 +93,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     if not jobs:
         return 2
 
-    from pscx.imagecodec import Decompressor, shares_calls
+    from pscx.imagecodec import Decompressor
     from pscx.images import check_image_suffix, write_image
     from pscx.limits import Limits
 
@@ -116,11 +116,10 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
     def shares(job: Job) -> bool:
         try:
-            data = _read_stream(job.source, options.max_bytes, partial)
-            header = unpack(data, partial=True)[0]
+            header = unpack(_read_stream(job.source, options.max_bytes, partial), partial=True)[0]
         except PscxError:  # which the work will report
             return False
-        return shares_calls(data) and (options.batch is not None or _is_small((header.width, header.height)))
+        return header.exact and (options.batch is not None or _is_small((header.width, header.height)))
 
     with quiet():
         return _each("decompress", jobs, work, missing, _batch(options, jobs), shares)

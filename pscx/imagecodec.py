@@ -332,7 +332,7 @@ class Codec(Decompressor):
 def shares_calls(data: bytes) -> bool:
     """Whether a stream may be decoded with others in one network call: it says that its codec is exact."""
     try:
-        return not unpack(data, partial=True)[0].arithmetic
+        return unpack(data, partial=True)[0].exact
     except StreamError:
         return False
 

@@ -99,6 +99,11 @@ class Header:
         if self.parameter is not None:
             _from_bfloat16(_to_bfloat16(self.parameter))
 
+    @property
+    def exact(self) -> bool:
+        """Whether the codec is exact: a stream of one says nothing of the arithmetic it was made with."""
+        return not self.arithmetic
+
 
 def pack(header: Header, payload: bytes) -> bytes:
     """Header and payload as one stream."""
