@@ -202,7 +202,8 @@ class Prior:
         config = json.loads((folder / "unet/config.json").read_text())
         weights = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
         if config["_class_name"] == "NoiseExperts":
-            self.networks = [Network(config, weights, path) for path in ("low.", "high.")]
+            low = {**config, "blocks": config.get("low_blocks") or config["blocks"]}
+            self.networks = [Network(low, weights, "low."), Network(config, weights, "high.")]
             self.switch = round(log(config["switch"]) * 4096) / 4096
         else:
             self.networks, self.switch = [Network(config, weights)], float("inf")

@@ -72,7 +72,15 @@ def test_a_second_decoder_changes_networks_at_the_same_step(tmp_path: Path) -> N
     level = float(log_levels(signal_shares(schedule))[300])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = NoiseExperts(3, 3, (8, 16), (1, 1), switch=exp(level - 0.4 / 4096))
+        network = NoiseExperts(
+            in_channels=3,
+            out_channels=3,
+            block_out_channels=(8, 16),
+            blocks=(1, 1),
+            switch=exp(level - 0.4 / 4096),
+            low_block_out_channels=(12, 16),
+            low_blocks=(2, 1),
+        )
         for expert in (network.low, network.high):
             torch.nn.init.normal_(expert.tail.weight, std=0.1)
         x = torch.randn(3, 16, 16, dtype=torch.float64)

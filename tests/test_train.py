@@ -17,7 +17,7 @@ from pscx.modules import ExportPrior, TrainDDPM
 from pscx.modules.muon import MuonAdamW, as_matrix
 from pscx.modules.train import VALIDATION_LEVELS, start
 from pscx.networks import NoiseExperts, ResidualUNet
-from pscx.priors.denoiser import PixelDenoiser, load_denoiser
+from pscx.priors.denoiser import Network, PixelDenoiser, load_denoiser
 
 
 def scheduler(prediction: str = "v_prediction") -> DDPMScheduler:
@@ -187,6 +187,53 @@ def test_one_network_starts_both_experts() -> None:
             assert torch.equal(expert.state_dict()[key], value)
 
 
+def test_a_network_grows_and_computes_what_it_did() -> None:
+    """Chen et al. 2016, Net2Net: wider, deeper, and the same function until it is trained."""
+    small = tiny_residual(3)
+    for tensor in small.parameters():
+        nn.init.normal_(tensor, std=0.2)
+    large = ResidualUNet(12, 12, (12, 24), (2, 3))
+    large.start_from(small)
+    x, level = torch.randn(2, 12, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([-2.0, -3.0])
+    torch.testing.assert_close(large(x, level).sample, small(x, level).sample, rtol=1e-4, atol=1e-4)
+    large(x, level).sample.square().mean().backward()
+    still = {name.rsplit(".", 1)[0] for name, tensor in large.named_parameters() if not tensor.grad.any()}
+    assert still == {"down.0.1.first", "up.0.1.first", "body.2.first"}  # of new blocks, which change nothing yet
+
+
+def test_experts_of_two_shapes() -> None:
+    one = tiny_residual(2)
+    shape = {"block_out_channels": (8, 16), "blocks": (1, 2), "low_block_out_channels": (16, 16), "low_blocks": (2, 1)}
+    experts, again = NoiseExperts(**shape), NoiseExperts(**shape)
+    start(experts, one)
+    start(again, experts)
+    x = torch.randn(1, 12, 8, 8, generator=torch.Generator().manual_seed(0))
+    for net in (experts, again):
+        torch.testing.assert_close(net(x, torch.tensor([0.0])).sample, one(x, torch.tensor([0.0])).sample)
+    assert experts.low.tail.weight.shape == (12, 16, 3, 3)
+    for key, tensor in again.low.state_dict().items():
+        assert torch.equal(tensor, experts.low.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(
+    ("network", "trained", "refusal"),
+    [
+        (ResidualUNet(12, 12, (8, 8), (1, 1)), tiny_residual(), r"\(8, 8\) cannot start from one of \(8, 16\)"),
+        (ResidualUNet(12, 12, (8,), (1,)), tiny_residual(), "as many levels"),
+        (ResidualUNet(3, 3, (8, 16), (1, 2)), tiny_residual(), "the same channels in and out"),
+        (
+            ResidualUNet(12, 12, (8, 16), (1, 2)),
+            tiny_network(channels=12),
+            "a ResidualUNet cannot start from a UNet2DModel",
+        ),
+        (tiny_network(channels=12), tiny_network(channels=3), "UNet2DModel has other layers than network"),
+    ],
+)
+def test_what_a_network_cannot_start_from(network: Network, trained: Network, refusal: str) -> None:
+    with pytest.raises(ValueError, match=refusal):
+        start(network, trained)
+
+
 def test_draws_stay_in_the_noise_range() -> None:
     module = TrainDDPM(tiny_network(channels=12), scheduler(), noise_range=(0.1, 0.3))
     drawn = module.levels[module.weights > 0]
@@ -196,6 +243,8 @@ def test_draws_stay_in_the_noise_range() -> None:
         TrainDDPM(tiny_network(channels=12), scheduler(), noise_range=(0.3, 0.1))
     with pytest.raises(ValueError, match=r"network.switch must be over 0, got 0"):
         NoiseExperts(12, 12, (8,), (1,), switch=0)
+    with pytest.raises(ValueError, match=r"low_block_out_channels must hold one number for each .* \(1\), got 2"):
+        NoiseExperts(12, 12, (8,), (1,), low_block_out_channels=(8, 8))
 
 
 def test_half_precision_keeps_what_little_noise_there_is() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, UNet2DModel
 from einops import rearrange
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -39,7 +39,7 @@ class TrainDDPM(LightningModule):
         noise_range: lowest and highest noise level of the draws, or none for all; one expert of
             :class:`pscx.networks.NoiseExperts` is trained alone where the range lies on its side.
         init: folder of a saved prior whose weights start the training, or none; one ``ResidualUNet`` starts both of
-            ``NoiseExperts``.
+            ``NoiseExperts``, and either may have more channels and blocks than what it starts from.
     """
 
     references = ("ho2020ddpm", "salimans2022distillation", "karras2022edm")
@@ -148,8 +148,20 @@ class TrainDDPM(LightningModule):
 
 
 def start(network: Network, trained: Network) -> None:
-    """Give ``network`` the weights of a trained one of the same shape, or of the shape of each of its experts."""
-    if isinstance(network, NoiseExperts) and isinstance(trained, ResidualUNet):
+    """Give ``network`` the weights of a trained one of the same shape, or as ``start_from`` of the project's networks.
+
+    Raises:
+        ValueError: their kinds or shapes do not go together.
+    """
+    if isinstance(trained, ResidualUNet) and isinstance(network, ResidualUNet | NoiseExperts):
+        network.start_from(trained)
+    elif isinstance(trained, UNet2DModel) and isinstance(network, UNet2DModel):
+        shapes = [{key: tensor.shape for key, tensor in net.state_dict().items()} for net in (network, trained)]
+        if shapes[0] != shapes[1]:
+            raise ValueError("model.init: its UNet2DModel has other layers than network, whose shape must be the same")
+        network.load_state_dict(trained.state_dict())
+    elif isinstance(trained, NoiseExperts) and isinstance(network, NoiseExperts):
         network.start_from(trained)
     else:
-        network.load_state_dict(trained.state_dict())
+        kinds = type(network).__name__, type(trained).__name__
+        raise ValueError(f"model.init: a {kinds[0]} cannot start from a {kinds[1]}")

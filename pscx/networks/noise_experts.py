@@ -14,7 +14,7 @@ from pscx.networks.residual_unet import ResidualUNet
 
 
 class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Two :class:`ResidualUNet` of one shape, the first up to a noise level, the second above it.
+    """Two :class:`ResidualUNet` of equally many levels, the first up to a noise level, the second above it.
 
     Experts by noise level as in Balaji et al. 2022 (eDiff-I), section 4.1: twice the weights at the cost of one
     evaluation, because each image goes through one of them.
@@ -25,9 +25,13 @@ class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
         block_out_channels: channels of each level, finest first.
         blocks: residual blocks of each level, as in :class:`ResidualUNet`.
         switch: the highest noise level of the first expert, over 0, in units of an image in [-1, 1].
+        low_block_out_channels: channels of each level of the first expert, where they differ: little noise is a matter
+            of fine levels.
+        low_blocks: residual blocks of each level of the first expert, where they differ.
 
     Raises:
-        ValueError: ``switch`` is not over 0, or :class:`ResidualUNet` refuses the rest.
+        ValueError: ``switch`` is not over 0, the experts differ in their number of levels, or :class:`ResidualUNet`
+            refuses the rest.
     """
 
     references = ("balaji2022ediffi",)
@@ -40,18 +44,30 @@ class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
         block_out_channels: tuple[int, ...] = (64, 96, 128),
         blocks: tuple[int, ...] = (2, 2, 2),
         switch: float = 0.25,
+        low_block_out_channels: tuple[int, ...] | None = None,
+        low_blocks: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         if not switch > 0:
             raise ValueError(f"network.switch must be over 0, got {switch}")
+        low_channels = block_out_channels if low_block_out_channels is None else low_block_out_channels
+        if len(low_channels) != len(block_out_channels):
+            raise ValueError(
+                "network.low_block_out_channels must hold one number for each of block_out_channels "
+                f"({len(block_out_channels)}), got {len(low_channels)}"
+            )
         self.threshold = round(math.log(switch) * 4096) / 4096  # as the levels themselves: pscx.priors.schedules
-        self.low = ResidualUNet(in_channels, out_channels, block_out_channels, blocks)
+        self.low = ResidualUNet(in_channels, out_channels, low_channels, blocks if low_blocks is None else low_blocks)
         self.high = ResidualUNet(in_channels, out_channels, block_out_channels, blocks)
 
-    def start_from(self, network: ResidualUNet) -> None:
-        """Give both experts the weights of one network that was trained on all noise levels."""
-        for expert in (self.low, self.high):
-            expert.load_state_dict(network.state_dict())
+    def start_from(self, network: ResidualUNet | NoiseExperts) -> None:
+        """Give each expert the weights of a trained one, or of one network for all noise levels: what fits, and grown.
+
+        See :meth:`ResidualUNet.start_from`.
+        """
+        experts = (network.low, network.high) if isinstance(network, NoiseExperts) else (network, network)
+        for expert, trained in zip((self.low, self.high), experts, strict=True):
+            expert.start_from(trained)
 
     def forward(self, sample: Tensor, timestep: Tensor) -> UNet2DOutput:
         """``sample`` ``(batch, channels, height, width)``; ``timestep`` ``(batch,)`` is the log of the noise level."""

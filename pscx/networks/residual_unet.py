@@ -58,6 +58,43 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         for tensor in self.tail.parameters():
             nn.init.zeros_(tensor)
 
+    @torch.no_grad()
+    def start_from(self, network: ResidualUNet) -> None:
+        """Take over the weights of a trained network of equally many levels that has at most as many channels in each.
+
+        What channels it had compute what they did: nothing flows into them from new ones, which begin with random
+        weights (Chen et al. 2016, Net2Net, in the form of a residual network). So do blocks that it had not, which
+        begin by changing nothing; blocks that it had over are left out, and those are missed until others learn
+        their part.
+
+        Raises:
+            ValueError: it has other levels or ends, or more channels in a level.
+        """
+        theirs, ours = network.config, self.config
+        ends = all(theirs[name] == ours[name] for name in ("in_channels", "out_channels"))
+        before, now = tuple(theirs.block_out_channels), tuple(ours.block_out_channels)
+        if not ends or len(before) != len(now) or any(a > b for a, b in zip(before, now, strict=True)):
+            raise ValueError(
+                f"a network of channels {now} cannot start from one of {before}: it needs as many levels, "
+                "each at least as wide, and the same channels in and out"
+            )
+        trained = dict(network.named_parameters())
+        for name, weight in self.named_parameters():
+            known = trained.get(name)
+            if known is None:
+                if ".second." in name:
+                    weight.zero_()
+                continue
+            if weight.ndim == 1:
+                weight.zero_()
+                weight[: len(known)] = known
+                continue
+            into = 1 if name.startswith("grow.") else 0  # transposed convolutions hold their outputs second
+            out, inward = known.shape[into], known.shape[1 - into]
+            rows = weight.transpose(0, into)
+            rows[:out] = 0
+            rows[:out, :inward] = known.transpose(0, into)
+
     def forward(self, sample: Tensor, timestep: Tensor) -> UNet2DOutput:
         """``sample`` ``(batch, channels, height, width)``; ``timestep`` ``(batch,)`` is the log of the noise level."""
         level = (timestep * (1 / NOISE_SCALE)).to(sample)[:, None, None, None].expand(-1, 1, *sample.shape[2:])
