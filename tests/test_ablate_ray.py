@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from oracles import one_thread  # noqa: F401  # as the cluster: Ray gives each of its processes one
 from PIL import Image
 from tiny import CODEC
 
