@@ -222,7 +222,8 @@ class Prior:
         state = sha256()
         layers = [layer for network in self.networks for layer in network.layers.values()]
         tensors = [tensor for layer in layers for tensor in layer.tensors()]
-        for tensor in [*tensors, self.a, self.table]:
+        switch = [] if len(self.networks) == 1 else [np.array(self.switch)]
+        for tensor in [*tensors, self.a, self.table, *switch]:
             state.update(f"torch.{tensor.dtype}{tuple(tensor.shape)}".encode() + np.ascontiguousarray(tensor).tobytes())
         return state.digest()[:4]
 

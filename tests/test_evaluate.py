@@ -230,14 +230,18 @@ def test_a_unet_of_diffusers_is_trained(image_folder: Path, tmp_path: Path) -> N
 def test_an_expert_is_trained_from_one_network(image_folder: Path, tmp_path: Path) -> None:
     few = ("--trainer.enable_progress_bar", "false")
     assert fit(tmp_path / "one", image_folder, 1, *few) == 0
-    init = ("--model.init", str(tmp_path / "one" / "prior"))
+    init = ["--model.init", str(tmp_path / "one" / "prior"), "--model.network.low_block_out_channels", "[12, 16, 16]"]
+    init += ["--model.network.low_blocks", "[2, 1, 1]"]
     assert fit(tmp_path / "two", image_folder, 1, *few, *init, config="fit_experts") == 0
     start = load_denoiser(tmp_path / "one" / "prior").network.state_dict()
     network = load_denoiser(tmp_path / "two" / "prior").network
     assert isinstance(network, NoiseExperts)
     high = network.high.state_dict()
     assert all(torch.equal(high[key], value) for key, value in start.items())
-    assert any(not torch.equal(value, start[key]) for key, value in network.low.state_dict().items())
+    low = network.low.state_dict()
+    assert low["head.weight"].shape == (12, 13, 3, 3)
+    assert low.keys() > start.keys()
+    assert not low["body.0.second.bias"].equal(start["body.0.second.bias"])
 
 
 def test_a_prior_is_trained_resumed_and_used(image_folder: Path, tmp_path: Path) -> None:

@@ -87,6 +87,9 @@ def test_a_second_decoder_changes_networks_at_the_same_step(tmp_path: Path) -> N
     PixelDenoiser(network, schedule).save(tmp_path)
     prior, second = DDPM(str(tmp_path), exact=True), ReferencePrior(tmp_path)
     assert second.fingerprint() == prior.fingerprint()
+    prior.denoiser.network.threshold += 1 / 4096
+    assert second.fingerprint() != prior.fingerprint()
+    prior.denoiser.network.threshold -= 1 / 4096
     assert second.table[300] == second.switch
     for t in (0, 299, 300, 301, 999):
         assert np.array_equal(second.denoise(x.numpy(), t), prior.denoise(x[None], t)[0].numpy())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pscx.exact import check_convolutions, check_products, make_exact, plain_convolutions
+from pscx.networks import NoiseExperts
 from pscx.priors.base import NETWORK, PRIORS, Prior, digest
 from pscx.priors.denoiser import load_denoiser
 from pscx.priors.photographs import photograph_covariance
@@ -86,5 +87,8 @@ class DDPM(Prior):
         return photograph_covariance(block)
 
     def fingerprint(self) -> bytes:
-        numbers = self.denoiser.network.state_dict()
-        return digest(*numbers.values(), self.alphas_cumprod, self.denoiser.conditions)
+        network = self.denoiser.network
+        numbers = [*network.state_dict().values(), self.alphas_cumprod, self.denoiser.conditions]
+        if isinstance(network, NoiseExperts):
+            numbers.append(torch.tensor(network.threshold, dtype=torch.float64))
+        return digest(*numbers)
