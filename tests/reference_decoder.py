@@ -204,9 +204,9 @@ class Prior:
         if config["_class_name"] == "NoiseExperts":
             low = {**config, "blocks": config.get("low_blocks") or config["blocks"]}
             self.networks = [Network(low, weights, "low."), Network(config, weights, "high.")]
-            self.switch = round(log(config["switch"]) * 4096) / 4096
+            self.border = round(log(config["switch"]) * 4096) / 4096
         else:
-            self.networks, self.switch = [Network(config, weights)], float("inf")
+            self.networks, self.border = [Network(config, weights)], float("inf")
         self.patch = self.networks[0].patch
 
         def f(u: float) -> float:
@@ -222,8 +222,8 @@ class Prior:
         state = sha256()
         layers = [layer for network in self.networks for layer in network.layers.values()]
         tensors = [tensor for layer in layers for tensor in layer.tensors()]
-        switch = [] if len(self.networks) == 1 else [np.array(self.switch)]
-        for tensor in [*tensors, self.a, self.table, *switch]:
+        border = [] if len(self.networks) == 1 else [np.array(self.border)]
+        for tensor in [*tensors, self.a, self.table, *border]:
             state.update(f"torch.{tensor.dtype}{tuple(tensor.shape)}".encode() + np.ascontiguousarray(tensor).tobytes())
         return state.digest()[:4]
 
@@ -255,7 +255,7 @@ class Prior:
 
     def denoise_tile(self, x: Array, t: int) -> Array:
         p, (c, h, w) = self.patch, x.shape
-        network = self.networks[0 if self.table[t] <= self.switch else 1]
+        network = self.networks[0 if self.table[t] <= self.border else 1]
         cut = x.astype(F4).reshape(c, h // p, p, w // p, p).transpose(0, 2, 4, 1, 3).reshape(c * p * p, h // p, w // p)
         v = network(cut, self.table[t]).reshape(c, p, p, h // p, w // p).transpose(0, 3, 1, 4, 2).reshape(c, h, w)
         return sqrt(self.a[t]) * x - sqrt(1 - self.a[t]) * v.astype(np.float64)

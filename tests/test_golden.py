@@ -61,7 +61,7 @@ def test_a_second_decoder_shows_the_same_pixels_with_the_prior_that_ships() -> N
     codec = load_codec("default", rows=rows, restoration={"samples": 2}, **SMALL)
     done = codec.simulate(golden_image(16, 16))
     decoder = Decoder(done.data, EMBEDDED)
-    low = decoder.prior.table[decoder.times(decoder.spec["sampler"])] <= decoder.prior.switch
+    low = decoder.prior.table[decoder.times(decoder.spec["sampler"])] <= decoder.prior.border
     assert low.tolist() == [False, False, True]
     assert np.array_equal(decoder.image(), done.pixels)
 
@@ -87,12 +87,21 @@ def test_a_second_decoder_changes_networks_at_the_same_step(tmp_path: Path) -> N
     PixelDenoiser(network, schedule).save(tmp_path)
     prior, second = DDPM(str(tmp_path), exact=True), ReferencePrior(tmp_path)
     assert second.fingerprint() == prior.fingerprint()
-    prior.denoiser.network.threshold += 1 / 4096
-    assert second.fingerprint() != prior.fingerprint()
-    prior.denoiser.network.threshold -= 1 / 4096
-    assert second.table[300] == second.switch
+    assert second.table[300] == second.border
     for t in (0, 299, 300, 301, 999):
         assert np.array_equal(second.denoise(x.numpy(), t), prior.denoise(x[None], t)[0].numpy())
+
+
+def test_the_border_between_networks_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    schedule = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    network = NoiseExperts(in_channels=3, out_channels=3, block_out_channels=(8,), blocks=(1,), switch=0.25)
+    PixelDenoiser(network, schedule).save(tmp_path)
+    before = DDPM(str(tmp_path), exact=True).fingerprint()
+    config = tmp_path / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "switch": 0.2501}))
+    after = DDPM(str(tmp_path), exact=True).fingerprint()
+    assert after == ReferencePrior(tmp_path).fingerprint()
+    assert after != before
 
 
 def test_another_version_is_refused_by_its_number(prior: str) -> None:

@@ -236,6 +236,6 @@ def test_twelve_megapixels_are_admitted() -> None:
 def test_a_network_takes_memory_for_a_tile() -> None:
     exact, rounded = (DDPM(exact=exact) for exact in (True, False))
     tile = exact.memory((3, 3008, 4000), 1)
-    assert tile == exact.memory((3, 3008, 4000), 4) < 0.5e9
+    assert tile == exact.memory((3, 3008, 4000), 4) < 0.6e9
     assert rounded.memory((3, 3008, 4000), 4) == 4 * tile
     assert exact.memory((3, 64, 64), 4) == 4 * exact.memory((3, 64, 64), 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -187,51 +189,85 @@ def test_one_network_starts_both_experts() -> None:
             assert torch.equal(expert.state_dict()[key], value)
 
 
+def random_residual(seed: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> ResidualUNet:
+    """No weight of it is zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ResidualUNet(12, 12, widths, blocks)
+        for tensor in network.parameters():
+            nn.init.normal_(tensor, std=0.1)
+    return network
+
+
 def test_a_network_grows_and_computes_what_it_did() -> None:
-    """Chen et al. 2016, Net2Net: wider, deeper, and the same function until it is trained."""
-    small = tiny_residual(3)
-    for tensor in small.parameters():
-        nn.init.normal_(tensor, std=0.2)
-    large = ResidualUNet(12, 12, (12, 24), (2, 3))
+    small, large = random_residual(3, (8, 16), (1, 2)), random_residual(4, (12, 24), (2, 3))
+    fresh = {name: tensor.clone() for name, tensor in large.state_dict().items()}
     large.start_from(small)
+    for name in ("head.weight", "up.0.0.first.weight", "body.0.second.weight"):
+        old = len(small.state_dict()[name])
+        assert torch.equal(large.state_dict()[name][old:], fresh[name][old:])  # what goes into new channels
     x, level = torch.randn(2, 12, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([-2.0, -3.0])
     torch.testing.assert_close(large(x, level).sample, small(x, level).sample, rtol=1e-4, atol=1e-4)
     large(x, level).sample.square().mean().backward()
     still = {name.rsplit(".", 1)[0] for name, tensor in large.named_parameters() if not tensor.grad.any()}
     assert still == {"down.0.1.first", "up.0.1.first", "body.2.first"}  # of new blocks, which change nothing yet
+    new = [large.tail.weight.grad[:, 8:], large.grow[0].weight.grad[16:, :8], large.up[0][0].first.weight.grad[:8, 8:]]
+    assert all(bool(gradient.any()) for gradient in new)  # what new channels hold is used as soon as it is trained
+
+
+def test_a_network_starts_from_a_deeper_one() -> None:
+    large, small = random_residual(5, (8, 16), (1, 2)), random_residual(6, (8, 16), (1, 1))
+    small.start_from(large)
+    weights = large.state_dict()
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in small.state_dict().items())
 
 
 def test_experts_of_two_shapes() -> None:
     one = tiny_residual(2)
-    shape = {"block_out_channels": (8, 16), "blocks": (1, 2), "low_block_out_channels": (16, 16), "low_blocks": (2, 1)}
+    shape = {"block_out_channels": (8, 16), "blocks": (1, 2), "low_block_out_channels": (16, 16), "low_blocks": (2, 2)}
     experts, again = NoiseExperts(**shape), NoiseExperts(**shape)
     start(experts, one)
     start(again, experts)
     x = torch.randn(1, 12, 8, 8, generator=torch.Generator().manual_seed(0))
-    for net in (experts, again):
-        torch.testing.assert_close(net(x, torch.tensor([0.0])).sample, one(x, torch.tensor([0.0])).sample)
-    assert experts.low.tail.weight.shape == (12, 16, 3, 3)
-    for key, tensor in again.low.state_dict().items():
-        assert torch.equal(tensor, experts.low.state_dict()[key]), key
+    for level in (0.0, -3.0):  # over and under the border
+        expected = one(x, torch.tensor([level])).sample
+        for network in (experts, again):
+            torch.testing.assert_close(network(x, torch.tensor([level])).sample, expected, rtol=1e-4, atol=1e-4)
+    assert again.low.tail.weight.shape == (12, 16, 3, 3)
 
 
 @pytest.mark.parametrize(
     ("network", "trained", "refusal"),
     [
-        (ResidualUNet(12, 12, (8, 8), (1, 1)), tiny_residual(), r"\(8, 8\) cannot start from one of \(8, 16\)"),
-        (ResidualUNet(12, 12, (8,), (1,)), tiny_residual(), "as many levels"),
-        (ResidualUNet(3, 3, (8, 16), (1, 2)), tiny_residual(), "the same channels in and out"),
         (
-            ResidualUNet(12, 12, (8, 16), (1, 2)),
-            tiny_network(channels=12),
-            "a ResidualUNet cannot start from a UNet2DModel",
+            lambda: ResidualUNet(12, 12, (8, 8), (1, 1)),
+            tiny_residual,
+            r"as wide \(\[8, 16\]\), got \[8, 8\]",
         ),
-        (tiny_network(channels=12), tiny_network(channels=3), "UNet2DModel has other layers than network"),
+        (lambda: ResidualUNet(12, 12, (8,), (1,)), tiny_residual, "must have as many levels"),
+        (lambda: ResidualUNet(3, 3, (8, 16), (1, 2)), tiny_residual, r"those of .*, \(12, 12\), got \(3, 3\)"),
+        (tiny_residual, lambda: tiny_network(channels=12), "a ResidualUNet cannot start from a UNet2DModel"),
+        (lambda: tiny_network(channels=12), tiny_network, "UNet2DModel must have the layers of model.network"),
     ],
 )
-def test_what_a_network_cannot_start_from(network: Network, trained: Network, refusal: str) -> None:
+def test_what_a_network_cannot_start_from(
+    network: Callable[[], Network], trained: Callable[[], Network], refusal: str
+) -> None:
     with pytest.raises(ValueError, match=refusal):
-        start(network, trained)
+        start(network(), trained())
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        ({"switch": 0}, "network.switch must be over 0, got 0"),
+        ({"low_block_out_channels": (8, 8)}, r"low_block_out_channels must hold one number .* \(3\), got \[8, 8\]"),
+        ({"low_blocks": (1, 0, 1)}, r"low_blocks must hold one number of at least 1 .* \(3\), got \[1, 0, 1\]"),
+    ],
+)
+def test_experts_that_cannot_be(options: dict[str, Any], refusal: str) -> None:
+    with pytest.raises(ValueError, match=refusal):
+        NoiseExperts(**options)
 
 
 def test_draws_stay_in_the_noise_range() -> None:
@@ -241,10 +277,6 @@ def test_draws_stay_in_the_noise_range() -> None:
     assert 0.29 < float(drawn.max()) <= 0.3
     with pytest.raises(ValueError, match=r"noise_range must hold a noise level of the scheduler, got \[0.3, 0.1\]"):
         TrainDDPM(tiny_network(channels=12), scheduler(), noise_range=(0.3, 0.1))
-    with pytest.raises(ValueError, match=r"network.switch must be over 0, got 0"):
-        NoiseExperts(12, 12, (8,), (1,), switch=0)
-    with pytest.raises(ValueError, match=r"low_block_out_channels must hold one number for each .* \(1\), got 2"):
-        NoiseExperts(12, 12, (8,), (1,), low_block_out_channels=(8, 8))
 
 
 def test_half_precision_keeps_what_little_noise_there_is() -> None:

@@ -38,8 +38,9 @@ class TrainDDPM(LightningModule):
         noise_uniform: share in [0, 1] of draws that are uniform over the steps.
         noise_range: lowest and highest noise level of the draws, or none for all; one expert of
             :class:`pscx.networks.NoiseExperts` is trained alone where the range lies on its side.
-        init: folder of a saved prior whose weights start the training, or none; one ``ResidualUNet`` starts both of
-            ``NoiseExperts``, and either may have more channels and blocks than what it starts from.
+        init: folder of a saved prior whose weights start the training, or none. A ``ResidualUNet`` or ``NoiseExperts``
+            may be wider and have other numbers of blocks (:meth:`pscx.networks.ResidualUNet.start_from`), one
+            ``ResidualUNet`` starts both of ``NoiseExperts``, and a ``UNet2DModel`` must have the same layers.
     """
 
     references = ("ho2020ddpm", "salimans2022distillation", "karras2022edm")
@@ -148,7 +149,7 @@ class TrainDDPM(LightningModule):
 
 
 def start(network: Network, trained: Network) -> None:
-    """Give ``network`` the weights of a trained one of the same shape, or as ``start_from`` of the project's networks.
+    """Start ``network`` from a trained one: those of pscx by ``start_from``, a ``UNet2DModel`` from one of its layers.
 
     Raises:
         ValueError: their kinds or shapes do not go together.
@@ -158,7 +159,7 @@ def start(network: Network, trained: Network) -> None:
     elif isinstance(trained, UNet2DModel) and isinstance(network, UNet2DModel):
         shapes = [{key: tensor.shape for key, tensor in net.state_dict().items()} for net in (network, trained)]
         if shapes[0] != shapes[1]:
-            raise ValueError("model.init: its UNet2DModel has other layers than network, whose shape must be the same")
+            raise ValueError("model.init: its UNet2DModel must have the layers of model.network, in the same shapes")
         network.load_state_dict(trained.state_dict())
     elif isinstance(trained, NoiseExperts) and isinstance(network, NoiseExperts):
         network.start_from(trained)

@@ -25,9 +25,9 @@ class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
         block_out_channels: channels of each level, finest first.
         blocks: residual blocks of each level, as in :class:`ResidualUNet`.
         switch: the highest noise level of the first expert, over 0, in units of an image in [-1, 1].
-        low_block_out_channels: channels of each level of the first expert, where they differ: little noise is a matter
-            of fine levels.
-        low_blocks: residual blocks of each level of the first expert, where they differ.
+        low_block_out_channels: those of the first expert, as many levels, or none for ``block_out_channels``: with
+            little noise fine levels matter most.
+        low_blocks: those of the first expert, or none for ``blocks``.
 
     Raises:
         ValueError: ``switch`` is not over 0, the experts differ in their number of levels, or :class:`ResidualUNet`
@@ -50,20 +50,22 @@ class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
         super().__init__()
         if not switch > 0:
             raise ValueError(f"network.switch must be over 0, got {switch}")
+        levels = len(block_out_channels)
+        for name, numbers in (("low_block_out_channels", low_block_out_channels), ("low_blocks", low_blocks)):
+            if numbers is not None and (len(numbers) != levels or min(numbers) < 1):
+                raise ValueError(
+                    f"network.{name} must hold one number of at least 1 for each of block_out_channels ({levels}), "
+                    f"got {list(numbers)}"
+                )
+        self.border = round(math.log(switch) * 4096) / 4096  # as the levels themselves: pscx.priors.schedules
         low_channels = block_out_channels if low_block_out_channels is None else low_block_out_channels
-        if len(low_channels) != len(block_out_channels):
-            raise ValueError(
-                "network.low_block_out_channels must hold one number for each of block_out_channels "
-                f"({len(block_out_channels)}), got {len(low_channels)}"
-            )
-        self.threshold = round(math.log(switch) * 4096) / 4096  # as the levels themselves: pscx.priors.schedules
         self.low = ResidualUNet(in_channels, out_channels, low_channels, blocks if low_blocks is None else low_blocks)
         self.high = ResidualUNet(in_channels, out_channels, block_out_channels, blocks)
 
     def start_from(self, network: ResidualUNet | NoiseExperts) -> None:
-        """Give each expert the weights of a trained one, or of one network for all noise levels: what fits, and grown.
+        """Start each expert from that of a trained pair, or both from one network for all noise levels.
 
-        See :meth:`ResidualUNet.start_from`.
+        As :meth:`ResidualUNet.start_from`, whose ``ValueError`` this raises.
         """
         experts = (network.low, network.high) if isinstance(network, NoiseExperts) else (network, network)
         for expert, trained in zip((self.low, self.high), experts, strict=True):
@@ -71,7 +73,7 @@ class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def forward(self, sample: Tensor, timestep: Tensor) -> UNet2DOutput:
         """``sample`` ``(batch, channels, height, width)``; ``timestep`` ``(batch,)`` is the log of the noise level."""
-        low = timestep <= self.threshold
+        low = timestep <= self.border
         if low.all():
             return self.low(sample, timestep)
         if not low.any():

@@ -60,40 +60,37 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @torch.no_grad()
     def start_from(self, network: ResidualUNet) -> None:
-        """Take over the weights of a trained network of equally many levels that has at most as many channels in each.
+        """Begin with a trained network's function, as far as no block of it is left out; to be called on fresh weights.
 
-        What channels it had compute what they did: nothing flows into them from new ones, which begin with random
-        weights (Chen et al. 2016, Net2Net, in the form of a residual network). So do blocks that it had not, which
-        begin by changing nothing; blocks that it had over are left out, and those are missed until others learn
-        their part.
+        Levels may be wider, and blocks more or fewer. New channels keep the random weights into them, and weights from
+        them into channels of ``network`` are 0; new blocks are the identity, their ``second`` being 0. The function is
+        kept as in Chen et al. 2016 (Net2Net), where new channels are copies. Without a block that ``network`` has,
+        answers are worse until training makes up for it.
 
         Raises:
-            ValueError: it has other levels or ends, or more channels in a level.
+            ValueError: the channels in or out or the number of levels are not those of ``network``, or a level of it is
+                wider.
         """
         theirs, ours = network.config, self.config
-        ends = all(theirs[name] == ours[name] for name in ("in_channels", "out_channels"))
-        before, now = tuple(theirs.block_out_channels), tuple(ours.block_out_channels)
-        if not ends or len(before) != len(now) or any(a > b for a, b in zip(before, now, strict=True)):
+        outside = [(config.in_channels, config.out_channels) for config in (theirs, ours)]
+        if outside[0] != outside[1]:
             raise ValueError(
-                f"a network of channels {now} cannot start from one of {before}: it needs as many levels, "
-                "each at least as wide, and the same channels in and out"
+                "network.in_channels and out_channels must be those of the network it starts from, "
+                f"{outside[0]}, got {outside[1]}"
             )
-        trained = dict(network.named_parameters())
-        for name, weight in self.named_parameters():
-            known = trained.get(name)
-            if known is None:
-                if ".second." in name:
-                    weight.zero_()
-                continue
-            if weight.ndim == 1:
-                weight.zero_()
-                weight[: len(known)] = known
-                continue
-            into = 1 if name.startswith("grow.") else 0  # transposed convolutions hold their outputs second
-            out, inward = known.shape[into], known.shape[1 - into]
-            rows = weight.transpose(0, into)
-            rows[:out] = 0
-            rows[:out, :inward] = known.transpose(0, into)
+        before, now = list(theirs.block_out_channels), list(ours.block_out_channels)
+        if len(before) != len(now) or any(a > b for a, b in zip(before, now, strict=True)):
+            raise ValueError(
+                "network.block_out_channels must have as many levels as the network it starts from, each at least as "
+                f"wide ({before}), got {now}"
+            )
+        trained = dict(network.named_modules())
+        for name, layer in self.named_modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and name in trained:
+                widen(layer, trained[name])
+            elif isinstance(layer, ResidualBlock) and name not in trained:
+                for tensor in layer.second.parameters():
+                    tensor.zero_()
 
     def forward(self, sample: Tensor, timestep: Tensor) -> UNet2DOutput:
         """``sample`` ``(batch, channels, height, width)``; ``timestep`` ``(batch,)`` is the log of the noise level."""
@@ -124,6 +121,17 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.second(self.first(x).relu())
         return x + change
+
+
+def widen(layer: nn.Conv2d | nn.ConvTranspose2d, trained: nn.Module) -> None:
+    """Give a convolution the weights of a narrower one; none of its outputs hear of new inputs."""
+    known: Tensor = trained.get_parameter("weight")
+    turned = isinstance(layer, nn.ConvTranspose2d)  # its weight is (in, out, ...), not (out, in, ...)
+    by_output, known = (tensor.transpose(0, 1) if turned else tensor for tensor in (layer.weight, known))
+    by_output[: len(known)] = 0
+    by_output[: len(known), : known.shape[1]] = known
+    assert layer.bias is not None
+    layer.bias[: known.shape[0]] = trained.get_parameter("bias")
 
 
 def chain(channels: int, count: int) -> nn.Sequential:

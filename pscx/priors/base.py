@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pscx.errors import PscxError
 from pscx.registry import Registry
 
-NETWORK = 192  # bytes that a network holds for each number of a signal: some buffers of 64 channels at half resolution
+NETWORK = 256  # bytes that a network holds for each number of a signal: some buffers of 96 channels at half resolution
 
 
 class Prior(nn.Module, ABC):

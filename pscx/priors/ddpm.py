@@ -90,5 +90,5 @@ class DDPM(Prior):
         network = self.denoiser.network
         numbers = [*network.state_dict().values(), self.alphas_cumprod, self.denoiser.conditions]
         if isinstance(network, NoiseExperts):
-            numbers.append(torch.tensor(network.threshold, dtype=torch.float64))
+            numbers.append(torch.tensor(network.border, dtype=torch.float64))
         return digest(*numbers)
