@@ -93,9 +93,10 @@ def gaussian_tail(z: Array) -> Array:
 
 
 def polynomial(coefficients: list[float], x: Array) -> Array:
-    """Horner's scheme, lowest power first."""
-    value = np.full_like(x, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
+    """Horner's scheme for at least two coefficients, lowest power first."""
+    value = x * coefficients[-1]
+    value += coefficients[-2]
+    for coefficient in coefficients[-3::-1]:
         value *= x
         value += coefficient
     return value

@@ -153,8 +153,9 @@ class Trellis(Quantizer):
         return self._noise(self._numbers(symbol))
 
     def cells(self, symbol: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        numbers, grids = symbol.numpy(), self.grids(symbol)
-        return torch.from_numpy(self.offset(numbers, grids)), torch.from_numpy(self.offset(numbers + 1, grids))
+        symbols, grids = symbol.numpy(), self.grids(symbol)
+        low, high = self._edges(symbols, [self._points(symbols + shift, grids) for shift in (-1, 0, 1)])
+        return torch.from_numpy(low), torch.from_numpy(high)
 
     def cells_in_turn(self, mean: Tensor, symbols: Tensor | None = None) -> TrellisPath:
         return TrellisPath(self, len(mean)) if symbols is None else KnownTrellisPath(self, symbols)
@@ -192,6 +193,12 @@ class Trellis(Quantizer):
         edge: Array = np.where(symbols <= 0, -np.inf, np.where(symbols >= self.alphabet, np.inf, middle))
         return edge
 
+    def _edges(self, symbols: Integers, points: list[Array]) -> tuple[Array, Array]:
+        """:meth:`offset` of symbols and of those after them; ``points`` are those before, their own and those after."""
+        low, high = ((points[i] + points[i + 1]) / 2 * self.spacing for i in (0, 1))
+        low[symbols == 0], high[symbols == self.alphabet - 1] = -np.inf, np.inf
+        return low, high
+
     def _numbers(self, symbol: Tensor) -> Tensor:
         """:meth:`_points` of all symbols of a segment."""
         return torch.from_numpy(self._points(symbol.numpy(), self.grids(symbol)))
@@ -201,7 +208,7 @@ class Trellis(Quantizer):
         square = torch.tensor(NOISE, dtype=torch.float64) * (self.step * self.step)
         return square[number.abs().clamp_max(2).long()]
 
-    def _points(self, symbols: Integers, grids: Integers) -> Array:
+    def _points(self, symbols: Integers, grids: Integers | int) -> Array:
         """What symbols stand for, in spacings from the prediction."""
         level = (symbols - self._half).astype(np.float64)
         return 2 * level - grids * np.sign(level)
@@ -238,11 +245,11 @@ class Trellis(Quantizer):
 
     def _cost(self, symbols: Integers, target: Array, spread: Array, grid: int) -> Array:
         """``D + weight R`` in squared steps, of symbols of one grid, ``R`` at most 40 bits."""
-        grids = np.full(len(symbols), grid)
-        error = (SPACING * (target - self._points(symbols, grids))) ** 2
+        points = [self._points(symbols + shift, grid) for shift in (-1, 0, 1)]
+        error: Array = (SPACING * (target - points[1])) ** 2
         if self.weight == 0:
             return error
-        low, high = (self.offset(at, grids) / self.spacing / spread for at in (symbols, symbols + 1))
+        low, high = (edge / self.spacing / spread for edge in self._edges(symbols, points))
         return error + self.weight * cell_bits(low, high, self.degrees)
 
 

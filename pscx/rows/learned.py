@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from einops import rearrange
@@ -146,8 +147,7 @@ def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:
         planes = torch.stack([plane.float() for plane in (variances, free, energy)])
         planes = rearrange(planes, "k (y x) (c p q) -> k y x c p q", x=across, c=axes, p=block)
         near, wide = sum_frequencies(planes[:, inner], NEAR), sum_frequencies(sum_blocks(planes)[:, inner], WIDE)
-        ones = torch.ones(1, stop - start, across, 1, block, block)  # to see what the weights of a mean add up to
-        whole = sum_frequencies(ones[0, :1, :1], NEAR), sum_frequencies(sum_blocks(ones)[0, inner], WIDE)
+        whole = totals(stop - start, across, block, inner.start, inner.stop)
         means = [near[0] / near[1].clamp_min(1), wide[0] / wide[1].clamp_min(1 / 4)]
         means += [near[2] / whole[0], wide[2] / whole[1]]
         logs = [log_variance(rearrange(mean, "y x c p q -> (y x) (c p q)")) for mean in means]
@@ -155,14 +155,20 @@ def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:
         yield blocks, [*logs, log_variance(known.gains[blocks, None]), unknown, *of_place]
 
 
-def places(axes: int, block: int) -> list[Tensor]:
+@lru_cache(4)
+def totals(down: int, across: int, block: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """What the weights of the two means add up to, for the rows ``start`` to ``stop`` of ``down`` rows of blocks."""
+    ones = torch.ones(1, down, across, 1, block, block)
+    return sum_frequencies(ones[0, :1, :1], NEAR), sum_frequencies(sum_blocks(ones)[0, start:stop], WIDE)
+
+
+@lru_cache(4)
+def places(axes: int, block: int) -> tuple[Tensor, Tensor]:
     """Logarithm of 1 plus the radial frequency, and whether the axis is the first: ``(dim,)`` each."""
     square = torch.arange(block, dtype=torch.float32).square()
     radius = square_root(square[:, None] + square).add_(1)
-    return [
-        logarithm(radius.repeat(axes, 1, 1).flatten()),
-        (torch.arange(axes * block * block) < block * block).float(),
-    ]
+    first = torch.arange(axes * block * block) < block * block
+    return logarithm(radius.repeat(axes, 1, 1).flatten()), first.float()
 
 
 def log_variance(variance: Tensor) -> Tensor:
