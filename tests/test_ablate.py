@@ -222,8 +222,8 @@ def test_axes_that_are_varied_one_at_a_time_have_a_panel_each() -> None:
     assert colors == [["#cccccc", *COLORS[:2]], ["#cccccc", *COLORS[:3]]]
     assert not varied_alone(plan, [*found, drawn(plan, *"110")])
     assert not varied_alone(plan, found[:2])
-    many = plan_of(2, 8)
-    assert not varied_alone(many, [drawn(many, *labels) for labels in ("00", "10", *(f"0{i}" for i in range(1, 8)))])
+    many = plan_of(2, 9)
+    assert not varied_alone(many, [drawn(many, *labels) for labels in ("00", "10", *(f"0{i}" for i in range(1, 9)))])
 
 
 def to_do(text: str) -> set[str]:
