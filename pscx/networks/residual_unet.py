@@ -99,11 +99,15 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
             x = self.head(torch.cat([sample, level], 1).contiguous(memory_format=torch.channels_last))
         kept = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            kept.append(blocks(x))
-            x = shrink(kept[-1])
+            for block in blocks.children():  # one by one: a call of them all holds what the first was given
+                x = block(x)
+            kept.append(x)
+            x = shrink(x)
         x = self.body(x)
         for blocks, grow in reversed(list(zip(self.up, self.grow, strict=True))):
-            x = blocks(grow(x) + kept.pop())
+            x = grow(x) + kept.pop()
+            for block in blocks.children():
+                x = block(x)
         return UNet2DOutput(sample=self.tail(x))
 
 
