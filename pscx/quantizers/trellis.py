@@ -189,15 +189,18 @@ class Trellis(Quantizer):
 
         Minus infinity for symbol 0, infinity for symbol ``alphabet``.
         """
-        middle = (self._points(symbols - 1, grids) + self._points(symbols, grids)) / 2 * self.spacing
-        edge: Array = np.where(symbols <= 0, -np.inf, np.where(symbols >= self.alphabet, np.inf, middle))
-        return edge
+        return self._edge(symbols, self._points(symbols - 1, grids), self._points(symbols, grids))
 
     def _edges(self, symbols: Integers, points: list[Array]) -> tuple[Array, Array]:
         """:meth:`offset` of symbols and of those after them; ``points`` are those before, their own and those after."""
-        low, high = ((points[i] + points[i + 1]) / 2 * self.spacing for i in (0, 1))
-        low[symbols == 0], high[symbols == self.alphabet - 1] = -np.inf, np.inf
-        return low, high
+        before, own, after = points
+        return self._edge(symbols, before, own), self._edge(symbols + 1, own, after)
+
+    def _edge(self, symbols: Integers, before: Array, own: Array) -> Array:
+        """:meth:`offset` of symbols, of which the points, and those of the symbols before, are known."""
+        edge: Array = (before + own) / 2 * self.spacing
+        edge[symbols <= 0], edge[symbols >= self.alphabet] = -np.inf, np.inf
+        return edge
 
     def _numbers(self, symbol: Tensor) -> Tensor:
         """:meth:`_points` of all symbols of a segment."""
