@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def local_folder(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
@@ -21,3 +22,14 @@ def local_folder(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str
     except Exception as error:  # of several libraries, depending on the client's version and on what went wrong
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise FileNotFoundError(f"there is no such folder, and the hub gave none: {reason}") from error
+
+
+def whole(load: Callable[..., Any], folder: Path, **options: Any) -> Any:
+    """What the ``from_pretrained`` given as ``load`` makes of a folder, every weight of it read from there.
+
+    Raises ``ValueError`` where one is missing: diffusers and transformers would fill it with random numbers.
+    """
+    network, facts = load(folder, output_loading_info=True, **options)
+    if facts["missing_keys"]:
+        raise ValueError(f"{folder.name} has no weights for {min(facts['missing_keys'])}")
+    return network

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pscx.captioners.base import CAPTIONERS, Captioner
-from pscx.hub import local_folder
+from pscx.hub import local_folder, whole
 from pscx.quiet import quiet, without_bars
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -68,11 +68,7 @@ def load_blip2(path: str) -> tuple[Any, Any]:
         with quiet(), without_bars():
             if not (folder / "config.json").is_file():
                 raise OSError(f"{folder / 'config.json'} is missing")
-            network, facts = Blip2ForConditionalGeneration.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True
-            )
-            if facts["missing_keys"]:
-                raise ValueError(f"it has no weights for {min(facts['missing_keys'])}")
+            network = whole(Blip2ForConditionalGeneration.from_pretrained, folder, use_safetensors=True)
             return Blip2Processor.from_pretrained(folder), network
     except (OSError, ValueError) as error:
         raise FileNotFoundError(

@@ -10,7 +10,7 @@ from diffusers import SchedulerMixin, UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pscx.hub import local_folder
+from pscx.hub import local_folder, whole
 from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors.schedules import clean_signal, load_scheduler, log_levels, prediction_of, signal_shares
 from pscx.quiet import quiet
@@ -103,7 +103,7 @@ def _parts(folder: Path) -> tuple[Network, SchedulerMixin]:
     name = UNet2DModel.load_config(home).get("_class_name")
     if name not in NETWORKS:
         raise ValueError(f"its network is a {name}, and it must be one of {', '.join(NETWORKS)}")
-    network = NETWORKS[name].from_pretrained(home, low_cpu_mem_usage=False).float().eval()
+    network = whole(NETWORKS[name].from_pretrained, home, low_cpu_mem_usage=False).float().eval()
     schedule = folder / "scheduler" if nested else folder
     if not (schedule / "scheduler_config.json").exists():
         raise OSError(f"{schedule / 'scheduler_config.json'} is missing")

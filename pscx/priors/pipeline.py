@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,14 @@ from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 
 from pscx.errors import PscxError
-from pscx.hub import local_folder
+from pscx.hub import local_folder, whole
 from pscx.priors.schedules import load_scheduler
 from pscx.quiet import quiet, without_bars
 
 FILES = ("unet/*", "vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*")
 CONFIGS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
 VOCABULARIES = ("vocab.json", "tokenizer.json")
+SAFE = {"use_safetensors": True}
 OTHER_WEIGHTS = ("*.bin", "*.msgpack", "*.h5", "*.onnx*", "*.fp16.*", "*.non_ema.*")
 
 
@@ -93,17 +93,9 @@ def _load(folder: Path) -> Pipeline:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     return Pipeline(
-        unet=_weights(UNet2DConditionModel.from_pretrained, folder / "unet", low_cpu_mem_usage=False),
-        vae=_weights(AutoencoderKL.from_pretrained, folder / "vae", low_cpu_mem_usage=False),
-        text_encoder=_weights(CLIPTextModel.from_pretrained, folder / "text_encoder"),
+        unet=whole(UNet2DConditionModel.from_pretrained, folder / "unet", low_cpu_mem_usage=False, **SAFE),
+        vae=whole(AutoencoderKL.from_pretrained, folder / "vae", low_cpu_mem_usage=False, **SAFE),
+        text_encoder=whole(CLIPTextModel.from_pretrained, folder / "text_encoder", **SAFE),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         scheduler=load_scheduler(folder / "scheduler"),
     )
-
-
-def _weights(load: Callable[..., Any], folder: Path, **options: Any) -> Any:
-    """A network whose every weight came from the folder: what is not there would be filled with random numbers."""
-    network, facts = load(folder, use_safetensors=True, output_loading_info=True, **options)
-    if facts["missing_keys"]:
-        raise ValueError(f"{folder.name} has no weights for {min(facts['missing_keys'])}")
-    return network
