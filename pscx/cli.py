@@ -8,6 +8,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
 from collections.abc import Mapping
 from itertools import islice, takewhile
+from math import inf
 from pathlib import Path
 from typing import NoReturn
 
@@ -207,7 +208,7 @@ def _add_decompress(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--prior", metavar="PATH", help="where to load the prior from: a folder or a hub id")
     parser.add_argument(
-        "--memory", type=_number, metavar="GB", help="refuse streams that take more (default: what the machine has)"
+        "--memory", type=_over_zero, metavar="GB", help="refuse streams that take more (default: what the machine has)"
     )
     parser.add_argument(
         "--partial", action="store_true", help="show what is whole of a cut or damaged stream, and say how much"
@@ -221,7 +222,7 @@ def _add_decompress(parser: ArgumentParser) -> None:
 
 
 def _add_ablate(parser: ArgumentParser) -> None:
-    parser.epilog = "--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share."
+    parser.epilog = f"--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share. {PLUGINS_HELP}"
     parser.add_argument("--config", metavar="YAML", required=True, help="a file with axes, as in configs/ablations")
     parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
     parser.add_argument(
@@ -300,6 +301,13 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ArgumentTypeError(f"must be a number, got '{text}'") from None
+
+
+def _over_zero(text: str) -> float:
+    number = _number(text)
+    if not 0 < number < inf:
+        raise ArgumentTypeError(f"must be a finite number over 0, got '{text}'")
+    return number
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def unpack(data: bytes, name: str = "stream", *, partial: bool = False) -> tuple
     whole = zlib.crc32(data[: CHECK.start] + data[CHECK.stop :]) == int.from_bytes(data[CHECK], "big")
     if not (whole or partial):
         raise StreamError(
-            f"{name} is damaged or cut short: its checksum does not match (--partial shows what is whole)"
+            f"{name} is damaged or cut short: its checksum does not match (decompress --partial shows what is whole)"
         )
     try:
         return _parse(data)

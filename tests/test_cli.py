@@ -359,6 +359,12 @@ def test_several_inputs_need_a_folder(
     assert "several inputs need a folder" in refused([*args], image_folder, capsys)
 
 
+@pytest.mark.parametrize("memory", ["nan", "inf", "-1", "0", "x"])
+def test_a_bound_on_memory_is_a_number(memory: str, stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["decompress", str(stream), f"--memory={memory}"]) == 2
+    assert "--memory: must be a" in capsys.readouterr().err
+
+
 def test_an_image_is_written_without_loss_or_not_at_all(
     stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from tiny import save_prior, write_codec
+from tiny_latent import save_stable_diffusion
 
 from pscx import Codec, Decompressor, PscxError, StreamError, load_codec
 from pscx.cli import main
@@ -22,7 +23,7 @@ from pscx.codec import PSC, finite
 from pscx.coders import Posterior
 from pscx.limits import Limits, evaluations_of, machine_memory, memory_of
 from pscx.measurements import Partition
-from pscx.priors import Gaussian
+from pscx.priors import Gaussian, StableDiffusion
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean, Restoration, Sample
 from pscx.rows import DCT, PCA, Learned, Local, Random, RowRule, Tweedie
@@ -169,6 +170,21 @@ def test_a_large_image_of_the_default_recipe_is_told_its_memory(tmp_path: Path, 
     data = pack(replace(header, height=1 << 14, width=1 << 14), payload)
     with pytest.raises(StreamError, match=r"takes about \d+\.\d GB of memory and 16\.0 GB may be taken: .*--memory GB"):
         Decompressor(prior_path=path, limits=Limits(memory=16_000_000_000)).decompress(data)
+
+
+def test_a_large_image_of_a_latent_prior_is_told_its_memory(tmp_path: Path) -> None:
+    """The decoder works at the image's size, whatever that of the latent is."""
+    path = save_stable_diffusion(tmp_path / "sd")
+    prior, tiled = StableDiffusion(path), StableDiffusion(path, vae_tiling=True)
+    small, large = (prior.signal_shape(side, side) for side in (256, 1 << 14))
+    channels = prior.vae.config.block_out_channels[0]
+    assert prior.memory(large, 1) >= 4 * channels * (1 << 28)
+    assert tiled.memory(small, 1) < prior.memory(small, 1)
+    assert prior.memory(small, 64) > prior.memory(small, 1)
+    half = StableDiffusion(path, dtype="fp16")
+    assert 2 * half.memory(large, 1) == prior.memory(large, 1)
+    psc = PSC(prior, DDRM(2), Local(4), Uniform(0.1), Posterior(), Mean(3), samples=4, iterations=3)
+    assert memory_of(psc, large) > prior.memory(large, 1)
 
 
 def test_published_settings_are_within_the_limits() -> None:

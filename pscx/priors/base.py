@@ -49,9 +49,9 @@ class Prior(nn.Module, ABC):
         """
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:
-        """Bytes that :meth:`denoise` holds for ``batch`` signals of this shape beside these and its answer, roughly.
+        """Bytes that :meth:`denoise` holds for ``batch`` signals of this shape, or :meth:`to_image` for one, roughly.
 
-        What a stream may ask for is bounded with it.
+        Signals and answers themselves do not count. What a stream may ask for is bounded with it.
         """
         return NETWORK * prod(shape) * batch
 

@@ -15,6 +15,7 @@ from pscx.priors.pipeline import load_pipeline
 from pscx.priors.schedules import PREDICTIONS, clean_signal, prediction_of, signal_shares
 from pscx.quiet import quiet
 
+DENOISER_MAPS, DECODER_MAPS = 40, 8  # of their finest level's channels that they hold: measured at the published widths
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -94,6 +95,17 @@ class StableDiffusion(Prior):
         context = prompt.to(x).expand(len(x), -1, -1)
         output: Tensor = self.unet(x, t, encoder_hidden_states=context).sample
         return output.to(x_t)
+
+    def memory(self, shape: tuple[int, ...], batch: int) -> int:
+        """Of the denoiser at the latents' own size and of the decoder at the image's, where each holds most."""
+        latents = shape[-2] * shape[-1]
+        denoiser = DENOISER_MAPS * self.unet.config.block_out_channels[0] * latents * batch
+        pixels = latents * self.factor**2
+        if self.tiling:
+            pixels = min(pixels, self.vae.config.sample_size**2)
+        decoder = DECODER_MAPS * self.vae.config.block_out_channels[0] * pixels
+        held: int = self.unet.dtype.itemsize * max(denoiser, decoder)
+        return held
 
     def to_signal(self, image: Tensor) -> Tensor:
         x = image.to(self.vae.device, self.vae.dtype)
