@@ -15,6 +15,7 @@ from tiny import tiny_network
 from torch import Tensor, nn
 
 from pscx.data import CropData
+from pscx.errors import PscxError
 from pscx.modules import ExportPrior, TrainDDPM
 from pscx.modules.muon import MuonAdamW, as_matrix
 from pscx.modules.train import VALIDATION_LEVELS, start
@@ -54,6 +55,7 @@ def test_exports_hold_the_average_and_not_the_last_step(image_folder: Path, tmp_
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
+        reload_dataloaders_every_n_epochs=1,
     )
     root = str(image_folder)
     trainer.fit(module, CropData(root, root, crop=16, batch_size=2, crops_per_epoch=4, val_crops=2))
@@ -85,6 +87,29 @@ def test_what_cannot_be_trained_is_refused() -> None:
         TrainDDPM(tiny_network(channels=12), scheduler(), decay=2.0)
     with pytest.raises(ValueError, match=r"prediction_type must be 'v_prediction', got 'epsilon'"):
         TrainDDPM(tiny_network(channels=12), scheduler("epsilon"))
+    with pytest.raises(ValueError, match="optimizer must be one of muon, adamw, got 'Muon'"):
+        TrainDDPM(tiny_network(channels=12), scheduler(), optimizer="Muon")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="warmup must be at least 0, got -1"):
+        TrainDDPM(tiny_network(channels=12), scheduler(), warmup=-1)
+
+
+def test_a_torch_without_muon_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(ValueError, match=r"optimizer muon needs torch 2.9 or later, this is .*; use adamw"):
+        TrainDDPM(tiny_residual(), scheduler(), optimizer="muon")
+
+
+def test_pictures_of_samples_fit_the_network() -> None:
+    module = TrainDDPM(tiny_residual(), scheduler())
+    assert module.prior.stride == 4
+    assert module.sample_grid(side=2, size=6, steps=2).shape == (3, 16, 16)
+
+
+def test_epochs_of_the_same_crops_are_refused(image_folder: Path, tmp_path: Path) -> None:
+    root = str(image_folder)
+    trainer = Trainer(default_root_dir=tmp_path, max_epochs=2, accelerator="cpu", logger=False, num_sanity_val_steps=0)
+    with pytest.raises(PscxError, match=r"reload_dataloaders_every_n_epochs must be 1 for data crops, .*, got 0"):
+        trainer.fit(TrainDDPM(tiny_residual(), scheduler()), CropData(root, root, crop=16, val_crops=2))
 
 
 def tiny_residual(seed: int = 0) -> ResidualUNet:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pscx.data.files import image_files
+from pscx.errors import PscxError
 from pscx.images import read_image
 
 
@@ -35,6 +37,11 @@ class CropData(LightningDataModule):
         seed: of the crops, not of the noise; at least 0.
         num_workers: processes that prepare crops.
         cache: number of decoded images kept in memory.
+
+    Raises:
+        ValueError: an option is out of range.
+        PscxError: in training, with a trainer that does not reload its data in each epoch
+            (``reload_dataloaders_every_n_epochs: 1``), which then would all have the crops of the first.
     """
 
     references = ()
@@ -62,6 +69,9 @@ class CropData(LightningDataModule):
             num_workers=(num_workers, 0),
             cache=(cache, 0),
         )
+        for name, given in (("root", root), ("val_root", val_root), ("scales", scales)):
+            if not given:
+                raise ValueError(f"data.{name} must not be empty")
         self.roots = [root] if isinstance(root, str) else root
         self.val_roots = [val_root] if isinstance(val_root, str) else val_root
         self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)
@@ -79,7 +89,14 @@ class CropData(LightningDataModule):
         self.val_set = validation_crops(self.val_roots, self.val_crops, self.crop, self.seed, self.cache)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        self.train_set.epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        if self.trainer is not None:
+            every = self.trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]  # set by its connector
+            if every != 1 and self.trainer.max_epochs != 1:
+                raise PscxError(
+                    "trainer.reload_dataloaders_every_n_epochs must be 1 for data crops, or all epochs have the same "
+                    f"crops, got {every}"
+                )
+            self.train_set.epoch = self.trainer.current_epoch
         return DataLoader(self.train_set, self.batch_size, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
@@ -94,7 +111,7 @@ class Crops(Dataset[Tensor]):
     ) -> None:
         self.choices = [(file, pair) for files, pair in pools for file in files]
         self.length, self.crop, self.seed, self.epoch = length, crop, seed, 0
-        self.read = lru_cache(cache)(read_image)
+        self.cache = cache
 
     def __len__(self) -> int:
         return self.length
@@ -104,10 +121,18 @@ class Crops(Dataset[Tensor]):
         file, scales = self.choices[rng.integers(len(self.choices))]
         return random_crop(self.read(file), rng, self.crop, scales)
 
+    @cached_property
+    def read(self) -> Callable[[Path], NDArray[np.uint8]]:
+        """:func:`read_image` with a memory, of each process its own."""
+        return lru_cache(self.cache)(read_image)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "read"}  # which cannot be pickled
+
 
 def validation_crops(roots: Sequence[str], length: int, crop: int, seed: int, cache: int) -> Crops:
     """Crops of folders, shrunk to no less than half: the same whenever they are asked for."""
-    return Crops([(image_files(root), [0.5, 1.0]) for root in roots], length, crop, seed, cache)
+    return Crops([(image_files(root, "data.val_root"), [0.5, 1.0]) for root in roots], length, crop, seed, cache)
 
 
 def random_crop(pixels: NDArray[np.uint8], rng: np.random.Generator, side: int, scales: Sequence[float]) -> Tensor:

@@ -23,13 +23,11 @@ class MuonAdamW(Optimizer):
         weight_decay: decoupled weight decay of the weights, at least 0.
 
     Raises:
-        ValueError: a weight does not lie in memory with its first dimension outermost.
-        RuntimeError: this torch has no Muon (it came with 2.9).
+        ValueError: a weight does not lie in memory with its first dimension outermost, or this torch has no Muon.
     """
 
     def __init__(self, params: Iterable[Tensor], learning_rate: float, weight_decay: float = 1e-2) -> None:
-        if not hasattr(torch.optim, "Muon"):
-            raise RuntimeError(f"optimizer muon needs torch 2.9 or later, this is {torch.__version__}; use adamw")
+        check_muon()
         params = list(params)
         self.weights = [p for p in params if p.ndim > 1]
         others = [p for p in params if p.ndim <= 1]
@@ -63,6 +61,12 @@ class MuonAdamW(Optimizer):
         super().load_state_dict(state_dict["outer"])
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
+
+
+def check_muon() -> None:
+    """Raise ``ValueError`` where this torch has no Muon, which came with 2.9."""
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(f"optimizer muon needs torch 2.9 or later, this is {torch.__version__}; use adamw")
 
 
 def as_matrix(tensor: Tensor, like: Tensor) -> Tensor:

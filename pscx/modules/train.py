@@ -11,11 +11,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from pscx.modules.muon import MuonAdamW
+from pscx.modules.muon import MuonAdamW, check_muon
 from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors.denoiser import Network, PixelDenoiser, load_denoiser
 from pscx.priors.schedules import lognormal_weights, noise_levels
 
+OPTIMIZERS = ("muon", "adamw")
 VALIDATION_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 4.0)
 
 
@@ -41,6 +42,11 @@ class TrainDDPM(LightningModule):
         init: folder of a saved prior whose weights start the training, or none. A ``ResidualUNet`` or ``NoiseExperts``
             may be wider and have other numbers of blocks (:meth:`pscx.networks.ResidualUNet.start_from`), one
             ``ResidualUNet`` starts both of ``NoiseExperts``, and a ``UNet2DModel`` must have the same layers.
+
+    Raises:
+        ValueError: an option is out of range, ``optimizer: muon`` with a torch before 2.9, or ``init`` and ``network``
+            do not go together.
+        FileNotFoundError: no prior is at ``init``.
     """
 
     references = ("ho2020ddpm", "salimans2022distillation", "karras2022edm")
@@ -60,6 +66,12 @@ class TrainDDPM(LightningModule):
         init: str | None = None,
     ) -> None:
         super().__init__()
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+        if optimizer == "muon":
+            check_muon()
+        if warmup < 0:
+            raise ValueError(f"warmup must be at least 0, got {warmup}")
         for name, value in (("decay", decay), ("noise_uniform", noise_uniform)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
@@ -120,7 +132,11 @@ class TrainDDPM(LightningModule):
 
     @torch.no_grad()
     def sample_grid(self, side: int = 4, size: int = 64, steps: int = 25) -> Tensor:
-        """Unconditional DDIM samples (Song et al. 2021, Eq. 12, eta 0) as one picture ``(3, side*size, side*size)``."""
+        """Unconditional DDIM samples (Song et al. 2021, Eq. 12, eta 0) as one picture ``(3, side*size, side*size)``.
+
+        ``size`` is raised to the next multiple of the prior's stride.
+        """
+        size = -(-size // self.prior.stride) * self.prior.stride
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(side * side, 3, size, size, generator=generator).to(self.device)
         times = torch.linspace(len(self.levels) - 1, 0, steps).long()

@@ -41,12 +41,16 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         widths = list(block_out_channels)
-        if len(widths) != len(blocks) or not widths:
+        if not widths:
+            raise ValueError("network.block_out_channels must not be empty")
+        if len(widths) != len(blocks):
             raise ValueError(
                 f"network.blocks must hold one number for each of block_out_channels ({len(widths)}), got {len(blocks)}"
             )
-        if min(*widths, *blocks, in_channels, out_channels) < 1:
-            raise ValueError("network.in_channels, out_channels, block_out_channels and blocks must be at least 1")
+        given = {"in_channels": [in_channels], "out_channels": [out_channels], "block_out_channels": widths}
+        for name, numbers in {**given, "blocks": list(blocks)}.items():
+            if min(numbers) < 1:
+                raise ValueError(f"network.{name} must be at least 1, got {min(numbers)}")
         self.head = nn.Conv2d(in_channels + 1, widths[0], 3, padding=1)
         levels = list(zip(widths, blocks, strict=True))
         self.down = nn.ModuleList(chain(width, count) for width, count in levels[:-1])
@@ -128,7 +132,7 @@ class ResidualBlock(nn.Module):
 
 
 def widen(layer: nn.Conv2d | nn.ConvTranspose2d, trained: nn.Module) -> None:
-    """Give a convolution the weights of a narrower one; none of its outputs hear of new inputs."""
+    """Give a convolution the weights of a narrower one; none of the outputs that this has hears of new inputs."""
     known: Tensor = trained.get_parameter("weight")
     turned = isinstance(layer, nn.ConvTranspose2d)  # its weight is (in, out, ...), not (out, in, ...)
     by_output, known = (tensor.transpose(0, 1) if turned else tensor for tensor in (layer.weight, known))
