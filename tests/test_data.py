@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from pscx.data import CropData, FolderData
 from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED, unique_names
-from pscx.errors import ImageError
+from pscx.errors import ImageError, PscxError
 from pscx.images import read_image
 
 
@@ -169,6 +170,33 @@ def test_crops_are_a_function_of_seed_epoch_and_index(image_folder):
     assert not torch.equal(first, crops(0, 1))
     assert not torch.equal(first, crops(1, 0))
     assert len({crop.numpy().tobytes() for crop in first}) == 6
+
+
+def test_crops_can_be_sent_to_a_worker(image_folder):
+    data = CropData(str(image_folder), str(image_folder), crop=16, crops_per_epoch=4)
+    data.setup("fit")
+    here = data.train_set[2]  # its cache is there
+    there = pickle.loads(pickle.dumps(data.train_set))
+    assert torch.equal(there[2], here)
+
+
+@pytest.mark.parametrize("name", ["root", "val_root", "scales"])
+def test_crops_of_nothing_are_refused(name):
+    with pytest.raises(ValueError, match=f"data.{name} must not be empty"):
+        CropData(**{"root": "a", "val_root": "b", name: []})
+
+
+def test_the_missing_folder_is_named_by_its_option(image_folder):
+    data = CropData(str(image_folder), "nowhere", crop=16)
+    with pytest.raises(ImageError, match=r"data.val_root must be a folder of images or an image, but 'nowhere'"):
+        data.setup("fit")
+
+
+def test_learning_takes_images_one_by_one(image_folder):
+    data = FolderData(str(image_folder), batch_size=2)
+    data.setup("fit")
+    with pytest.raises(PscxError, match=r"data.batch_size must be 1 to learn from whole images, got 2"):
+        data.train_dataloader()
 
 
 def test_crops_want_scales_for_every_root():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.data.distributed import DistributedSampler
 
-from pscx.errors import ImageError
+from pscx.errors import ImageError, PscxError
 from pscx.images import MIN_SIDE
 
 
@@ -76,7 +76,9 @@ class PhotoData(LightningDataModule):
         """Make ``photos``."""
 
     def train_dataloader(self) -> DataLoader[Photo]:
-        """For calibration: every image once, in order."""
+        """For calibration: every image once, in order and one by one."""
+        if self.batch_size > 1:
+            raise PscxError(f"data.batch_size must be 1 to learn from whole images, got {self.batch_size}")
         if isinstance(self.photos, Portioned):  # Lightning shares out only what has a length
             shares, share = self._share()
             return DataLoader(self.photos.portion(shares, share), batch_size=None, num_workers=self.num_workers)

@@ -9,19 +9,19 @@ from pscx.errors import ImageError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def image_files(root: str | Path) -> list[Path]:
+def image_files(root: str | Path, option: str = "data.root") -> list[Path]:
     """Every PNG, JPEG and WebP under ``root`` (or the file ``root`` itself), sorted by path; hidden files left out.
 
-    Raises :class:`ImageError` where ``root`` is missing or holds none.
+    Raises :class:`ImageError`, naming the ``option``, where ``root`` is missing or holds none.
     """
     root = Path(root)
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise ImageError(f"data.root must be a folder of images or an image, but '{root}' does not exist")
+        raise ImageError(f"{option} must be a folder of images or an image, but '{root}' does not exist")
     files = sorted(file for file in root.rglob("*") if _is_image(file))
     if not files:
-        raise ImageError(f"data.root must hold images ({', '.join(SUFFIXES)}), but '{root}' holds none")
+        raise ImageError(f"{option} must hold images ({', '.join(SUFFIXES)}), but '{root}' holds none")
     return files
 
 

@@ -74,16 +74,19 @@ def unique_names(root: Path, files: list[Path]) -> list[str]:
     Where two would be equal (``a.png`` and ``a.jpg``, or ``a`` and ``A`` on some file systems) the later ones in
     order get ``_2``, ``_3``, ...
     """
-    names: dict[str, str] = {}
-    for file in files:
-        folders = file.relative_to(root).parts[:-1]
-        stem = name = plain("__".join([*folders, file.stem]))
-        count = 1
-        while name.casefold() in names:
-            count += 1
-            name = f"{stem}_{count}"
-        names[name.casefold()] = name
-    return list(names.values())
+    taken: set[str] = set()
+    stems = (plain("__".join([*file.relative_to(root).parts[:-1], file.stem])) for file in files)
+    return [unique(stem, taken) for stem in stems]
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """``name``, or ``name_2``, ``name_3``, ... where ``taken`` has it in any case; puts it there."""
+    result, count = name, 1
+    while result.casefold() in taken:
+        count += 1
+        result = f"{name}_{count}"
+    taken.add(result.casefold())
+    return result
 
 
 def plain(name: str) -> str:

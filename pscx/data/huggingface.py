@@ -128,7 +128,9 @@ class Rows(Dataset[Photo]):
 
     def __getitem__(self, index: int) -> Photo:
         name = f"{self.name}-{index:06d}"
-        return photo(name, lambda: central(decode_image(content(self.rows[index][self.column]), name), self.crop, name))
+        return photo(
+            name, lambda: central(decode_image(content(self.rows[index][self.column], name), name), self.crop, name)
+        )
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,13 @@ class RowShard:
         rows = self.rows.shard(num_shards=self.rows.num_shards, index=self.number)
         for index, row in enumerate(rows):
             name = f"{self.name}-{index:06d}"
-            yield name, partial(content, row[self.column])
+            yield name, partial(content, row[self.column], name)
 
 
-def content(image: dict[str, Any] | None) -> bytes:
-    """What the file of an image holds. Raises :class:`ImageError` where there is none or it cannot be read."""
+def content(image: dict[str, Any] | None, name: str) -> bytes:
+    """What the file of the image ``name`` holds. Raises :class:`ImageError` where there is none or it is unreadable."""
     if image is None:
-        raise ImageError("a row has no image in its column of images")
+        raise ImageError(f"the row of '{name}' has no image in its column of images")
     if image["bytes"] is not None:
         return bytes(image["bytes"])
     try:

@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 from pscx.data.base import PhotoData
 from pscx.data.files import SUFFIXES
-from pscx.data.folder import plain
+from pscx.data.folder import plain, unique
 from pscx.data.shards import ShardedPhotos
 from pscx.errors import ImageError
 from pscx.extras import required
@@ -118,16 +118,6 @@ def shard_names(urls: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     stems = [plain(PurePosixPath(urlparse(url).path).name.partition(".tar")[0]) for url in urls]
     return [unique(re.sub(r"__+", "_", stem).strip("_") or "shard", taken) for stem in stems]
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """``name``, or ``name_2``, ``name_3``, ... where ``taken`` has it in any case; puts it there."""
-    result, count = name, 1
-    while result.casefold() in taken:
-        count += 1
-        result = f"{name}_{count}"
-    taken.add(result.casefold())
-    return result
 
 
 def _files(pattern: str) -> list[str]:
