@@ -16,6 +16,7 @@ from pscx.coders.table import Table, find_table, student
 from pscx.distributions import Array, Integers
 from pscx.quantizers.base import Quantizer
 
+WEIGHT, MEMORY = 16, 2048
 CHUNK = 32  # rows after which the counts are brought up to date
 
 
@@ -45,7 +46,7 @@ class Adaptive(Coder):
     resolved = ("digest",)
 
     def __init__(
-        self, weight: int = 16, memory: int = 2048, table: str | None = None, digest: str | None = None
+        self, weight: int = WEIGHT, memory: int = MEMORY, table: str | None = None, digest: str | None = None
     ) -> None:
         for name, value, low, high in (("weight", weight, 1, 1024), ("memory", memory, 16, 4096)):
             if not low <= value <= high:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pscx.captioners import Captioner
 from pscx.codec import PSC
 from pscx.coders import CODERS, Coder, Encoder, Posterior
-from pscx.coders.adaptive import AdaptiveEncoder, Counts
+from pscx.coders.adaptive import MEMORY, WEIGHT, AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
 from pscx.files import write_whole
@@ -127,7 +127,7 @@ class Calibrate(OverImages):
 
     def learn(self, names: list[str]) -> None:
         """Learn, measure and write, over the images of all ranks."""
-        images = [groups for name in names if (groups := read_groups(self.file_of(name))) is not None]
+        images = self.seen(names, read_groups)
         first, second = divided(images, self.held_out)
         together = [group for groups in first for group in groups]
         posterior = fit_posterior(self.quantizer, together, getattr(self.coder, "adapt", True))
@@ -157,7 +157,7 @@ class Calibrate(OverImages):
             "before": self.coder.encoder,
             "posterior": posterior.encoder,
             "static": lambda: StaticEncoder(table),
-            "adaptive": lambda: AdaptiveEncoder(Counts(table, 16, 2048)),
+            "adaptive": lambda: AdaptiveEncoder(Counts(table, WEIGHT, MEMORY)),
         }
         rows: list[Row] = []
         for name, make in encoders.items():

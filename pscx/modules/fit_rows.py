@@ -146,7 +146,7 @@ class FitRows(OverImages):
     def learn(self, names: list[str]) -> None:
         """Learn, measure and write, over the images of all ranks. Raises :class:`pscx.errors.ImageError` where nothing
         was measured."""
-        images = [found for name in names if (found := read_observed(self.file_of(name))) is not None]
+        images = self.seen(names, read_observed)
         divisions = divided(images, self.held_out)
         parts = [[one for image in part for one in image if len(one.residual)] for part in divisions]
         rule = self.rows

@@ -30,6 +30,7 @@ from pscx.progress import Bars
 from pscx.specs import codec_spec
 
 Advance = Callable[[int, int], None]
+AFTER = ("coder", "restoration", "restoration_sampler")  # what no symbol depends on
 T = TypeVar("T")
 
 
@@ -112,6 +113,21 @@ class OverImages(LightningModule, ABC):
         """Where what was seen of an image is kept."""
         return self.root / "observations" / f"{name}.npz"
 
+    def seen(self, names: list[str], read: Callable[[Path], T | None]) -> list[T]:
+        """What ``read`` finds in the files of these images.
+
+        Raises :class:`pscx.errors.ImageError` where it finds nothing in one: that of another machine, say.
+        """
+        found = {name: read(self.file_of(name)) for name in names}
+        missing = [name for name, content in found.items() if content is None]
+        if missing:
+            some = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
+            raise ImageError(
+                f"nothing is under '{self.root / 'observations'}' of {len(missing)} of {len(names)} images ({some}): "
+                "trainer.default_root_dir must be a folder that all processes share"
+            )
+        return [content for content in found.values() if content is not None]
+
     def stop_bars(self) -> None:
         """Take the progress bars off the screen."""
         if self.bars is not None:
@@ -144,8 +160,8 @@ def read_arrays(file: Path, key: str | None, names: Sequence[str]) -> list[NDArr
 
 
 def codec_key(psc: PSC) -> bytes:
-    """What identifies a codec up to its coder: the same images then give the same symbols."""
-    spec = {key: value for key, value in codec_spec(psc).items() if key != "coder"}
+    """What identifies a codec's loop up to its coder: the same images then give the same symbols."""
+    spec = {key: value for key, value in codec_spec(psc).items() if key not in AFTER}
     facts = [json.dumps(spec, sort_keys=True), psc.quantizer.parameter, psc.seed, psc.prior.fingerprint().hex()]
     return sha256(json.dumps(facts).encode()).digest()
 
