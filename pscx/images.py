@@ -96,7 +96,8 @@ def as_pixels(image: Image.Image | NDArray[np.uint8] | Tensor) -> NDArray[np.uin
     or ``(height, width)`` of uint8, or a tensor ``(3, height, width)`` or ``(1, 3, height, width)``, either
     floating-point in [-1, 1] or uint8.
 
-    Raises ``ValueError`` for another shape, dtype, mode or range, ``TypeError`` for another kind of object.
+    Raises :class:`ImageError` for fewer pixels, ``ValueError`` for another shape, dtype, mode or range, ``TypeError``
+    for another kind of object.
     """
     if isinstance(image, Image.Image):
         pixels = _rgb(image)
@@ -108,7 +109,7 @@ def as_pixels(image: Image.Image | NDArray[np.uint8] | Tensor) -> NDArray[np.uin
         raise TypeError(f"image must be a Pillow image, a numpy array or a torch tensor, got {type(image).__name__}")
     _check_pixels(pixels)
     if min(pixels.shape[:2]) < MIN_SIDE:
-        raise ValueError(f"image must be at least {MIN_SIDE}x{MIN_SIDE} pixels, got {_size(pixels)}")
+        raise ImageError(f"an image must be at least {MIN_SIDE}x{MIN_SIDE} pixels, got {_size(pixels)}")
     return pixels
 
 

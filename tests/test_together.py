@@ -92,6 +92,8 @@ def test_a_bad_image_or_stream_has_its_error_in_its_place(config: str, cat: NDAr
     streams = codec.compress_many([images[0], np.zeros((16, SIDE_LIMIT + 1, 3), np.uint8), images[2]], batch=3)
     assert isinstance(streams[1], pscx.ImageError)
     assert [streams[0], streams[2]] == [codec.compress(images[0]), codec.compress(images[2])]
+    (small,) = codec.compress_many([images[0][:10]])
+    assert isinstance(small, pscx.ImageError)
     cut = codec.compress(images[1])[:-4]
     pictures = codec.decompress_many([codec.compress(images[0]), cut, b"none of ours"], batch=3)
     assert [isinstance(picture, pscx.StreamError) for picture in pictures] == [False, True, True]
