@@ -121,18 +121,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", action="append", default=[], help="another interpreter that has pscx")
     parser.add_argument("--scale", type=float, default=1.0, help="sides of the crops, of those of a full run")
-    parser.add_argument("--iterations", type=int, default=12, help="of the codec; the recipe's are 12")
+    parser.add_argument("--iterations", type=int, help="of the codec (default: the recipe's)")
     options = parser.parse_args()
-    if not 0.1 <= options.scale <= 4 or options.iterations < 1:
+    if not 0.1 <= options.scale <= 4 or (options.iterations is not None and options.iterations < 1):
         parser.error("--scale must lie in 0.1..4 and --iterations be at least 1")
     scale = options.scale
     crops = {name: (round(height * scale), round(width * scale)) for name, (height, width) in CROPS.items()}
-    work = Work(crops, {"iterations": options.iterations})
+    work = Work(crops, {} if options.iterations is None else {"iterations": options.iterations})
     settings = {name: (sys.executable, environment) for name, environment in SETTINGS.items()}
     for number, python in enumerate(options.python, 2):
         settings |= {f"{name}, interpreter {number}": (python, environment) for name, environment in SETTINGS.items()}
     sides = ", ".join(f"{name} {height}x{width}" for name, (height, width) in crops.items())
-    print(f"{sides}; {options.iterations} iterations", flush=True)
+    print(f"{sides}; {options.iterations or 'all'} iterations", flush=True)
     results = [compare(settings, mode, work) for mode in ("exact", "float")]
     sys.exit(0 if all(results) else 1)
 

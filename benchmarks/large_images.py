@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from pscx import Codec, Decompressor, PscxError, load_codec
 from pscx.allocator import keep_freed_memory
 from pscx.codec import Progress
+from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED
 from pscx.images import read_image
 from pscx.targets import Quality
@@ -43,7 +44,6 @@ Pixels = NDArray[np.uint8]
 TIMED = ((64, 64), (128, 128), (256, 256), (512, 512), (768, 512))
 WEIGHED = ((512, 512), (768, 512), (1024, 768), (1536, 1024))
 TOGETHER = 65536  # pixels of the images of one size that are timed together
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def photograph(width: int, height: int, files: list[Path]) -> Pixels:
@@ -64,7 +64,7 @@ def files_of(options: argparse.Namespace) -> list[Path]:
     if options.image is not None:
         return [options.image]
     folder = options.folder or BUNDLED
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    return image_files(folder, "--folder")
 
 
 def peak() -> int:

@@ -44,10 +44,13 @@ from pscx.ablation.report import markdown
 from pscx.ablation.results import MEASURES, Curve, Results
 from pscx.bd import bd_rate
 from pscx.data.files import image_files
+from pscx.data.folder import unique_names
 from pscx.files import write_whole
+from pscx.imagecodec import Simulation
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr
 from pscx.modules.evaluate import as_csv
 from pscx.specs import codec_spec
+from pscx.stream import unpack
 from pscx.targets import Step
 
 sys.path.append(str(Path(__file__).parent))
@@ -58,7 +61,7 @@ Pixels = NDArray[np.uint8]
 Row = dict[str, str]
 Key = tuple[str, ...]
 KEY = ("image", "crop", "codec", "version", "setting")
-VALUES = ("bytes", "bpp", "psnr", "ms_ssim", "lpips", "seconds", "evaluations")
+VALUES = ("bytes", "payload", "bpp", "psnr", "ms_ssim", "lpips", "seconds", "evaluations")
 SHOWN = ("psnr", "ms_ssim")
 STEPS = (2.2, 1.3, 0.75, 0.42, 0.24)
 RATES = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -68,11 +71,12 @@ LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
 
 @dataclass(frozen=True)
 class Coded:
-    """A file, what its decoder shows, and the denoiser evaluations of the encoder, if there is one."""
+    """A file, what its decoder shows, and of pscx the denoiser evaluations of the encoder and the payload's bytes."""
 
     size: int
     decoded: Pixels
     evaluations: int | None = None
+    payload: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Contender:
 class Cell:
     """One point that is wanted."""
 
+    name: str
     file: Path
     crop: int
     contender: Contender
@@ -97,7 +102,17 @@ class Cell:
     @property
     def key(self) -> Key:
         """Its row of the table has these in the columns of ``KEY``."""
-        return (self.file.stem, str(self.crop), self.contender.name, self.contender.version, self.setting)
+        return (self.name, str(self.crop), self.contender.name, self.contender.version, self.setting)
+
+
+def images(folder: Path, limit: int | None = None) -> dict[str, Path]:
+    """The photographs of a folder by a name of their own. Raises ``SystemExit`` where there are none."""
+    try:
+        files = image_files(folder, "FOLDER")
+    except pscx.PscxError as error:
+        raise SystemExit(str(error)) from error
+    named = list(zip(unique_names(folder, files), files, strict=True))
+    return dict(named[:limit])
 
 
 def recipe(name: str, steps: Sequence[float] = STEPS) -> Contender:
@@ -105,8 +120,7 @@ def recipe(name: str, steps: Sequence[float] = STEPS) -> Contender:
     codec = pscx.load_codec(name)
 
     def run(pixels: Pixels, setting: str) -> Coded:
-        done = codec.simulate(pixels, target=Step(float(setting.split()[1])))
-        return Coded(len(done.data), done.pixels, done.account.evaluations)
+        return coded(codec.simulate(pixels, target=Step(float(setting.split()[1]))))
 
     return Contender(Path(name).stem, digest(codec), [f"step {step}" for step in steps], run)
 
@@ -116,10 +130,14 @@ def paper() -> Contender:
     codecs = {f"iterations {count}": pscx.load_codec(PAPER, iterations=count) for count in PAPER_ITERATIONS}
 
     def run(pixels: Pixels, setting: str) -> Coded:
-        done = codecs[setting].simulate(pixels)
-        return Coded(len(done.data), done.pixels, done.account.evaluations)
+        return coded(codecs[setting].simulate(pixels))
 
     return Contender(PAPER, digest(next(iter(codecs.values()))), list(codecs), run)
+
+
+def coded(done: Simulation) -> Coded:
+    """What is measured of a stream of pscx."""
+    return Coded(len(done.data), done.pixels, done.account.evaluations, len(unpack(done.data)[1]))
 
 
 def other(name: str, form: FileFormat) -> Contender:
@@ -147,29 +165,30 @@ def contenders(names: Sequence[str], steps: Sequence[float] = STEPS) -> Iterator
         yield recipe(name, steps) if form is None else other(name, form)
 
 
-def plan(files: Sequence[Path], found: Sequence[Contender], crop: int, paper_images: int) -> list[Cell]:
-    """All points that are wanted, those of the quick codecs first."""
+def plan(files: Mapping[str, Path], found: Sequence[Contender], crop: int, paper_images: int) -> list[Cell]:
+    """All points that are wanted, those of the quick codecs first. ``files`` are the images by their names."""
     ordered = sorted(found, key=lambda contender: contender.name not in FORMATS)
-    cells = [Cell(file, crop, one, setting) for one in ordered for file in files for setting in one.settings]
+    large = [Cell(*file, crop, one, setting) for one in ordered for file in files.items() for setting in one.settings]
     own = [one for one in ordered if one.name not in FORMATS] + ([paper()] if paper_images else [])
-    small = files[:paper_images]
-    return cells + [Cell(file, PAPER_SIDE, one, setting) for one in own for file in small for setting in one.settings]
+    few = list(files.items())[:paper_images]
+    return large + [Cell(*file, PAPER_SIDE, one, setting) for one in own for file in few for setting in one.settings]
 
 
 def measure(cell: Cell, pixels: Pixels) -> Row:
     """The row of a cell."""
     started = time.perf_counter()
-    coded = cell.contender.run(pixels, cell.setting)
+    done = cell.contender.run(pixels, cell.setting)
     seconds = time.perf_counter() - started
     height, width = pixels.shape[:2]
     values = {
-        "bytes": coded.size,
-        "bpp": bits_per_pixel(coded.size, height, width),
-        "psnr": psnr(pixels, coded.decoded),
-        "ms_ssim": ms_ssim(pixels, coded.decoded),
-        "lpips": lpips(pixels, coded.decoded),
+        "bytes": done.size,
+        "payload": done.payload,
+        "bpp": bits_per_pixel(done.size, height, width),
+        "psnr": psnr(pixels, done.decoded),
+        "ms_ssim": ms_ssim(pixels, done.decoded),
+        "lpips": lpips(pixels, done.decoded),
         "seconds": round(seconds, 3),
-        "evaluations": coded.evaluations,
+        "evaluations": done.evaluations,
     }
     texts = {key: "" if value is None else str(value) for key, value in values.items()}
     return dict(zip(KEY, cell.key, strict=True)) | texts
@@ -209,12 +228,12 @@ def read(path: Path, names: Sequence[str] = KEY) -> dict[Key, Row]:
 
 def fill(cells: Sequence[Cell], path: Path) -> dict[Key, Row]:
     """Measure the cells that the table lacks, and write it after each; returns the rows of all cells."""
-    table = read(path)
+    table = {key: dict.fromkeys(VALUES, "") | row for key, row in read(path).items()}
     to_do = [cell for cell in cells if cell.key not in table]
     with Progress() as bars:
         bar = bars.add_task("points", total=len(cells), completed=len(cells) - len(to_do))
         for cell in to_do:
-            bars.update(bar, description=f"{cell.contender.name} {cell.setting} {cell.file.stem}")
+            bars.update(bar, description=f"{cell.contender.name} {cell.setting} {cell.name}")
             table[cell.key] = measure(cell, central(pscx.read_image(cell.file), cell.crop))
             write_whole(path, as_csv(list(table.values())), force=True)
             bars.advance(bar)
@@ -381,14 +400,24 @@ def report(rows: Sequence[Row], crop: int) -> tuple[str, dict[str, list[Point]]]
         settings_table(found),
     ]
     if small:
-        parts += [f"Central {PAPER_SIDE}x{PAPER_SIDE}:", bd_table(by_image(small), ["psnr"]), paper_table(small)]
+        parts += [f"Central {PAPER_SIDE}x{PAPER_SIDE}:", bd_table(by_image(small), ["psnr"])]
+        if all(row["payload"] for row in small):
+            bare = [row | {"bpp": str(bits_per_pixel(int(row["payload"]), PAPER_SIDE, PAPER_SIDE))} for row in small]
+            parts += [
+                "The same of payloads alone, without what a file says of its codec:",
+                bd_table(by_image(bare), ["psnr"]),
+            ]
+        parts += [paper_table(small)]
     return "\n\n".join(parts), found
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Measure what is missing, and report."""
-    options = _parser().parse_args(args)
-    files = image_files(options.folder)[: options.limit]
+    parser = _parser()
+    options = parser.parse_args(args)
+    if options.paper and options.crop == PAPER_SIDE:
+        parser.error(f"--crop must be other than {PAPER_SIDE}, the side of the crops of --paper")
+    files = images(options.folder, options.limit)
     found = list(contenders(options.codecs or ["default", *_installed()], options.steps))
     cells = plan(files, found, options.crop, options.paper)
     options.output.mkdir(parents=True, exist_ok=True)

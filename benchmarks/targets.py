@@ -23,7 +23,6 @@ import torch
 from rich.progress import Progress
 
 import pscx
-from pscx.data.files import image_files
 from pscx.files import write_whole
 from pscx.metrics import bits_per_pixel, psnr
 from pscx.modules.evaluate import as_csv
@@ -31,7 +30,7 @@ from pscx.targets import BPP, PSNR, Target, TargetError
 
 sys.path.append(str(Path(__file__).parent))
 
-from rate_distortion import Row, central, digest, read  # found through the line above
+from rate_distortion import Row, central, digest, images, read  # found through the line above
 
 SHORTEST = 0.98  # of a rate that was asked for
 CLOSE = 0.1  # dB
@@ -101,14 +100,15 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
     try:
-        codec, files = pscx.load_codec(options.recipe), image_files(options.folder)
+        codec = pscx.load_codec(options.recipe)
     except pscx.PscxError as error:
         parser.error(str(error))
+    files = images(options.folder)
     table = options.output / "targets.csv"
     rows = read(table, KEY)
     targets = [("bpp", value) for value in options.bpp] + [("psnr", value) for value in options.psnr]
     place = (str(options.crop), options.recipe, digest(codec))
-    cells = [(file, (file.stem, *place, kind, f"{value:g}")) for kind, value in targets for file in files]
+    cells = [(file, (name, *place, kind, f"{value:g}")) for kind, value in targets for name, file in files.items()]
     with Progress() as bar:
         for file, key in bar.track(cells, description="targets"):
             if key not in rows:

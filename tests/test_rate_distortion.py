@@ -49,7 +49,8 @@ def test_a_run_is_written_goes_on_and_takes_another_codec(
     for row in rows:
         assert (row["crop"], row["ms_ssim"], row["lpips"]) == ("32", "", "")
         assert float(row["bpp"]) == 8 * int(row["bytes"]) / 32**2
-        assert (row["evaluations"] == "") == (row["codec"] == "jpeg")
+        assert (row["evaluations"] == "") == (row["payload"] == "") == (row["codec"] == "jpeg")
+        assert row["payload"] == "" or 0 < int(row["payload"]) < int(row["bytes"])
     text = capsys.readouterr().out
     assert "no LPIPS: torchvision or its AlexNet weights are not installed" in text
     assert (out / "summary.md").read_text().strip() in text
@@ -84,7 +85,27 @@ def test_the_paper_is_compared_on_small_crops(
     small = [(row["codec"], row["setting"]) for row in points(tmp_path / "out") if row["crop"] == "16"]
     assert [setting for _, setting in small] == ["step 1.0", "step 0.5", "iterations 1", "iterations 2"]
     _, small_tables = capsys.readouterr().out.split("Central 16x16:")
-    assert re.search(r"\| own +\| \S*published\S* +\| ", small_tables)
+    against = r"\| own +\| \S*published\S* +\| +([-+.\d]+)"
+    whole, bare = (re.search(against, part) for part in small_tables.split("of payloads alone"))
+    assert whole is not None
+    assert bare is not None
+    assert whole[1] != bare[1]
+
+
+def test_the_sides_of_the_two_comparisons_differ(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main([str(folder), "--crop", "64", "--paper", "1"])
+    assert "--crop must be other than 64" in capsys.readouterr().err
+
+
+def test_images_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for name in ("a/x.png", "b/x.png", "x.png", "x.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(benchmark.images(tmp_path)) == ["a__x", "b__x", "x", "x_2"]
+    assert list(benchmark.images(tmp_path, 1)) == ["a__x"]
+    with pytest.raises(SystemExit, match="FOLDER must be a folder of images"):
+        benchmark.images(tmp_path / "nowhere")
 
 
 def test_tables_on_curves_that_are_known() -> None:
