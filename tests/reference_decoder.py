@@ -215,7 +215,7 @@ class Prior:
         b = np.array([min(1 - f((t + 1) / 1000) / f(t / 1000), 0.999) for t in range(1000)]).astype(F4)
         self.a = np.cumprod((F4(1) - b).astype(np.float64)).astype(F4).astype(np.float64)
         self.levels = np.sqrt((1 - self.a) / self.a)
-        self.table = np.array([round(log(min(level, 1000)) * 4096) / 4096 for level in self.levels]).astype(F4)
+        self.table = np.array([round(log(min(level, 250)) * 4096) / 4096 for level in self.levels]).astype(F4)
         self.stride = self.patch * 2 ** (self.networks[0].levels - 1)
 
     def fingerprint(self) -> bytes:
@@ -562,6 +562,8 @@ class Decoder:
         kinds = {"uniform": Uniform, "trellis": Trellis}
         assert names["quantizer"] in kinds
         assert [names[key] for key in ("sampler", "coder", "restoration")] == ["ddrm", "posterior", "mean"]
+        assert self.spec["sampler"]["noise_aware"]
+        assert self.spec["coder"]["adapt"]
         side = self.rows["block"]
         multiple = lcm(self.prior.stride, side)
         height, width = (-(-n // multiple) * multiple for n in (self.stream.height, self.stream.width))

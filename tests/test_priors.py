@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from math import log
 from pathlib import Path
@@ -18,7 +19,7 @@ from diffusers import (
     SchedulerMixin,
 )
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_network
 from tiny_latent import no_hub  # noqa: F401  # a fixture
 from torch import Tensor, nn
@@ -259,6 +260,26 @@ def test_fingerprint_follows_the_weights(folder: Path) -> None:
     assert other.fingerprint() != before
 
 
+def test_fingerprint_tells_what_is_predicted(folder: Path) -> None:
+    """Three networks of the same weights and schedule that are used for three denoisers."""
+    prints = set()
+    for prediction in PREDICTIONS:
+        file = folder / "scheduler" / "scheduler_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": prediction}))
+        prints.add(DDPM(str(folder)).fingerprint())
+    assert len(prints) == 3
+
+
+def test_a_weight_that_is_not_there(folder: Path) -> None:
+    """Refused, and not filled with random numbers."""
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights[max(weights)]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(FileNotFoundError, match="unet has no weights for"):
+        load_denoiser(folder)
+
+
 @pytest.mark.parametrize("missing", ["everything", "unet", "scheduler", "weights", "folder"])
 def test_what_cannot_be_loaded_is_one_sentence(folder: Path, missing: str) -> None:
     """Names the path and the layouts that are looked for."""
@@ -410,9 +431,9 @@ def test_the_shipped_prior_is_calm_at_every_noise_level() -> None:
         assert float(prior.denoise(x, t).abs().max()) < 2, t
 
 
-def test_a_network_is_told_no_level_over_1000() -> None:
-    alphas = torch.tensor([0.5, 1e-4, 1e-6, 1e-9], dtype=torch.float64)
+def test_a_network_is_told_no_level_over_250() -> None:
+    alphas = torch.tensor([0.5, 1e-4, 1e-5, 1e-9], dtype=torch.float64)
     levels = log_levels(alphas)
     assert float(levels[0]) == 0
     assert abs(float(levels[1]) - log(1e4) / 2) < 1 / 4096
-    assert levels[2:].tolist() == [round(log(1000) * 4096) / 4096] * 2
+    assert levels[2:].tolist() == [round(log(250) * 4096) / 4096] * 2

@@ -13,9 +13,11 @@ from pscx.networks import NoiseExperts
 from pscx.priors.base import NETWORK, PRIORS, Prior, digest
 from pscx.priors.denoiser import load_denoiser
 from pscx.priors.photographs import photograph_covariance
+from pscx.priors.schedules import PREDICTIONS
 from pscx.priors.tiles import Tiles
 
 EMBEDDED = Path(__file__).parent / "embedded"
+PREDICTION = "v_prediction"  # what the fingerprint of a prior does not tell, because the embedded one has it
 CALL = 1 << 18  # pixels of all samples that an exact network is given at once, unless one sample has more
 
 
@@ -91,4 +93,6 @@ class DDPM(Prior):
         numbers = [*network.state_dict().values(), self.alphas_cumprod, self.denoiser.conditions]
         if isinstance(network, NoiseExperts):
             numbers.append(torch.tensor(network.border, dtype=torch.float64))
+        if self.denoiser.prediction != PREDICTION:
+            numbers.append(torch.tensor(PREDICTIONS.index(self.denoiser.prediction)))
         return digest(*numbers)

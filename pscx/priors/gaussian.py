@@ -32,9 +32,9 @@ class Gaussian(Prior):
         super().__init__()
         for name, value in (("correlation", correlation), ("color", color)):
             if not 0 <= value < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {value}")
+                raise ValueError(f"prior.{name} must lie in [0, 1), got {value}")
         if not deviation > 0:
-            raise ValueError(f"deviation must be over 0, got {deviation}")
+            raise ValueError(f"prior.deviation must be over 0, got {deviation}")
         self.correlation, self.color, self.deviation = correlation, color, deviation
         self.stride = 1
         self.alphas_cumprod = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.double()

@@ -14,7 +14,7 @@ from pscx.exact.roots import square_root
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 LEAST_SIGNAL = 2.0**-24
-HIGHEST_LEVEL = 1000.0  # that a network is told
+HIGHEST_LEVEL = 250.0  # that a network is told
 
 
 def noise_levels(alphas_cumprod: Tensor) -> Tensor:
@@ -29,8 +29,8 @@ def noise_levels(alphas_cumprod: Tensor) -> Tensor:
 def log_levels(alphas_cumprod: Tensor) -> Tensor:
     """Natural logarithm of the noise level of each step, ``(steps,)`` float32, to 12 bits behind the point.
 
-    Rounded so that the last digits of a machine's logarithm do not matter. Levels over 1000, which hide all of an
-    image, count as 1000: a schedule may end far above the step before, where a network is hardly trained.
+    Rounded so that the last digits of a machine's logarithm do not matter. Levels over 250, which hide all of an
+    image, count as 250: a schedule may end far above the step before, where a network is hardly trained.
     """
     levels = noise_levels(alphas_cumprod.double()).clamp_max(HIGHEST_LEVEL)
     return ((levels.log() * 4096).round() / 4096).float()
