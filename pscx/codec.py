@@ -38,6 +38,7 @@ FINAL = 1 << 16  # what the noise source knows as the iteration of the final res
 
 SMALLEST_VARIANCE = 1e-24
 PART = 1 << 20  # numbers that are looked at at once
+LARGE = 1 << 22  # numbers of a signal whose transform is made in each iteration, to take no memory while others do
 
 Progress = Callable[[int, int], None]
 
@@ -207,12 +208,14 @@ class PSC:
         encoder = self.coder.encoder()
         shape = tuple(signal.shape)
         space = self.rows.start(self.prior, shape)
-        blocks = space.split(signal[None].double())[0]
+        blocks: Tensor | None = None
         bits = [0.0]
         left = keep
 
         def answer(question: Question) -> Tensor:
-            nonlocal left
+            nonlocal left, blocks
+            if blocks is None:
+                blocks = space.split(signal[None].double())[0]
             value = space.along(blocks, question.block, question.rows)
             if left is not None:
                 value = torch.cat([value[:left], question.mean[left:]])
@@ -222,7 +225,10 @@ class PSC:
             return symbols
 
         def seal(seal: Seal) -> None:
+            nonlocal blocks
             encoder.put_bits(seal.digest, seal.bits)
+            if signal.numel() > LARGE:
+                blocks = None  # samples are drawn next, and fill the memory
             encoder.segment = seal.segment + 1
             bits.append(0.0)
             if watch is not None:

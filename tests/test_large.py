@@ -164,6 +164,7 @@ PARTS = {
     "pscx.priors.ddpm.CALL": 1,
     "pscx.coders.posterior.PART": 5,
     "pscx.codec.PART": 7,
+    "pscx.codec.LARGE": 1,
 }
 
 
