@@ -37,7 +37,7 @@ class Checkerboard(RowRule):
         return self.inner.start(prior, shape)
 
     def needs_samples(self, iteration: int) -> bool:
-        return iteration > 0
+        return iteration % 2 == 1 or self.inner.needs_samples(iteration // 2)
 
     def propose(self, situation: Situation) -> Proposal:
         turn = situation.iteration % 2

@@ -28,7 +28,7 @@ from pscx.priors import Gaussian
 from pscx.priors.schedules import noise_levels
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
-from pscx.rows import DCT, ROWS, Local, RowRule, Situation
+from pscx.rows import DCT, ROWS, Local, Random, RowRule, Situation
 from pscx.samplers import DDRM, SAMPLERS, Problem, Sampler
 from pscx.samplers.steps import timesteps
 
@@ -141,6 +141,16 @@ def test_checkerboard_parts_the_proposal_of_the_inner_rule(inner: RowRule) -> No
         assert torch.equal(part.variance, whole.variance[kept])
         assert sum(part.groups) == len(part.block)
         assert all(part.groups)
+
+
+def test_checkerboard_asks_for_samples_where_its_inner_rule_does() -> None:
+    """Of blocks of random rows: from the first iteration on."""
+    rule = ROWS.get("checkerboard")(Random(per_iteration=1, block=4))
+    assert rule.needs_samples(0)
+    samples = random(4, *SHAPE, seed=3)
+    assert rule.propose(Situation(PRIOR, rule.start(PRIOR, SHAPE), samples, 0, 2, 0.01, PRIOR)).groups
+    rule = ROWS.get("checkerboard")(DCT(block=4))
+    assert [rule.needs_samples(iteration) for iteration in range(3)] == [False, True, True]
 
 
 def test_checkerboard_has_nothing_to_measure_in_white_where_there_is_one_block() -> None:
