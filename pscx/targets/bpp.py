@@ -24,7 +24,7 @@ class BPP(Target):
 
     def __init__(self, value: float) -> None:
         if not 0 < value < inf:
-            raise ValueError(f"target.value of bpp must be over 0, got {value}")
+            raise ValueError(f"target.value of bpp must be over 0 and finite, got {value}")
         self.value = value
 
     def check(self, quantizer: Quantizer) -> None:
