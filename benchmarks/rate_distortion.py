@@ -106,11 +106,8 @@ class Cell:
 
 
 def images(folder: Path, limit: int | None = None) -> dict[str, Path]:
-    """The photographs of a folder by a name of their own. Raises ``SystemExit`` where there are none."""
-    try:
-        files = image_files(folder, "FOLDER")
-    except pscx.PscxError as error:
-        raise SystemExit(str(error)) from error
+    """The photographs of a folder by a name of their own. Raises :class:`pscx.PscxError` where there are none."""
+    files = image_files(folder, "FOLDER")
     named = list(zip(unique_names(folder, files), files, strict=True))
     return dict(named[:limit])
 
@@ -417,7 +414,10 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parser.parse_args(args)
     if options.paper and options.crop == PAPER_SIDE:
         parser.error(f"--crop must be other than {PAPER_SIDE}, the side of the crops of --paper")
-    files = images(options.folder, options.limit)
+    try:
+        files = images(options.folder, options.limit)
+    except pscx.PscxError as error:
+        parser.error(str(error))
     found = list(contenders(options.codecs or ["default", *_installed()], options.steps))
     cells = plan(files, found, options.crop, options.paper)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -100,10 +100,9 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
     try:
-        codec = pscx.load_codec(options.recipe)
+        codec, files = pscx.load_codec(options.recipe), images(options.folder)
     except pscx.PscxError as error:
         parser.error(str(error))
-    files = images(options.folder)
     table = options.output / "targets.csv"
     rows = read(table, KEY)
     targets = [("bpp", value) for value in options.bpp] + [("psnr", value) for value in options.psnr]
