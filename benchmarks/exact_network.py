@@ -44,7 +44,7 @@ ERROR, RATE = 1.5, 2.0  # percent
 def crops(folder: Path, count: int, side: int) -> list[Pixels]:
     """The middle of each of the first images that are large enough."""
     found: list[Pixels] = []
-    for file in image_files(folder):
+    for file in image_files(folder, "FOLDER"):
         pixels = pscx.read_image(file)
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
         if min(top, left) >= 0 and len(found) < count:

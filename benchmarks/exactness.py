@@ -30,7 +30,6 @@ SETTINGS: dict[str, dict[str, str]] = {
     "1 thread": ONE,
     "2 threads": {"OMP_NUM_THREADS": "2"},
     "1 sample a call": {**ONE, "PSCX_BATCH": "1"},
-    "3 samples a call": {**ONE, "PSCX_BATCH": "3"},
     "5 images a call": {**ONE, "PSCX_IMAGES": "5"},
     "weights channels first": {**ONE, "PSCX_LAYOUT": "first"},
     "torch without vectors": {**ONE, "ATEN_CPU_CAPABILITY": "default"},

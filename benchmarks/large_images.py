@@ -207,6 +207,11 @@ def main() -> int:
     if options.job is not None:
         print(json.dumps(compress(options) if options.job == "compress" else decompress(options)))
         return 0
+    try:
+        load_codec(options.recipe)
+        files_of(options)
+    except PscxError as error:
+        parser.error(str(error))
     if options.megapixels is not None:
         return large(options)
     time_per_pixel(options)

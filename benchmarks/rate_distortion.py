@@ -225,7 +225,7 @@ def read(path: Path, names: Sequence[str] = KEY) -> dict[Key, Row]:
 
 def fill(cells: Sequence[Cell], path: Path) -> dict[Key, Row]:
     """Measure the cells that the table lacks, and write it after each; returns the rows of all cells."""
-    table = {key: dict.fromkeys(VALUES, "") | row for key, row in read(path).items()}
+    table = {key: dict.fromkeys((*KEY, *VALUES), "") | row for key, row in read(path).items()}
     to_do = [cell for cell in cells if cell.key not in table]
     with Progress() as bars:
         bar = bars.add_task("points", total=len(cells), completed=len(cells) - len(to_do))
@@ -416,9 +416,9 @@ def main(args: Sequence[str] | None = None) -> None:
         parser.error(f"--crop must be other than {PAPER_SIDE}, the side of the crops of --paper")
     try:
         files = images(options.folder, options.limit)
+        found = list(contenders(options.codecs or ["default", *_installed()], options.steps))
     except pscx.PscxError as error:
         parser.error(str(error))
-    found = list(contenders(options.codecs or ["default", *_installed()], options.steps))
     cells = plan(files, found, options.crop, options.paper)
     options.output.mkdir(parents=True, exist_ok=True)
     write_whole(options.output / "about.json", about(options, found), force=True)

@@ -38,7 +38,7 @@ FINAL = 1 << 16  # what the noise source knows as the iteration of the final res
 
 SMALLEST_VARIANCE = 1e-24
 PART = 1 << 20  # numbers that are looked at at once
-LARGE = 1 << 22  # numbers of a signal whose transform is made in each iteration, to take no memory while others do
+LARGE = 1 << 22  # numbers of a signal over which its transform is made for each segment, not held between them
 
 Progress = Callable[[int, int], None]
 

@@ -31,5 +31,5 @@ def whole(load: Callable[..., Any], folder: Path, **options: Any) -> Any:
     """
     network, facts = load(folder, output_loading_info=True, **options)
     if facts["missing_keys"]:
-        raise ValueError(f"{folder.name} has no weights for {min(facts['missing_keys'])}")
+        raise ValueError(f"{folder / 'config.json'} has no weights for {min(facts['missing_keys'])}")
     return network

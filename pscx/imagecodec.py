@@ -248,8 +248,8 @@ class Codec(Decompressor):
         """:meth:`compress` of each image, at most ``batch`` of them at once; ``options`` are those of that method.
 
         Images of one size share network calls under an exact codec; under any other they are encoded one at a time.
-        The streams are the same. An image that cannot be compressed has its error in place of its stream; for what is
-        no image (:func:`pscx.images.as_pixels`) that is raised.
+        The streams are the same. An image that cannot be compressed has its error in place of its stream; the
+        ``TypeError`` or ``ValueError`` of :func:`pscx.images.as_pixels` is raised.
         """
         return _in_place((self._task(self.compress, image, options) for image in images), batch)
 

@@ -96,8 +96,8 @@ def as_pixels(image: Image.Image | NDArray[np.uint8] | Tensor) -> NDArray[np.uin
     or ``(height, width)`` of uint8, or a tensor ``(3, height, width)`` or ``(1, 3, height, width)``, either
     floating-point in [-1, 1] or uint8.
 
-    Raises :class:`ImageError` for fewer pixels, ``ValueError`` for another shape, dtype, mode or range, ``TypeError``
-    for another kind of object.
+    Raises :class:`ImageError` for a side under 16 pixels, ``ValueError`` for another shape, dtype, mode or range,
+    ``TypeError`` for another kind of object.
     """
     if isinstance(image, Image.Image):
         pixels = _rgb(image)

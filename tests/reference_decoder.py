@@ -561,8 +561,9 @@ class Decoder:
         assert self.rows["name"] in ("dct", "learned")
         kinds = {"uniform": Uniform, "trellis": Trellis}
         assert names["quantizer"] in kinds
-        assert [names[key] for key in ("sampler", "coder", "restoration")] == ["ddrm", "posterior", "mean"]
-        assert self.spec["sampler"]["noise_aware"]
+        assert [names[key] for key in ("coder", "restoration")] == ["posterior", "mean"]
+        for sampler in (self.spec["sampler"], self.spec.get("restoration_sampler", self.spec["sampler"])):
+            assert (sampler["name"], sampler["noise_aware"]) == ("ddrm", True)
         assert self.spec["coder"]["adapt"]
         side = self.rows["block"]
         multiple = lcm(self.prior.stride, side)

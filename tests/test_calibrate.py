@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,10 @@ from pscx.coders.adaptive import AdaptiveEncoder, Counts
 from pscx.coders.binarization import student_table
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, read_table
+from pscx.errors import ImageError
 from pscx.fitting import Group, Recorder, by_segment, code_length, fit_posterior, fit_table
 from pscx.modules.calibrate import groups_file, read_groups
-from pscx.modules.over_images import divided
+from pscx.modules.over_images import OverImages, divided
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
 from pscx.rows import Proposal, Situation
@@ -253,13 +255,24 @@ def test_an_interrupted_fit_goes_on_where_it_was(
     assert not (root / "calibration.csv").exists()
     assert fit(root, config, image_folder) == 0
     assert len(calls) == 4
-    assert fit(root, config, image_folder, "--model.coder", "raw") == 0  # the symbols do not depend on it
+    for option in (["--model.coder", "raw"], ["--model.restoration", "sample"]):
+        assert fit(root, config, image_folder, *option) == 0  # the symbols do not depend on it
     assert len(calls) == 4
+    assert fit(root, config, image_folder, "--model.coder", "raw") == 0
     assert fit(tmp_path / "whole", config, image_folder, "--model.coder", "raw") == 0
     assert (tmp_path / "whole" / "calibrated.json").read_bytes() == (root / "calibrated.json").read_bytes()
     assert len(calls) == 7
     assert fit(root, config, image_folder, "--model.quantizer.step", "0.5") == 0
     assert len(calls) == 10
+
+
+def test_what_another_machine_has_seen_is_missed(tmp_path: Path) -> None:
+    """Nothing is learnt from fewer images than were shared out."""
+    here = SimpleNamespace(root=tmp_path, file_of=lambda name: tmp_path / f"{name}.npz")
+    (tmp_path / "a.npz").write_bytes(groups_file([], "key"))
+    assert OverImages.seen(here, ["a"], read_groups) == [[]]  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"nothing is under '.*observations' of 4 of 5 images \(b, c, d, \.\.\.\): "):
+        OverImages.seen(here, list("abcde"), read_groups)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

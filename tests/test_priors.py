@@ -276,7 +276,7 @@ def test_a_weight_that_is_not_there(folder: Path) -> None:
     weights = load_file(file)
     del weights[max(weights)]
     save_file(weights, file, {"format": "pt"})
-    with pytest.raises(FileNotFoundError, match="unet has no weights for"):
+    with pytest.raises(FileNotFoundError, match=r"unet/config\.json has no weights for"):
         load_denoiser(folder)
 
 

@@ -66,6 +66,7 @@ def test_a_run_is_written_goes_on_and_takes_another_codec(
     benchmark.main([*args, "jpeg", "webp"])
     assert measured == [*(2 * list(file_formats.FORMATS["webp"].settings)), "step 0.1"]
     again = points(out)
+    assert list(again[0]) == [*benchmark.KEY, *benchmark.VALUES]
     assert again[: len(rows) - 1] == rows[:-1]
     changed = write_codec(tmp_path, CODEC.replace("iterations: 3", "iterations: 2"), "own.yaml")
     measured.clear()
@@ -129,6 +130,8 @@ def test_images_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert list(benchmark.images(tmp_path, 1)) == ["a__x"]
     with pytest.raises(SystemExit, match="2"):
         benchmark.main([str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main([str(tmp_path), "--codecs", "defualt"])
 
 
 def test_tables_on_curves_that_are_known() -> None:

@@ -329,9 +329,9 @@ def test_a_limit_beyond_all_streams_gives_the_finest(codec: Codec, photo: Pixels
         ("quality", 0.5, "must lie in 1..100, got 0.5"),
         ("quality", 101, "must lie in 1..100, got 101"),
         ("quality", float("nan"), "must lie in 1..100"),
-        ("bpp", 0, "must be over 0, got 0"),
-        ("bpp", float("inf"), "must be over 0, got inf"),
-        ("psnr", -3, "must be over 0, got -3"),
+        ("bpp", 0, "must be over 0 and finite, got 0"),
+        ("bpp", float("inf"), "must be over 0 and finite, got inf"),
+        ("psnr", -3, "must be over 0 and finite, got -3"),
         ("max_bytes", 0, "must be at least 1, got 0"),
     ],
 )
@@ -383,7 +383,7 @@ def test_each_flag_is_what_python_has(
     ("options", "part"),
     [
         (["--bpp", "0.001"], "cannot be reached"),
-        (["--bpp", "0"], "target.value of bpp must be over 0, got 0"),
+        (["--bpp", "0"], "target.value of bpp must be over 0 and finite, got 0"),
         (["--bpp", "much"], "argument --bpp: must be a number, got 'much'"),
         (["--max-bytes", "1.5"], "argument --max-bytes: must be an integer of at least 1, got '1.5'"),
         (["--quality", "200"], "target.value of quality must lie in 1..100, got 200"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,25 @@ def test_pictures_of_samples_fit_the_network() -> None:
     assert module.sample_grid(side=2, size=6, steps=2).shape == (3, 16, 16)
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"block_out_channels": (), "blocks": ()}, "network.block_out_channels must not be empty"),
+        ({"blocks": (1, 2)}, "network.blocks must hold one number for each of block_out_channels (3), got 2"),
+        ({"blocks": (1, 0, 1)}, "network.blocks must be at least 1, got 0"),
+        ({"block_out_channels": (8, 8, -1)}, "network.block_out_channels must be at least 1, got -1"),
+        ({"in_channels": 0}, "network.in_channels must be at least 1, got 0"),
+    ],
+)
+def test_networks_that_cannot_be(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        ResidualUNet(**options)
+
+
 def test_epochs_of_the_same_crops_are_refused(image_folder: Path, tmp_path: Path) -> None:
     root = str(image_folder)
     trainer = Trainer(default_root_dir=tmp_path, max_epochs=2, accelerator="cpu", logger=False, num_sanity_val_steps=0)
-    with pytest.raises(PscxError, match=r"reload_dataloaders_every_n_epochs must be 1 for data crops, .*, got 0"):
+    with pytest.raises(PscxError, match=r"reload_dataloaders_every_n_epochs must be 1 for data crops, got 0"):
         trainer.fit(TrainDDPM(tiny_residual(), scheduler()), CropData(root, root, crop=16, val_crops=2))
 
 

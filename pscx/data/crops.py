@@ -40,8 +40,8 @@ class CropData(LightningDataModule):
 
     Raises:
         ValueError: an option is out of range.
-        PscxError: in training, with a trainer that does not reload its data in each epoch
-            (``reload_dataloaders_every_n_epochs: 1``), which then would all have the crops of the first.
+        PscxError: in training over several epochs where the trainer's ``reload_dataloaders_every_n_epochs`` is not 1:
+            epochs would repeat the crops of earlier ones.
     """
 
     references = ()
@@ -93,8 +93,8 @@ class CropData(LightningDataModule):
             every = self.trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]  # set by its connector
             if every != 1 and self.trainer.max_epochs != 1:
                 raise PscxError(
-                    "trainer.reload_dataloaders_every_n_epochs must be 1 for data crops, or all epochs have the same "
-                    f"crops, got {every}"
+                    f"trainer.reload_dataloaders_every_n_epochs must be 1 for data crops, got {every}: epochs would "
+                    "repeat their crops"
                 )
             self.train_set.epoch = self.trainer.current_epoch
         return DataLoader(self.train_set, self.batch_size, num_workers=self.num_workers)

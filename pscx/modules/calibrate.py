@@ -126,7 +126,10 @@ class Calibrate(OverImages):
         return read_groups(file, key) is not None
 
     def learn(self, names: list[str]) -> None:
-        """Learn, measure and write, over the images of all ranks."""
+        """Learn, measure and write, over the images of all ranks.
+
+        Raises :class:`pscx.errors.ImageError` where what was seen of one is missing.
+        """
         images = self.seen(names, read_groups)
         first, second = divided(images, self.held_out)
         together = [group for groups in first for group in groups]

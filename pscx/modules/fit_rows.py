@@ -144,8 +144,10 @@ class FitRows(OverImages):
         return read_observed(file, key) is not None
 
     def learn(self, names: list[str]) -> None:
-        """Learn, measure and write, over the images of all ranks. Raises :class:`pscx.errors.ImageError` where nothing
-        was measured."""
+        """Learn, measure and write, over the images of all ranks.
+
+        Raises :class:`pscx.errors.ImageError` where what was seen of one is missing, or nothing was measured.
+        """
         images = self.seen(names, read_observed)
         divisions = divided(images, self.held_out)
         parts = [[one for image in part for one in image if len(one.residual)] for part in divisions]

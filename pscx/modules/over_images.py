@@ -41,7 +41,7 @@ class OverImages(LightningModule, ABC):
     there what the same codec has seen of the same image.
 
     Args:
-        psc: the codec; its coder does not change what is seen.
+        psc: the codec; its coder and its restoration do not change what is seen.
         captioner: describes each image, for a prior that takes captions; or none.
         facts: what else an observation depends on.
     """
@@ -160,7 +160,7 @@ def read_arrays(file: Path, key: str | None, names: Sequence[str]) -> list[NDArr
 
 
 def codec_key(psc: PSC) -> bytes:
-    """What identifies a codec's loop up to its coder: the same images then give the same symbols."""
+    """What identifies a codec's loop, without coder and restoration: the same images then give the same symbols."""
     spec = {key: value for key, value in codec_spec(psc).items() if key not in AFTER}
     facts = [json.dumps(spec, sort_keys=True), psc.quantizer.parameter, psc.seed, psc.prior.fingerprint().hex()]
     return sha256(json.dumps(facts).encode()).digest()

@@ -132,7 +132,7 @@ class ResidualBlock(nn.Module):
 
 
 def widen(layer: nn.Conv2d | nn.ConvTranspose2d, trained: nn.Module) -> None:
-    """Give a convolution the weights of a narrower one; none of the outputs that this has hears of new inputs."""
+    """Give a convolution the weights of a narrower one; the outputs that the narrower one has ignore new inputs."""
     known: Tensor = trained.get_parameter("weight")
     turned = isinstance(layer, nn.ConvTranspose2d)  # its weight is (in, out, ...), not (out, in, ...)
     by_output, known = (tensor.transpose(0, 1) if turned else tensor for tensor in (layer.weight, known))

@@ -15,7 +15,9 @@ from pscx.priors.pipeline import load_pipeline
 from pscx.priors.schedules import PREDICTIONS, clean_signal, prediction_of, signal_shares
 from pscx.quiet import quiet
 
-DENOISER_MAPS, DECODER_MAPS = 40, 8  # of their finest level's channels that they hold: measured at the published widths
+# of as many channels as the finest level has, at its size: measured at the published widths
+DENOISER_MAPS = 40
+DECODER_MAPS = 8
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
