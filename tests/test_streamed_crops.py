@@ -387,3 +387,8 @@ def test_what_a_worker_raises_is_one_sentence(tmp_path: Path, capfd: pytest.Capt
         "pscx: data.photos must have at least one photograph that can be read for each of 2 processes and workers, but "
         "number 2 found none"
     )
+
+
+def test_nothing_to_validate_on_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.val_root must not be empty"):
+        StreamedCropData(FolderData(), [])

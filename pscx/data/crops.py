@@ -69,9 +69,7 @@ class CropData(LightningDataModule):
             num_workers=(num_workers, 0),
             cache=(cache, 0),
         )
-        for name, given in (("root", root), ("val_root", val_root), ("scales", scales)):
-            if not given:
-                raise ValueError(f"data.{name} must not be empty")
+        check_given(root=root, val_root=val_root, scales=scales)
         self.roots = [root] if isinstance(root, str) else root
         self.val_roots = [val_root] if isinstance(val_root, str) else val_root
         self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)
@@ -160,6 +158,13 @@ def check_least(**options: tuple[int, int]) -> None:
     for name, (value, least) in options.items():
         if value < least:
             raise ValueError(f"data.{name} must be at least {least}, got {value}")
+
+
+def check_given(**options: Sequence[Any]) -> None:
+    """Raise ``ValueError`` where an option of a data module holds nothing."""
+    for name, given in options.items():
+        if not given:
+            raise ValueError(f"data.{name} must not be empty")
 
 
 def check_scales(pair: Sequence[float]) -> None:

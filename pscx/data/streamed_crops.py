@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from pscx.data.base import Photo, PhotoData, Portioned
-from pscx.data.crops import check_least, check_scales, random_crop, validation_crops
+from pscx.data.crops import check_given, check_least, check_scales, random_crop, validation_crops
 from pscx.errors import ImageError, PscxError
 
 PATIENCE = 10  # turns without a photograph, after each of which others are given to a part
@@ -76,6 +76,7 @@ class StreamedCropData(LightningDataModule):
             seed=(seed, 0),
             num_workers=(num_workers, 0),
         )
+        check_given(val_root=val_root)
         check_scales(scales)
         if photos.num_workers != 0 or photos.batch_size != 1:
             raise ValueError(

@@ -47,10 +47,10 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError(
                 f"network.blocks must hold one number for each of block_out_channels ({len(widths)}), got {len(blocks)}"
             )
-        given = {"in_channels": [in_channels], "out_channels": [out_channels], "block_out_channels": widths}
-        for name, numbers in {**given, "blocks": list(blocks)}.items():
-            if min(numbers) < 1:
-                raise ValueError(f"network.{name} must be at least 1, got {min(numbers)}")
+        channels = {"in_channels": in_channels, "out_channels": out_channels}
+        for name, number in {**channels, "block_out_channels": min(widths), "blocks": min(blocks)}.items():
+            if number < 1:
+                raise ValueError(f"network.{name} must be at least 1, got {number}")
         self.head = nn.Conv2d(in_channels + 1, widths[0], 3, padding=1)
         levels = list(zip(widths, blocks, strict=True))
         self.down = nn.ModuleList(chain(width, count) for width, count in levels[:-1])
