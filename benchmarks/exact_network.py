@@ -25,16 +25,16 @@ import torch
 from diffusers import UNet2DModel
 
 import pscx
-from pscx.bd import bd_rate
+from pscx.api import Pixels
 from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED
+from pscx.evaluation.bd import bd_rate
 from pscx.exact import make_exact
-from pscx.imagecodec import Pixels
+from pscx.format.container import unpack
 from pscx.images import to_tensor
 from pscx.metrics import bits_per_pixel, psnr
 from pscx.priors import DDPM
 from pscx.priors.schedules import noise_levels
-from pscx.stream import unpack
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.5)
 STEPS = (0.1, 0.2, 0.4)

@@ -45,7 +45,7 @@ from pathlib import Path
 import numpy as np, torch
 import pscx
 from pscx.data.folder import BUNDLED
-from pscx.stream import unpack
+from pscx.format.container import unpack
 
 folder, exact, crops = Path(sys.argv[1]), sys.argv[2] == "exact", json.loads(sys.argv[3])
 options = json.loads(sys.argv[4])

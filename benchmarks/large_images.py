@@ -33,12 +33,12 @@ import torch
 from numpy.typing import NDArray
 
 from pscx import Codec, Decompressor, PscxError, load_codec
-from pscx.allocator import keep_freed_memory
-from pscx.codec import Progress
+from pscx.codecs.psc.codec import Progress
 from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED
 from pscx.images import read_image
-from pscx.targets import Quality
+from pscx.rate_control import Quality
+from pscx.runtime.allocator import keep_freed_memory
 
 Pixels = NDArray[np.uint8]
 TIMED = ((64, 64), (128, 128), (256, 256), (512, 512), (768, 512))

@@ -42,16 +42,16 @@ from pscx.ablation.plan import Axis, Plan
 from pscx.ablation.plot import draw
 from pscx.ablation.report import markdown
 from pscx.ablation.results import MEASURES, Curve, Results
-from pscx.bd import bd_rate
+from pscx.api import Simulation
+from pscx.codecs.psc.specs import codec_spec
 from pscx.data.files import image_files
 from pscx.data.folder import unique_names
-from pscx.files import write_whole
-from pscx.imagecodec import Simulation
+from pscx.evaluation.bd import bd_rate
+from pscx.evaluation.evaluate import as_csv
+from pscx.format.container import unpack
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr
-from pscx.modules.evaluate import as_csv
-from pscx.specs import codec_spec
-from pscx.stream import unpack
-from pscx.targets import Step
+from pscx.rate_control import Step
+from pscx.runtime.files import write_whole
 
 sys.path.append(str(Path(__file__).parent))
 

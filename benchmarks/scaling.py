@@ -34,7 +34,7 @@ LAYOUTS = {
 
 def run(recipe: str, images: Path, root: Path, options: list[str]) -> float:
     """Seconds of one evaluation."""
-    command = [sys.executable, "-m", "pscx.cli", "test", "--recipe", recipe, *options]
+    command = [sys.executable, "-m", "pscx.cli.main", "test", "--recipe", recipe, *options]
     command += ["--data.root", str(images), "--trainer.default_root_dir", str(root)]
     started = time.perf_counter()
     done = subprocess.run(

@@ -23,10 +23,10 @@ import torch
 from rich.progress import Progress
 
 import pscx
-from pscx.files import write_whole
+from pscx.evaluation.evaluate import as_csv
 from pscx.metrics import bits_per_pixel, psnr
-from pscx.modules.evaluate import as_csv
-from pscx.targets import BPP, PSNR, Target, TargetError
+from pscx.rate_control import BPP, PSNR, Target, TargetError
+from pscx.runtime.files import write_whole
 
 sys.path.append(str(Path(__file__).parent))
 

@@ -12,8 +12,8 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
 import pscx
-from pscx.catalogue import SECTIONS
-from pscx.citations import FILE
+from pscx.catalogue.citations import FILE
+from pscx.catalogue.components import SECTIONS
 from pscx.registry import class_path
 
 project, author, release = "pscx", "The pscx developers", pscx.__version__

@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pscx.measurements import Measurements, Partition
 from pscx.priors import Prior
 from pscx.rows import ROWS, Proposal, RowRule, Situation
+from pscx.signal.measurements import Measurements
+from pscx.signal.partition import Partition
 
 
 @ROWS.register("checkerboard")

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pscx.codec import PSC
-    from pscx.config import ConfigError
+    from pscx.api import Codec, Decompressor, Simulation, load_codec
+    from pscx.codecs.psc.codec import PSC
+    from pscx.config.checker import ConfigError
+    from pscx.config.plugins import load_plugins
     from pscx.errors import ImageError, PscxError, StreamError
-    from pscx.imagecodec import Codec, Decompressor, Simulation, load_codec
+    from pscx.format.info import stream_info
     from pscx.images import read_image, write_image
-    from pscx.info import stream_info
-    from pscx.plugins import load_plugins
 
 __version__ = "0.1.0"
 
@@ -37,18 +37,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "PSC": "pscx.codec",
-    "Codec": "pscx.imagecodec",
-    "ConfigError": "pscx.config",
-    "Decompressor": "pscx.imagecodec",
+    "PSC": "pscx.codecs.psc.codec",
+    "Codec": "pscx.api",
+    "ConfigError": "pscx.config.checker",
+    "Decompressor": "pscx.api",
     "ImageError": "pscx.errors",
     "PscxError": "pscx.errors",
-    "Simulation": "pscx.imagecodec",
+    "Simulation": "pscx.api",
     "StreamError": "pscx.errors",
-    "load_codec": "pscx.imagecodec",
-    "load_plugins": "pscx.plugins",
+    "load_codec": "pscx.api",
+    "load_plugins": "pscx.config.plugins",
     "read_image": "pscx.images",
-    "stream_info": "pscx.info",
+    "stream_info": "pscx.format.info",
     "write_image": "pscx.images",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pscx.cli import run
+from pscx.cli.main import run
 
 if __name__ == "__main__":
     run()

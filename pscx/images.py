@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pscx.errors import ImageError, PscxError
-from pscx.files import write_whole
+from pscx.runtime.files import write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE = 16

@@ -13,9 +13,9 @@ from browser import launched
 from numpy.typing import NDArray
 from PIL import Image
 
-from pscx import catalogue
+from pscx.catalogue import components as catalogue
+from pscx.config.plugins import FAILURES, PACKAGE, VARIABLE
 from pscx.data.folder import BUNDLED
-from pscx.plugins import FAILURES, PACKAGE, VARIABLE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

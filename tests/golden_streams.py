@@ -21,11 +21,11 @@ from diffusers import DDPMScheduler
 from numpy.typing import NDArray
 
 from pscx import Codec, load_codec
+from pscx.codecs.psc.specs import recipe_spec
+from pscx.config.recipes import RECIPES
 from pscx.networks import ResidualUNet
-from pscx.noise import Noise
 from pscx.priors.denoiser import PixelDenoiser
-from pscx.recipes import RECIPES
-from pscx.specs import recipe_spec
+from pscx.signal.noise import Noise
 
 Pixels = NDArray[np.uint8]
 GOLDEN = Path(__file__).parent / "golden"

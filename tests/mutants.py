@@ -19,10 +19,10 @@ import numpy as np
 from tiny import save_prior
 
 from pscx import Decompressor, PscxError, load_codec
-from pscx.limits import Limits
+from pscx.codecs.psc.specs import KINDS
+from pscx.format.container import CHECK, MAGIC, Header, pack, unpack
+from pscx.format.limits import Limits
 from pscx.priors import DDPM
-from pscx.specs import KINDS
-from pscx.stream import CHECK, MAGIC, Header, pack, unpack
 
 LIMITS = Limits(evaluations=128, pixel_evaluations=1 << 17, memory=1 << 27)
 SMALL = {

@@ -22,10 +22,10 @@ from pscx.ablation import Axis, Plan, read_results
 from pscx.ablation.plan import labels_of
 from pscx.ablation.plot import COLORS, crossed, look, one_at_a_time, varied_alone
 from pscx.ablation.results import Curve, Results
-from pscx.bd import bd_rate
-from pscx.cli import main
+from pscx.api import Codec
+from pscx.cli.main import main
 from pscx.data.folder import BUNDLED
-from pscx.imagecodec import Codec
+from pscx.evaluation.bd import bd_rate
 
 GRID: dict[str, Any] = {
     **yaml.safe_load(CODEC),

@@ -14,7 +14,7 @@ from oracles import one_thread  # noqa: F401  # as the cluster: Ray gives each o
 from PIL import Image
 from tiny import CODEC
 
-from pscx.cli import main
+from pscx.cli.main import main
 from pscx.data.folder import BUNDLED
 
 GRID: dict[str, Any] = {

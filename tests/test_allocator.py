@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pscx.allocator import CHOSEN
+from pscx.runtime.allocator import CHOSEN
 
 FAULTS = """
 import numpy, resource
-from pscx.allocator import keep_freed_memory
-from pscx.cli import main
+from pscx.runtime.allocator import keep_freed_memory
+from pscx.cli.main import main
 kept = {how}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
@@ -24,10 +24,10 @@ for _ in range(20):
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 PROGRAM = """
-import sys, pscx.cli
+import sys, pscx.cli.main
 sys.argv = ["pscx", "--version"]
 try:
-    pscx.cli.run()
+    pscx.cli.main.run()
 except SystemExit as stop:
     print(stop.code, end=" ")
 """

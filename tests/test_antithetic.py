@@ -10,17 +10,18 @@ from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
 from pscx import StreamError
-from pscx.codec import PSC, SEGMENT_BITS, seal_bits
+from pscx.codecs.psc.codec import PSC, SEGMENT_BITS, seal_bits
+from pscx.codecs.psc.specs import codec_spec, psc_of_spec
 from pscx.coders import Posterior, Raw
 from pscx.coders.base import Coder
-from pscx.measurements import DenseRows, Partition
-from pscx.noise import Noise
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
 from pscx.rows import DCT, Situation
 from pscx.samplers import DDRM, Problem
-from pscx.specs import codec_spec, psc_of_spec
+from pscx.signal.measurements import DenseRows
+from pscx.signal.noise import Noise
+from pscx.signal.partition import Partition
 
 PRIOR = Gaussian()
 SHAPE = (3, 16, 16)

@@ -18,14 +18,14 @@ from tiny import CODEC, save_prior, write_codec
 
 import pscx
 from pscx import Codec, ConfigError, Decompressor, ImageError, PscxError, StreamError, load_codec
-from pscx.imagecodec import _multiple
+from pscx.api import _multiple
+from pscx.codecs.psc.specs import codec_spec, recipe_number, recipe_spec
+from pscx.format.container import Header, pack, unpack
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
 from pscx.registry import parameters_of
 from pscx.rows import Local
 from pscx.samplers import DDRM
-from pscx.specs import codec_spec, recipe_number, recipe_spec
-from pscx.stream import Header, pack, unpack
 
 Pixels = NDArray[np.uint8]
 DDRM_2 = {
@@ -90,7 +90,7 @@ def test_any_size_comes_back(codec: Codec, astronaut: Pixels, height: int, width
 
 
 def test_padding_repeats_the_edge(codec: Codec) -> None:
-    from pscx.imagecodec import signal_of
+    from pscx.api import signal_of
 
     photo = np.arange(17 * 19 * 3, dtype=np.int64).reshape(17, 19, 3).astype(np.uint8)
     signal = signal_of(codec.psc, photo)

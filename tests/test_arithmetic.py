@@ -15,15 +15,15 @@ from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from tiny import save_prior, write_codec
 
 from pscx import Codec, StreamError, load_codec, stream_info
-from pscx.arithmetic import arithmetic_of
-from pscx.cli import main
+from pscx.cli.main import main
 from pscx.coders import CODERS, Coder
+from pscx.execution.arithmetic import arithmetic_of
+from pscx.format.container import pack, unpack
 from pscx.priors import Gaussian, Prior
 from pscx.quantizers import QUANTIZERS, Quantizer
 from pscx.restorations import RESTORATIONS, Restoration
 from pscx.rows import ROWS, RowRule
 from pscx.samplers import SAMPLERS, Sampler
-from pscx.stream import pack, unpack
 
 Pixels = NDArray[np.uint8]
 SMALL = {"samples": 2, "iterations": 2}

@@ -1,4 +1,4 @@
-"""pscx.bd against curves whose difference is known in closed form, and one worked by hand."""
+"""pscx.evaluation.bd against curves whose difference is known in closed form, and one worked by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from math import e, exp, log
 
 import pytest
 
-from pscx.bd import bd_rate, overlap
+from pscx.evaluation.bd import bd_rate, overlap
 
 CURVE = [(0.25, 28.0), (0.5, 31.5), (1.0, 34.0), (2.0, 37.5)]
 

@@ -19,20 +19,20 @@ from tiny import write_codec
 from tiny_latent import save_stable_diffusion
 from torch import Tensor
 
-from pscx.cli import main
-from pscx.codec import PSC
+from pscx.cli.main import main
+from pscx.codecs.psc.codec import PSC
 from pscx.coders import Posterior
 from pscx.coders.adaptive import AdaptiveEncoder, Counts
 from pscx.coders.binarization import student_table
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, read_table
 from pscx.errors import ImageError
-from pscx.fitting import Group, Recorder, by_segment, code_length, fit_posterior, fit_table
-from pscx.modules.calibrate import groups_file, read_groups
-from pscx.modules.over_images import OverImages, divided
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
 from pscx.rows import Proposal, Situation
+from pscx.training.calibrate import groups_file, read_groups
+from pscx.training.fitting import Group, Recorder, by_segment, code_length, fit_posterior, fit_table
+from pscx.training.over_images import OverImages, divided
 
 OFF = (0.5, 2.0, 1.25)  # predicted standard deviations over true ones, in each iteration
 QUANTIZER = Uniform(0.0625)

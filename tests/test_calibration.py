@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pscx.calibration import likely_gains
+from pscx.codecs.psc.gains import likely_gains
 
 
 def cells(values: Tensor, step: float) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from tiny_latent import no_hub, save_blip2, save_stable_diffusion  # noqa: F401 
 
 import pscx
 from pscx.captioners import Blip2, Fixed
-from pscx.cli import main
+from pscx.cli.main import main
 
 Pixels = NDArray[np.uint8]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import pscx
-from pscx.catalogue import SECTIONS
-from pscx.citations import FILE, OURS, bibliography, cited_by, entries
-from pscx.cli import main
-from pscx.config import Layer, option_layer
+from pscx.catalogue.citations import FILE, OURS, bibliography, cited_by, entries
+from pscx.catalogue.components import SECTIONS
+from pscx.cli.main import main
+from pscx.config.checker import Layer, option_layer
 from pscx.errors import PscxError
 from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.registry import Registry

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny import CODEC, save_prior, write_codec
 
-from pscx import __version__, commands, load_codec, read_image
-from pscx.cli import main
+from pscx import __version__, load_codec, read_image
+from pscx.cli import commands
+from pscx.cli.main import main
 
 Pixels = NDArray[np.uint8]
 
@@ -57,7 +58,7 @@ def refused(args: list[str | Path], folder: Path, capsys: pytest.CaptureFixture[
 def test_a_new_process_decompresses_what_was_simulated(photo: Path, config: str, tmp_path: Path) -> None:
     """Nothing but the stream goes over to the other process."""
     assert main(["compress", str(photo), "-o", str(tmp_path / "x.pscx"), "--config", config]) == 0
-    command = [sys.executable, "-W", "error", "-m", "pscx.cli", "decompress", "x.pscx", "--samples", "2"]
+    command = [sys.executable, "-W", "error", "-m", "pscx.cli.main", "decompress", "x.pscx", "--samples", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "x-0.png\nx-1.png\n", "")
     expected = load_codec(config).simulate(read_image(photo), samples=2)
@@ -144,14 +145,14 @@ def test_components_lists_every_option(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_version_and_help_need_no_torch() -> None:
-    code = f"import sys; sys.argv[1:] = ['--version']\nfrom pscx.cli import main\nassert main() == 0\n{NO_TORCH}"
+    code = f"import sys; sys.argv[1:] = ['--version']\nfrom pscx.cli.main import main\nassert main() == 0\n{NO_TORCH}"
     assert run_code(code) == f"pscx {__version__}\n"
-    assert "compress" in run_code(f"from pscx.cli import main\nassert main(['--help']) == 0\n{NO_TORCH}")
+    assert "compress" in run_code(f"from pscx.cli.main import main\nassert main(['--help']) == 0\n{NO_TORCH}")
 
 
 def test_a_missing_file_needs_no_torch() -> None:
     for command in ("compress", "decompress", "info"):
-        assert run_code(f"from pscx.cli import main\nassert main(['{command}', 'nowhere']) == 2\n{NO_TORCH}") == ""
+        assert run_code(f"from pscx.cli.main import main\nassert main(['{command}', 'nowhere']) == 2\n{NO_TORCH}") == ""
 
 
 def test_the_package_can_be_run() -> None:
@@ -191,7 +192,7 @@ def run_code(code: str) -> str:
 def test_a_reader_that_stops_early_is_no_error(stream: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "pscx.cli", "info", str(stream)]
+    command = [sys.executable, "-m", "pscx.cli.main", "info", str(stream)]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
@@ -390,7 +391,7 @@ def test_an_interrupt_leaves_nothing_and_says_130(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pscx.imagecodec.Codec.encode", stop)
+    monkeypatch.setattr("pscx.api.Codec.encode", stop)
     assert main(["compress", str(photo), "--config", config]) == 130
     assert not photo.with_suffix(".pscx").exists()
     assert capsys.readouterr().err == "pscx: interrupted\n"
@@ -400,7 +401,7 @@ def test_a_bug_keeps_its_traceback(photo: Path, config: str, monkeypatch: pytest
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("pscx.imagecodec.Codec.encode", fail)
+    monkeypatch.setattr("pscx.api.Codec.encode", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["compress", str(photo), "--config", config])
 

@@ -8,7 +8,7 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.codec import LAST_SEGMENT_BITS, PSC, SEGMENT_BITS, Outcome
+from pscx.codecs.psc.codec import LAST_SEGMENT_BITS, PSC, SEGMENT_BITS, Outcome
 from pscx.coders import Adaptive, Coder, Decoder, Encoder, Posterior, Raw, Static
 from pscx.errors import StreamError
 from pscx.priors import Gaussian

@@ -20,9 +20,9 @@ from pscx.coders.posterior import GAINS, Gain
 from pscx.coders.ranges import interval, shortest
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import SHIPPED, Table, student
-from pscx.distributions import both_sides, code_lengths, mass, student_tail
 from pscx.errors import StreamError
 from pscx.quantizers import RDO, Deadzone, Float8, Quantizer, Uniform
+from pscx.signal.distributions import both_sides, code_lengths, mass, student_tail
 
 Group = tuple[Tensor, Tensor, Tensor]  # symbols, mean, scale
 

@@ -11,8 +11,10 @@ import yaml
 from golden_streams import GOLDEN
 from tiny import CODEC, write_codec
 
-from pscx.codec import PSC
-from pscx.config import (
+from pscx.api import build_psc
+from pscx.codecs.psc.codec import PSC
+from pscx.codecs.psc.specs import recipe_spec
+from pscx.config.checker import (
     RUN_OPTIONS,
     Checker,
     ConfigError,
@@ -24,11 +26,9 @@ from pscx.config import (
     read_yaml,
     split_options,
 )
-from pscx.imagecodec import build_psc
-from pscx.lightning_cli import COMMANDS, _own_options, configuration
-from pscx.recipes import FOLDER, RECIPES, read_recipe
+from pscx.config.recipes import FOLDER, RECIPES, read_recipe
+from pscx.runs.lightning import COMMANDS, _own_options, configuration
 from pscx.samplers import DDRM
-from pscx.specs import recipe_spec
 
 
 def codec(*options: str, text: str = CODEC, folder: Path) -> PSC:

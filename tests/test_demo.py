@@ -21,17 +21,17 @@ from PIL import Image
 from tiny import CODEC, write_codec
 
 from pscx import load_codec
-from pscx.config import ConfigError
+from pscx.api import Decompressor
+from pscx.config.checker import ConfigError
 from pscx.demo.feed import told
 from pscx.demo.offline import OFFLINE, environment, offline
 from pscx.demo.rivals import largest, rival
 from pscx.demo.views import View, Views, views_of
 from pscx.demo.work import Bounds, photograph, scaled_down, stream
 from pscx.errors import ImageError, PscxError
-from pscx.imagecodec import Decompressor
 from pscx.metrics import psnr
-from pscx.targets.quality import Quality
-from pscx.trials import Pixels
+from pscx.rate_control.quality import Quality
+from pscx.rate_control.trials import Pixels
 
 BOUNDS = Bounds(bytes=50_000, pixels=2000)
 

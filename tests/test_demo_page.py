@@ -18,8 +18,8 @@ from browser import Visit, visited
 from PIL import Image
 from tiny import write_codec
 
+from pscx.api import Decompressor
 from pscx.data.folder import BUNDLED
-from pscx.imagecodec import Decompressor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -61,7 +61,7 @@ def command(lab: Path, port: int) -> list[str]:
     It hears SIGINT even where these tests do not: a shell has what it runs in the background ignore that, children too.
     """
     listen = "signal.signal(signal.SIGINT, signal.default_int_handler)"
-    run = [sys.executable, "-c", f"import signal, sys; {listen}; from pscx.cli import run; sys.exit(run())"]
+    run = [sys.executable, "-c", f"import signal, sys; {listen}; from pscx.cli.main import run; sys.exit(run())"]
     return [*run, "demo", "--config", str(lab / "codec.yaml"), "--port", str(port)]
 
 

@@ -15,11 +15,11 @@ from PIL import Image
 from tiny import EXACT, save_prior, write_codec
 
 from pscx import read_image
-from pscx.cli import main
-from pscx.config import ConfigError
+from pscx.api import Codec
+from pscx.cli.main import main
+from pscx.config.checker import ConfigError
 from pscx.data.base import Share
-from pscx.imagecodec import Codec
-from pscx.modules.evaluate import _ranks_per_image
+from pscx.evaluation.evaluate import _ranks_per_image
 
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
 
@@ -122,7 +122,7 @@ def test_two_processes_do_what_one_does(
     parallel = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
     parallel += ["--model.ranks_per_image", str(ranks_per_image), "--data.batch_size", str(batch_size)]
     call = arguments(config, image_folder, tmp_path / "two", *options, *parallel)
-    done = subprocess.run([sys.executable, "-m", "pscx.cli", *call], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "pscx.cli.main", *call], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert table(tmp_path / "two") == table(tmp_path / "one")
     assert len(table(tmp_path / "two")) == 7

@@ -17,7 +17,7 @@ from types import ModuleType
 import pytest
 
 import pscx
-from pscx.catalogue import SECTIONS
+from pscx.catalogue.components import SECTIONS
 from pscx.registry import Registry, parameters_of
 
 PAGES = [page for page in (Path("README.md"), *sorted(Path("docs").glob("*.md"))) if "```console" in page.read_text()]

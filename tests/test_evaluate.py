@@ -16,9 +16,9 @@ from tiny import CODEC, save_prior, write_codec
 from tiny_latent import save_stable_diffusion
 
 from pscx import Decompressor, read_image
-from pscx.cli import main
+from pscx.cli.main import main
+from pscx.evaluation.evaluate import MEANS, as_csv, summary
 from pscx.metrics import psnr, ssim
-from pscx.modules.evaluate import MEANS, as_csv, summary
 from pscx.networks import NoiseExperts
 from pscx.priors.denoiser import load_denoiser
 
@@ -91,7 +91,7 @@ def test_a_saved_config_loads_again(image_folder: Path, tmp_path: Path) -> None:
 def test_class_paths_run_as_names_do(image_folder: Path, tmp_path: Path) -> None:
     options = ["--data.root", str(image_folder), "--data.subset", "1"]
     names = run(tmp_path / "names", write_codec(tmp_path), *options)
-    text = "model:\n  class_path: pscx.modules.Evaluate\n  init_args:\n" + "".join(
+    text = "model:\n  class_path: pscx.evaluation.Evaluate\n  init_args:\n" + "".join(
         f"  {line}\n" for line in CODEC.splitlines()[1:]
     )
     text = text.replace("{name: ddrm, steps: 2}", "{class_path: pscx.samplers.DDRM, init_args: {steps: 2}}")
@@ -157,7 +157,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 
 def test_help_is_that_of_lightning() -> None:
     """In a process of its own: it lists subclasses, and those of plugins of other tests may still be there."""
-    command = [sys.executable, "-m", "pscx.cli", "test", "--help"]
+    command = [sys.executable, "-m", "pscx.cli.main", "test", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--trainer.default_root_dir" in done.stdout

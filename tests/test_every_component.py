@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 
 import pscx
-from pscx.specs import KINDS
+from pscx.codecs.psc.specs import KINDS
 
 SMALL: dict[str, Any] = {
     "prior": "gaussian",

@@ -333,7 +333,7 @@ SETTINGS = {
 }
 CODE = """
 import os, sys, numpy as np, pscx, hashlib
-from pscx.stream import unpack
+from pscx.format.container import unpack
 pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8).repeat(4, 0).repeat(4, 1)[:, :41]
 batch = int(os.environ.get("PSCX_TEST_BATCH", "4"))
 options = dict(sampler={"steps": 3}, restoration_sampler={"steps": 3}, iterations=4, batch=batch)

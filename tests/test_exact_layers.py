@@ -478,7 +478,7 @@ SETTINGS = {
 CODE = """
 import hashlib, os, sys, numpy as np, torch, pscx
 from pscx.priors import DDPM
-from pscx.stream import unpack
+from pscx.format.container import unpack
 
 def digest(array):
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""pscx.images and pscx.files: every kind of file that is taken, and the sentence for each that is not."""
+"""pscx.images and pscx.runtime.files: every kind of file that is taken, and the sentence for each that is not."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pscx import files
 from pscx.errors import ImageError, PscxError
-from pscx.files import check_output, write_whole
 from pscx.images import as_pixels, read_image, to_pixels, to_tensor, write_image
+from pscx.runtime import files
+from pscx.runtime.files import check_output, write_whole
 
 
 def save(path, image, *args, **kwargs):

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from pscx import Codec, Decompressor, load_codec
-from pscx.calibration import likely_gains
+from pscx.codecs.psc.gains import likely_gains
+from pscx.format.limits import Limits, memory_of
 from pscx.images import to_tensor
-from pscx.limits import Limits, memory_of
 from pscx.priors import DDPM
 from pscx.priors.schedules import noise_levels
 from pscx.priors.tiles import Tiles
@@ -158,13 +158,13 @@ def test_a_second_decoder_knows_the_tiles(prior: str, monkeypatch: pytest.Monkey
 
 
 PARTS = {
-    "pscx.transforms.BAND": 1,
-    "pscx.noise.CHUNK": 1,
-    "pscx.spread.LARGE": 1,
+    "pscx.signal.transforms.BAND": 1,
+    "pscx.signal.noise.CHUNK": 1,
+    "pscx.execution.sharding.LARGE": 1,
     "pscx.priors.ddpm.CALL": 1,
     "pscx.coders.posterior.PART": 5,
-    "pscx.codec.PART": 7,
-    "pscx.codec.LARGE": 1,
+    "pscx.codecs.psc.codec.PART": 7,
+    "pscx.codecs.psc.codec.LARGE": 1,
 }
 
 
@@ -185,7 +185,7 @@ def test_gains_are_learnt_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     low = torch.randn(300, generator=source, dtype=torch.float64) * (1 + block)
     whole = likely_gains(5, block, low - 0.1, low + 0.1)
     assert len(set(whole.tolist())) > 2
-    monkeypatch.setattr("pscx.calibration.PART", 7)
+    monkeypatch.setattr("pscx.codecs.psc.gains.PART", 7)
     assert torch.equal(likely_gains(5, block, low - 0.1, low + 0.1), whole)
 
 

@@ -18,17 +18,17 @@ from tiny import write_codec
 from torch import Tensor
 
 import pscx
-from pscx.cli import main
-from pscx.codec import PSC, Seal
+from pscx.api import signal_of
+from pscx.cli.main import main
+from pscx.codecs.psc.codec import PSC, Seal
 from pscx.data.folder import BUNDLED
 from pscx.exact import logarithm
-from pscx.imagecodec import signal_of
-from pscx.measurements import Coordinates
 from pscx.priors import Gaussian
 from pscx.rows import DCT, Learned, Situation
 from pscx.rows.block_transform import prior_variances
 from pscx.rows.learned import FEATURES, SMALLEST, TRENDS, features_of
 from pscx.rows.regression import Observed, fit_weights, mean_bits, observe, predicted_by
+from pscx.signal.measurements import Coordinates
 
 PRIOR = Gaussian(correlation=0.8, color=0.5, deviation=0.5)
 SHAPE = (3, 12, 16)  # three rows of four blocks

@@ -18,17 +18,17 @@ from tiny import save_prior, write_codec
 from tiny_latent import save_stable_diffusion
 
 from pscx import Codec, Decompressor, PscxError, StreamError, load_codec
-from pscx.cli import main
-from pscx.codec import PSC, finite
+from pscx.cli.main import main
+from pscx.codecs.psc.codec import PSC, finite
 from pscx.coders import Posterior
-from pscx.limits import Limits, evaluations_of, machine_memory, memory_of
-from pscx.measurements import Partition
+from pscx.format.container import pack, unpack
+from pscx.format.limits import Limits, evaluations_of, machine_memory, memory_of
 from pscx.priors import Gaussian, StableDiffusion
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean, Restoration, Sample
 from pscx.rows import DCT, PCA, Learned, Local, Random, RowRule, Tweedie
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
-from pscx.stream import pack, unpack
+from pscx.signal.partition import Partition
 
 Pixels = NDArray[np.uint8]
 PRIOR = Gaussian()

@@ -16,11 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import write_codec
 
 from pscx import load_codec, read_image
-from pscx.cli import main
+from pscx.cli.main import main
+from pscx.evaluation.evaluate import Kept
+from pscx.evaluation.log import FirstRows, Log, figures, rate_distortion
 from pscx.images import decode_image
-from pscx.modules.evaluate import Kept
-from pscx.modules.log import FirstRows, Log, figures, rate_distortion
-from pscx.progress import Bars
+from pscx.runtime.progress import Bars
 
 ROW = {"name": "a", "height": 16, "width": 16, "bpp": 0.5, "psnr": 30.0, "evaluations": 20, "encode_seconds": 4.0}
 
@@ -187,7 +187,7 @@ def test_a_bar_tells_rate_psnr_and_speed(monkeypatch: pytest.MonkeyPatch) -> Non
     for terminal in (True, False):
         text = io.StringIO()
         console = Console(file=text, force_terminal=terminal, width=160)
-        monkeypatch.setattr("pscx.progress.Console", lambda stderr, console=console: console)
+        monkeypatch.setattr("pscx.runtime.progress.Console", lambda stderr, console=console: console)
         with Bars("test", 2) as bars:
             bars.begin("a").end()
             bars.tell(told)

@@ -7,8 +7,9 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.measurements import Coordinates, DenseRows, Partition, rank_within
-from pscx.transforms import BlockDCT
+from pscx.signal.measurements import Coordinates, DenseRows, rank_within
+from pscx.signal.partition import Partition
+from pscx.signal.transforms import BlockDCT
 
 PARTITIONS = [Partition(3, 4, 6, None), Partition(3, 4, 6, 2), Partition(1, 4, 4, 4), Partition(4, 8, 4, 4)]
 partitions = pytest.mark.parametrize("partition", PARTITIONS, ids=str)

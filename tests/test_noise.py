@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pscx.noise import DOMAIN, Noise, quantiles
+from pscx.signal.noise import DOMAIN, Noise, quantiles
 
 
 def draw(seed: int = 3, count: int = 1000, iteration: int = 1, sample: int = 2, step: int = 5) -> torch.Tensor:

@@ -12,11 +12,11 @@ from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from tiny import CODEC, write_codec
 
 from pscx import Codec, PscxError, StreamError, load_codec, read_image
-from pscx.cli import main
-from pscx.codec import Outcome
+from pscx.api import signal_of
+from pscx.cli.main import main
+from pscx.codecs.psc.codec import Outcome
 from pscx.coders import CODERS
-from pscx.imagecodec import signal_of
-from pscx.stream import pack, unpack
+from pscx.format.container import pack, unpack
 
 Pixels = NDArray[np.uint8]
 ITERATIONS = 5

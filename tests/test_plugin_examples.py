@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import log
 from pathlib import Path
@@ -19,11 +20,10 @@ from tiny import save_prior
 from torch import Tensor
 
 import pscx
-from pscx.cli import main
-from pscx.codec import PSC
+from pscx.cli.main import main
+from pscx.codecs.psc.codec import PSC
 from pscx.coders import Posterior
-from pscx.measurements import DenseRows, Partition
-from pscx.noise import Noise
+from pscx.execution.sharding import ALONE
 from pscx.priors import Gaussian
 from pscx.priors.schedules import noise_levels
 from pscx.quantizers import Uniform
@@ -31,6 +31,9 @@ from pscx.restorations import Mean
 from pscx.rows import DCT, ROWS, Local, Random, RowRule, Situation
 from pscx.samplers import DDRM, SAMPLERS, Problem, Sampler
 from pscx.samplers.steps import timesteps
+from pscx.signal.measurements import DenseRows
+from pscx.signal.noise import Noise
+from pscx.signal.partition import Partition
 
 SHAPE = (3, 4, 4)
 PRIOR = Gaussian(correlation=0.5, color=0.5, deviation=0.5)
@@ -235,7 +238,8 @@ def test_the_median_of_the_text_is_a_median(followed: Path) -> None:
     unknown, sampler = nothing_known(), DDRM(3)
     draws = np.median(sampler.sample(unknown, range(5, 10)).numpy(), axis=0)
     for batch in (1, 3, 8):
-        np.testing.assert_allclose(restoration.restore(unknown, sampler, 1, batch).numpy(), draws, atol=1e-12)
+        draw = partial(ALONE.draws, sampler, unknown, batch=batch)
+        np.testing.assert_allclose(restoration.restore(draw, 1).numpy(), draws, atol=1e-12)
 
 
 def test_the_examples_are_short() -> None:

@@ -16,14 +16,14 @@ from tiny import CODEC, write_codec
 
 import pscx
 from pscx import ConfigError, Decompressor, PscxError, StreamError, load_codec, load_plugins, read_image
-from pscx.cli import main
+from pscx.cli.main import main
+from pscx.config.plugins import FAILURES, load
 from pscx.data import DATA
-from pscx.plugins import FAILURES, load
+from pscx.format.container import pack, unpack
 from pscx.registry import RegistrationError, Registry, origin
 from pscx.restorations import RESTORATIONS
 from pscx.rows import ROWS
 from pscx.samplers import DDRM, SAMPLERS, Sampler
-from pscx.stream import pack, unpack
 
 pytestmark = pytest.mark.usefixtures("forget_plugins")
 
@@ -151,7 +151,7 @@ def test_a_saved_config_loads_again(
     assert main(["test", "--config", write_codec(tmp_path, CONFIG), *options, str(root)]) == 0
     saved = root / "config.yaml"
     assert "class_path: pscx_plugins.lazy.Lazy" in saved.read_text()
-    command = [sys.executable, "-m", "pscx.cli", "test", "--config", str(saved), *options, str(again)]
+    command = [sys.executable, "-m", "pscx.cli.main", "test", "--config", str(saved), *options, str(again)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     stream = Path("streams") / "a.pscx"
     assert (root / stream).read_bytes() == (again / stream).read_bytes()
@@ -352,7 +352,7 @@ def installed(site: Path, text: str, entry: str = "lazy = outside.samplers") -> 
     info = site / "outside-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(f"[pscx.plugins]\n{entry}\n")
+    (info / "entry_points.txt").write_text(f"[pscx.config.plugins]\n{entry}\n")
 
 
 def test_an_installed_package(

@@ -25,11 +25,11 @@ from tiny_latent import no_hub  # noqa: F401  # a fixture
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pscx.hub import local_folder
 from pscx.priors import DDPM, Gaussian
 from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.photographs import AXES, RATES, VARIANCES, photograph_covariance
 from pscx.priors.schedules import PREDICTIONS, log_levels, lognormal_weights, noise_levels
+from pscx.runtime.hub import local_folder
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

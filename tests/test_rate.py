@@ -16,14 +16,15 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.codec import PSC, SEGMENT_BITS
+from pscx.codecs.psc.codec import PSC, SEGMENT_BITS
 from pscx.coders import Posterior
-from pscx.measurements import DenseRows, Partition
 from pscx.priors import Gaussian, Prior
 from pscx.quantizers import Quantizer, Trellis, Uniform
 from pscx.restorations import Mean
 from pscx.rows import PCA, Proposal, RowRule, Situation, Tweedie
 from pscx.samplers import Problem, Sampler
+from pscx.signal.measurements import DenseRows
+from pscx.signal.partition import Partition
 
 PRIOR = Gaussian()
 IMAGES = 4

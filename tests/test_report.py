@@ -19,13 +19,14 @@ from tiny import CODEC, save_prior, write_codec
 
 from pscx import load_codec
 from pscx.ablation.results import read_results
-from pscx.bd import bd_rate
-from pscx.cli import main
+from pscx.cli.main import main
 from pscx.data.folder import BUNDLED
-from pscx.measurements import Coordinates, DenseRows, Measurements, Partition
+from pscx.evaluation.bd import bd_rate
+from pscx.format.container import unpack
 from pscx.report.replay import kept, replay
-from pscx.stream import unpack
-from pscx.transforms import BlockDCT
+from pscx.signal.measurements import Coordinates, DenseRows, Measurements
+from pscx.signal.partition import Partition
+from pscx.signal.transforms import BlockDCT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -6,9 +6,8 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.codec import PSC
+from pscx.codecs.psc.codec import PSC
 from pscx.coders import Posterior
-from pscx.measurements import Coordinates, DenseRows, Partition
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
@@ -19,6 +18,8 @@ from pscx.rows.filling import LARGEST_SEGMENT
 from pscx.rows.local import klt
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 from pscx.samplers import DDRM
+from pscx.signal.measurements import Coordinates, DenseRows
+from pscx.signal.partition import Partition
 
 PRIOR = Gaussian(correlation=0.8, color=0.5, deviation=0.5)
 

@@ -15,11 +15,9 @@ from recursions import Case
 from tiny import save_prior, tiny_network
 from torch import Tensor
 
-from pscx.codec import Account, CountedPrior
+from pscx.codecs.psc.codec import Account, CountedPrior
 from pscx.errors import PscxError
 from pscx.exact import ExactConvolution
-from pscx.measurements import DenseRows, Partition
-from pscx.noise import Noise
 from pscx.priors import DDPM, Gaussian
 from pscx.priors.denoiser import PixelDenoiser
 from pscx.priors.schedules import noise_levels
@@ -27,6 +25,9 @@ from pscx.samplers import DDRM, DPS, Nested, PiGDM, Problem, Sampler
 from pscx.samplers.dpm_solver import dpm_solver
 from pscx.samplers.pullback import denoise_with_pullback
 from pscx.samplers.steps import timesteps
+from pscx.signal.measurements import DenseRows
+from pscx.signal.noise import Noise
+from pscx.signal.partition import Partition
 
 SHAPE = (3, 4, 4)
 SIZE = 48

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from tiny import write_codec
 
-from pscx.cli import main
+from pscx.cli.main import main
 from pscx.data import HuggingFaceData, WebDatasetData
 from pscx.data.webdataset import shard_names
 from pscx.errors import ImageError
@@ -207,7 +207,7 @@ def test_two_processes_read_their_parts_and_a_broken_image_is_counted(kind: str,
     tables = []
     assert main([*common, "--trainer.default_root_dir", str(tmp_path / "one")]) == 2
     call = [*common, *parallel, "--trainer.default_root_dir", str(tmp_path / "two")]
-    done = subprocess.run([sys.executable, "-m", "pscx.cli", *call], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "pscx.cli.main", *call], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stderr
     assert "one of the images could not be coded, all others are done: " in done.stderr
     for root in ("one", "two"):

@@ -21,22 +21,23 @@ from tiny_latent import BETAS, TOKENS, no_hub, save_stable_diffusion, tiny_unet 
 from torch import Tensor, nn
 
 import pscx
-from pscx.cli import main
-from pscx.codec import FINAL, PSC
+from pscx.cli.main import main
+from pscx.codecs.psc.codec import FINAL, PSC
+from pscx.codecs.psc.specs import codec_spec
 from pscx.coders import Raw
-from pscx.config import ConfigError
+from pscx.config.checker import ConfigError
 from pscx.errors import PscxError, StreamError
-from pscx.measurements import DenseRows, Partition
-from pscx.noise import Noise
+from pscx.format.container import pack, unpack
 from pscx.priors import StableDiffusion
 from pscx.priors.latents import RATE, latent_covariance
 from pscx.quantizers import Float8
-from pscx.quiet import quiet, without_bars
 from pscx.restorations import Sample
 from pscx.rows import PCA
+from pscx.runtime.quiet import quiet, without_bars
 from pscx.samplers import DDRM, Problem
-from pscx.specs import codec_spec
-from pscx.stream import pack, unpack
+from pscx.signal.measurements import DenseRows
+from pscx.signal.noise import Noise
+from pscx.signal.partition import Partition
 
 Pixels = NDArray[np.uint8]
 EPSILON, VELOCITY = "epsilon", "v_prediction"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pscx.errors import StreamError
-from pscx.stream import CHECK, MAGIC, Header, pack, unpack
+from pscx.format.container import CHECK, MAGIC, Header, pack, unpack
 
 SMALL = Header(128, 128, b"\x01\x02\x03\x04", recipe=1, parameter=0.5)
 

@@ -19,12 +19,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pscx.cli import main
+from pscx.cli.main import main
 from pscx.data import CropData, FolderData, StreamedCropData, WebDatasetData, streamed_crops
 from pscx.data.base import Photo, PhotoData, Portioned
 from pscx.data.streamed_crops import CropStream, mixed
 from pscx.errors import ImageError, PscxError
-from pscx.modules import TrainDDPM
+from pscx.training import TrainDDPM
 
 IMAGES, SIZES = 7, (3, 2, 2)
 

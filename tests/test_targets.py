@@ -19,13 +19,13 @@ from PIL import Image
 from tiny import CODEC, write_codec
 
 from pscx import Codec, ConfigError, Decompressor, PscxError, load_codec
-from pscx.cli import main
+from pscx.cli.main import main
 from pscx.images import to_pixels
 from pscx.metrics import psnr
 from pscx.priors import Gaussian
-from pscx.targets import BPP, PSNR, TARGETS, MaxBytes, Quality, Step, Target, TargetError
-from pscx.targets.ladder import Ladder
-from pscx.targets.search import Bracket, Window, search
+from pscx.rate_control import BPP, PSNR, TARGETS, MaxBytes, Quality, Step, Target, TargetError
+from pscx.rate_control.ladder import Ladder
+from pscx.rate_control.search import Bracket, Window, search
 
 Pixels = NDArray[np.uint8]
 FAST = CODEC.replace("samples: 2}", "samples: 1}").replace("per_iteration: 2.5", "per_iteration: 6")
@@ -263,7 +263,7 @@ def test_bytes_and_psnr_rise_with_quality(codec: Codec, photo: Pixels) -> None:
 
 
 def test_rows_that_are_left_out_cost_little_and_decode(codec: Codec, photo: Pixels) -> None:
-    from pscx.imagecodec import signal_of
+    from pscx.api import signal_of
 
     signal = signal_of(codec.psc, photo)
     psc = codec.psc.with_parameter(0.03125)

@@ -15,13 +15,13 @@ from einops import rearrange
 from torch import Tensor
 
 import pscx
-from pscx.measurements import Partition
 from pscx.priors import DDPM
 from pscx.priors.schedules import HIGHEST_LEVEL, log_levels, noise_levels
 from pscx.rows.block_transform import SIGNIFICANT_BITS, prior_variances
 from pscx.samplers import DDRM
 from pscx.samplers.steps import evenly, timesteps
-from pscx.transforms import GRID, BlockDCT, dct_matrix
+from pscx.signal.partition import Partition
+from pscx.signal.transforms import GRID, BlockDCT, dct_matrix
 
 ULP = 2.0**-52  # of 1
 

@@ -18,13 +18,13 @@ from tiny import EXACT, save_prior, write_codec
 from torch import Tensor
 
 import pscx
-from pscx import commands
-from pscx.cli import main
-from pscx.imagecodec import Codec
+from pscx.api import Codec
+from pscx.cli import commands
+from pscx.cli.main import main
+from pscx.execution.batching import Task, clock, denoise, together
+from pscx.format.container import SIDE_LIMIT
 from pscx.priors import DDPM, Gaussian
-from pscx.stream import SIDE_LIMIT
-from pscx.targets.base import TargetError
-from pscx.together import Task, clock, denoise, together
+from pscx.rate_control.base import TargetError
 
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from pscx.data import CropData
 from pscx.errors import PscxError
-from pscx.modules import ExportPrior, TrainDDPM
-from pscx.modules.muon import MuonAdamW, as_matrix
-from pscx.modules.train import VALIDATION_LEVELS, start
 from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors.denoiser import Network, PixelDenoiser, load_denoiser
+from pscx.training import ExportPrior, TrainDDPM
+from pscx.training.muon import MuonAdamW, as_matrix
+from pscx.training.train import VALIDATION_LEVELS, start
 
 
 def scheduler(prediction: str = "v_prediction") -> DDPMScheduler:

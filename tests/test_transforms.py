@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pscx.measurements import Partition
-from pscx.transforms import GRID, LARGEST, BlockDCT, dct_matrix, fine, whole
+from pscx.signal.partition import Partition
+from pscx.signal.transforms import GRID, LARGEST, BlockDCT, dct_matrix, fine, whole
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

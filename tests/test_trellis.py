@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from pscx.coders import Adaptive, Coder, Posterior, Raw, Static
-from pscx.distributions import Array, Integers, cell_bits
-from pscx.fitting import Group, fit_posterior
 from pscx.quantizers import CellsAtOnce, CellsInTurn, Quantizer, Trellis, Uniform
 from pscx.quantizers import trellis as module
+from pscx.signal.distributions import Array, Integers, cell_bits
+from pscx.training.fitting import Group, fit_posterior
 
 CODERS = [Posterior(), Posterior(0, adapt=False), Posterior(6, gains=[0.5]), Raw(), Adaptive(), Static()]
 by_states = pytest.mark.parametrize("states", [4, 8])

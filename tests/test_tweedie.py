@@ -13,9 +13,8 @@ from tiny import save_prior
 from torch import Tensor
 from torch.autograd.functional import jvp
 
-from pscx.codec import PSC, Account, CountedPrior
+from pscx.codecs.psc.codec import PSC, Account, CountedPrior
 from pscx.coders import Posterior
-from pscx.measurements import DenseRows, Partition
 from pscx.priors import DDPM, Gaussian
 from pscx.priors.schedules import noise_levels
 from pscx.quantizers import Uniform
@@ -23,6 +22,8 @@ from pscx.restorations import Mean
 from pscx.rows import Situation, Tweedie
 from pscx.rows.tweedie import FULLEST, PosteriorCovariance
 from pscx.samplers import DDRM
+from pscx.signal.measurements import DenseRows
+from pscx.signal.partition import Partition
 
 SHAPE = (3, 3, 5)
 PARTITION = Partition(*SHAPE, block=None)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 
-from pscx.quiet import quiet, without_bars
+from pscx.runtime.quiet import quiet, without_bars
 
 TOKENS = 12  # of a prompt, the first and the last included
 START, END = "<|startoftext|>", "<|endoftext|>"

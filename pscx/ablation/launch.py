@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pscx.ablation.plan import Cell
 from pscx.ablation.results import read_results
 from pscx.errors import PscxError
-from pscx.lightning_cli import run_configuration
+from pscx.runs.lightning import run_configuration
 
 LOG = "log.txt"
 

@@ -12,9 +12,9 @@ from typing import Any
 from pscx.ablation.launch import Outcome, run_cell, terminable
 from pscx.ablation.plan import Cell
 from pscx.ablation.results import read_results
+from pscx.config.plugins import load, plugin_folders
 from pscx.errors import PscxError
-from pscx.extras import required
-from pscx.plugins import load, plugin_folders
+from pscx.runtime.extras import required
 
 VARIABLES = ("PSCX_",)
 """How the environment variables begin that cells see as this process does."""

@@ -10,10 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pscx.config import SECTIONS, Checker, ConfigError, Layer, build, class_of, option_layer, read_yaml, with_defaults
-from pscx.lightning_cli import configuration
-from pscx.modules import Evaluate
+from pscx.config.checker import (
+    SECTIONS,
+    Checker,
+    ConfigError,
+    Layer,
+    build,
+    class_of,
+    option_layer,
+    read_yaml,
+    with_defaults,
+)
+from pscx.evaluation import Evaluate
 from pscx.registry import choices
+from pscx.runs.lightning import configuration
 
 KEYS = ("base", "axes", "rate", "baseline", "exclude")
 OTHERS = ("recipe", "seed_everything", "verbose")

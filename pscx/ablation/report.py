@@ -8,8 +8,8 @@ from pscx.ablation.plan import Plan, in_words, short
 from pscx.ablation.plot import draw
 from pscx.ablation.results import MEASURES, Curve, Results, compared, curves, measures
 from pscx.ablation.saved import save_plan
-from pscx.files import write_whole
-from pscx.modules.evaluate import MEANS, as_csv
+from pscx.evaluation.evaluate import MEANS, as_csv
+from pscx.runtime.files import write_whole
 
 TABLE = "results.csv"
 SUMMARY = "summary.md"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pscx.ablation.plan import Cell, Plan
-from pscx.bd import bd_rate, overlap
-from pscx.modules.evaluate import MEANS
+from pscx.evaluation.bd import bd_rate, overlap
+from pscx.evaluation.evaluate import MEANS
 
 MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
 """Measures of quality that have a curve, and how axes of plots call them."""

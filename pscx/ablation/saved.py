@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pscx.ablation.plan import Axis, Cell, Plan
 from pscx.errors import PscxError
-from pscx.files import write_whole
+from pscx.runtime.files import write_whole
 
 NAME = "grid.json"
 

@@ -14,7 +14,7 @@ class Captioner(ABC):
     """Describes images. The encoder alone has one: the caption itself goes into the stream."""
 
     references: tuple[str, ...] = ()
-    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+    """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     @abstractmethod
     def caption(self, image: NDArray[np.uint8]) -> str:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pscx.captioners.base import CAPTIONERS, Captioner
-from pscx.hub import local_folder, whole
-from pscx.quiet import quiet, without_bars
+from pscx.runtime.hub import local_folder, whole
+from pscx.runtime.quiet import quiet, without_bars
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

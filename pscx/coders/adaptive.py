@@ -13,8 +13,8 @@ from pscx.coders.binarization import WHOLE, find, origins_and_contexts, outcomes
 from pscx.coders.ranges import RangeCodedDecoder, RangeCodedEncoder, on_grid
 from pscx.coders.static import Asked, answers
 from pscx.coders.table import Table, find_table, student
-from pscx.distributions import Array, Integers
 from pscx.quantizers.base import Quantizer
+from pscx.signal.distributions import Array, Integers
 
 WEIGHT, MEMORY = 16, 2048
 CHUNK = 32  # rows after which the counts are brought up to date

@@ -56,7 +56,7 @@ class Coder(ABC):
     """Stateless configuration of an entropy coder."""
 
     references: tuple[str, ...] = ()
-    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+    """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     exact: bool = False
     """Whether the same bytes and predictions decode to the same symbols on every machine."""

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from pscx.distributions import Array, Booleans, Integers, student_tail
 from pscx.quantizers.base import Quantizer
+from pscx.signal.distributions import Array, Booleans, Integers, student_tail
 
 DECISIONS = 14  # of a context that have a probability of their own
 WHOLE = 1 << 16  # a probability of 1; those of tables are integers below

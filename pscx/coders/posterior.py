@@ -10,7 +10,9 @@ from torch import Tensor
 
 from pscx.coders.base import CODERS, Coder, check_predictions, check_symbols
 from pscx.coders.ranges import RangeCodedDecoder, RangeCodedEncoder, on_grid
-from pscx.distributions import (
+from pscx.quantizers import CellsInTurn, Quantizer
+from pscx.quantizers.turns import TOGETHER
+from pscx.signal.distributions import (
     UNIT,
     Array,
     Booleans,
@@ -22,8 +24,6 @@ from pscx.distributions import (
     mass,
     tail_of,
 )
-from pscx.quantizers import CellsInTurn, Quantizer
-from pscx.quantizers.turns import TOGETHER
 
 Decide = Callable[[Integers, Integers, Array], Booleans]
 Cut = Callable[[Integers, Integers], Array]

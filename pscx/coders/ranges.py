@@ -8,7 +8,7 @@ import numpy as np
 from constriction import stream
 
 from pscx.coders.base import Decoder, Encoder
-from pscx.distributions import Array, Booleans
+from pscx.signal.distributions import Array, Booleans
 
 GRID, RAREST = 2.0**-20, 2.0**-16  # of the probability of a decision
 

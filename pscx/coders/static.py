@@ -10,8 +10,8 @@ from pscx.coders.base import CODERS, Coder, check_predictions, check_symbols
 from pscx.coders.binarization import WHOLE, Ask, Test, find, origins_and_contexts
 from pscx.coders.ranges import RangeCodedDecoder, RangeCodedEncoder, RangeDecoder, RangeEncoder, on_grid
 from pscx.coders.table import Table, find_table
-from pscx.distributions import Array, Booleans, Integers
 from pscx.quantizers.base import Quantizer
+from pscx.signal.distributions import Array, Booleans, Integers
 
 
 @CODERS.register("static")

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from pscx.coders.binarization import CONTEXTS, DECISIONS, WHOLE, student_table
-from pscx.distributions import Integers
 from pscx.registry import NAME
+from pscx.signal.distributions import Integers
 
 SHIPPED = Path(__file__).parent / "tables"
 VARIABLE = "PSCX_TABLES"

@@ -14,8 +14,8 @@ from pscx.data.base import Photo, PhotoData, central, photo
 from pscx.data.folder import plain
 from pscx.data.shards import ShardedPhotos
 from pscx.errors import ImageError
-from pscx.extras import required
 from pscx.images import decode_image
+from pscx.runtime.extras import required
 
 WHAT = "data module 'huggingface'"
 SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a folder

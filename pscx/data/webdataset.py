@@ -16,7 +16,7 @@ from pscx.data.files import SUFFIXES
 from pscx.data.folder import plain, unique
 from pscx.data.shards import ShardedPhotos
 from pscx.errors import ImageError
-from pscx.extras import required
+from pscx.runtime.extras import required
 
 
 class WebDatasetData(PhotoData):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pscx.demo.offline import environment
 from pscx.demo.views import Views
 from pscx.errors import PscxError
-from pscx.extras import required
+from pscx.runtime.extras import required
 
 if TYPE_CHECKING:
     import gradio

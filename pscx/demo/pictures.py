@@ -10,7 +10,7 @@ from html import escape
 
 from PIL import Image
 
-from pscx.trials import Pixels
+from pscx.rate_control.trials import Pixels
 
 
 @dataclass(frozen=True)

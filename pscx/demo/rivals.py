@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pscx.metrics import psnr
-from pscx.trials import Pixels
+from pscx.rate_control.trials import Pixels
 
 # What makes the smallest files of each, and the largest quality.
 FORMATS: Mapping[str, tuple[dict[str, Any], int]] = {

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pscx.config import ConfigError
+from pscx.api import Codec, Decompressor, load_codec
+from pscx.config.checker import ConfigError
 from pscx.demo.pictures import Picture, gallery, link, message, png, progress
 from pscx.demo.rivals import FORMATS, Rival, rival
 from pscx.demo.work import Bounds, Coding, Compressed, Frame, Restored, compressing, decoding, photograph, stream
 from pscx.errors import PscxError
-from pscx.imagecodec import Codec, Decompressor, load_codec
 from pscx.metrics import bits_per_pixel, psnr
-from pscx.targets.quality import LOWEST, Quality
-from pscx.trials import Pixels
+from pscx.rate_control.quality import LOWEST, Quality
+from pscx.rate_control.trials import Pixels
 
 SHIPPED = ("default", "fast", "best")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pscx.codec import PSC, Seal
+from pscx.api import Codec, Decompressor
+from pscx.codecs.psc.codec import PSC, Seal
 from pscx.demo.feed import told
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.exact import ordered_mean
-from pscx.imagecodec import Codec, Decompressor
 from pscx.images import MIN_SIDE, image_sides, read_image
-from pscx.targets import Target
-from pscx.trials import Pixels, shown
+from pscx.rate_control import Target
+from pscx.rate_control.trials import Pixels, shown
 
 
 @dataclass(frozen=True)

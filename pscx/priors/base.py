@@ -23,7 +23,7 @@ class Prior(nn.Module, ABC):
     """
 
     references: tuple[str, ...] = ()
-    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+    """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     stride: int
     """Sides of an image must be multiples of this (pixels)."""

@@ -10,10 +10,10 @@ from diffusers import SchedulerMixin, UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pscx.hub import local_folder, whole
 from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors.schedules import clean_signal, load_scheduler, log_levels, prediction_of, signal_shares
-from pscx.quiet import quiet
+from pscx.runtime.hub import local_folder, whole
+from pscx.runtime.quiet import quiet
 
 Network: TypeAlias = UNet2DModel | ResidualUNet | NoiseExperts
 NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (UNet2DModel, ResidualUNet, NoiseExperts)}

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 
 from pscx.errors import PscxError
-from pscx.hub import local_folder, whole
 from pscx.priors.schedules import load_scheduler
-from pscx.quiet import quiet, without_bars
+from pscx.runtime.hub import local_folder, whole
+from pscx.runtime.quiet import quiet, without_bars
 
 FILES = ("unet/*", "vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*")
 CONFIGS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")

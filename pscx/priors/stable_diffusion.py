@@ -13,7 +13,7 @@ from pscx.priors.base import PRIORS, Prior, digest
 from pscx.priors.latents import latent_covariance
 from pscx.priors.pipeline import load_pipeline
 from pscx.priors.schedules import PREDICTIONS, clean_signal, prediction_of, signal_shares
-from pscx.quiet import quiet
+from pscx.runtime.quiet import quiet
 
 # of as many channels as the finest level has, at its size: measured at the published widths
 DENOISER_MAPS = 40

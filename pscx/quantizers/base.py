@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from pscx.quantizers.turns import CellsAtOnce, CellsInTurn
+from pscx.quantizers.turns import CellsInTurn
 from pscx.registry import Registry
+from pscx.signal.distributions import Array, Integers
 
 
 class Quantizer(ABC):
@@ -19,7 +23,7 @@ class Quantizer(ABC):
     """
 
     references: tuple[str, ...] = ()
-    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+    """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     alphabet: int
     """Number of symbols; a fixed-length code spends ``ceil(log2(alphabet))`` bits."""
@@ -80,6 +84,27 @@ class Quantizer(ABC):
     @abstractmethod
     def with_parameter(self, parameter: float | None) -> Quantizer:
         """The same quantizer at another quality; raises ``ValueError`` where the value is not allowed."""
+
+
+class CellsAtOnce(CellsInTurn):
+    """The cells of a quantizer without memory, for predictions ``mean`` ``(rows,)``: one turn for all."""
+
+    def __init__(self, quantizer: Quantizer, mean: Tensor) -> None:
+        self._quantizer, self._mean = quantizer, mean
+
+    def lower(self, rows: Integers, symbols: Integers) -> Array:
+        mean = self._mean[torch.from_numpy(rows)]
+        edge: Array = (self._quantizer.lower_edge(torch.from_numpy(symbols), mean) - mean).numpy()
+        return edge
+
+    def turns(self) -> Iterator[Integers]:
+        yield np.arange(len(self._mean))
+
+    def turn(self, rows: Integers) -> Integers:
+        return np.zeros_like(rows)
+
+    def take(self, rows: Integers, symbols: Integers) -> None:
+        pass
 
 
 QUANTIZERS: Registry[Quantizer] = Registry("quantizer", Quantizer)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pscx.distributions import cell_bits, check_degrees
 from pscx.quantizers.base import QUANTIZERS, Quantizer
 from pscx.quantizers.uniform import Uniform
+from pscx.signal.distributions import cell_bits, check_degrees
 
 NARROWEST = 1e-30  # scale in steps
 

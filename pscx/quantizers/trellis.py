@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pscx.distributions import Array, Booleans, Integers, cell_bits, check_degrees
 from pscx.quantizers.base import QUANTIZERS, Quantizer
 from pscx.quantizers.steps import half_alphabet, rounded_step
 from pscx.quantizers.turns import TOGETHER, CellsInTurn
+from pscx.signal.distributions import Array, Booleans, Integers, cell_bits, check_degrees
 
 TRANSITIONS = {
     4: ((0, 2), (2, 0), (1, 3), (3, 1)),

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from pscx.distributions import Array, Integers
-
-if TYPE_CHECKING:
-    from pscx.quantizers.base import Quantizer
-
+from pscx.signal.distributions import Array, Integers
 
 TOGETHER = 1 << 14  # rows of several turns that an encoder is given as one, or one turn's where it has more
 
@@ -44,24 +35,3 @@ class CellsInTurn(ABC):
     @abstractmethod
     def take(self, rows: Integers, symbols: Integers) -> None:
         """The symbols of a turn's rows are known now; the cells of those after may depend on it."""
-
-
-class CellsAtOnce(CellsInTurn):
-    """The cells of a quantizer without memory, for predictions ``mean`` ``(rows,)``: one turn for all."""
-
-    def __init__(self, quantizer: Quantizer, mean: Tensor) -> None:
-        self._quantizer, self._mean = quantizer, mean
-
-    def lower(self, rows: Integers, symbols: Integers) -> Array:
-        mean = self._mean[torch.from_numpy(rows)]
-        edge: Array = (self._quantizer.lower_edge(torch.from_numpy(symbols), mean) - mean).numpy()
-        return edge
-
-    def turns(self) -> Iterator[Integers]:
-        yield np.arange(len(self._mean))
-
-    def turn(self, rows: Integers) -> Integers:
-        return np.zeros_like(rows)
-
-    def take(self, rows: Integers, symbols: Integers) -> None:
-        pass

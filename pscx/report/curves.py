@@ -35,7 +35,8 @@ class View:
     """What a chart can show: the means over the images, or one of them.
 
     ``points`` by measure and curve are ``(bpp, quality, run)``; ``bd`` by measure and curve is the BD-rate against the
-    first curve in percent, or none, and over which qualities, or why there is none (:func:`pscx.bd.bd_rate`).
+    first curve in percent, or none, and over which qualities, or why there is none
+    (:func:`pscx.evaluation.bd.bd_rate`).
     """
 
     title: str

@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from pscx.config import Checker, built, read_yaml
+from pscx.api import Decompressor
+from pscx.config.checker import Checker, built, read_yaml
 from pscx.errors import PscxError
-from pscx.imagecodec import Decompressor
+from pscx.format.container import unpack
 from pscx.images import read_image
 from pscx.metrics import psnr
 from pscx.priors import PRIORS, Prior
-from pscx.progress import Bar, Bars
-from pscx.quiet import quiet
+from pscx.rate_control.trials import Pixels
 from pscx.report import pictures
 from pscx.report.curves import RunCurve
 from pscx.report.originals import Originals
 from pscx.report.replay import Map, Replay, replay
 from pscx.report.runs import CONFIG, Run
-from pscx.stream import unpack
-from pscx.trials import Pixels
+from pscx.runtime.progress import Bar, Bars
+from pscx.runtime.quiet import quiet
 
 ROOM = 8_000_000  # characters for all originals and reconstructions
 LEAST_ROOM = 60_000  # for one of them

@@ -11,9 +11,9 @@ from typing import Any
 from pscx.data.folder import FolderData, Photos
 from pscx.errors import ImageError
 from pscx.metrics import psnr
+from pscx.rate_control.trials import Pixels
 from pscx.registry import class_path
 from pscx.report.runs import Run
-from pscx.trials import Pixels
 
 FOLDER_DATA = (class_path(FolderData), "pscx.data.FolderData", "FolderData", "folder")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pscx.images import WEBP_MAX_SIDE, pattern_pixels
-from pscx.trials import Pixels
+from pscx.rate_control.trials import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pscx.codec import PSC, Seal
+from pscx.api import Decompressor
+from pscx.codecs.psc.codec import PSC, Seal
 from pscx.coders import Encoder
 from pscx.exact import ordered_mean
-from pscx.imagecodec import Decompressor
-from pscx.measurements import Measurements, rank_within
-from pscx.progress import Bar
-from pscx.trials import Pixels, shown
+from pscx.rate_control.trials import Pixels, shown
+from pscx.runtime.progress import Bar
+from pscx.signal.measurements import Measurements, rank_within
 
 FRAMES = 32  # at most so many pictures of a stream
 PATTERNS = 12  # rows that are shown
@@ -91,7 +91,7 @@ def replay(decompressor: Decompressor, data: bytes, bar: Bar | None = None) -> R
 
 
 class Recorder:
-    """What watches a decoder (:data:`pscx.codec.Watch`); ``height`` and ``width`` are those of the image."""
+    """What watches a decoder (:data:`pscx.codecs.psc.codec.Watch`); ``height`` and ``width`` are those of the image."""
 
     def __init__(self, height: int, width: int) -> None:
         self._image = height, width

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pscx.errors import PscxError
-from pscx.files import check_output, write_whole
 from pscx.report.curves import curves_of, views
 from pscx.report.gallery import Gallery, choose
 from pscx.report.originals import Originals
 from pscx.report.page import check_installed, page
 from pscx.report.plots import plots
 from pscx.report.runs import read_sources
+from pscx.runtime.files import check_output, write_whole
 
 SUFFIXES = (".html", ".htm")
 

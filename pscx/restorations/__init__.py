@@ -1,7 +1,7 @@
 """Restorations: how the measurements become one picture."""
 
-from pscx.restorations.base import RESTORATIONS, Restoration
+from pscx.restorations.base import RESTORATIONS, Draw, Restoration
 from pscx.restorations.mean import Mean
 from pscx.restorations.sample import Sample
 
-__all__ = ["RESTORATIONS", "Mean", "Restoration", "Sample"]
+__all__ = ["RESTORATIONS", "Draw", "Mean", "Restoration", "Sample"]

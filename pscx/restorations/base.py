@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
 from pscx.registry import Registry
-from pscx.samplers.base import Problem, Sampler
+
+Draw = Callable[[range], Iterator[Tensor]]
+"""Posterior samples of these numbers, micro-batch by micro-batch, each ``(n, channels, height, width)`` float64."""
 
 
 class Restoration(ABC):
     """Turns all that was measured into one signal."""
 
     references: tuple[str, ...] = ()
-    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+    """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     exact: bool = False
     """Whether the same draws become the same bits on every machine, in any batch."""
@@ -23,8 +26,8 @@ class Restoration(ABC):
     """Posterior samples that one restoration takes; what a stream may ask for is bounded with it."""
 
     @abstractmethod
-    def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
-        """Restoration number ``index``, ``(channels, height, width)``; at most ``batch`` draws a network call."""
+    def restore(self, draw: Draw, index: int) -> Tensor:
+        """Restoration number ``index``, ``(channels, height, width)`` float64, from the samples that ``draw`` gives."""
 
 
 RESTORATIONS: Registry[Restoration] = Registry("restoration", Restoration)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pscx.exact.sums import ordered_mean
-from pscx.restorations.base import RESTORATIONS, Restoration
-from pscx.samplers.base import Problem, Sampler
+from pscx.restorations.base import RESTORATIONS, Draw, Restoration
 
 
 @RESTORATIONS.register("mean")
@@ -26,6 +25,5 @@ class Mean(Restoration):
             raise ValueError(f"restoration.samples must be at least 1, got {samples}")
         self.samples = self.draws = samples
 
-    def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
-        indices = range(index * self.samples, (index + 1) * self.samples)
-        return ordered_mean(problem.spread.draws(sampler, problem, indices, batch))
+    def restore(self, draw: Draw, index: int) -> Tensor:
+        return ordered_mean(draw(range(index * self.samples, (index + 1) * self.samples)))

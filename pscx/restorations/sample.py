@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pscx.restorations.base import RESTORATIONS, Restoration
-from pscx.samplers.base import Problem, Sampler
+from pscx.restorations.base import RESTORATIONS, Draw, Restoration
 
 
 @RESTORATIONS.register("sample")
@@ -16,5 +15,5 @@ class Sample(Restoration):
 
     exact = True
 
-    def restore(self, problem: Problem, sampler: Sampler, index: int, batch: int) -> Tensor:
-        return sampler.sample(problem, range(index, index + 1))[0]
+    def restore(self, draw: Draw, index: int) -> Tensor:
+        return next(draw(range(index, index + 1)))[0]

@@ -8,9 +8,9 @@ from math import prod
 
 from torch import Tensor
 
-from pscx.measurements import Measurements
 from pscx.priors.base import Prior
 from pscx.registry import Registry
+from pscx.signal.measurements import Measurements
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Proposal:
 
     ``block`` ``(r,)`` says which block of the partition a row lies in, ``rows`` are orthonormal to each other and to
     all earlier ones: ``(r, dim)`` float64, or ``(r,)`` int64 where the measurements are
-    :class:`pscx.measurements.Coordinates`. ``variance`` ``(r,)`` is the predicted variance of the signal along them.
+    :class:`pscx.signal.measurements.Coordinates`. ``variance`` ``(r,)`` is the predicted variance of the signal along
+    them.
     ``groups`` are sizes that add up to ``r``: rows of one group are coded together, and an entropy coder may learn
     from one group for the next. A quantizer of whole segments makes one group of them.
     """
@@ -69,7 +70,7 @@ class RowRule(ABC):
     """Chooses what to measure next. Stateless: what it needs of the past is in the measurements."""
 
     references: tuple[str, ...] = ()
-    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+    """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     exact: bool = False
     """Whether proposals and measurements, given the same samples, are the same bits on every machine."""

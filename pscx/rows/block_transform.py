@@ -10,11 +10,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from pscx.measurements import Coordinates, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import Proposal, RowRule, Situation
 from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
-from pscx.transforms import BAND, LARGEST_BLOCK, BlockDCT, dct_matrix, fine
+from pscx.signal.measurements import Coordinates
+from pscx.signal.partition import Partition
+from pscx.signal.transforms import BAND, LARGEST_BLOCK, BlockDCT, dct_matrix, fine
 
 LARGEST_SIDE = 32
 SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines differ by

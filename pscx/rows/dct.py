@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pscx.exact import square_root
-from pscx.measurements import Coordinates
 from pscx.rows.base import ROWS, Situation
 from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
-from pscx.transforms import fine
+from pscx.signal.measurements import Coordinates
+from pscx.signal.transforms import fine
 
 ENERGY = 2.0**12
 NEIGHBOURHOOD = ((0.25, 0.5, 0.25), (0.5, 1.0, 0.5), (0.25, 0.5, 0.25))

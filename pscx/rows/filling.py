@@ -13,7 +13,7 @@ from pscx.coders.posterior import PART
 from pscx.rows.base import Situation
 
 SMALLEST_GROUP = 128
-CODING = 128  # numbers held for each of the rows of which a scale is learnt at once (pscx.calibration)
+CODING = 128  # numbers held for each of the rows of which a scale is learnt at once (pscx.codecs.psc.gains)
 CODED = 40  # and for each row of a segment while it is coded
 LARGEST_SEGMENT = 1 << 21  # rows of an iteration that completes, unless its quota has more
 LARGEST_QUOTA = 2.0**40  # more rows than any block has

@@ -10,9 +10,9 @@ from einops import rearrange
 from torch import Tensor
 
 from pscx.exact import exponential, logarithm, square_root
-from pscx.measurements import Coordinates
 from pscx.rows.base import ROWS, Situation
 from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
+from pscx.signal.measurements import Coordinates
 
 FEATURES = 10
 TRENDS = 3  # weights of a feature: constant, with the progress, and with 1 / iteration^2

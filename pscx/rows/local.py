@@ -9,11 +9,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from pscx.measurements import DenseRows, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.filling import Quota, coding, merged
 from pscx.rows.orthonormal import fix_signs, orthonormalize
+from pscx.signal.measurements import DenseRows
+from pscx.signal.partition import Partition
 
 POWER_ITERATIONS, EXTRA_VECTORS = 2, 4
 LARGEST_BLOCK = 32  # its covariance, (3 * 32^2)^2 numbers, takes 75 MB

@@ -6,10 +6,11 @@ from math import prod
 
 import torch
 
-from pscx.measurements import DenseRows, Partition
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.orthonormal import fix_signs, orthonormalize
+from pscx.signal.measurements import DenseRows
+from pscx.signal.partition import Partition
 
 
 @ROWS.register("pca")

@@ -6,11 +6,12 @@ from math import prod
 
 import torch
 
-from pscx.measurements import DenseRows, Partition
-from pscx.noise import Noise
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.orthonormal import orthonormalize
+from pscx.signal.measurements import DenseRows
+from pscx.signal.noise import Noise
+from pscx.signal.partition import Partition
 
 ADDRESS = 1 << 32  # a sample number that no sampler asks noise for
 

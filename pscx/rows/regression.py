@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pscx.distributions import Array
-from pscx.measurements import Coordinates
 from pscx.rows.base import Situation
 from pscx.rows.learned import FEATURES, TRENDS, features_of, time_basis, weights_at
+from pscx.signal.distributions import Array
+from pscx.signal.measurements import Coordinates
 
 DEGREES = 4.0  # of Student's t, as in the entropy coder
 CANDIDATES = 4  # coefficients for each row that was measured, those of the largest predicted variance

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from pscx.exact import ordered_mean, square_root
-from pscx.measurements import DenseRows, Partition
-from pscx.noise import Noise
 from pscx.priors.base import Prior
 from pscx.priors.schedules import noise_levels
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.orthonormal import fix_signs, orthonormalize
+from pscx.signal.measurements import DenseRows
+from pscx.signal.noise import Noise
+from pscx.signal.partition import Partition
 
 ADDRESS = (1 << 32) + 1  # a sample number that no sampler and no other rule asks noise for
 FULLEST = 0.95  # of the noise power: a learned denoiser's Jacobian may exceed what a covariance can be

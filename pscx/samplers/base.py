@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pscx.measurements import Measurements
-from pscx.noise import Noise
 from pscx.priors.base import Prior
 from pscx.registry import Registry
-from pscx.spread import ALONE, Spread
+from pscx.signal.measurements import Measurements
+from pscx.signal.noise import Noise
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Problem:
     """One posterior to draw from: ``p(x | H, y)`` under a prior.
 
     ``estimate`` is the best guess of ``x`` so far, ``(channels, height, width)`` float64, or none; ``iteration``
-    tells the noise source which of the codec's iterations asks; ``spread`` says which processes draw together.
+    tells the noise source which of the codec's iterations asks.
     ``antithetic`` draws come in pairs: the noise of draw ``2 i + 1`` is that of draw ``2 i`` with the opposite sign
     (Hammersley and Morton 1956), so the mean of both is nearer to the posterior mean than that of independent ones.
     """
@@ -31,7 +30,6 @@ class Problem:
     iteration: int
     shape: tuple[int, ...]
     estimate: Tensor | None = None
-    spread: Spread = ALONE
     antithetic: bool = False
 
     def draw(self, indices: range, step: int) -> Tensor:
@@ -51,7 +49,7 @@ class Sampler(ABC):
     """A zero-shot posterior sampler: stateless configuration, one method."""
 
     references: tuple[str, ...] = ()
-    """What to cite: keys of ``pscx/citations.bib``, or whole BibTeX entries."""
+    """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     exact: bool = False
     """Whether draws under an exact prior are the same bits on every machine, in any batch: of integers and of single

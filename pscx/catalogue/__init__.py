@@ -1,0 +1,1 @@
+"""What components there are, and which papers they cite."""

@@ -1,0 +1,314 @@
+"""The command line: files in and out (compress, decompress, info), and Lightning's fit, validate, test and predict."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
+from collections.abc import Mapping
+from itertools import islice, takewhile
+from math import inf
+from pathlib import Path
+from typing import NoReturn
+
+from pscx import __version__
+from pscx.errors import PscxError, sentence_of
+from pscx.registry import choices
+from pscx.runtime.allocator import keep_freed_memory
+
+LIGHTNING = {
+    "test": "compress and restore a folder of images, and measure rate and distortion",
+    "predict": "the same through Lightning's predict: reconstructions without measures",
+    "fit": "train a prior, or learn a codec's row rule or entropy coding",
+    "validate": "validate a prior",
+}
+WITHOUT_PLUGINS = ("info",)  # makes no component
+WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.sampler.steps
+SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.sampler.steps 5."
+PLUGINS_HELP = "--plugins FOLDER loads the components of a folder of plugins; it may be given more than once."
+
+
+class UsageError(PscxError):
+    """A command line that cannot be understood."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        return _run(args)
+    except PscxError as error:
+        print(f"pscx: {sentence_of(error)}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        raise  # see run
+    except OSError as error:
+        print(f"pscx: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pscx: interrupted", file=sys.stderr)
+        return 130
+
+
+def run() -> NoReturn:
+    """Entry point of the ``pscx`` program."""
+    keep_freed_memory()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _run(args: list[str]) -> int:
+    folders, args = _plugin_folders(args)
+    _check_names(args)
+    if args and not args[0].startswith("-"):
+        _load_plugins(args[0], folders)
+    if args and args[0] in LIGHTNING:
+        from pscx.runs.lightning import run_lightning
+
+        return run_lightning(args[0], args[1:])
+    settings, args = _settings(args) if args[:1] == ["compress"] else ([], args)
+    try:
+        options, rest = _parsers()[0].parse_known_args(args)
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    if rest and options.command not in WITH_SETTINGS:
+        raise UsageError(f"{options.command} has no option '{rest[0]}': see pscx {options.command} --help")
+    from pscx.cli import commands
+
+    return int(getattr(commands, options.command)(options, [*settings, *rest]))
+
+
+def _check_names(args: list[str]) -> None:
+    """Refuse a command or an option that there is not, with the nearest one: argparse suggests nothing."""
+    if not args:
+        return
+    parser: ArgumentParser
+    parser, commands = _parsers()
+    if not args[0].startswith("-"):
+        if args[0] not in commands:
+            raise UsageError(f"unknown command '{args[0]}'{choices(args[0], commands)}")
+        if args[0] in LIGHTNING:
+            return  # knows its own
+        parser = commands[args[0]]
+    known = re.findall(r"--[a-z][a-z-]*", parser.format_help())
+    for arg in takewhile(lambda arg: arg != "--", args):
+        name = re.split(r"[.=]", arg)[0]
+        if arg.startswith("--") and name not in known:
+            raise UsageError(f"{parser.prog.removeprefix('pscx ')} has no option '{arg}'{choices(name, set(known))}")
+
+
+def _plugin_folders(args: list[str]) -> tuple[list[str], list[str]]:
+    """``--plugins FOLDER``, wherever it stands, and the rest: plugins must be there before any parser is made."""
+    folders: list[str] = []
+    rest: list[str] = []
+    queue = iter(args)
+    for arg in queue:
+        name, equals, value = arg.partition("=")
+        if arg == "--":
+            return folders, [*rest, arg, *queue]
+        if name != "--plugins":
+            rest.append(arg)
+            continue
+        value = value if equals else next(queue, "")
+        if not value or value.startswith("--"):
+            raise UsageError("option --plugins needs a folder")
+        folders.append(value)
+    return folders, rest
+
+
+def _load_plugins(command: str, folders: list[str]) -> None:
+    if command in WITHOUT_PLUGINS:
+        if folders:
+            raise UsageError(f"{command} has no option '--plugins': it makes no component")
+        return
+    from pscx.config.plugins import load
+
+    for failure in load(folders):
+        print(f"pscx: warning: {failure}", file=sys.stderr)
+
+
+def _settings(args: list[str]) -> tuple[list[str], list[str]]:
+    """``--model.KEY VALUE`` and the rest: argparse would take VALUE for a file."""
+    own: list[str] = []
+    rest: list[str] = []
+    queue = iter(args)
+    for arg in queue:
+        if arg.startswith("--model"):
+            own += [arg] if "=" in arg else [arg, *islice(queue, 1)]
+        else:
+            rest.append(arg)
+    return own, rest
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}: see {self.prog} --help")
+
+
+def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
+    """That of the program, and those of its commands."""
+    parser = _Parser("pscx", description="Image compression with diffusion models.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"pscx {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_compress(_command(commands, "compress", "compress images into .pscx files"))
+    _add_decompress(_command(commands, "decompress", "decompress .pscx files into images"))
+    info = _command(commands, "info", "what is in .pscx files, nothing decoded")
+    info.add_argument("inputs", nargs="+", type=Path, metavar="FILE")
+    info.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_components(_command(commands, "components", "every component, its options and their defaults"))
+    _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
+    _add_cite(_command(commands, "cite", "the BibTeX entries of the parts that a config uses"))
+    _add_report(_command(commands, "report", "one page about runs of test or ablate, to be looked at"))
+    _add_demo(_command(commands, "demo", "a page on this machine that compresses photographs and decodes streams"))
+    for name, text in LIGHTNING.items():
+        _command(commands, name, text)
+    return parser, commands.choices
+
+
+def _command(commands: _SubParsersAction[_Parser], name: str, text: str) -> ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    parser.epilog = None if name in WITHOUT_PLUGINS else PLUGINS_HELP
+    return parser
+
+
+def _add_compress(parser: ArgumentParser) -> None:
+    parser.epilog = f"{SETTINGS_HELP} {PLUGINS_HELP}"
+    _add_files(parser, "IMAGE", "PNG, JPEG or WebP files, or folders of them")
+    _add_codec(parser)
+    _add_targets(parser)
+    parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
+    parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
+
+
+def _add_codec(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="YAML", help="a config file; its model section is used")
+    parser.add_argument("--recipe", metavar="NAME", help="a codec that ships with pscx (default: default)")
+
+
+def _add_targets(parser: ArgumentParser) -> None:
+    """At most one of them, else the config's target or quantizer stands."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quality", type=_number, metavar="Q", help="from 1 to 100, the same step for every image")
+    group.add_argument("--bpp", type=_number, metavar="B", help="bits per pixel: at most, and within 2 %% of it")
+    group.add_argument("--psnr", type=_number, metavar="DB", help="of the decoded image, within 0.1 dB")
+    group.add_argument("--max-bytes", type=_positive, metavar="N", help="bytes of a file: at most, and within 2 %%")
+    group.add_argument("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
+
+
+def _add_decompress(parser: ArgumentParser) -> None:
+    _add_files(parser, "STREAM", ".pscx files, or folders of them")
+    parser.add_argument(
+        "--samples", type=_positive, default=1, metavar="N", help="write N restorations: NAME-0.png, ..."
+    )
+    parser.add_argument("--prior", metavar="PATH", help="where to load the prior from: a folder or a hub id")
+    parser.add_argument(
+        "--memory", type=_over_zero, metavar="GB", help="refuse streams that take more (default: what the machine has)"
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="show what is whole of a cut or damaged stream, and say how much"
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=_positive,
+        metavar="N",
+        help="decode as if the stream ended after N bytes; implies --partial",
+    )
+
+
+def _add_ablate(parser: ArgumentParser) -> None:
+    parser.epilog = f"--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share. {PLUGINS_HELP}"
+    parser.add_argument("--config", metavar="YAML", required=True, help="a file with axes, as in configs/ablations")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
+    parser.add_argument(
+        "--launcher", choices=("local", "ray"), default="local", help="where cells run (default: in this process)"
+    )
+    parser.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster (default: the one that is found)")
+    parser.add_argument("--cpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 1)")
+    parser.add_argument("--gpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 0)")
+
+
+def _add_cite(parser: ArgumentParser) -> None:
+    parser.epilog = f"{SETTINGS_HELP} {PLUGINS_HELP}"
+    _add_codec(parser)
+
+
+def _add_report(parser: ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="RUN", help="folders that pscx test or ablate wrote")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the page (default: report.html, in RUN if there is one)"
+    )
+    parser.add_argument(
+        "--images", type=_count, default=12, metavar="N", help="decode and show at most N streams (default: 12)"
+    )
+    parser.add_argument(
+        "--originals", type=Path, metavar="FOLDER", help="where the originals are (default: what each run says)"
+    )
+    parser.add_argument("--prior", metavar="PATH", help="where to load the priors from (default: what each run says)")
+    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+
+
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="who may see it (default: this machine)")
+    parser.add_argument("--port", type=_port, default=7860, metavar="PORT", help="of the page (default: 7860)")
+    parser.add_argument("--config", metavar="YAML", help="a config file whose codec is offered beside the recipes")
+    parser.add_argument("--prior", metavar="PATH", help="where to load the priors of uploaded streams from")
+    parser.add_argument(
+        "--max-bytes", type=_positive, default=20_000_000, metavar="N", help="of an upload (default: 20000000)"
+    )
+    parser.add_argument(
+        "--max-pixels", type=_positive, default=1 << 20, metavar="N", help="of an image (default: 1048576)"
+    )
+
+
+def _add_components(parser: ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a kind, such as sampler, or a component, such as ddrm")
+    parser.add_argument("--kind", metavar="KIND", help="only components of this kind")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, metavar=metavar, help=text)
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="a file, or a folder for several inputs")
+    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+    text = "N inputs at once share network calls (default: 8 of images of at most 128x128 pixels, else 1)"
+    parser.add_argument("--batch", type=_positive, metavar="N", help=text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be an integer of at least 1, got '{text}'")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise ArgumentTypeError(f"must be an integer in 1..65535, got '{text}'")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"must be a number, got '{text}'") from None
+
+
+def _over_zero(text: str) -> float:
+    number = _number(text)
+    if not 0 < number < inf:
+        raise ArgumentTypeError(f"must be a finite number over 0, got '{text}'")
+    return number
+
+
+if __name__ == "__main__":
+    run()

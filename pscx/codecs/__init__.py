@@ -1,0 +1,1 @@
+"""Families of zero-shot codecs of signals."""

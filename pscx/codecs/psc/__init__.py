@@ -1,0 +1,1 @@
+"""PSC, posterior sampling-based compression (Elata, Michaeli and Elad, TMLR 2025)."""

@@ -1,0 +1,1 @@
+"""Configuration: layers of YAML and options, their checker, plugins and recipes."""

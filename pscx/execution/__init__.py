@@ -1,0 +1,1 @@
+"""How network calls are made: micro-batches, processes, several images at once, and with what arithmetic."""

@@ -1,0 +1,92 @@
+"""Posterior samples of one image, spread over the processes of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from pscx.priors.base import Prior
+from pscx.samplers.base import Problem, Sampler
+
+LARGE = 3 << 18  # numbers of all samples of a micro-batch under an exact prior, unless one sample has more
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Processes that work on one image together: each draws some of the micro-batches, and all are given all.
+
+    A process alone is a group of one.
+
+    Args:
+        rank: of this process in its group, from 0.
+        size: number of processes in the group.
+        group: their process group, of a backend for the CPU; or none for a process alone.
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+
+    def draw(self, sampler: Sampler, problem: Problem, indices: range, batch: int) -> Tensor:
+        """Draws ``indices`` of the posterior, ``(len(indices), *shape)``: micro-batch ``i`` by rank ``i % size``.
+
+        A micro-batch has at most ``batch`` draws. Only under an exact prior, whose numbers do not depend on the batch,
+        is it made smaller: that there is one for each process, and that large ones do not take memory together.
+        """
+        draws = torch.empty(len(indices), *problem.shape, dtype=torch.float64)
+        done = 0
+        for part in self.draws(sampler, problem, indices, batch):
+            draws[done : done + len(part)] = part
+            done += len(part)
+            del part  # before the next is drawn
+        return draws
+
+    def draws(self, sampler: Sampler, problem: Problem, indices: range, batch: int) -> Iterator[Tensor]:
+        """The micro-batches of :meth:`draw` in their order; a process alone draws each when it is asked for."""
+        if problem.prior.exact:
+            batch = min(micro_batch(problem.prior, problem.shape, batch), -(-len(indices) // self.size))
+        starts = range(indices.start, indices.stop, batch)
+        spans = {start: range(start, min(start + batch, indices.stop)) for start in starts}
+        if self.size == 1:
+            for span in spans.values():
+                yield sampler.sample(problem, span)
+            return
+        own = {start: sampler.sample(problem, spans[start]) for start in starts[self.rank :: self.size]}
+        parts = {start: part for share in self._all(own) for start, part in share.items()}
+        yield from (parts[start] for start in starts)
+
+    def total(self, count: int) -> int:
+        """The sum of a count over the group."""
+        return sum(self._all(count))
+
+    def _all(self, own: Any) -> list[Any]:
+        if self.size == 1:
+            return [own]
+        parts: list[Any] = [None] * self.size
+        distributed.all_gather_object(parts, own, group=self.group)
+        return parts
+
+
+ALONE = Spread()
+
+
+def micro_batch(prior: Prior, shape: tuple[int, ...], batch: int) -> int:
+    """How many draws of this shape are made at once where ``batch`` were asked for."""
+    return min(batch, max(1, LARGE // prod(shape))) if prior.exact else batch
+
+
+def spread_over(world: int, rank: int, ranks_per_image: int) -> Spread:
+    """The group of process ``rank`` of ``world``, where ``ranks_per_image`` neighbours share an image.
+
+    All processes must call this together. ``world`` must be a multiple of ``ranks_per_image``.
+    """
+    if ranks_per_image == 1:
+        return ALONE
+    members = [list(range(first, first + ranks_per_image)) for first in range(0, world, ranks_per_image)]
+    groups = [distributed.new_group(ranks, backend="gloo") for ranks in members]  # every process makes every group
+    return Spread(rank % ranks_per_image, ranks_per_image, groups[rank // ranks_per_image])

@@ -1,0 +1,53 @@
+"""What a stream says of itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pscx.config.recipes import RECIPES, read_recipe
+from pscx.format.container import VERSION, Header, unpack
+
+
+def stream_info(data: bytes) -> dict[str, Any]:
+    """The header of a stream in plain values, nothing decoded.
+
+    Sizes are in pixels and bytes, ``bpp`` counts the whole stream, ``spec`` is as it stands in the stream (none where
+    a recipe is named), ``arithmetic`` what the encoder computed with (none where that is the same on every machine).
+    ``parameter_name`` is what the quantizer calls its parameter, as far as it is known. Raises
+    :class:`pscx.errors.StreamError` where it is not a whole stream.
+    """
+    header, payload = unpack(data)
+    return {
+        "version": VERSION,
+        "height": header.height,
+        "width": header.width,
+        "bytes": len(data),
+        "bpp": 8 * len(data) / (header.height * header.width),
+        "payload_bytes": len(payload),
+        "recipe": RECIPES.get(header.recipe, f"number {header.recipe}") if header.recipe else None,
+        "spec": _readable(header.spec),
+        "fingerprint": header.fingerprint.hex(),
+        "parameter": header.parameter,
+        "parameter_name": None if header.parameter is None else _parameter_name(header),
+        "seed": header.seed,
+        "caption": header.caption or None,
+        "arithmetic": header.arithmetic or None,
+    }
+
+
+def _parameter_name(header: Header) -> str:
+    from pscx.quantizers import QUANTIZERS
+
+    spec = read_recipe(RECIPES[header.recipe])["model"] if header.recipe in RECIPES else _readable(header.spec)
+    form = spec.get("quantizer") if isinstance(spec, dict) else None
+    name = form.get("name") if isinstance(form, dict) else form
+    quantizer = QUANTIZERS.find(name) if isinstance(name, str) else None
+    return "parameter" if quantizer is None else quantizer.parameter_name
+
+
+def _readable(spec: str) -> Any:
+    try:
+        return json.loads(spec) if spec else None
+    except (ValueError, RecursionError):
+        return spec

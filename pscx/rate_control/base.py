@@ -1,0 +1,44 @@
+"""What a codec may ask of a target."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from pscx.errors import PscxError
+from pscx.quantizers.base import Quantizer
+from pscx.rate_control.trials import Setting, Trials
+from pscx.registry import Registry
+
+
+class TargetError(PscxError):
+    """A target that an image or a codec cannot meet."""
+
+
+class Target(ABC):
+    """What a stream is to be. The encoder alone has one; the stream carries the quantizer's parameter as always."""
+
+    references: tuple[str, ...] = ()
+    """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
+
+    @abstractmethod
+    def check(self, quantizer: Quantizer) -> None:
+        """Raise ``ValueError`` where no parameter of this quantizer could be chosen for the target."""
+
+    @abstractmethod
+    def reach(self, trials: Trials) -> Setting:
+        """The setting of the stream that is wanted. Raises :class:`TargetError` where there is none.
+
+        A search ends after few encodings, and takes the same way each time.
+        """
+
+
+def check_parameter(name: str, quantizer: Quantizer) -> None:
+    """Raise ``ValueError`` where the quantizer has no parameter that the target ``name`` could choose."""
+    if quantizer.parameter is None:
+        raise ValueError(
+            f"target {name} needs a quantizer with a parameter, such as trellis, uniform, deadzone or rdo: "
+            f"{type(quantizer).__name__} has none"
+        )
+
+
+TARGETS: Registry[Target] = Registry("target", Target)

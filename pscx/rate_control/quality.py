@@ -1,0 +1,36 @@
+"""One knob, the same for every image."""
+
+from __future__ import annotations
+
+from pscx.quantizers.base import Quantizer
+from pscx.rate_control.base import TARGETS, Target, check_parameter
+from pscx.rate_control.trials import Setting, Trials
+
+LOWEST, HIGHEST = 1, 100
+
+
+@TARGETS.register("quality")
+class Quality(Target):
+    """A quality from 1 to 100: the logarithm of the quantizer's parameter is linear in it.
+
+    Of the quantizers with a step, 1 is a step of 8, 100 one of 0.01 and 50 one of 0.293; each unit makes it 6.5 %
+    finer. Nothing is searched for: it is one encoding.
+
+    Args:
+        value: from 1 to 100; need not be whole.
+    """
+
+    references = ()
+
+    def __init__(self, value: float) -> None:
+        if not LOWEST <= value <= HIGHEST:
+            raise ValueError(f"target.value of quality must lie in {LOWEST}..{HIGHEST}, got {value}")
+        self.value = value
+
+    def check(self, quantizer: Quantizer) -> None:
+        check_parameter("quality", quantizer)
+
+    def reach(self, trials: Trials) -> Setting:
+        coarsest, finest = trials.quantizer.quality_range
+        parameter = coarsest * (finest / coarsest) ** ((self.value - LOWEST) / (HIGHEST - LOWEST))
+        return Setting(trials.quantizer.with_parameter(parameter).parameter)

@@ -1,0 +1,15 @@
+"""LightningModules by name: what ``model`` of a config names."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningModule
+
+from pscx.evaluation import Evaluate
+from pscx.registry import Registry
+from pscx.training import Calibrate, FitRows, TrainDDPM
+
+MODULES: Registry[LightningModule] = Registry("module", LightningModule)
+MODULES.register("calibrate")(Calibrate)
+MODULES.register("evaluate")(Evaluate)
+MODULES.register("fit_rows")(FitRows)
+MODULES.register("train_ddpm")(TrainDDPM)

@@ -1,0 +1,1 @@
+"""What every part runs on: files, folders of weights, optional libraries, progress and quiet libraries."""

@@ -1,0 +1,195 @@
+"""What both sides know of the signal: orthonormal rows ``H`` and noisy values ``y = H x``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from copy import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pscx.signal.partition import Partition
+from pscx.signal.transforms import BlockDCT
+
+
+class Measurements(ABC):
+    """Orthonormal rows, each inside one block of a partition, with quantized values and their noise variance.
+
+    Rows are only ever appended; they must be orthonormal to each other and to those already there, so that ``H^T`` is
+    the pseudo-inverse and none is ever computed. ``values`` and ``variances`` are ``(blocks, places)`` float64, zero
+    where a place is not in use. ``gains`` ``(blocks,)`` is the factor by which predicted variances have to be
+    multiplied, as far as the past tells.
+    """
+
+    partition: Partition
+    values: Tensor
+    variances: Tensor
+    gains: Tensor
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of rows so far."""
+
+    @abstractmethod
+    def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
+        """Add rows in blocks ``(r,)`` with values and noise variances ``(r,)``."""
+
+    @abstractmethod
+    def forward(self, signal: Tensor) -> Tensor:
+        """``H x``: ``(n, channels, height, width)`` to ``(n, blocks, places)``, zero at places not in use."""
+
+    @abstractmethod
+    def adjoint(self, values: Tensor) -> Tensor:
+        """``H^T v``: ``(n, blocks, places)`` back to signals."""
+
+    def correction(self, signal: Tensor, gain: Tensor | float) -> Tensor:
+        """``H^T g (y - H x)`` for signals ``(n, channels, height, width)`` and gains ``(blocks, places)``, or one."""
+        return self.adjoint((self.values - self.forward(signal)) * gain)
+
+    def bands(self) -> Iterator[tuple[slice, Measurements]]:
+        """All there is in parts that do not see each other: rows of the signal, and the measurements of these alone.
+
+        What is done to one after the other needs little memory at a time. Here all is one part.
+        """
+        yield slice(None), self
+
+    @abstractmethod
+    def split(self, signal: Tensor) -> Tensor:
+        """The blocks of signals ``(n, channels, height, width)`` as :meth:`along` takes them: ``(n, blocks, dim)``."""
+
+    @abstractmethod
+    def along(self, blocks: Tensor, block: Tensor, rows: Tensor) -> Tensor:
+        """Products ``(r,)`` of rows in blocks ``(r,)`` with one signal's ``blocks`` ``(blocks, dim)``."""
+
+    @abstractmethod
+    def signals(self, block: Tensor, rows: Tensor) -> Tensor:
+        """The rows in blocks ``(r,)`` themselves, each as a signal: ``(r, channels, height, width)``."""
+
+
+class DenseRows(Measurements):
+    """Rows of any direction ``(r, dim)``, stored block by block: ``(blocks, rows of the fullest block, dim)``."""
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.rows = torch.zeros(partition.count, 0, partition.dim, dtype=torch.float64)
+        self.values = torch.zeros(partition.count, 0, dtype=torch.float64)
+        self.variances = torch.zeros(partition.count, 0, dtype=torch.float64)
+        self.counts = torch.zeros(partition.count, dtype=torch.int64)
+        self.gains = torch.ones(partition.count, dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
+        place = self.counts[block] + rank_within(block)
+        fullest = int(place.max()) + 1 if len(place) else 0
+        grow = max(fullest - self.rows.shape[1], 0)
+        pad = torch.nn.functional.pad
+        self.rows = pad(self.rows, (0, 0, 0, grow))
+        self.values, self.variances = pad(self.values, (0, grow)), pad(self.variances, (0, grow))
+        self.rows[block, place] = rows
+        self.values[block, place] = values
+        self.variances[block, place] = variances
+        self.counts += torch.bincount(block, minlength=len(self.counts))
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return (self.rows @ self.partition.split(signal).permute(1, 2, 0)).permute(2, 0, 1)
+
+    def adjoint(self, values: Tensor) -> Tensor:
+        return self.partition.join((values.transpose(0, 1) @ self.rows).transpose(0, 1))
+
+    def split(self, signal: Tensor) -> Tensor:
+        return self.partition.split(signal)
+
+    def along(self, blocks: Tensor, block: Tensor, rows: Tensor) -> Tensor:
+        return (blocks[block] * rows).sum(1)
+
+    def signals(self, block: Tensor, rows: Tensor) -> Tensor:
+        blocks = torch.zeros(len(block), self.partition.count, self.partition.dim, dtype=torch.float64)
+        blocks[torch.arange(len(block)), block] = rows
+        return self.partition.join(blocks)
+
+    def complement(self, block: Tensor, vectors: Tensor) -> Tensor:
+        """Remove from vectors ``(r, dim)`` in blocks ``(r,)`` all that the rows of those blocks span."""
+        place = rank_within(block)
+        most = int(place.max()) + 1 if len(place) else 0
+        left = torch.zeros(len(self.rows), most, self.partition.dim, dtype=torch.float64)
+        left[block, place] = vectors
+        for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik 2005)
+            left = left - left @ self.rows.mT @ self.rows
+        return left[block, place]
+
+
+class Coordinates(Measurements):
+    """Some of the coefficients of a fixed orthonormal transform: a row is its number ``(r,)`` int64 in the block.
+
+    ``H`` is a mask over the transform, so nothing is stored but ``known`` ``(blocks, dim)``, and all arithmetic is
+    exact (:mod:`pscx.signal.transforms`).
+    """
+
+    def __init__(self, transform: BlockDCT) -> None:
+        self.transform, self.partition = transform, transform.partition
+        shape = (self.partition.count, self.partition.dim)
+        self.known = untouched(shape, np.bool_)
+        self.values, self.variances = untouched(shape, np.float64), untouched(shape, np.float64)
+        self.gains = torch.ones(self.partition.count, dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return int(self.known.sum())
+
+    def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
+        self.known[block, rows] = True
+        self.values[block, rows] = values
+        self.variances[block, rows] = variances
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return self.split(signal).mul_(self.known)
+
+    def bands(self) -> Iterator[tuple[slice, Coordinates]]:
+        across, block = self.partition.grid[1], self.transform.block
+        for first, last in self.transform.bands():
+            blocks = slice(first * across, last * across)
+            part = copy(self)
+            part.transform = self.transform.band(first, last)
+            part.partition = part.transform.partition
+            part.known, part.values, part.variances, part.gains = (
+                tensor[blocks] for tensor in (self.known, self.values, self.variances, self.gains)
+            )
+            yield slice(first * block, last * block), part
+
+    def adjoint(self, values: Tensor) -> Tensor:
+        return self.transform.inverse(values * self.known)
+
+    def correction(self, signal: Tensor, gain: Tensor | float) -> Tensor:
+        missing = self.split(signal)
+        torch.sub(self.values, missing, out=missing)
+        masked = self.known.double().mul_(gain)  # once for all signals; the product of a mask and a float is float32
+        return self.transform.inverse(missing.mul_(masked))
+
+    def split(self, signal: Tensor) -> Tensor:
+        return self.transform.forward(signal)
+
+    def along(self, blocks: Tensor, block: Tensor, rows: Tensor) -> Tensor:
+        return blocks[block, rows]
+
+    def signals(self, block: Tensor, rows: Tensor) -> Tensor:
+        coefficients = torch.zeros(len(block), self.partition.count, self.partition.dim, dtype=torch.float64)
+        coefficients[torch.arange(len(block)), block, rows] = 1.0
+        return self.transform.inverse(coefficients)
+
+
+def untouched(shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+    """Zeros that take no memory before they are written, where the system gives it page by page."""
+    return torch.from_numpy(np.zeros(shape, dtype))  # torch's own zeros are written
+
+
+def rank_within(block: Tensor) -> Tensor:
+    """How many earlier entries hold the same number: ``[4, 7, 4, 4]`` gives ``[0, 0, 1, 2]``."""
+    order = torch.argsort(block, stable=True)
+    ordered = block[order]
+    start = torch.searchsorted(ordered, ordered)
+    rank = torch.empty_like(block)
+    rank[order] = torch.arange(len(block)) - start
+    return rank

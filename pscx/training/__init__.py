@@ -1,0 +1,8 @@
+"""LightningModules that learn: a prior, a codec's row rule and its entropy coding."""
+
+from pscx.training.calibrate import Calibrate
+from pscx.training.export import ExportPrior
+from pscx.training.fit_rows import FitRows
+from pscx.training.train import TrainDDPM
+
+__all__ = ["Calibrate", "ExportPrior", "FitRows", "TrainDDPM"]

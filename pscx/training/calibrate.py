@@ -1,0 +1,193 @@
+"""Calibration of a codec's entropy coding by the code length of a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from pscx.captioners import Captioner
+from pscx.codecs.psc.codec import PSC
+from pscx.coders import CODERS, Coder, Encoder, Posterior
+from pscx.coders.adaptive import MEMORY, WEIGHT, AdaptiveEncoder, Counts
+from pscx.coders.static import StaticEncoder
+from pscx.coders.table import VARIABLE, Table
+from pscx.evaluation.evaluate import as_csv
+from pscx.priors import Prior
+from pscx.quantizers import Quantizer
+from pscx.registry import NAME
+from pscx.restorations import Restoration
+from pscx.rows import RowRule
+from pscx.runtime.files import write_whole
+from pscx.samplers import Sampler
+from pscx.training.fitting import Group, Recorder, code_length, fit_posterior, fit_table
+from pscx.training.over_images import (
+    Advance,
+    OverImages,
+    arrays_file,
+    caution,
+    check_held_out,
+    divided,
+    read_arrays,
+    show,
+)
+
+Groups = list[Group]
+Row = dict[str, Any]
+
+
+class Calibrate(OverImages):
+    """Learn the predictive distribution from what a codec codes, by maximum likelihood.
+
+    Learnt are a gain of the predicted spread for each iteration, the degrees of freedom of Student's t, and tables of
+    probabilities for each iteration and each ratio of spread to step.
+
+    Every image is encoded once; its symbols do not depend on the coder, so other coders are then measured on the same
+    symbols. Under the trainer's ``default_root_dir`` come ``posterior.yaml``, ``static.yaml`` and ``adaptive.yaml``,
+    each a config with the ``coder`` that was learnt, to be added to the codec's own by a second ``--config``; the table
+    ``NAME.json`` that the last two name; and ``calibration.csv`` with the bits before and after. A table is found in
+    the folder that the environment variable PSCX_TABLES names, by encoder and decoder alike.
+
+    What was coded is kept in ``observations/NAME.npz`` as soon as an image is done. A run that was interrupted and is
+    started again takes from there what the same codec has coded of the same image.
+
+    Args:
+        prior: the diffusion model.
+        sampler: draws the posterior samples inside the loop.
+        rows: chooses what to measure.
+        quantizer: turns a measurement into a symbol.
+        coder: what the others are compared with.
+        restoration: makes the final picture; none is made here.
+        restoration_sampler: draws for the restoration.
+        samples: posterior samples an iteration, at least 1.
+        iterations: rounds of sampling and measuring, at least 1.
+        batch: at most this many samples go through the network in one call.
+        seed: of all noise, in [0, 2^64).
+        antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
+        caption: describes each image, for a prior that takes captions; or none.
+        table: name of the table that is written, a plain lower-case word.
+        held_out: every so many-th image is only measured and not learnt from, at least 2; none to hold out nothing.
+    """
+
+    references = ("elata2025psc",)
+
+    title = "calibrate"
+
+    def __init__(
+        self,
+        prior: Prior,
+        sampler: Sampler,
+        rows: RowRule,
+        quantizer: Quantizer,
+        coder: Coder,
+        restoration: Restoration,
+        restoration_sampler: Sampler | None = None,
+        samples: int = 4,
+        iterations: int = 8,
+        batch: int = 4,
+        seed: int = 0,
+        antithetic: bool = False,
+        caption: Captioner | None = None,
+        table: str = "calibrated",
+        held_out: int | None = 5,
+    ) -> None:
+        if not NAME.fullmatch(table):
+            raise ValueError(f"table must be a plain lower-case word, got {table!r}")
+        check_held_out(held_out)
+        psc = PSC(
+            prior,
+            sampler,
+            rows,
+            quantizer,
+            coder,
+            restoration,
+            restoration_sampler,
+            samples=samples,
+            iterations=iterations,
+            batch=batch,
+            seed=seed,
+            antithetic=antithetic,
+        )
+        super().__init__(psc, caption)
+        self.quantizer, self.coder = quantizer, coder
+        self.recorder = self.psc.coder = Recorder(coder)
+        self.table, self.held_out = table, held_out
+
+    def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
+        psc.encode(signal, advance)
+        return groups_file(self.recorder.groups, key)
+
+    def is_whole(self, file: Path, key: str) -> bool:
+        return read_groups(file, key) is not None
+
+    def learn(self, names: list[str]) -> None:
+        """Learn, measure and write, over the images of all ranks.
+
+        Raises :class:`pscx.errors.ImageError` where what was seen of one is missing.
+        """
+        images = self.seen(names, read_groups)
+        first, second = divided(images, self.held_out)
+        together = [group for groups in first for group in groups]
+        posterior = fit_posterior(self.quantizer, together, getattr(self.coder, "adapt", True))
+        table = fit_table(self.quantizer, together)
+        self.write(posterior, table)
+        self.stop_bars()
+        rows = self.compared(posterior, table, first, second)
+        write_whole(self.root / "calibration.csv", as_csv(rows), force=True)
+        show(rows, self.root)
+        if not second:
+            print(caution(len(first), self.held_out))
+
+    def write(self, posterior: Posterior, table: Table) -> None:
+        """The table, and a config for each coder that was learnt."""
+        write_whole(self.root / f"{self.table}.json", table.to_json(), force=True)
+        named = {"table": self.table, "digest": table.digest}
+        coders = [CODERS.spec(posterior), {"name": "static", **named}, {"name": "adaptive", **named}]
+        for coder in coders:
+            place = f", with {VARIABLE} naming the folder of {self.table}.json" if "table" in coder else ""
+            head = f"# What pscx fit learnt: a second --config beside that of the codec{place}.\n"
+            text = head + yaml.safe_dump({"model": {"coder": coder}}, sort_keys=False)
+            write_whole(self.root / f"{coder['name']}.yaml", text.encode(), force=True)
+
+    def compared(self, posterior: Posterior, table: Table, first: list[Groups], second: list[Groups]) -> list[Row]:
+        """Bits of all images, of those that were learnt from and of the others, a coder a row."""
+        encoders: dict[str, Callable[[], Encoder]] = {
+            "before": self.coder.encoder,
+            "posterior": posterior.encoder,
+            "static": lambda: StaticEncoder(table),
+            "adaptive": lambda: AdaptiveEncoder(Counts(table, WEIGHT, MEMORY)),
+        }
+        rows: list[Row] = []
+        for name, make in encoders.items():
+            learnt, others = (sum(code_length(make(), self.quantizer, one) for one in part) for part in (first, second))
+            rows.append({"coder": name, "learnt_bits": learnt, "held_out_bits": others if second else None})
+        measure = "held_out_bits" if second else "learnt_bits"
+        for row in rows:
+            row["saved_percent"] = 100 * (1 - row[measure] / rows[0][measure]) if rows[0][measure] else 0.0
+        return rows
+
+
+def groups_file(groups: Groups, key: str) -> bytes:
+    """The content of an observations file."""
+    sizes = np.array([(group.segment, len(group.symbols)) for group in groups], np.int64).reshape(-1, 2)
+    parts = {
+        name: np.concatenate([np.zeros(0), *(getattr(group, name).numpy() for group in groups)])
+        for name in ("symbols", "mean", "scale")
+    }
+    return arrays_file(key, sizes=sizes, **parts)
+
+
+def read_groups(file: Path, key: str | None = None) -> Groups | None:
+    """What :func:`groups_file` holds; none where there is no such file, it is damaged or has another key."""
+    arrays = read_arrays(file, key, ("sizes", "symbols", "mean", "scale"))
+    if arrays is None:
+        return None
+    sizes, *parts = arrays
+    counts = sizes[:, 1].tolist()
+    pieces = zip(sizes[:, 0].tolist(), *(torch.split(torch.from_numpy(part), counts) for part in parts), strict=True)
+    return [Group(segment, symbols.long(), mean, scale) for segment, symbols, mean, scale in pieces]

@@ -1,0 +1,202 @@
+"""Learning the weights of the row rule ``learned`` from a folder of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch import Tensor
+
+from pscx.captioners import Captioner
+from pscx.codecs.psc.codec import PSC, Seal
+from pscx.coders import Coder
+from pscx.errors import ImageError
+from pscx.evaluation.evaluate import as_csv
+from pscx.priors import Prior
+from pscx.quantizers import Quantizer
+from pscx.restorations import Restoration
+from pscx.rows import ROWS, Learned, RowRule
+from pscx.rows.block_transform import BlockTransform
+from pscx.rows.learned import FEATURES
+from pscx.rows.regression import Observed, fit_weights, mean_bits, observe, predicted_by
+from pscx.runtime.files import write_whole
+from pscx.samplers import Sampler
+from pscx.signal.distributions import Array
+from pscx.signal.measurements import Coordinates
+from pscx.training.over_images import (
+    Advance,
+    OverImages,
+    arrays_file,
+    caution,
+    check_held_out,
+    divided,
+    read_arrays,
+    show,
+)
+
+
+class FitRows(OverImages):
+    """Learn where posterior samples are wrong, by maximum likelihood (:class:`pscx.rows.Learned`).
+
+    A codec with the rows ``dct`` or ``learned`` encodes every image once. In each of its iterations that has samples,
+    coefficients are drawn from those four times as many as were measured whose predicted variance is largest: their
+    features, and how far the samples' mean was off. Which they are depends on the rule, so weights that were learnt
+    from ``dct`` are a little better when learnt again from themselves.
+
+    Under the trainer's ``default_root_dir`` come ``rows.yaml``, a config with the rule that was learnt, to be added to
+    the codec's own by a second ``--config``; and ``rows.csv`` with the bits that a coefficient would cost, to within a
+    constant, by the predictions before and after. What was seen is kept in ``observations/NAME.npz`` as soon as an
+    image is done; a run that was interrupted and is started again takes it from there.
+
+    Args:
+        prior: the diffusion model.
+        sampler: draws the posterior samples inside the loop.
+        rows: chooses what to measure: ``dct`` or ``learned``. The rule that is learnt has its block and its quotas.
+        quantizer: turns a measurement into a symbol.
+        coder: turns symbols into bytes; nothing that is learnt depends on it.
+        restoration: makes the final picture; none is made here.
+        restoration_sampler: draws for the restoration.
+        samples: posterior samples an iteration, at least 1.
+        iterations: rounds of sampling and measuring, at least 3, or all iterations with samples are alike.
+        batch: at most this many samples go through the network in one call.
+        seed: of all noise, in [0, 2^64).
+        antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
+        caption: describes each image, for a prior that takes captions; or none.
+        steps: parameters of the quantizer; each image is coded with one of them, which its content tells. None for the
+            quantizer's own throughout.
+        coefficients: at most so many are drawn in an iteration of an image, at least 1.
+        held_out: every so many-th image is only measured and not learnt from, at least 2; none to hold out nothing.
+    """
+
+    references = ("elata2025psc",)
+
+    title = "fit rows"
+
+    def __init__(
+        self,
+        prior: Prior,
+        sampler: Sampler,
+        rows: RowRule,
+        quantizer: Quantizer,
+        coder: Coder,
+        restoration: Restoration,
+        restoration_sampler: Sampler | None = None,
+        samples: int = 4,
+        iterations: int = 8,
+        batch: int = 4,
+        seed: int = 0,
+        antithetic: bool = False,
+        caption: Captioner | None = None,
+        steps: list[float] | None = None,
+        coefficients: int = 1500,
+        held_out: int | None = 5,
+    ) -> None:
+        if not isinstance(rows, BlockTransform):
+            raise ValueError(f"rows must be dct or learned for weights to be learnt, got {ROWS.name_of(type(rows))}")
+        if iterations < 3:
+            raise ValueError(f"iterations must be at least 3 for weights to be learnt, got {iterations}")
+        if coefficients < 1:
+            raise ValueError(f"coefficients must be at least 1, got {coefficients}")
+        if steps == []:
+            raise ValueError("steps must be none or at least one number, got []")
+        check_held_out(held_out)
+        psc = PSC(
+            prior,
+            sampler,
+            rows,
+            quantizer,
+            coder,
+            restoration,
+            restoration_sampler,
+            samples=samples,
+            iterations=iterations,
+            batch=batch,
+            seed=seed,
+            antithetic=antithetic,
+        )
+        for step in steps or []:
+            psc.with_parameter(step)  # raises where it is not allowed
+        super().__init__(psc, caption, [steps, coefficients])
+        self.rows, self.steps, self.coefficients, self.held_out = rows, steps, coefficients, held_out
+
+    def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
+        if self.steps:
+            psc = psc.with_parameter(self.steps[int(key, 16) % len(self.steps)])
+        exact = signal.double()
+        found: list[Observed] = []
+
+        def watch(psc: PSC, seal: Seal) -> None:
+            known = seal.before
+            if seal.samples is None:
+                return
+            assert isinstance(known, Coordinates)
+            situation = psc.situation(known, seal.samples, seal.segment, psc.prior)
+            predicted = self.rows.predicted(situation)
+            rows = len(seal.measured.symbols)
+            found.append(observe(situation, exact, predicted, rows, self.coefficients))
+
+        psc.encode(signal, advance, watch=watch)
+        return observed_file(found, key)
+
+    def is_whole(self, file: Path, key: str) -> bool:
+        return read_observed(file, key) is not None
+
+    def learn(self, names: list[str]) -> None:
+        """Learn, measure and write, over the images of all ranks.
+
+        Raises :class:`pscx.errors.ImageError` where what was seen of one is missing, or nothing was measured.
+        """
+        images = self.seen(names, read_observed)
+        divisions = divided(images, self.held_out)
+        parts = [[one for image in part for one in image if len(one.residual)] for part in divisions]
+        rule = self.rows
+        quotas = {name: getattr(rule, name) for name in ("per_iteration", "growth", "depth", "floor", "complete")}
+        try:
+            weights = fit_weights(parts[0])
+            learned = Learned(rule.block, **quotas, weights=weights)
+        except ValueError as error:
+            raise ImageError(f"{error}; more images and smaller steps measure more") from error
+        config = {"model": {"rows": ROWS.spec(learned)}}
+        head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
+        write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
+        self.stop_bars()
+        before = [[one.predicted for one in part] for part in parts]
+        after = [[predicted_by(one, weights) for one in part] for part in parts]
+        table = [compared("before", parts, before), compared("learned", parts, after)]
+        measure = "held_out_bits" if parts[1] else "learnt_bits"
+        for row in table:
+            row["saved_bits"] = table[0][measure] - row[measure]
+        write_whole(self.root / "rows.csv", as_csv(table), force=True)
+        show(table, self.root, decimals=3)
+        if not parts[1]:
+            print(caution(len(images), self.held_out))
+
+
+def compared(name: str, parts: list[list[Observed]], variances: list[list[Array]]) -> dict[str, Any]:
+    """A row of the table: bits of the coefficients that were learnt from and of those that were held out."""
+    learnt, held_out = (mean_bits(part, by) if part else None for part, by in zip(parts, variances, strict=True))
+    return {"rows": name, "learnt_bits": learnt, "held_out_bits": held_out}
+
+
+def observed_file(found: list[Observed], key: str) -> bytes:
+    """The content of an observations file; numbers are kept in single precision."""
+    sizes = np.array([(one.iteration, one.iterations, len(one.residual)) for one in found], np.int64).reshape(-1, 3)
+    empty = {"features": np.zeros((0, FEATURES - 1)), "residual": np.zeros(0), "predicted": np.zeros(0)}
+    parts = {
+        name: np.concatenate([nothing, *(getattr(one, name) for one in found)]).astype(np.float32)
+        for name, nothing in empty.items()
+    }
+    return arrays_file(key, sizes=sizes, **parts)
+
+
+def read_observed(file: Path, key: str | None = None) -> list[Observed] | None:
+    """What :func:`observed_file` holds; none where there is no such file, it is damaged or has another key."""
+    arrays = read_arrays(file, key, ("sizes", "features", "residual", "predicted"))
+    if arrays is None:
+        return None
+    sizes, *parts = arrays
+    ends = np.cumsum(sizes[:, 2])[:-1]
+    pieces = zip(sizes.tolist(), *(np.split(part.astype(float), ends) for part in parts), strict=True)
+    return [Observed(iteration, iterations, *found) for (iteration, iterations, _), *found in pieces]

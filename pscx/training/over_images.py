@@ -1,0 +1,194 @@
+"""What modules share that run a codec once over each image and learn from what they saw."""
+
+from __future__ import annotations
+
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Column
+from rich.table import Table as Grid
+from torch import Tensor
+
+from pscx.api import Codec, signal_of
+from pscx.captioners import Captioner
+from pscx.codecs.psc.codec import PSC
+from pscx.codecs.psc.specs import codec_spec
+from pscx.data.base import Photo
+from pscx.errors import ImageError
+from pscx.runtime.files import write_whole
+from pscx.runtime.progress import Bars
+
+Advance = Callable[[int, int], None]
+AFTER = ("coder", "restoration", "restoration_sampler")  # what no symbol depends on
+T = TypeVar("T")
+
+
+class OverImages(LightningModule, ABC):
+    """Observe each image once, keep that in ``observations/NAME.npz``, learn from all of it in the end.
+
+    The files lie under the trainer's ``default_root_dir``. A run that was interrupted and is started again takes from
+    there what the same codec has seen of the same image.
+
+    Args:
+        psc: the codec; its coder and its restoration do not change what is seen.
+        captioner: describes each image, for a prior that takes captions; or none.
+        facts: what else an observation depends on.
+    """
+
+    title: str
+    """A word for the progress bar."""
+
+    def __init__(self, psc: PSC, captioner: Captioner | None, facts: object = None) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.prior, self.psc, self.codec = psc.prior, psc, Codec(psc, captioner=captioner)
+        self.key = codec_key(psc) + json.dumps(facts, sort_keys=True).encode()
+        self.names: list[str] = []
+        self.bars: Bars | None = None
+
+    @abstractmethod
+    def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
+        """Run the codec over a signal ``(channels, height, width)``; the content of the file, with its ``key``."""
+
+    @abstractmethod
+    def is_whole(self, file: Path, key: str) -> bool:
+        """Whether a file is there that :meth:`observe` made with that key."""
+
+    @abstractmethod
+    def learn(self, names: list[str]) -> None:
+        """Learn from the files of these images, of all ranks, at least one; write and print what was learnt."""
+
+    def configure_optimizers(self) -> None:
+        """Nothing descends a gradient over batches here."""
+
+    def on_train_start(self) -> None:
+        self.prior.eval()
+        self.names = []
+        alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
+        batches = self.trainer.num_training_batches
+        self.bars = Bars(self.title, None if batches == float("inf") else int(batches), visible=alone)
+        self.bars.__enter__()
+
+    def training_step(self, batch: Photo, batch_idx: int) -> None:
+        name = batch["name"]
+        if batch["error"]:
+            raise ImageError(batch["error"])
+        pixels = np.ascontiguousarray(batch["pixels"].movedim(0, -1).cpu().numpy())
+        caption = self.codec.caption_of(pixels)
+        facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]
+        key = sha256(b"".join(facts)).hexdigest()
+        assert self.bars is not None
+        bar = self.bars.begin(name)
+        if not self.is_whole(self.file_of(name), key):
+            psc = self.psc.conditioned(caption)
+            write_whole(self.file_of(name), self.observe(psc, signal_of(psc, pixels), key, bar.advance), force=True)
+        self.names.append(name)
+        bar.end()
+
+    def on_train_end(self) -> None:
+        names = sorted(self._gathered())
+        if self.trainer.is_global_zero and names:
+            self.learn(names)
+
+    def teardown(self, stage: str) -> None:
+        self.stop_bars()
+
+    @property
+    def root(self) -> Path:
+        """Where results go."""
+        return Path(self.trainer.default_root_dir)
+
+    def file_of(self, name: str) -> Path:
+        """Where what was seen of an image is kept."""
+        return self.root / "observations" / f"{name}.npz"
+
+    def seen(self, names: list[str], read: Callable[[Path], T | None]) -> list[T]:
+        """What ``read`` finds in the files of these images.
+
+        Raises :class:`pscx.errors.ImageError` where it finds nothing in one: that of another machine, say.
+        """
+        found = {name: read(self.file_of(name)) for name in names}
+        missing = [name for name, content in found.items() if content is None]
+        if missing:
+            some = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
+            raise ImageError(
+                f"nothing is under '{self.root / 'observations'}' of {len(missing)} of {len(names)} images ({some}): "
+                "trainer.default_root_dir must be a folder that all processes share"
+            )
+        return [content for content in found.values() if content is not None]
+
+    def stop_bars(self) -> None:
+        """Take the progress bars off the screen."""
+        if self.bars is not None:
+            self.bars.__exit__(None, None, None)
+            self.bars = None
+
+    def _gathered(self) -> set[str]:
+        if self.trainer.world_size == 1:
+            return set(self.names)
+        parts: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(parts, self.names)
+        return {name for part in parts for name in part}
+
+
+def arrays_file(key: str, **arrays: NDArray[Any]) -> bytes:
+    """The content of an observations file."""
+    file = io.BytesIO()
+    np.savez(file, key=np.array(key), **arrays)  # type: ignore[arg-type]  # its stub takes a name for an option
+    return file.getvalue()
+
+
+def read_arrays(file: Path, key: str | None, names: Sequence[str]) -> list[NDArray[Any]] | None:
+    """What :func:`arrays_file` holds; none where there is no such file, it is damaged or has another key."""
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
+            kept, arrays = str(content["key"]), [content[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    return arrays if key in (None, kept) else None
+
+
+def codec_key(psc: PSC) -> bytes:
+    """What identifies a codec's loop, without coder and restoration: the same images then give the same symbols."""
+    spec = {key: value for key, value in codec_spec(psc).items() if key not in AFTER}
+    facts = [json.dumps(spec, sort_keys=True), psc.quantizer.parameter, psc.seed, psc.prior.fingerprint().hex()]
+    return sha256(json.dumps(facts).encode()).digest()
+
+
+def check_held_out(every: int | None) -> None:
+    """Raises ``ValueError`` where not every so many-th image can be held out."""
+    if every is not None and every < 2:
+        raise ValueError(f"held_out must be at least 2, or none, got {every}")
+
+
+def divided(images: list[T], held_out: int | None) -> tuple[list[T], list[T]]:
+    """Those to learn from, and every ``held_out``-th one."""
+    if held_out is None:
+        return images, []
+    return [one for i, one in enumerate(images, 1) if i % held_out], images[held_out - 1 :: held_out]
+
+
+def caution(images: int, held_out: int | None) -> str:
+    """A sentence for a report whose savings are those of the images that were learnt from."""
+    remedy = "set held_out" if held_out is None else f"give at least {held_out}: one in {held_out} is held out"
+    return f"what is saved is of the {images} images that were learnt from, which flatters: none was held out; {remedy}"
+
+
+def show(rows: list[dict[str, Any]], root: Path, decimals: int = 1) -> None:
+    """Print figures as a table on stdout: the first column is text, the others are numbers or none."""
+    head, *others = rows[0]
+    grid = Grid(head, *(Column(name.replace("_", " "), justify="right") for name in others), title=str(root))
+    for row in rows:
+        grid.add_row(row[head], *("-" if row[name] is None else f"{row[name]:.{decimals}f}" for name in others))
+    Console().print(grid)
