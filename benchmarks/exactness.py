@@ -52,7 +52,7 @@ options = json.loads(sys.argv[4])
 options |= {"batch": int(os.environ["PSCX_BATCH"])} if "PSCX_BATCH" in os.environ else {}
 codec = pscx.load_codec(prior={"name": "ddpm", "exact": exact}, **options)
 if os.environ.get("PSCX_LAYOUT") == "first":
-    codec.psc.prior.denoiser.network.to(memory_format=torch.contiguous_format)
+    codec.signal_codec.prior.denoiser.network.to(memory_format=torch.contiguous_format)
 images = int(os.environ.get("PSCX_IMAGES", "1"))
 for name, (height, width) in crops.items():
     file = folder / f"{name}.pscx"

@@ -25,7 +25,7 @@ from pscx.data.folder import BUNDLED
 
 def command(images: Path, root: Path) -> list[str]:
     """An evaluation that takes about a second an image."""
-    options = ["--data.root", str(images), "--trainer.default_root_dir", str(root), "--model.iterations", "40"]
+    options = ["--data.root", str(images), "--trainer.default_root_dir", str(root), "--model.codec.iterations", "40"]
     return [sys.executable, "-m", "pscx.cli.main", "test", "--config", "configs/gaussian.yaml", *options]
 
 

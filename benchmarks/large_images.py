@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from pscx import Codec, Decompressor, PscxError, load_codec
-from pscx.codecs.psc.codec import Progress
+from pscx.codecs import Progress
 from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED
 from pscx.images import read_image

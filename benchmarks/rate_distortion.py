@@ -43,7 +43,7 @@ from pscx.ablation.plot import draw
 from pscx.ablation.report import markdown
 from pscx.ablation.results import MEASURES, Curve, Results
 from pscx.api import Simulation
-from pscx.codecs.psc.specs import codec_spec
+from pscx.codecs.specs import codec_spec
 from pscx.data.files import image_files
 from pscx.data.folder import unique_names
 from pscx.evaluation.bd import bd_rate
@@ -149,7 +149,7 @@ def other(name: str, form: FileFormat) -> Contender:
 
 def digest(codec: pscx.Codec) -> str:
     """Eight digits that change with any option of a codec but the step, and with its prior's weights."""
-    facts = json.dumps(codec_spec(codec.psc), sort_keys=True).encode() + codec.psc.prior.fingerprint()
+    facts = json.dumps(codec_spec(codec.signal_codec), sort_keys=True).encode() + codec.signal_codec.prior.fingerprint()
     return f"pscx {pscx.__version__} {hashlib.sha256(facts).hexdigest()[:8]}"
 
 

@@ -1,4 +1,4 @@
-"""From images to streams and back: pixels and headers around the loop of :mod:`pscx.codecs.psc.codec`."""
+"""From images to streams and back: pixels and headers around a codec of signals (:mod:`pscx.codecs`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from math import lcm
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,28 +15,30 @@ from PIL.Image import Image
 from torch import Tensor
 
 from pscx.captioners import CAPTIONERS, Captioner
-from pscx.codecs.psc.codec import PSC, Account, Progress, Watch
-from pscx.codecs.psc.specs import codec_spec, parse_spec, psc_of_spec, recipe_number, recipe_spec
+from pscx.codecs import CODECS, Account, Progress, SignalCodec, Watch
+from pscx.codecs.pixels import padded, shown, signal_of
+from pscx.codecs.replay import Replay
+from pscx.codecs.specs import codec_of_spec, codec_spec, parse_spec, recipe_number, recipe_spec
+from pscx.codecs.with_prior import PriorCodec
 from pscx.config.checker import Checker, ConfigError, Layer, build, built, option_layer, read_yaml
 from pscx.config.recipes import RECIPES
 from pscx.errors import ImageError, PscxError, StreamError
-from pscx.execution.arithmetic import arithmetic_of
 from pscx.execution.batching import Task, together
 from pscx.format.container import SIDE_LIMIT, TEXT_LIMIT, Header, unpack
 from pscx.format.info import stream_info
 from pscx.format.limits import Limits
-from pscx.images import as_pixels, to_tensor
+from pscx.images import as_pixels
 from pscx.priors import Prior
 from pscx.rate_control import TARGETS, Target
-from pscx.rate_control.trials import OnTrial, Run, Setting, Trials, shown
+from pscx.rate_control.trials import OnTrial, Run, Setting, Trials
 from pscx.registry import Registry, choices
 
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
 BATCH = 8
 T = TypeVar("T")
-EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "logged_pictures")
-BESIDE_THE_LOOP: dict[str, Registry[Any]] = {"caption": CAPTIONERS, "target": TARGETS}
+SECTION: dict[str, Registry[Any]] = {"codec": CODECS, "caption": CAPTIONERS, "target": TARGETS}
+"""What compressing takes of a config's ``model`` section."""
 
 
 @dataclass(frozen=True)
@@ -139,34 +140,55 @@ class Decompressor:
     ) -> Decoded:
         """The restorations number ``indices`` of a stream, with how much of it was whole; as :meth:`decompress`.
 
-        ``watch`` is shown each segment while it is decoded; see :class:`pscx.codecs.psc.codec.Seal`.
+        ``watch`` is shown each segment while it is decoded; see :class:`pscx.codecs.Segment`.
         """
         header, payload = unpack(data, partial=partial)
-        psc = self._psc_of(header)
-        multiple = _multiple(psc)
-        if multiple > MAX_MULTIPLE:
-            raise StreamError(f"the stream asks for blocks of {multiple} pixels; at most {MAX_MULTIPLE} are allowed")
-        height, width = (-(-side // multiple) * multiple for side in (header.height, header.width))
-        shape = psc.prior.signal_shape(height, width)
-        self.limits.check(psc, height, width, shape, len(indices))
-        outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
-        restored = (psc.restore(outcome, shape, index) for index in indices)
-        images = [shown(psc, signal, header.height, header.width) for signal in restored]
-        return Decoded(images, outcome.segments, psc.iterations, str(outcome.cut or ""))
+        codec = self._codec_of(header)
+        return self._decoded(codec, header, payload, indices, partial, progress, watch)
 
-    def _psc_of(self, header: Header) -> PSC:
+    def replay(self, data: bytes, progress: Progress | None = None) -> Replay:
+        """What each segment of a stream brought, for a report; no restoration. Raises as :meth:`decompress`."""
+        header, payload = unpack(data)
+        codec = self._codec_of(header)
+        recorder = codec.recorder(header.height, header.width)
+        self._decoded(codec, header, payload, range(0), False, progress, recorder)
+        return recorder.finish()
+
+    def _decoded(
+        self,
+        codec: SignalCodec,
+        header: Header,
+        payload: bytes,
+        indices: range,
+        partial: bool,
+        progress: Progress | None,
+        watch: Watch | None,
+    ) -> Decoded:
+        if codec.stride > MAX_MULTIPLE:
+            asked = f"the stream asks for blocks of {codec.stride} pixels"
+            raise StreamError(f"{asked}; at most {MAX_MULTIPLE} are allowed")
+        height, width = padded(codec, header.height, header.width)
+        shape = codec.signal_shape(height, width)
+        self.limits.check(codec, height, width, shape, len(indices))
+        outcome = codec.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
+        restored = (codec.restore(outcome, shape, index) for index in indices)
+        images = [shown(codec, signal, header.height, header.width) for signal in restored]
+        return Decoded(images, outcome.segments, codec.segments, str(outcome.cut or ""))
+
+    def _codec_of(self, header: Header) -> SignalCodec:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
         prior = self._priors.get(header.fingerprint, self.prior_path)
-        psc = psc_of_spec(spec, header.parameter, header.seed, prior=prior)
-        found = psc.prior.fingerprint()
+        codec = codec_of_spec(spec, header.parameter, header.seed, prior=prior)
+        found = codec.fingerprint()
         if found != header.fingerprint:
             raise StreamError(
                 f"the stream was made with another prior (fingerprint {header.fingerprint.hex()}, this one is "
                 f"{found.hex()}): say where that prior is (--prior PATH)"
             )
-        self._priors[found] = psc.prior
+        if isinstance(codec, PriorCodec):
+            self._priors[found] = codec.prior
         try:
-            return psc.conditioned(header.caption)
+            return codec.conditioned(header.caption)
         except PscxError as error:
             raise StreamError(f"the stream has a caption that is of no use: {error}") from error
 
@@ -178,7 +200,7 @@ class Codec(Decompressor):
     the decoder cuts that off again.
 
     Args:
-        psc: what to compress with.
+        codec: what to compress with.
         prior_path: see :class:`Decompressor`.
         captioner: describes each image, for a prior that takes captions; or none.
         target: what streams are to be where nothing else is asked for; none: that of the quantizer as it is.
@@ -186,20 +208,18 @@ class Codec(Decompressor):
 
     def __init__(
         self,
-        psc: PSC,
+        codec: SignalCodec,
         prior_path: str | None = None,
         captioner: Captioner | None = None,
         target: Target | None = None,
     ) -> None:
-        super().__init__(psc.prior, prior_path)
-        if captioner is not None and not psc.prior.takes_captions:
-            raise ValueError(
-                f"caption must be null: the prior is a {type(psc.prior).__name__}, which takes no captions"
-            )
+        super().__init__(codec.prior if isinstance(codec, PriorCodec) else None, prior_path)
+        if captioner is not None and not codec.takes_captions:
+            raise ValueError(f"caption must be null: the {takes_none(codec)}")
         if target is not None:
-            target.check(psc.quantizer)
-        self.psc, self.captioner, self.target = psc, captioner, target
-        self._fingerprint = psc.prior.fingerprint()
+            target.check(codec)
+        self.signal_codec, self.captioner, self.target = codec, captioner, target
+        self._fingerprint = codec.fingerprint()
 
     def compress(
         self,
@@ -265,7 +285,7 @@ class Codec(Decompressor):
     @property
     def shares_calls(self) -> bool:
         """Whether several images may share network calls: where that changes no bit, and one process has an image."""
-        return self.psc.exact and self.psc.spread.size == 1
+        return self.signal_codec.exact and self.signal_codec.spread.size == 1
 
     def _task(self, do: Callable[..., T], image: Image | Pixels | Tensor, options: Mapping[str, Any]) -> Task[T]:
         return Task(partial(do, image, **options), shares=self.shares_calls)
@@ -301,17 +321,17 @@ class Codec(Decompressor):
         """The encoding that the target asks for, and what it has cost to come by."""
         pixels = as_pixels(image)
         header = self._header(pixels, caption)
-        psc = self.psc.conditioned(header.caption)
-        trials = Trials(psc, header, pixels, signal_of(psc, pixels), progress, on_trial, watch)
+        codec = self.signal_codec.conditioned(header.caption)
+        trials = Trials(codec, header, pixels, signal_of(codec, pixels), progress, on_trial, watch)
         target = target or self.target
-        setting = Setting(psc.quantizer.parameter) if target is None else _reached(target, trials)
+        setting = Setting(codec.parameter) if target is None else _reached(target, trials)
         return trials.run(setting), trials.account()
 
     def _header(self, pixels: Pixels, caption: str | None) -> Header:
         height, width = pixels.shape[:2]
         if max(height, width) > SIDE_LIMIT:
             raise ImageError(f"an image must be at most {SIDE_LIMIT} pixels a side, got {width}x{height}")
-        spec = codec_spec(self.psc)
+        spec = codec_spec(self.signal_codec)
         number = recipe_number(spec)
         return Header(
             height=height,
@@ -319,10 +339,10 @@ class Codec(Decompressor):
             fingerprint=self._fingerprint,
             recipe=number,
             spec="" if number else json.dumps(spec, separators=(",", ":")),
-            parameter=self.psc.quantizer.parameter,
-            seed=self.psc.seed,
+            parameter=self.signal_codec.parameter,
+            seed=self.signal_codec.seed,
             caption=self.caption_of(pixels) if caption is None else _checked_caption(caption),
-            arithmetic="" if self.psc.exact else arithmetic_of(self.psc.prior),
+            arithmetic=self.signal_codec.arithmetic(),
         )
 
     def caption_of(self, pixels: Pixels) -> str:
@@ -357,7 +377,8 @@ def load_codec(
         config: ``default`` or another recipe, else a file.
         step: parameter of the quantizer, in place of the config's quantizer and target; or none for what that says.
         prior_path: see :class:`Decompressor`.
-        **overrides: keys of the ``model`` section, such as ``sampler={"steps": 3}``, ``seed=1`` or ``caption="blip2"``.
+        **overrides: options of the codec, such as ``sampler={"steps": 3}`` or ``seed=1``, and ``caption="blip2"`` or
+            ``target``.
 
     Raises :class:`ConfigError`, one sentence that names the source, the key and what is allowed.
 
@@ -373,65 +394,56 @@ def load_codec(
     if not known and not Path(config).exists():
         raise ConfigError(f"'{config}' is neither a config file nor a recipe{choices(str(config), RECIPES.values())}")
     layers = [option_layer("recipe", str(config)) if known else read_yaml(config)]
-    layers += [option_layer(f"model.{key}", value) for key, value in overrides.items()]
+    places = {key: f"model.{key}" if key in SECTION else f"model.codec.{key}" for key in overrides}
+    layers += [option_layer(places[key], value) for key, value in overrides.items()]
     return build_codec(layers, step, prior_path)
 
 
 def build_codec(layers: list[Layer], step: float | None = None, prior_path: str | None = None) -> Codec:
-    """:func:`build_psc`, and the captioner and the target of the ``model`` section, if it names them.
+    """The codec, the captioner and the target of the ``model`` section that ``layers`` add up to.
 
-    With ``step`` there is no target.
+    With ``step`` the codec is at that parameter, and there is no target.
     """
-    checker = Checker([_codec_layer(layer) for layer in layers])
-    model = checker.tree().get("model")
-    own = {
-        key: checker.component(registry, model[key], f"model.{key}")
-        for key, registry in BESIDE_THE_LOOP.items()
-        if isinstance(model, dict) and model.get(key) is not None
-    }
-    target = None if step is not None or "target" not in own else built(own["target"])
-    psc = build_psc([_loop_alone(layer) for layer in layers], step)
-    if "caption" in own and not psc.prior.takes_captions:  # before the captioner is loaded
-        raise ConfigError(f"model.caption must be null: the prior is a {type(psc.prior).__name__}, which takes none")
-    return build(Codec, {"psc": psc, "prior_path": prior_path, "captioner": own.get("caption"), "target": target})
-
-
-def build_psc(layers: list[Layer], step: float | None = None) -> PSC:
-    """The codec of the ``model`` section that ``layers`` add up to, at the quantizer's parameter ``step`` if given."""
-    checker = Checker([_codec_layer(layer) for layer in layers])
+    checker = Checker([_compressing(layer) for layer in layers])
     tree = checker.tree()
     checker.sections(tree)
     model = tree.get("model")
-    if not isinstance(model, dict) or "name" in model:
+    if not isinstance(model, dict) or "codec" not in model:
         name = layers[0].source if layers else "the config"
-        raise ConfigError(
-            f"{name}: its model section must be a codec: prior, sampler, rows, quantizer, coder, restoration"
-        )
-    psc = build(PSC, checker.options(PSC, model, "model", "model"))
+        raise ConfigError(f"{name}: its model section must have a codec, one of {', '.join(sorted(CODECS.classes))}")
+    for key in model:
+        if key not in SECTION:
+            checker.fail(f"model.{key}", f"there is no such option{choices(key, SECTION)}")
+    given = {key: registry for key, registry in SECTION.items() if model.get(key) is not None}
+    forms = {key: checker.component(registry, model[key], f"model.{key}") for key, registry in given.items()}
+    codec: SignalCodec = built(forms["codec"])
     if step is not None:
+        forms.pop("target", None)
         try:
-            psc.quantizer = psc.quantizer.with_parameter(step)
+            codec = codec.with_parameter(step)
         except ValueError as error:
             raise ConfigError(f"step: {error}") from error
-    return psc
+    if "caption" in forms and not codec.takes_captions:  # before the captioner is loaded
+        raise ConfigError(f"model.caption must be null: the {takes_none(codec)}")
+    beside = {"captioner": forms.get("caption"), "target": forms.get("target")}
+    return build(Codec, {"codec": codec, "prior_path": prior_path, **beside})
 
 
-def _codec_layer(layer: Layer) -> Layer:
-    """A file without what only the evaluation of a codec knows; an option stays, to be refused."""
+def takes_none(codec: SignalCodec) -> str:
+    """Which part of a codec takes no captions, and that it does not."""
+    kind, part = ("prior", codec.prior) if isinstance(codec, PriorCodec) else ("codec", codec)
+    return f"{kind} is a {type(part).__name__}, which takes no captions"
+
+
+def _compressing(layer: Layer) -> Layer:
+    """A file without what only an evaluation knows; an option stays, to be refused."""
     model = layer.values.get("model")
     if not isinstance(model, dict) or layer.source.startswith("--"):
         return layer
     name = str(model.get("name", "evaluate")).rpartition(".")[2].lower()
-    kept = {k: v for k, v in model.items() if k not in EVALUATION_ONLY and not (k == "name" and name == "evaluate")}
-    return Layer(layer.source, {**layer.values, "model": kept})
-
-
-def _loop_alone(layer: Layer) -> Layer:
-    """A layer without the captioner and the target, which are no part of the loop."""
-    model = layer.values.get("model")
-    if not isinstance(model, dict):
+    if name != "evaluate":
         return layer
-    return Layer(layer.source, {**layer.values, "model": {k: v for k, v in model.items() if k not in BESIDE_THE_LOOP}})
+    return Layer(layer.source, {**layer.values, "model": {k: v for k, v in model.items() if k in SECTION}})
 
 
 def _target(asked: Mapping[str, float | None]) -> Target | None:
@@ -449,7 +461,7 @@ def _target(asked: Mapping[str, float | None]) -> Target | None:
 
 def _reached(target: Target, trials: Trials) -> Setting:
     try:
-        target.check(trials.quantizer)
+        target.check(trials.codec)
     except ValueError as error:
         raise PscxError(str(error)) from error
     return target.reach(trials)
@@ -464,18 +476,3 @@ def _checked_caption(caption: str) -> str:
     if size > TEXT_LIMIT:
         raise PscxError(f"the caption must be at most {TEXT_LIMIT} bytes of UTF-8, got {size}")
     return caption
-
-
-def _multiple(psc: PSC) -> int:
-    """What the sides of an image must be multiples of, in pixels."""
-    stride = psc.prior.stride
-    pixels_each = stride // psc.prior.signal_shape(stride, stride)[-1]
-    return lcm(stride, psc.rows.stride * pixels_each)
-
-
-def signal_of(psc: PSC, pixels: Pixels) -> Tensor:
-    """The signal ``(channels, height, width)`` of an image that was padded as far as the codec asks for, float32."""
-    multiple = _multiple(psc)
-    below, right = (-side % multiple for side in pixels.shape[:2])
-    padded = np.pad(pixels, ((0, below), (0, right), (0, 0)), "edge")
-    return psc.prior.to_signal(to_tensor(padded))[0]

@@ -45,8 +45,8 @@ class Registry(Generic[T]):
     kinds: ClassVar[dict[type[Any], Registry[Any]]] = {}
     """Every registry, by the base class of its kind."""
 
-    def __init__(self, kind: str, base: type[T]) -> None:
-        self.kind, self.base = kind, base
+    def __init__(self, kind: str, base: type[T], default: str | None = None) -> None:
+        self.kind, self.base, self.default = kind, base, default
         self.classes: dict[str, type[T]] = {}
         Registry.kinds[base] = self
 

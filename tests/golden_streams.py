@@ -21,7 +21,7 @@ from diffusers import DDPMScheduler
 from numpy.typing import NDArray
 
 from pscx import Codec, load_codec
-from pscx.codecs.psc.specs import recipe_spec
+from pscx.codecs.specs import recipe_spec
 from pscx.config.recipes import RECIPES
 from pscx.networks import ResidualUNet
 from pscx.priors.denoiser import PixelDenoiser

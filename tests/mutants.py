@@ -19,10 +19,12 @@ import numpy as np
 from tiny import save_prior
 
 from pscx import Decompressor, PscxError, load_codec
-from pscx.codecs.psc.specs import KINDS
+from pscx.catalogue.components import SECTIONS
 from pscx.format.container import CHECK, MAGIC, Header, pack, unpack
 from pscx.format.limits import Limits
 from pscx.priors import DDPM
+
+KINDS = {key: SECTIONS[key] for key in ("prior", "sampler", "rows", "quantizer", "coder", "restoration")}
 
 LIMITS = Limits(evaluations=128, pixel_evaluations=1 << 17, memory=1 << 27)
 SMALL = {

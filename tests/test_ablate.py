@@ -30,13 +30,13 @@ from pscx.evaluation.bd import bd_rate
 GRID: dict[str, Any] = {
     **yaml.safe_load(CODEC),
     "axes": {
-        "model.sampler": [{"name": "ddrm", "eta": 0.5}, {"label": "fresh", "value": "ddrm"}],
-        "model.coder": ["posterior", "raw"],
-        "model.quantizer.step": [0.5, 0.1],
+        "model.codec.sampler": [{"name": "ddrm", "eta": 0.5}, {"label": "fresh", "value": "ddrm"}],
+        "model.codec.coder": ["posterior", "raw"],
+        "model.codec.quantizer.step": [0.5, 0.1],
     },
-    "rate": "model.quantizer.step",
-    "baseline": {"model.sampler": "fresh", "model.coder": "posterior"},
-    "exclude": [{"model.sampler": "ddrm", "model.coder": "raw"}],
+    "rate": "model.codec.quantizer.step",
+    "baseline": {"model.codec.sampler": "fresh", "model.codec.coder": "posterior"},
+    "exclude": [{"model.codec.sampler": "ddrm", "model.codec.coder": "raw"}],
 }
 TRAINING = {"model": {}, "axes": {"model.decay": [0.3, 0.5]}, "rate": "model.decay", "baseline": {}, "exclude": []}
 LABELS = [("ddrm", "posterior"), ("fresh", "posterior"), ("fresh", "raw")]
@@ -117,10 +117,10 @@ def test_the_grid_is_run_and_the_table_is_tidy(finished: tuple[Lab, str, str]) -
         own = next(one for one in rows_of(folder / "images.csv") if one.pop("name") == row["image"])
         assert own.items() <= row.items()
         options = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
-        assert options["quantizer"]["init_args"]["step"] == float(row["model.quantizer.step"])
-        assert options["sampler"]["init_args"]["eta"] == {"ddrm": 0.5, "fresh": 1.0}[row["model.sampler"]]
+        assert options["quantizer"]["init_args"]["step"] == float(row["model.codec.quantizer.step"])
+        assert options["sampler"]["init_args"]["eta"] == {"ddrm": 0.5, "fresh": 1.0}[row["model.codec.sampler"]]
         assert options["sampler"]["init_args"]["steps"] == 2  # of the base, below both values
-        assert options["coder"]["class_path"].lower().endswith(row["model.coder"])
+        assert options["coder"]["class_path"].lower().endswith(row["model.codec.coder"])
     assert err.count("pscx: cell ") == 6
     assert "cell 6 of 6 (sampler=fresh, coder=raw, quantizer.step=0.1): " in err
     assert (lab.run / "summary.md").read_text().startswith(out.rstrip("\n"))
@@ -130,7 +130,7 @@ def test_a_cell_is_what_test_writes(finished: tuple[Lab, str, str], tmp_path: Pa
     lab = finished[0]
     cell = lab.run / "cells" / lab.tidy[-1]["cell"]
     where = ["--data.root", str(lab.images), "--trainer.default_root_dir", str(tmp_path / "test")]
-    options = ["--model.sampler", "ddrm", "--model.coder", "raw", "--model.quantizer.step", "0.1"]
+    options = ["--model.codec.sampler", "ddrm", "--model.codec.coder", "raw", "--model.codec.quantizer.step", "0.1"]
     (tmp_path / "base.yaml").write_text(CODEC)
     assert main(["test", "--config", str(tmp_path / "base.yaml"), *where, *options]) == 0
     for name in ("a", "sub__a"):
@@ -161,7 +161,9 @@ def test_the_tables_hold_means_and_bd_rates(finished: tuple[Lab, str, str]) -> N
     for cell in dict.fromkeys(row["cell"] for row in tidy):
         own_rows = [row for row in tidy if row["cell"] == cell]
         rate, quality = (sum(float(row[key]) for row in own_rows) / 2 for key in ("bpp", "psnr"))
-        points.setdefault((own_rows[0]["model.sampler"], own_rows[0]["model.coder"]), []).append((rate, quality))
+        points.setdefault((own_rows[0]["model.codec.sampler"], own_rows[0]["model.codec.coder"]), []).append(
+            (rate, quality)
+        )
     for row in rows[1:]:
         assert row[2] == f"{bd_rate(points[LABELS[1]], points[row[0], row[1]]):+.1f}"
 
@@ -235,11 +237,14 @@ def test_a_changed_option_is_a_new_cell_and_a_default_spelled_out_is_not(
     copied: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     same = [{"name": "ddrm", "eta": 0.5, "steps": 2}, {"label": "fresh", "value": {"name": "ddrm", "eta": 1.0}}]
-    assert copied.ablate("--dry-run", "--model.samples", "2", axes={**GRID["axes"], "model.sampler": same}) == 0
+    assert (
+        copied.ablate("--dry-run", "--model.codec.samples", "2", axes={**GRID["axes"], "model.codec.sampler": same})
+        == 0
+    )
     assert to_do(capsys.readouterr().out) == set()
-    assert copied.ablate("--dry-run", axes={**GRID["axes"], "model.quantizer.step": [0.5, 0.2]}) == 0
+    assert copied.ablate("--dry-run", axes={**GRID["axes"], "model.codec.quantizer.step": [0.5, 0.2]}) == 0
     assert len(to_do(capsys.readouterr().out)) == 3
-    assert copied.ablate("--dry-run", "--model.samples", "3") == 0
+    assert copied.ablate("--dry-run", "--model.codec.samples", "3") == 0
     assert len(to_do(capsys.readouterr().out)) == 6
 
 
@@ -313,7 +318,7 @@ def test_a_cell_that_fails_is_reported_and_the_others_are_run(lab: Lab, capsys: 
     captured = capsys.readouterr()
     assert captured.err.count("coder=raw") == captured.err.count("failed: RuntimeError: out of memory") == 2
     assert captured.out.count("failed: RuntimeError: out of memory") == 2
-    assert {row["model.coder"] for row in lab.tidy} == {"posterior"}
+    assert {row["model.codec.coder"] for row in lab.tidy} == {"posterior"}
     assert "a curve needs at least 2 points, got 0" in captured.out
     logs = [path.read_text() for path in lab.run.glob("cells/*/log.txt")]
     assert sum("Traceback" in log for log in logs) == 2
@@ -339,7 +344,10 @@ def axes(**changes: Any) -> dict[str, Any]:
     [
         (axes(modle__sampler=["ddrm"]), ["axes.modle.sampler", "did you mean 'model'?"]),
         (axes(model__samplr=["ddrm"]), ["model.samplr", "did you mean 'sampler'?", "cell sampler=ddrm"]),
-        (axes(model__sampler=["ddrn"]), ["grid.yaml: model.sampler: unknown sampler 'ddrn'", "did you mean 'ddrm'?"]),
+        (
+            axes(model__sampler=["ddrn"]),
+            ["grid.yaml: model.codec.sampler: unknown sampler 'ddrn'", "did you mean 'ddrm'?"],
+        ),
         (axes(model__sampler=[{"name": "ddrm", "etta": 1}]), ["has no option 'etta'", "did you mean 'eta'?"]),
         (
             axes(model__sampler=[{"label": "fresh", "value": {"name": "ddrm", "eta": 7}}]),
@@ -352,26 +360,32 @@ def axes(**changes: Any) -> dict[str, Any]:
         (axes(model__rows=["local", "pca"], model__rows__block=[8]), ["no option 'block'", "rows=pca"]),
         (axes(trainer__default_root_dir=["a", "b"]), ["axes.trainer.default_root_dir cannot be an axis"]),
         ({"axes": {}}, ["axes must hold at least one axis"]),
-        ({"axes": ["model.sampler"]}, ["axes must be a mapping"]),
-        ({"rate": "model.quantiser.step"}, ["rate must name the axis", "did you mean 'model.quantizer.step'?"]),
-        ({"baseline": {"model.sampler": "frsh"}}, ["baseline", "has no value 'frsh'", "did you mean 'fresh'?"]),
-        ({"baseline": {"model.sampler": "fresh"}}, ["baseline must give one label for the axis model.coder"]),
-        ({"baseline": {"model.codr": "raw"}}, ["no axis 'model.codr'", "did you mean 'model.coder'?"]),
-        ({"baseline": {**GRID["baseline"], "model.quantizer.step": 0.5}}, ["there is no axis 'model.quantizer.step'"]),
+        ({"axes": ["model.codec.sampler"]}, ["axes must be a mapping"]),
+        ({"rate": "model.quantiser.step"}, ["rate must name the axis", "did you mean 'model.codec.quantizer.step'?"]),
+        ({"baseline": {"model.codec.sampler": "frsh"}}, ["baseline", "has no value 'frsh'", "did you mean 'fresh'?"]),
         (
-            {"baseline": {"model.sampler": "ddrm", "model.coder": "raw"}},
+            {"baseline": {"model.codec.sampler": "fresh"}},
+            ["baseline must give one label for the axis model.codec.coder"],
+        ),
+        ({"baseline": {"model.codr": "raw"}}, ["no axis 'model.codr'", "did you mean 'model.codec.coder'?"]),
+        (
+            {"baseline": {**GRID["baseline"], "model.codec.quantizer.step": 0.5}},
+            ["there is no axis 'model.codec.quantizer.step'"],
+        ),
+        (
+            {"baseline": {"model.codec.sampler": "ddrm", "model.codec.coder": "raw"}},
             ["baseline is no cell: sampler=ddrm, coder=raw is excluded"],
         ),
-        ({"exclude": [{"model.coder": "row"}]}, ["exclude", "has no value 'row'", "did you mean 'raw'?"]),
+        ({"exclude": [{"model.codec.coder": "row"}]}, ["exclude", "has no value 'row'", "did you mean 'raw'?"]),
         ({"exclude": 7}, ["exclude must be a list of combinations"]),
         ({"exclude": ["raw"]}, ["exclude must be a list of combinations"]),
-        ({"exclude": {"model.coder": "raw"}}, ["exclude must be a list of combinations"]),
+        ({"exclude": {"model.codec.coder": "raw"}}, ["exclude must be a list of combinations"]),
         ({"axs": {}}, ["axs", "did you mean 'axes'?"]),
         ({"base": "nowhere.yaml"}, ["no such config file", "nowhere.yaml"]),
         ({"base": 3}, ["base must be the name of a config file, got 3"]),
         ({"trainer": {"devices": 2}}, ["trainer.devices must be 1"]),
         ({"data": {"crp": 16}}, ["has no option 'crp'", "did you mean 'crop'?"]),
-        ({"exclude": [{"model.coder": ["posterior", "raw"]}]}, ["exclude must leave at least one cell"]),
+        ({"exclude": [{"model.codec.coder": ["posterior", "raw"]}]}, ["exclude must leave at least one cell"]),
         (
             {"base": str(Path("configs/fit_unet.yaml").resolve()), "data": {"name": "folder"}, **TRAINING},
             ["model must be 'evaluate', got 'TrainDDPM'"],
@@ -393,7 +407,7 @@ def test_a_mistake_is_one_sentence_before_any_cell_runs(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--model.coder", "raw"], "--model.coder is an axis of this ablation"),
+        (["--model.codec.coder", "raw"], "--model.codec.coder is an axis of this ablation"),
         (["--verbos", "1"], "ablate has no option '--verbos'"),
         (["--data.root", "nowhere"], "'nowhere' does not exist"),
         (["--config", "nowhere.yaml"], "no such config file: 'nowhere.yaml'"),
@@ -417,15 +431,15 @@ def test_the_base_may_be_another_file(lab: Lab, tmp_path: Path, capsys: pytest.C
     (tmp_path / "codec.yaml").write_text(CODEC.replace("steps: 2", "steps: 3"))
     assert lab.ablate("--dry-run", base="codec.yaml", model={}) == 0
     other = capsys.readouterr().out
-    assert lab.ablate("--dry-run", "--model.sampler.steps", "3") == 0
+    assert lab.ablate("--dry-run", "--model.codec.sampler.steps", "3") == 0
     assert capsys.readouterr().out == other
     assert lab.ablate("--dry-run") == 0
     assert capsys.readouterr().out != other
 
 
 def test_an_option_goes_over_its_component_in_any_order(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    both = {"model.rows": ["pca"], "model.rows.per_iteration": [2, 3]}
-    grid = {"rate": "model.rows.per_iteration", "baseline": {}, "exclude": []}
+    both = {"model.codec.rows": ["pca"], "model.codec.rows.per_iteration": [2, 3]}
+    grid = {"rate": "model.codec.rows.per_iteration", "baseline": {}, "exclude": []}
     listed = []
     for keys in (list(both), list(both)[::-1]):
         assert lab.ablate("--dry-run", axes={key: both[key] for key in keys}, **grid) == 0
@@ -442,7 +456,7 @@ def test_other_weights_at_the_same_place_are_other_cells(
     listed = []
     for seed in (1, 1, 2):
         prior = save_prior(tmp_path / "prior", seed)
-        assert lab.ablate("--dry-run", "--model.prior", f"{{name: ddpm, path: {prior}}}") == 0
+        assert lab.ablate("--dry-run", "--model.codec.prior", f"{{name: ddpm, path: {prior}}}") == 0
         listed.append(capsys.readouterr().out)
     assert listed[0] == listed[1]
     assert listed[0] != listed[2]
@@ -459,7 +473,16 @@ def away(grid: dict[str, Any], key: str) -> list[str]:
 @pytest.mark.parametrize("file", sorted(Path("configs/ablations").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_ablation_of_the_repository_runs(file: Path, lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     """All cells are checked; those that differ from the baseline on one axis, at both ends of the rate, are run."""
-    small = ["--model.prior", "gaussian", "--data.crop", "16", "--data.subset", "1", "--model.restoration.samples", "1"]
+    small = [
+        "--model.codec.prior",
+        "gaussian",
+        "--data.crop",
+        "16",
+        "--data.subset",
+        "1",
+        "--model.codec.restoration.samples",
+        "1",
+    ]
     where = ["--data.root", str(lab.images), "--trainer.default_root_dir", str(lab.run)]
     assert main(["ablate", "--config", str(file), *where, *small, "--dry-run"]) == 0
     grid = yaml.safe_load(file.read_text())

@@ -19,10 +19,10 @@ from pscx.data.folder import BUNDLED
 
 GRID: dict[str, Any] = {
     **yaml.safe_load(CODEC),
-    "axes": {"model.coder": ["posterior", "deadly"], "model.quantizer.step": [0.5, 0.1]},
-    "rate": "model.quantizer.step",
-    "baseline": {"model.coder": "posterior"},
-    "exclude": [{"model.coder": "deadly", "model.quantizer.step": 0.1}],
+    "axes": {"model.codec.coder": ["posterior", "deadly"], "model.codec.quantizer.step": [0.5, 0.1]},
+    "rate": "model.codec.quantizer.step",
+    "baseline": {"model.codec.coder": "posterior"},
+    "exclude": [{"model.codec.coder": "deadly", "model.codec.quantizer.step": 0.1}],
 }
 DEADLY = """\
 import os
@@ -99,7 +99,7 @@ def test_cells_run_on_the_cluster_and_a_dead_one_is_counted(
     assert main([*arguments, "--dry-run"]) == 0
     assert capsys.readouterr().out.endswith("3 cells, 1 to do\n")
 
-    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**GRID, "exclude": [{"model.coder": "deadly"}]}))
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**GRID, "exclude": [{"model.codec.coder": "deadly"}]}))
     assert main([*arguments, "--trainer.default_root_dir", "local"]) == 0
     assert streams(tmp_path / "local") == done
 

@@ -10,8 +10,9 @@ from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
 from pscx import StreamError
-from pscx.codecs.psc.codec import PSC, SEGMENT_BITS, seal_bits
-from pscx.codecs.psc.specs import codec_spec, psc_of_spec
+from pscx.codecs import PSC
+from pscx.codecs.psc.loop import SEGMENT_BITS, checksum_bits
+from pscx.codecs.specs import codec_of_spec, codec_spec
 from pscx.coders import Posterior, Raw
 from pscx.coders.base import Coder
 from pscx.priors import Gaussian
@@ -85,7 +86,7 @@ def test_independent_samples_lose_one_degree_of_freedom() -> None:
 def test_a_codec_with_pairs_decodes_to_what_it_measured() -> None:
     psc = codec()
     payload, encoded = psc.encode(image())
-    again = psc_of_spec(codec_spec(psc), psc.quantizer.parameter, psc.seed)
+    again = codec_of_spec(codec_spec(psc), psc.quantizer.parameter, psc.seed)
     assert again.antithetic
     decoded = again.decode(payload, SHAPE)
     assert torch.equal(decoded.measurements.values, encoded.measurements.values)
@@ -95,8 +96,8 @@ def test_a_codec_with_pairs_decodes_to_what_it_measured() -> None:
 
 
 def test_many_segments_have_short_seals() -> None:
-    assert [seal_bits(count) for count in (1, 12, 13, 18, 19, 36, 400)] == [3, 3, 2, 2, 1, 1, 1]
-    assert all(one >= other for one, other in pairwise(seal_bits(count) for count in range(1, 60)))
+    assert [checksum_bits(count) for count in (1, 12, 13, 18, 19, 36, 400)] == [3, 3, 2, 2, 1, 1, 1]
+    assert all(one >= other for one, other in pairwise(checksum_bits(count) for count in range(1, 60)))
 
 
 @pytest.mark.parametrize("coder", [Posterior(), Raw()], ids=["posterior", "raw"])

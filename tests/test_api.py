@@ -18,8 +18,7 @@ from tiny import CODEC, save_prior, write_codec
 
 import pscx
 from pscx import Codec, ConfigError, Decompressor, ImageError, PscxError, StreamError, load_codec
-from pscx.api import _multiple
-from pscx.codecs.psc.specs import codec_spec, recipe_number, recipe_spec
+from pscx.codecs.specs import codec_spec, recipe_number, recipe_spec
 from pscx.format.container import Header, pack, unpack
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
@@ -90,10 +89,10 @@ def test_any_size_comes_back(codec: Codec, astronaut: Pixels, height: int, width
 
 
 def test_padding_repeats_the_edge(codec: Codec) -> None:
-    from pscx.api import signal_of
+    from pscx.codecs.pixels import signal_of
 
     photo = np.arange(17 * 19 * 3, dtype=np.int64).reshape(17, 19, 3).astype(np.uint8)
-    signal = signal_of(codec.psc, photo)
+    signal = signal_of(codec.signal_codec, photo)
     assert signal.shape == (3, 24, 24)
     assert signal.dtype == torch.float32
     assert torch.equal(signal[:, 17:, :19], signal[:, 16:17, :19].expand(3, 7, 19))
@@ -101,9 +100,9 @@ def test_padding_repeats_the_edge(codec: Codec) -> None:
 
 
 def test_sides_are_multiples_of_what_both_prior_and_rows_take(codec: Codec) -> None:
-    assert _multiple(codec.psc) == 8
-    codec.psc.prior.stride = 12
-    assert _multiple(codec.psc) == 24
+    assert codec.signal_codec.stride == 8
+    codec.signal_codec.prior.stride = 12
+    assert codec.signal_codec.stride == 24
 
 
 @pytest.mark.parametrize("kind", ["pillow", "tensor", "array"])
@@ -180,27 +179,27 @@ def test_info_says_what_is_in_the_stream(codec: Codec, photo: Pixels) -> None:
         "antithetic": False,
     }
     assert facts["parameter"] == 0.25
-    assert facts["fingerprint"] == codec.psc.prior.fingerprint().hex()
+    assert facts["fingerprint"] == codec.signal_codec.fingerprint().hex()
 
 
 def test_the_step_is_in_the_header_and_not_in_the_spec(photo: Pixels, tmp_path: Path) -> None:
     name = write_codec(tmp_path)
     coarse, fine = (load_codec(name, step=step) for step in (0.5, 0.125))
-    assert codec_spec(coarse.psc) == codec_spec(fine.psc)
-    assert (coarse.info(coarse.compress(photo))["parameter"], fine.psc.quantizer.parameter) == (0.5, 0.125)
+    assert codec_spec(coarse.signal_codec) == codec_spec(fine.signal_codec)
+    assert (coarse.info(coarse.compress(photo))["parameter"], fine.signal_codec.quantizer.parameter) == (0.5, 0.125)
     assert len(coarse.compress(photo)) < len(fine.compress(photo))
     bits = load_codec(name, quantizer={"bits": 10})
-    assert codec_spec(bits.psc)["quantizer"] == {"name": "uniform", "bits": 10}
+    assert codec_spec(bits.signal_codec)["quantizer"] == {"name": "uniform", "bits": 10}
 
 
 def test_only_seed_and_step_do_not_make_another_recipe(tmp_path: Path) -> None:
     """The default recipe with a tiny network in place of the shipped one is still recipe 1."""
     prior = {"path": save_prior(tmp_path / "prior", 1)}
     same = load_codec("default", step=0.5, prior=prior, seed=3)
-    assert recipe_number(codec_spec(same.psc)) == 1
-    assert recipe_number(codec_spec(load_codec("paper-pixel", prior=prior).psc)) == 2
-    assert recipe_number(codec_spec(load_codec("default", prior=prior, samples=5).psc)) == 0
-    assert recipe_number(codec_spec(load_codec("default", prior=prior, batch=2).psc)) == 0
+    assert recipe_number(codec_spec(same.signal_codec)) == 1
+    assert recipe_number(codec_spec(load_codec("paper-pixel", prior=prior).signal_codec)) == 2
+    assert recipe_number(codec_spec(load_codec("default", prior=prior, samples=5).signal_codec)) == 0
+    assert recipe_number(codec_spec(load_codec("default", prior=prior, batch=2).signal_codec)) == 0
 
 
 def test_the_batch_travels(codec: Codec, photo: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +210,7 @@ def test_the_batch_travels(codec: Codec, photo: Pixels, tmp_path: Path, monkeypa
     done = load_codec(write_codec(tmp_path), samples=5, batch=2).simulate(photo)
     encoding = seen.copy()
     assert set(encoding) == {1, 2}
-    assert codec.psc.batch == 4
+    assert codec.signal_codec.batch == 4
     for decoder in (Decompressor(), codec):
         seen.clear()
         assert np.array_equal(decoder.decompress(done.data), done.pixels)
@@ -232,8 +231,10 @@ def test_another_prior_is_named_by_its_fingerprint(photo: Pixels, tmp_path: Path
     codec = load_codec(write_codec(tmp_path), prior={"name": "ddpm", "path": first})
     data = codec.compress(photo)
     assert codec.info(data)["spec"]["prior"] == {"name": "ddpm", "exact": False}  # nothing to load from
-    here = load_codec(write_codec(tmp_path), prior={"name": "ddpm", "path": second}).psc.prior.fingerprint().hex()
-    there = codec.psc.prior.fingerprint().hex()
+    here = (
+        load_codec(write_codec(tmp_path), prior={"name": "ddpm", "path": second}).signal_codec.prior.fingerprint().hex()
+    )
+    there = codec.signal_codec.fingerprint().hex()
     with pytest.raises(StreamError, match=rf"another prior \(fingerprint {there}, this one is {here}\).*--prior PATH"):
         Decompressor(prior_path=second).decompress(data)
 
@@ -295,13 +296,13 @@ def test_a_component_that_is_not_registered_cannot_be_written(codec: Codec, phot
     class Own(DDRM):
         pass
 
-    codec.psc.sampler = Own()
+    codec.signal_codec.sampler = Own()
     with pytest.raises(PscxError, match="Own is not a registered sampler"):
         codec.compress(photo)
 
 
 def test_text_that_is_no_word_cannot_be_written(codec: Codec, photo: Pixels) -> None:
-    codec.psc.sampler.__dict__["_options"] = {"spacing": "a/b"}
+    codec.signal_codec.sampler.__dict__["_options"] = {"spacing": "a/b"}
     with pytest.raises(PscxError, match=r"sampler.spacing is 'a/b'"):
         codec.compress(photo)
 
@@ -343,7 +344,7 @@ def test_a_step_that_the_quantizer_refuses(tmp_path: Path) -> None:
 
 def test_a_config_of_an_evaluation_is_a_codec(tmp_path: Path) -> None:
     text = CODEC + "  name: evaluate\n  simulate: false\n  restorations: 3\ndata: {root: x}\n"
-    assert isinstance(load_codec(write_codec(tmp_path, text)).psc.quantizer, Uniform)
+    assert isinstance(load_codec(write_codec(tmp_path, text)).signal_codec.quantizer, Uniform)
 
 
 def test_a_spec_is_the_recipe_it_was_read_from() -> None:

@@ -41,7 +41,7 @@ def photo(astronaut: Pixels) -> Pixels:
 
 def test_the_default_recipe_is_not_marked(prior: str, photo: Pixels) -> None:
     codec = load_codec("default", prior={"path": prior})
-    assert codec.psc.exact
+    assert codec.signal_codec.exact
     assert unpack(codec.compress(photo))[0].arithmetic == ""
 
 
@@ -58,7 +58,7 @@ def test_the_default_recipe_is_not_marked(prior: str, photo: Pixels) -> None:
 )
 def test_one_part_in_floats_marks_the_stream(change: dict[str, Any], prior: str, photo: Pixels) -> None:
     codec = load_codec("default", **{**SMALL, **change, "prior": {"path": prior, **change.get("prior", {})}})
-    assert not codec.psc.exact
+    assert not codec.signal_codec.exact
     data = codec.compress(photo)
     here = f"torch {torch.__version__}, cpu {torch.backends.cpu.get_cpu_capability()}, float32, 1 thread"
     assert unpack(data)[0].arithmetic == here
@@ -81,7 +81,7 @@ def test_one_part_in_floats_marks_the_stream(change: dict[str, Any], prior: str,
     ids=str,
 )
 def test_other_exact_parts_do_not(change: dict[str, Any], prior: str) -> None:
-    assert load_codec("default", **{**change, "prior": {"path": prior}}).psc.exact
+    assert load_codec("default", **{**change, "prior": {"path": prior}}).signal_codec.exact
 
 
 def test_a_part_is_not_exact_unless_it_says_so() -> None:
@@ -132,7 +132,7 @@ def damaged(data: bytes, arithmetic: str) -> bytes:
     ],
 )
 def test_what_does_not_decode_says_why(encoded: str, why: str, codec: Codec, photo: Pixels) -> None:
-    arithmetic = arithmetic_of(codec.psc.prior) if encoded == "here" else encoded
+    arithmetic = arithmetic_of(codec.signal_codec.prior) if encoded == "here" else encoded
     with pytest.raises(StreamError, match=rf"^segment [123] of 3 does not decode to what was encoded: {why}"):
         codec.decompress(damaged(codec.compress(photo), arithmetic))
 
@@ -142,7 +142,7 @@ def test_info_says_what_a_stream_was_encoded_with(
 ) -> None:
     data = codec.compress(photo)
     facts = stream_info(data)
-    assert facts["arithmetic"] == arithmetic_of(codec.psc.prior)
+    assert facts["arithmetic"] == arithmetic_of(codec.signal_codec.prior)
     assert facts["parameter_name"] == "step"
     (tmp_path / "x.pscx").write_bytes(data)
     assert main(["info", str(tmp_path / "x.pscx")]) == 0

@@ -20,7 +20,7 @@ from tiny_latent import save_stable_diffusion
 from torch import Tensor
 
 from pscx.cli.main import main
-from pscx.codecs.psc.codec import PSC
+from pscx.codecs import PSC
 from pscx.coders import Posterior
 from pscx.coders.adaptive import AdaptiveEncoder, Counts
 from pscx.coders.binarization import student_table
@@ -40,14 +40,15 @@ SIDE = 12
 
 GAUSSIAN = """\
 model:
-  prior: gaussian
-  sampler: {name: ddrm, steps: 2}
-  rows: {name: local, block: 8, per_iteration: 2.0}
-  quantizer: {name: uniform, step: 0.1}
-  coder: posterior
-  restoration: {name: mean, samples: 2}
-  samples: 3
-  iterations: 3
+  codec:
+    prior: gaussian
+    sampler: {name: ddrm, steps: 2}
+    rows: {name: local, block: 8, per_iteration: 2.0}
+    quantizer: {name: uniform, step: 0.1}
+    coder: posterior
+    restoration: {name: mean, samples: 2}
+    samples: 3
+    iterations: 3
 """
 
 
@@ -255,13 +256,13 @@ def test_an_interrupted_fit_goes_on_where_it_was(
     assert not (root / "calibration.csv").exists()
     assert fit(root, config, image_folder) == 0
     assert len(calls) == 4
-    for option in (["--model.restoration", "sample"], ["--model.coder", "raw"]):
+    for option in (["--model.codec.restoration", "sample"], ["--model.codec.coder", "raw"]):
         assert fit(root, config, image_folder, *option) == 0  # the symbols do not depend on it
     assert len(calls) == 4
-    assert fit(tmp_path / "whole", config, image_folder, "--model.coder", "raw") == 0
+    assert fit(tmp_path / "whole", config, image_folder, "--model.codec.coder", "raw") == 0
     assert (tmp_path / "whole" / "calibrated.json").read_bytes() == (root / "calibrated.json").read_bytes()
     assert len(calls) == 7
-    assert fit(root, config, image_folder, "--model.quantizer.step", "0.5") == 0
+    assert fit(root, config, image_folder, "--model.codec.quantizer.step", "0.5") == 0
     assert len(calls) == 10
 
 

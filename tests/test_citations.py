@@ -61,13 +61,13 @@ def test_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_option_changes_the_part(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "chung2023dps" in printed(capsys, "--model.sampler", "dps")
+    assert "chung2023dps" in printed(capsys, "--model.codec.sampler", "dps")
     assert "li2023blip2" in printed(capsys, "--model.caption", "blip2")
 
 
 def test_nothing_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     """The config names a pipeline that is nowhere on this machine."""
-    found = printed(capsys, "--config", "configs/paper_latent.yaml", "--model.prior.path", "nowhere/at/all")
+    found = printed(capsys, "--config", "configs/paper_latent.yaml", "--model.codec.prior.path", "nowhere/at/all")
     assert {"rombach2022ldm", "ho2022guidance", "lu2022dpmsolver"} <= set(found)
 
 
@@ -80,10 +80,11 @@ def test_training_cites_its_network(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_ablation_cites_all_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text(
-        "model: {prior: gaussian, sampler: ddrm, rows: pca, quantizer: uniform, coder: raw, restoration: mean}\n"
-        "axes: {model.sampler: [ddrm, dps], model.iterations: [1, 2]}\n"
-        "rate: model.iterations\n"
-        "baseline: {model.sampler: ddrm}\n"
+        "model:\n"
+        "  codec: {prior: gaussian, sampler: ddrm, rows: pca, quantizer: uniform, coder: raw, restoration: mean}\n"
+        "axes: {model.codec.sampler: [ddrm, dps], model.codec.iterations: [1, 2]}\n"
+        "rate: model.codec.iterations\n"
+        "baseline: {model.codec.sampler: ddrm}\n"
     )
     assert {"kawar2022ddrm", "chung2023dps"} <= set(printed(capsys, "--config", str(file)))
 
@@ -95,7 +96,7 @@ def test_a_plugin_brings_its_own_entry(forget_plugins: Callable[[], None]) -> No
     class Own(Mean):
         references = ("elata2025psc", entry)
 
-    found = bibliography([Layer("a", {"recipe": "default"}), option_layer("model.restoration", "own")])
+    found = bibliography([Layer("a", {"recipe": "default"}), option_layer("model.codec.restoration", "own")])
     assert found[-1] == entry
     assert keys(found).count("elata2025psc") == 1
 
@@ -104,7 +105,7 @@ def test_a_component_within_a_component_is_cited(
     forget_plugins: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = "{name: checkerboard, inner: random}"
-    assert "candes2006random" in printed(capsys, "--plugins", "plugins", "--model.rows", rows)
+    assert "candes2006random" in printed(capsys, "--plugins", "plugins", "--model.codec.rows", rows)
 
 
 def test_an_unknown_reference_is_named() -> None:
@@ -120,7 +121,7 @@ def test_an_unknown_reference_is_named() -> None:
     [
         (["--recipe", "nix"], "unknown recipe 'nix'"),
         (["--config", "nix.yaml"], "no such config file: 'nix.yaml'"),
-        (["--model.sampler", "drm"], "(did you mean 'ddrm'?)"),
+        (["--model.codec.sampler", "drm"], "(did you mean 'ddrm'?)"),
         (["nix"], "cite has no option 'nix'"),
         (["--data.crop", "3"], "cite has no option '--data.crop'"),
     ],

@@ -91,7 +91,7 @@ def test_outputs_lie_beside_their_inputs(image_folder: Path, config: str) -> Non
 
 def test_options_of_compress(photo: Path, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "x.pscx"
-    options = ["--step", "0.5", "--seed", "7", "--model.samples", "3", "--model.coder=raw"]
+    options = ["--step", "0.5", "--seed", "7", "--model.codec.samples", "3", "--model.codec.coder=raw"]
     assert main(["compress", str(photo), "-o", str(output), "--config", config, *options]) == 0
     capsys.readouterr()
     assert main(["info", str(output), "--json"]) == 0
@@ -104,7 +104,7 @@ def test_options_of_compress(photo: Path, config: str, tmp_path: Path, capsys: p
 def test_the_default_is_the_default_recipe(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prior = save_prior(tmp_path / "prior", 1)
     output = tmp_path / "x.pscx"
-    assert main(["compress", str(photo), "-o", str(output), "--model.prior.path", prior]) == 0
+    assert main(["compress", str(photo), "-o", str(output), "--model.codec.prior.path", prior]) == 0
     assert main(["info", str(output)]) == 0
     text = capsys.readouterr().out
     assert "codec           recipe default\n" in text
@@ -277,10 +277,10 @@ def test_the_stream_of_another_prior_needs_its_path(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--model.sampler", "ddrn"], "unknown sampler 'ddrn' (did you mean 'ddrm'?)"),
-        (["--model.sampler.stepz", "3"], "no option 'stepz'"),
-        (["--model.samples", "few"], "--model.samples must be an integer, got 'few'"),
-        (["--model.seed", "-1"], "seed must lie in [0, 2^64)"),
+        (["--model.codec.sampler", "ddrn"], "unknown sampler 'ddrn' (did you mean 'ddrm'?)"),
+        (["--model.codec.sampler.stepz", "3"], "no option 'stepz'"),
+        (["--model.codec.samples", "few"], "--model.codec.samples must be an integer, got 'few'"),
+        (["--model.codec.seed", "-1"], "seed must lie in [0, 2^64)"),
         (["--seed", "x"], "must be an integer, got 'x'"),
         (["--step", "0"], "step"),
         (["--step", "small"], "must be a number, got 'small'"),

@@ -8,7 +8,8 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.codecs.psc.codec import LAST_SEGMENT_BITS, PSC, SEGMENT_BITS, Outcome
+from pscx.codecs import PSC
+from pscx.codecs.psc.loop import LAST_SEGMENT_BITS, SEGMENT_BITS, Known
 from pscx.coders import Adaptive, Coder, Decoder, Encoder, Posterior, Raw, Static
 from pscx.errors import StreamError
 from pscx.priors import Gaussian
@@ -55,7 +56,7 @@ def codec(
     )
 
 
-def state(outcome: Outcome) -> list[Tensor]:
+def state(outcome: Known) -> list[Tensor]:
     known = outcome.measurements
     assert outcome.estimate is not None
     return [known.rows, known.values, known.variances, known.counts, outcome.estimate]
@@ -278,7 +279,7 @@ def test_finer_steps_cost_more_and_err_less() -> None:
 def test_restoration_sampler_is_the_loop_s_where_none_is_given() -> None:
     sampler = DDRM(2)
     psc = PSC(PRIOR, sampler, PCA(2), Uniform(), Raw(), Sample(), samples=3, iterations=1)
-    assert psc.restoration_sampler is sampler
+    assert psc.final_sampler is sampler
 
 
 @pytest.mark.parametrize("name", ["samples", "iterations", "batch"])

@@ -11,9 +11,9 @@ import yaml
 from golden_streams import GOLDEN
 from tiny import CODEC, write_codec
 
-from pscx.api import build_psc
-from pscx.codecs.psc.codec import PSC
-from pscx.codecs.psc.specs import recipe_spec
+from pscx.api import build_codec
+from pscx.codecs import PSC
+from pscx.codecs.specs import recipe_spec
 from pscx.config.checker import (
     RUN_OPTIONS,
     Checker,
@@ -34,7 +34,9 @@ from pscx.samplers import DDRM
 def codec(*options: str, text: str = CODEC, folder: Path) -> PSC:
     layers, rest = split_options(["--config", write_codec(folder, text), *options])
     assert rest == []
-    return build_psc(layers)
+    signal_codec = build_codec(layers).signal_codec
+    assert isinstance(signal_codec, PSC)
+    return signal_codec
 
 
 def error_of(*options: str, folder: Path, text: str = CODEC) -> str:
@@ -68,12 +70,12 @@ def test_a_name_alone_takes_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ["--model.sampler", "ddrm", "--model.sampler.eta", "0.5"],
-        ["--model.sampler.eta=0.5"],
-        ["--model.sampler.init_args.eta", "0.5"],
-        ["--model.sampler.class_path", "pscx.samplers.DDRM", "--model.sampler.eta", "0.5"],
-        ["--model.sampler", "{name: ddrm, eta: 0.5}"],
-        ["--model.sampler", "{eta: 0.5}"],
+        ["--model.codec.sampler", "ddrm", "--model.codec.sampler.eta", "0.5"],
+        ["--model.codec.sampler.eta=0.5"],
+        ["--model.codec.sampler.init_args.eta", "0.5"],
+        ["--model.codec.sampler.class_path", "pscx.samplers.DDRM", "--model.codec.sampler.eta", "0.5"],
+        ["--model.codec.sampler", "{name: ddrm, eta: 0.5}"],
+        ["--model.codec.sampler", "{eta: 0.5}"],
     ],
 )
 def test_an_option_keeps_the_others_of_the_same_component(options: list[str], tmp_path: Path) -> None:
@@ -83,10 +85,10 @@ def test_an_option_keeps_the_others_of_the_same_component(options: list[str], tm
 
 
 def test_another_component_starts_afresh(tmp_path: Path) -> None:
-    psc = codec("--model.rows", "pca", "--model.rows.per_iteration", "5", folder=tmp_path)
+    psc = codec("--model.codec.rows", "pca", "--model.codec.rows.per_iteration", "5", folder=tmp_path)
     assert type(psc.rows).__name__ == "PCA"
     assert "block" not in vars(psc.rows)
-    again = codec("--model.rows", "pca", "--model.rows", "local", folder=tmp_path)
+    again = codec("--model.codec.rows", "pca", "--model.codec.rows", "local", folder=tmp_path)
     assert again.rows.stride == 16  # the default, not the 8 of the file
 
 
@@ -100,8 +102,8 @@ def test_layers_keep_and_replace() -> None:
 
 
 def test_the_command_line_wins_over_files_and_later_files_over_earlier(tmp_path: Path) -> None:
-    later = write_codec(tmp_path, "model: {samples: 5, iterations: 6}", "later.yaml")
-    psc = codec("--model.samples", "7", "--config", later, folder=tmp_path)
+    later = write_codec(tmp_path, "model: {codec: {samples: 5, iterations: 6}}", "later.yaml")
+    psc = codec("--model.codec.samples", "7", "--config", later, folder=tmp_path)
     assert (psc.samples, psc.iterations) == (7, 6)
 
 
@@ -117,8 +119,8 @@ def test_a_recipe_is_for_whatever_module_is_asked_for(text: str, tmp_path: Path)
 
 
 def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
-    text = "recipe: paper-pixel\nmodel: {prior: gaussian, samples: 3}"
-    psc = codec("--model.sampler.steps", "9", text=text, folder=tmp_path)
+    text = "recipe: paper-pixel\nmodel: {codec: {prior: gaussian, samples: 3}}"
+    psc = codec("--model.codec.sampler.steps", "9", text=text, folder=tmp_path)
     assert isinstance(psc.sampler, DDRM)
     assert (psc.sampler.steps, psc.sampler.noise_aware, psc.samples, psc.iterations) == (9, False, 3, 64)
 
@@ -126,21 +128,27 @@ def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--model.sampler", "ddrn"], ["option --model.sampler", "unknown sampler 'ddrn'", "did you mean 'ddrm'?"]),
-        (["--model.coder", "zip"], ["unknown coder 'zip'", "choose from", "posterior", "raw"]),
-        (["--model.sampler.stepz", "3"], ["--model.sampler.stepz", "no option 'stepz'", "did you mean 'steps'?"]),
-        (["--model.sampler.steps", "many"], ["--model.sampler.steps must be an integer, got 'many'"]),
-        (["--model.sampler.eta", "[1]"], ["must be a number, got [1]"]),
-        (["--model.sampler.steps", "0"], ["sampler.steps must be at least 1, got 0"]),
+        (
+            ["--model.codec.sampler", "ddrn"],
+            ["option --model.codec.sampler", "unknown sampler 'ddrn'", "did you mean 'ddrm'?"],
+        ),
+        (["--model.codec.coder", "zip"], ["unknown coder 'zip'", "choose from", "posterior", "raw"]),
+        (
+            ["--model.codec.sampler.stepz", "3"],
+            ["--model.codec.sampler.stepz", "no option 'stepz'", "did you mean 'steps'?"],
+        ),
+        (["--model.codec.sampler.steps", "many"], ["--model.codec.sampler.steps must be an integer, got 'many'"]),
+        (["--model.codec.sampler.eta", "[1]"], ["must be a number, got [1]"]),
+        (["--model.codec.sampler.steps", "0"], ["sampler.steps must be at least 1, got 0"]),
         (["--model.samplez", "3"], ["model has no option 'samplez'", "did you mean 'samples'?"]),
-        (["--model.samples", "0"], ["samples must be at least 1"]),
-        (["--model.samples", "null"], ["--model.samples must be an integer, got null"]),
-        (["--model.rows", "null"], ["--model.rows is missing", "choose a row rule from"]),
-        (["--model.rows", "7"], ["unknown row rule '7'"]),
-        (["--model.sampler", "no.such.module"], ["cannot import 'no.such.module'"]),
-        (["--model.sampler", "collections.OrderedDict"], ["is not a sampler", "derive from Sampler"]),
-        (["--model.samples"], ["option --model.samples needs a value"]),
-        (["--model.sampler", "{name: "], ["is not valid YAML"]),
+        (["--model.codec.samples", "0"], ["samples must be at least 1"]),
+        (["--model.codec.samples", "null"], ["--model.codec.samples must be an integer, got null"]),
+        (["--model.codec.rows", "null"], ["--model.codec.rows is missing", "choose a row rule from"]),
+        (["--model.codec.rows", "7"], ["unknown row rule '7'"]),
+        (["--model.codec.sampler", "no.such.module"], ["cannot import 'no.such.module'"]),
+        (["--model.codec.sampler", "collections.OrderedDict"], ["is not a sampler", "derive from Sampler"]),
+        (["--model.codec.samples"], ["option --model.codec.samples needs a value"]),
+        (["--model.codec.sampler", "{name: "], ["is not valid YAML"]),
         (["--recipe", "papper"], ["unknown recipe 'papper'", "paper-pixel"]),
         (["--config", "nowhere.yaml"], ["no such config file: 'nowhere.yaml'"]),
     ],
@@ -154,11 +162,14 @@ def test_a_mistake_is_one_sentence(options: list[str], parts: list[str], tmp_pat
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        (CODEC.replace("ddrm", "ddrn"), ["codec.yaml: model.sampler: unknown sampler 'ddrn'"]),
-        (CODEC.replace("steps: 2", "stepz: 2"), ["codec.yaml: model.sampler.stepz", "no option 'stepz'"]),
-        (CODEC.replace("samples: 2\n", "samples: x\n"), ["codec.yaml: model.samples must be an integer, got 'x'"]),
-        (CODEC.replace("  coder: posterior\n", ""), ["model.coder is missing", "posterior"]),
-        ("model: {prior: {correlation: 0.5}}", ["model.prior needs the name of a prior", "gaussian"]),
+        (CODEC.replace("ddrm", "ddrn"), ["codec.yaml: model.codec.sampler: unknown sampler 'ddrn'"]),
+        (CODEC.replace("steps: 2", "stepz: 2"), ["codec.yaml: model.codec.sampler.stepz", "no option 'stepz'"]),
+        (
+            CODEC.replace("samples: 2\n", "samples: x\n"),
+            ["codec.yaml: model.codec.samples must be an integer, got 'x'"],
+        ),
+        (CODEC.replace("  coder: posterior\n", ""), ["model.codec.coder is missing", "posterior"]),
+        ("model: {codec: {prior: {correlation: 0.5}}}", ["model.codec.prior needs the name of a prior", "gaussian"]),
         ("data: {}", ["its model section must be a codec"]),
         ("model: train_ddpm", ["its model section must be a codec"]),
         ("- 1", ["must hold a mapping"]),
@@ -245,9 +256,9 @@ def test_brackets_on_the_command_line_are_a_list() -> None:
 
 
 def test_what_is_not_a_configuration_option_is_left() -> None:
-    layers, rest = split_options(["--ckpt_path", "x", "--model.samples=2", "-h", "--model.help", "file"])
+    layers, rest = split_options(["--ckpt_path", "x", "--model.codec.samples=2", "-h", "--model.help", "file"])
     assert rest == ["--ckpt_path", "x", "-h", "--model.help", "file"]
-    assert layers == [Layer("--model.samples", {"model": {"samples": "2"}})]
+    assert layers == [Layer("--model.codec.samples", {"model": {"samples": "2"}})]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_what_no_longer_holds_is_made_anew(change: str, image_folder: Path, tmp_
     assert main(arguments(config, image_folder, root)) == 0
     before, options = table(root), []
     if change == "seed":
-        options = ["--model.seed", "5"]
+        options = ["--model.codec.seed", "5"]
     if change == "stream":
         (root / "streams" / "a.pscx").write_bytes(b"cut")
     if change == "reconstruction":
@@ -117,7 +117,14 @@ def test_two_processes_do_what_one_does(
     for number in range(4):
         Image.fromarray(pixels[:, number : number + 16]).save(image_folder / f"{number}.png")
     config = write_codec(tmp_path, EXACT.format(path=save_prior(tmp_path / "prior", 0)))
-    options = ["--model.samples", "3", "--model.batch", "1", "--model.restoration", "{name: mean, samples: 3}"]
+    options = [
+        "--model.codec.samples",
+        "3",
+        "--model.codec.batch",
+        "1",
+        "--model.codec.restoration",
+        "{name: mean, samples: 3}",
+    ]
     assert main(arguments(config, image_folder, tmp_path / "one", *options)) == 0
     parallel = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
     parallel += ["--model.ranks_per_image", str(ranks_per_image), "--data.batch_size", str(batch_size)]

@@ -74,14 +74,16 @@ def test_simulating_and_decoding_give_the_same_figures(image_folder: Path, tmp_p
 
 
 def test_a_saved_config_loads_again(image_folder: Path, tmp_path: Path) -> None:
-    first = run(tmp_path / "1", write_codec(tmp_path), "--data.root", str(image_folder), "--model.sampler.eta", "0.5")
+    first = run(
+        tmp_path / "1", write_codec(tmp_path), "--data.root", str(image_folder), "--model.codec.sampler.eta", "0.5"
+    )
     saved = str(first / "config.yaml")
     second = run(tmp_path / "2", saved)
     assert [row["bytes"] for row in rows_of(first / "images.csv")] == [
         row["bytes"] for row in rows_of(second / "images.csv")
     ]
     assert (first / "streams" / "a.pscx").read_bytes() == (second / "streams" / "a.pscx").read_bytes()
-    third = run(tmp_path / "3", saved, "--model.sampler", "ddrm", "--model.sampler.steps", "3")
+    third = run(tmp_path / "3", saved, "--model.codec.sampler", "ddrm", "--model.codec.sampler.steps", "3")
     assert {row["evaluations"] for row in rows_of(third / "images.csv")} == {str(2 * 2 * 3)}
     output = tmp_path / "x.pscx"
     assert main(["compress", str(image_folder / "a.png"), "-o", str(output), "--config", saved]) == 0
@@ -128,10 +130,10 @@ def test_results_go_under_the_name_of_the_config(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--model.sampler", "ddrn"], "unknown sampler 'ddrn'"),
-        (["--model.sampler.steps", "0"], "sampler.steps must be at least 1, got 0"),
+        (["--model.codec.sampler", "ddrn"], "unknown sampler 'ddrn'"),
+        (["--model.codec.sampler.steps", "0"], "sampler.steps must be at least 1, got 0"),
         (["--model.restorations", "0"], "restorations must be at least 1, got 0"),
-        (["--model.samples", "0"], "samples must be at least 1"),
+        (["--model.codec.samples", "0"], "samples must be at least 1"),
         (["--trainer.max_step", "1"], "did you mean 'max_steps'?"),
         (["--trainer.accelerator", "cuda"], "CUDAAccelerator"),
         (["--data.root", "nowhere"], "'nowhere' does not exist"),
@@ -184,13 +186,23 @@ def test_the_summary_leaves_out_what_is_missing() -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("gaussian", ["--model.iterations", "2"]),
-        ("quickstart", ["--model.prior.path", "PRIOR", "--model.sampler.steps", "2", "--model.iterations", "2"]),
+        ("gaussian", ["--model.codec.iterations", "2"]),
+        (
+            "quickstart",
+            ["--model.codec.prior.path", "PRIOR", "--model.codec.sampler.steps", "2", "--model.codec.iterations", "2"],
+        ),
         (
             "paper_pixel",
             [
-                *("--model.prior.path", "PRIOR", "--model.sampler.steps", "2", "--model.iterations", "2"),
-                *("--model.samples", "2"),
+                *(
+                    "--model.codec.prior.path",
+                    "PRIOR",
+                    "--model.codec.sampler.steps",
+                    "2",
+                    "--model.codec.iterations",
+                    "2",
+                ),
+                *("--model.codec.samples", "2"),
             ],
         ),
     ],
@@ -259,25 +271,25 @@ def test_a_prior_is_trained_resumed_and_used(image_folder: Path, tmp_path: Path)
 def test_the_latent_config_runs(image_folder: Path, tmp_path: Path) -> None:
     """With fewer steps, on a prior that is at hand."""
     prior = save_stable_diffusion(tmp_path / "prior")
-    few = ["--model.sampler.steps", "2", "--model.iterations", "2", "--model.samples", "2"]
-    few += ["--model.restoration_sampler", "{steps: 2, inner_steps: 2}"]
-    options = ["--data.root", str(image_folder), "--data.subset", "1", "--model.prior.path", prior]
+    few = ["--model.codec.sampler.steps", "2", "--model.codec.iterations", "2", "--model.codec.samples", "2"]
+    few += ["--model.codec.restoration_sampler", "{steps: 2, inner_steps: 2}"]
+    options = ["--data.root", str(image_folder), "--data.subset", "1", "--model.codec.prior.path", prior]
     root = run(tmp_path / "run", "configs/paper_latent.yaml", *options, *few)
     assert len(rows_of(root / "images.csv")) == 1
 
 
 def test_the_shipped_codec_is_calibrated(image_folder: Path, tmp_path: Path) -> None:
     root, prior = tmp_path / "run", save_prior(tmp_path / "prior", 1)
-    options = ["--data.root", str(image_folder), "--data.subset", "1", "--model.prior.path", prior]
+    options = ["--data.root", str(image_folder), "--data.subset", "1", "--model.codec.prior.path", prior]
     run(root, "configs/fit_codec.yaml", *options, command="fit")
     assert len(rows_of(root / "calibration.csv")) == 4
 
 
 def test_the_shipped_row_rule_is_learnt(image_folder: Path, tmp_path: Path) -> None:
     root, prior = tmp_path / "run", save_prior(tmp_path / "prior", 1)
-    few = ["--model.iterations", "6", "--model.sampler.steps", "2", "--model.samples", "2"]
+    few = ["--model.codec.iterations", "6", "--model.codec.sampler.steps", "2", "--model.codec.samples", "2"]
     options = ["--data.root", str(image_folder), "--data.subset", "2", "--data.crop", "32", *few]
-    run(root, "configs/fit_rows.yaml", *options, "--model.prior.path", prior, command="fit")
+    run(root, "configs/fit_rows.yaml", *options, "--model.codec.prior.path", prior, command="fit")
     assert [row["rows"] for row in rows_of(root / "rows.csv")] == ["before", "learned"]
 
 

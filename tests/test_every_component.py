@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 
 import pscx
-from pscx.codecs.psc.specs import KINDS
+from pscx.catalogue.components import SECTIONS
+
+KINDS = {key: SECTIONS[key] for key in ("prior", "sampler", "rows", "quantizer", "coder", "restoration")}
 
 SMALL: dict[str, Any] = {
     "prior": "gaussian",

@@ -42,7 +42,7 @@ def test_a_golden_stream_is_encoded_and_decoded_as_ever(name: str, prior: str) -
     assert sha256(data).hexdigest() == facts["stream"]
     assert facts_of(data, Decompressor(prior_path=prior).decompress(data)) == facts
     codec, image = golden_codec(name, prior)
-    assert codec.psc.exact
+    assert codec.signal_codec.exact
     assert codec.compress(image) == data
     assert stream_info(data)["arithmetic"] is None
 

@@ -21,7 +21,7 @@ from torch.nn.functional import avg_pool2d
 
 from pscx import Codec, Decompressor, load_codec
 from pscx.codecs.psc.gains import likely_gains
-from pscx.format.limits import Limits, memory_of
+from pscx.format.limits import Limits
 from pscx.images import to_tensor
 from pscx.priors import DDPM
 from pscx.priors.schedules import noise_levels
@@ -229,9 +229,9 @@ def test_twelve_megapixels_are_admitted() -> None:
     """And the memory that is foretold is linear: no more than twice that of half as many pixels."""
     limits = Limits(memory=16_000_000_000)
     for recipe in ("fast", "default", "best"):
-        psc = load_codec(recipe).psc
+        psc = load_codec(recipe).signal_codec
         limits.check(psc, 3008, 4000, (3, 3008, 4000), 1)
-        assert memory_of(psc, (3, 3008, 4000)) < 2 * memory_of(psc, (3, 1504, 4000))
+        assert psc.memory((3, 3008, 4000)) < 2 * psc.memory((3, 1504, 4000))
 
 
 def test_a_network_takes_memory_for_a_tile() -> None:

@@ -18,9 +18,10 @@ from tiny import write_codec
 from torch import Tensor
 
 import pscx
-from pscx.api import signal_of
 from pscx.cli.main import main
-from pscx.codecs.psc.codec import PSC, Seal
+from pscx.codecs import PSC
+from pscx.codecs.pixels import signal_of
+from pscx.codecs.psc.loop import Seal
 from pscx.data.folder import BUNDLED
 from pscx.exact import logarithm
 from pscx.priors import Gaussian
@@ -37,14 +38,15 @@ EXPENSIVE = 0.01  # bits a coefficient
 
 DCT_CODEC = """\
 model:
-  prior: gaussian
-  sampler: {name: ddrm, steps: 2}
-  rows: {name: dct, block: 8, per_iteration: 4.0, floor: 0.1}
-  quantizer: {name: uniform, step: 0.02}
-  coder: posterior
-  restoration: {name: mean, samples: 2}
-  samples: 3
-  iterations: 4
+  codec:
+    prior: gaussian
+    sampler: {name: ddrm, steps: 2}
+    rows: {name: dct, block: 8, per_iteration: 4.0, floor: 0.1}
+    quantizer: {name: uniform, step: 0.02}
+    coder: posterior
+    restoration: {name: mean, samples: 2}
+    samples: 3
+    iterations: 4
 """
 FIT = DCT_CODEC.replace("model:", "model:\n  name: fit_rows")
 
@@ -212,13 +214,13 @@ def test_nothing_to_learn_from_is_said() -> None:
 def test_the_shipped_weights_predict_better_than_the_rule_dct() -> None:
     """On photographs that they were not learnt from, in the shipped codec: bits a coefficient of the same residuals."""
     codec = pscx.load_codec("fast", step=0.5)
-    rule = codec.psc.rows
+    rule = codec.signal_codec.rows
     assert isinstance(rule, Learned)
     before = DCT(rule.block, base=0.4, neighbours=0.7, evenness=0.75)
     observed: list[Observed] = []
     for name in ("astronaut", "coffee"):
         pixels = np.ascontiguousarray(pscx.read_image(BUNDLED / f"{name}.png")[64:160, 64:160])
-        signal = signal_of(codec.psc, pixels).double()
+        signal = signal_of(codec.signal_codec, pixels).double()
 
         def watch(psc: PSC, seal: Seal, signal: Tensor = signal) -> None:
             if seal.samples is None:
@@ -226,7 +228,7 @@ def test_the_shipped_weights_predict_better_than_the_rule_dct() -> None:
             here = psc.situation(seal.before, seal.samples, seal.segment, psc.prior)
             observed.append(observe(here, signal, before.predicted(here), len(seal.measured.symbols), 2000))
 
-        codec.psc.encode(signal_of(codec.psc, pixels), watch=watch)
+        codec.signal_codec.encode(signal_of(codec.signal_codec, pixels), watch=watch)
     old = mean_bits(observed, [one.predicted for one in observed])
     new = mean_bits(observed, [predicted_by(one, rule.weights or pscx.rows.learned.PHOTOGRAPHS) for one in observed])
     assert new < old - 0.05
@@ -286,8 +288,8 @@ def test_nothing_measured_is_said(image_folder: Path, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--model.rows", "pca"], "rows must be dct or learned for weights to be learnt, got pca"),
-        (["--model.iterations", "2"], "iterations must be at least 3"),
+        (["--model.codec.rows", "pca"], "rows must be dct or learned for weights to be learnt, got pca"),
+        (["--model.codec.iterations", "2"], "iterations must be at least 3"),
         (["--model.steps", "[]"], "steps must be none or at least one number"),
         (["--model.steps", "[-1.0]"], "quantizer.step must"),
         (["--model.coefficients", "0"], "coefficients must be at least 1"),

@@ -19,10 +19,11 @@ from tiny_latent import save_stable_diffusion
 
 from pscx import Codec, Decompressor, PscxError, StreamError, load_codec
 from pscx.cli.main import main
-from pscx.codecs.psc.codec import PSC, finite
+from pscx.codecs import PSC
+from pscx.codecs.psc.loop import finite
 from pscx.coders import Posterior
 from pscx.format.container import pack, unpack
-from pscx.format.limits import Limits, evaluations_of, machine_memory, memory_of
+from pscx.format.limits import Limits, machine_memory
 from pscx.priors import Gaussian, StableDiffusion
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean, Restoration, Sample
@@ -47,8 +48,8 @@ def test_evaluations_are_those_that_are_made(sampler: Sampler, restoration: Rest
     psc = made(sampler, restoration=restoration)
     _, outcome = psc.encode(IMAGE)
     for count in range(3):
-        assert outcome.account.evaluations <= evaluations_of(psc, count)
-        assert outcome.account.evaluations > 0.6 * evaluations_of(psc, count)  # the steps of few may fall together
+        assert outcome.account.evaluations <= psc.evaluations(count)
+        assert outcome.account.evaluations > 0.6 * psc.evaluations(count)  # the steps of few may fall together
         psc.restore(outcome, SHAPE, count)
 
 
@@ -58,7 +59,7 @@ def test_evaluations_of_a_row_rule_are_foretold() -> None:
     _, outcome = psc.encode(IMAGE)
     unmeasured = 1 + 4 * 2  # nothing to correct for
     assert outcome.account.evaluations == unmeasured + 2 * (1 + 4 * 2 * 2 + 4 * 4)
-    assert evaluations_of(psc, 0) == 3 * (1 + 4 * 2 * 2 + 4 * 4)
+    assert psc.evaluations(0) == 3 * (1 + 4 * 2 * 2 + 4 * 4)
 
 
 ROWS = [
@@ -79,9 +80,9 @@ def test_memory_holds_the_measurements_and_the_samples(rows: RowRule) -> None:
     _, outcome = psc.encode(IMAGE)
     tensors = [value for value in vars(outcome.measurements).values() if isinstance(value, torch.Tensor)]
     held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    assert held + 4 * IMAGE.numel() * 8 < rows.memory(SHAPE, 4, 3) < memory_of(psc, SHAPE)
+    assert held + 4 * IMAGE.numel() * 8 < rows.memory(SHAPE, 4, 3) < psc.memory(SHAPE)
     assert rows.memory(SHAPE, 400, 3) > 20 * 8 * 400 * IMAGE.numel() / 10
-    assert memory_of(psc, (3, 320, 320)) > 3.5 * memory_of(psc, (3, 160, 160))
+    assert psc.memory((3, 320, 320)) > 3.5 * psc.memory((3, 160, 160))
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_what_is_too_much_is_refused_before_any_work(
 def test_pixels_times_evaluations_are_bounded(codec: Codec, photo: Pixels) -> None:
     data = codec.compress(photo)
     evaluations = 2 * 3 * 2 + 2 * 2
-    assert evaluations_of(codec.psc, 1) == evaluations
+    assert codec.signal_codec.evaluations(1) == evaluations
     Decompressor(limits=Limits(evaluations, evaluations * 24 * 32)).decompress(data)
     with pytest.raises(StreamError, match="asks for 16 denoiser evaluations of 768 pixels, together over 12287"):
         Decompressor(limits=Limits(evaluations, evaluations * 24 * 32 - 1)).decompress(data)
@@ -184,7 +185,7 @@ def test_a_large_image_of_a_latent_prior_is_told_its_memory(tmp_path: Path) -> N
     half = StableDiffusion(path, dtype="fp16")
     assert 2 * half.memory(large, 1) == prior.memory(large, 1)
     psc = PSC(prior, DDRM(2), Local(4), Uniform(0.1), Posterior(), Mean(3), samples=4, iterations=3)
-    assert memory_of(psc, large) > prior.memory(large, 1)
+    assert psc.memory(large) > prior.memory(large, 1)
 
 
 def test_published_settings_are_within_the_limits() -> None:
@@ -192,8 +193,8 @@ def test_published_settings_are_within_the_limits() -> None:
     psc = PSC(
         *(PRIOR, DDRM(50), PCA(12), Uniform(0.1), Posterior(), Sample()), Nested(50, 10), samples=16, iterations=256
     )
-    assert evaluations_of(psc, 1) == 16 * 50 * 256 + 500
-    assert 2 * evaluations_of(psc, 1) < Limits().evaluations
+    assert psc.evaluations(1) == 16 * 50 * 256 + 500
+    assert 2 * psc.evaluations(1) < Limits().evaluations
     Limits(memory=1 << 32).check(psc, 512, 512, (4, 64, 64), 1)
 
 

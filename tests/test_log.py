@@ -17,8 +17,9 @@ from tiny import write_codec
 
 from pscx import load_codec, read_image
 from pscx.cli.main import main
+from pscx.codecs.psc.first_rows import FirstRows
 from pscx.evaluation.evaluate import Kept
-from pscx.evaluation.log import FirstRows, Log, figures, rate_distortion
+from pscx.evaluation.log import Log, figures, rate_distortion
 from pscx.images import decode_image
 from pscx.runtime.progress import Bars
 

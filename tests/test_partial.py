@@ -12,9 +12,9 @@ from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from tiny import CODEC, write_codec
 
 from pscx import Codec, PscxError, StreamError, load_codec, read_image
-from pscx.api import signal_of
 from pscx.cli.main import main
-from pscx.codecs.psc.codec import Outcome
+from pscx.codecs.pixels import signal_of
+from pscx.codecs.psc.loop import Known
 from pscx.coders import CODERS
 from pscx.format.container import pack, unpack
 
@@ -73,7 +73,7 @@ def test_every_cut_decodes_or_is_refused_and_more_bytes_are_more_segments(codec:
     assert means[-1] < means[0] / 2
 
 
-def held(outcome: Outcome) -> list[torch.Tensor]:
+def held(outcome: Known) -> list[torch.Tensor]:
     known = outcome.measurements
     return [known.values, known.variances, known.gains]
 
@@ -83,20 +83,20 @@ def test_a_cut_stream_holds_what_an_encoder_of_fewer_iterations_measures(
     coder: str, name: str, photos: list[Pixels]
 ) -> None:
     codec = load_codec(name, coder=coder)
-    signal = signal_of(codec.psc, photos[0])
-    payload, whole = codec.psc.encode(signal)
+    signal = signal_of(codec.signal_codec, photos[0])
+    payload, whole = codec.signal_codec.encode(signal)
     bits = np.cumsum(np.array(whole.account.segment_bits) + 4)
     seen = set()
     for size in (bits // 8 + 3).astype(int).tolist():
-        outcome = codec.psc.decode(payload[:size], tuple(signal.shape), partial=True)
-        _, short = load_codec(name, coder=coder, iterations=outcome.segments).psc.encode(signal)
+        outcome = codec.signal_codec.decode(payload[:size], tuple(signal.shape), partial=True)
+        _, short = load_codec(name, coder=coder, iterations=outcome.segments).signal_codec.encode(signal)
         assert len(outcome.account.segment_rows) == outcome.segments
         for mine, theirs in zip(held(outcome), held(short), strict=True):
             assert torch.equal(mine, theirs)
         seen.add(outcome.segments)
     assert len(seen) >= 4
     with pytest.raises(StreamError, match=r"^the payload ends in segment 1 of 5$"):
-        codec.psc.decode(payload[:1], tuple(signal.shape))
+        codec.signal_codec.decode(payload[:1], tuple(signal.shape))
 
 
 @pytest.mark.parametrize("coder", ["posterior", "raw"])

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import pscx
 from pscx.cli.main import main
-from pscx.codecs.psc.codec import PSC
+from pscx.codecs import PSC
 from pscx.coders import Posterior
 from pscx.execution.sharding import ALONE
 from pscx.priors import Gaussian
@@ -210,7 +210,7 @@ def test_the_text_can_be_followed(
     """Every command as it stands, each from nothing, but for smaller pictures and a smaller network."""
     code, todo = blocks("python")[1], commands()
     monkeypatch.chdir(followed)
-    prior = ["--model.prior.path", save_prior(followed / "prior", 1)]
+    prior = ["--model.codec.prior.path", save_prior(followed / "prior", 1)]
     for args in todo:
         forget_plugins()
         small = ["--data.crop", "16", "--data.subset", "1"] if args[0] in ("test", "ablate") else []
@@ -229,12 +229,12 @@ def test_the_text_can_be_followed(
     forget_plugins()
     scope: dict[str, pscx.Codec] = {}
     exec(code, scope)
-    assert vars(scope["codec"].psc.restoration)["samples"] == 3
+    assert vars(scope["codec"].signal_codec.restoration)["samples"] == 3
 
 
 def test_the_median_of_the_text_is_a_median(followed: Path) -> None:
     pscx.load_plugins(followed / "mine")
-    restoration = pscx.load_codec("configs/gaussian.yaml", restoration="median").psc.restoration
+    restoration = pscx.load_codec("configs/gaussian.yaml", restoration="median").signal_codec.restoration
     unknown, sampler = nothing_known(), DDRM(3)
     draws = np.median(sampler.sample(unknown, range(5, 10)).numpy(), axis=0)
     for batch in (1, 3, 8):

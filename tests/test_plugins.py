@@ -96,7 +96,7 @@ def test_a_plugin_is_used_on_every_command(
 
 def test_the_command_line_sets_its_options(folder: Path, photo: Path, tmp_path: Path) -> None:
     config, stream = write_codec(tmp_path), tmp_path / "x.pscx"
-    options = ["--model.sampler", "lazy", "--model.sampler.steps", "3", "--plugins", str(folder)]
+    options = ["--model.codec.sampler", "lazy", "--model.codec.sampler.steps", "3", "--plugins", str(folder)]
     assert main(["compress", str(photo), "-o", str(stream), "--config", config, *options]) == 0
     spec = pscx.stream_info(stream.read_bytes())["spec"]
     assert spec["sampler"] == {"name": "lazy", "steps": 3}
@@ -164,7 +164,7 @@ def test_without_the_plugin_a_saved_config_says_how(
     for command in (["test", "--data.root", str(photo)], ["compress", str(photo)]):
         assert main([*command, "--config", config]) == 2
         (message,) = warnings_of(capsys)
-        assert "model.sampler cannot import 'pscx_plugins.lazy.Lazy'" in message
+        assert "model.codec.sampler cannot import 'pscx_plugins.lazy.Lazy'" in message
         assert "--plugins FOLDER" in message
 
 
@@ -249,7 +249,10 @@ def test_asking_for_a_component_of_a_broken_plugin_is_an_error(
         assert main([*command, *options]) == 2
         warning, message = warnings_of(capsys)
         assert warning.startswith("warning: ")
-        assert f"codec.yaml: model.sampler: sampler '{name}' cannot be had: plugin '{broken / 'broken.py'}'" in message
+        assert (
+            f"codec.yaml: model.codec.sampler: sampler '{name}' cannot be had: plugin '{broken / 'broken.py'}'"
+            in message
+        )
         assert "failed to load: line 17: ModuleNotFoundError: No module named 'no_such_module'" in message
     assert main(["components", name, "--plugins", str(broken)]) == 2
     assert "no_such_module" in warnings_of(capsys)[1]
@@ -279,8 +282,8 @@ def test_two_plugins_of_one_name(folder: Path, photo: Path, tmp_path: Path, caps
     assert main(["compress", str(photo), *options]) == 0
     files = f"plugin '{folder / 'second.py'}' failed to load: line 6: sampler 'lazy' is taken by {folder / 'lazy.py'}"
     assert warnings_of(capsys) == [f"warning: {files}"]
-    assert main(["compress", str(photo), *options, "--force", "--model.sampler", "lazy"]) == 2
-    assert warnings_of(capsys)[1] == f"option --model.sampler: sampler 'lazy' cannot be had: {files}"
+    assert main(["compress", str(photo), *options, "--force", "--model.codec.sampler", "lazy"]) == 2
+    assert warnings_of(capsys)[1] == f"option --model.codec.sampler: sampler 'lazy' cannot be had: {files}"
 
 
 def test_two_files_of_one_name(folder: Path, tmp_path: Path) -> None:
@@ -333,10 +336,13 @@ def test_a_misspelt_option_of_a_plugin(
     folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for text, part in (
-        ("{name: lazy, stepz: 3}", "model.sampler.stepz: sampler 'lazy' has no option 'stepz' (did you mean 'steps'?)"),
-        ("{name: lazy, steps: x}", "model.sampler.steps must be an integer, got 'x'"),
+        (
+            "{name: lazy, stepz: 3}",
+            "model.codec.sampler.stepz: sampler 'lazy' has no option 'stepz' (did you mean 'steps'?)",
+        ),
+        ("{name: lazy, steps: x}", "model.codec.sampler.steps must be an integer, got 'x'"),
         ("{name: lazy, steps: 0}", "sampler.steps must be at least 1, got 0"),
-        ("lzy", "model.sampler: unknown sampler 'lzy' (did you mean 'lazy'?)"),
+        ("lzy", "model.codec.sampler: unknown sampler 'lzy' (did you mean 'lazy'?)"),
     ):
         config = write_codec(tmp_path, CODEC.replace("{name: ddrm, steps: 2}", text))
         for command in (["compress", str(photo)], ["test", "--data.root", str(photo)]):
@@ -352,7 +358,7 @@ def installed(site: Path, text: str, entry: str = "lazy = outside.samplers") -> 
     info = site / "outside-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(f"[pscx.config.plugins]\n{entry}\n")
+    (info / "entry_points.txt").write_text(f"[pscx.plugins]\n{entry}\n")
 
 
 def test_an_installed_package(

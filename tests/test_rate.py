@@ -16,7 +16,8 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.codecs.psc.codec import PSC, SEGMENT_BITS
+from pscx.codecs import PSC
+from pscx.codecs.psc.loop import SEGMENT_BITS
 from pscx.coders import Posterior
 from pscx.priors import Gaussian, Prior
 from pscx.quantizers import Quantizer, Trellis, Uniform

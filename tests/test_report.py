@@ -20,10 +20,10 @@ from tiny import CODEC, save_prior, write_codec
 from pscx import load_codec
 from pscx.ablation.results import read_results
 from pscx.cli.main import main
+from pscx.codecs.replay import kept
 from pscx.data.folder import BUNDLED
 from pscx.evaluation.bd import bd_rate
 from pscx.format.container import unpack
-from pscx.report.replay import kept, replay
 from pscx.signal.measurements import Coordinates, DenseRows, Measurements
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import BlockDCT
@@ -35,9 +35,9 @@ pytest.importorskip("plotly", reason="the extra 'report' is not installed")
 
 GRID = {
     **yaml.safe_load(CODEC),
-    "axes": {"model.coder": ["raw", "posterior"], "model.quantizer.step": [0.5, 0.1]},
-    "rate": "model.quantizer.step",
-    "baseline": {"model.coder": "posterior"},
+    "axes": {"model.codec.coder": ["raw", "posterior"], "model.codec.quantizer.step": [0.5, 0.1]},
+    "rate": "model.codec.quantizer.step",
+    "baseline": {"model.codec.coder": "posterior"},
 }
 
 
@@ -68,7 +68,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = write_codec(folder)
     data = ["--data.root", str(folder / "images")]
     for name, step in (("fine", "0.1"), ("coarse", "0.5")):
-        where = ["--trainer.default_root_dir", str(folder / name), "--model.quantizer.step", step]
+        where = ["--trainer.default_root_dir", str(folder / name), "--model.codec.quantizer.step", step]
         assert main(["test", "--config", config, *data, *where]) == 0
     (folder / "grid.yaml").write_text(yaml.safe_dump(GRID, sort_keys=False))
     where = ["--trainer.default_root_dir", str(folder / "grid")]
@@ -133,7 +133,7 @@ def test_a_replay_is_what_was_encoded(coder: str, rows: str, tmp_path: Path) -> 
     codec = load_codec(write_codec(tmp_path), coder=coder, rows=yaml.safe_load(rows))
     with Image.open(BUNDLED / "chelsea.png") as image:
         encoded = codec.encode(np.array(image)[20:50, 40:72])
-    played = replay(codec, encoded.data)
+    played = codec.replay(encoded.data)
     account = encoded.account
     assert [step.rows for step in played.steps] == account.segment_rows
     assert [step.bits for step in played.steps] == pytest.approx(account.segment_bits)
@@ -174,7 +174,7 @@ def test_bd_rates_are_those_of_the_curves(lab: Path, tmp_path: Path) -> None:
     for cell, labels in cells.items():
         results = read_results(lab / "grid" / "cells" / cell)
         assert results is not None
-        curves[labels["model.coder"]].append((float(results.means["bpp"]), float(results.means["psnr"])))
+        curves[labels["model.codec.coder"]].append((float(results.means["bpp"]), float(results.means["psnr"])))
     expected = bd_rate(curves["posterior"], curves["raw"])
     assert page.data["views"][0]["bd"]["psnr"][1][0] == pytest.approx(expected)
     assert f">{expected:+.1f}</td>" in page.text

@@ -6,7 +6,7 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.codecs.psc.codec import PSC
+from pscx.codecs import PSC
 from pscx.coders import Posterior
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform

@@ -15,7 +15,8 @@ from recursions import Case
 from tiny import save_prior, tiny_network
 from torch import Tensor
 
-from pscx.codecs.psc.codec import Account, CountedPrior
+from pscx.codecs import Account
+from pscx.codecs.counted import CountedPrior
 from pscx.errors import PscxError
 from pscx.exact import ExactConvolution
 from pscx.priors import DDPM, Gaussian

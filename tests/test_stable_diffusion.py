@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 import pscx
 from pscx.cli.main import main
-from pscx.codecs.psc.codec import FINAL, PSC
-from pscx.codecs.psc.specs import codec_spec
+from pscx.codecs import PSC
+from pscx.codecs.psc.codec import FINAL
+from pscx.codecs.specs import codec_spec
 from pscx.coders import Raw
 from pscx.config.checker import ConfigError
 from pscx.errors import PscxError, StreamError
@@ -351,7 +352,7 @@ def test_what_a_stream_says_of_its_prior(folders: dict[str, str]) -> None:
     """Numbers and the words of fixed choices, not where it was loaded from; and nothing but those is taken."""
     made = codec(folders[EPSILON], dtype="bf16", guidance=2.0)
     options = {"dtype": "bf16", "guidance": 2.0, "vae_slicing": False, "vae_tiling": False}
-    assert codec_spec(made.psc)["prior"] == {"name": "stable_diffusion", **options}
+    assert codec_spec(made.signal_codec)["prior"] == {"name": "stable_diffusion", **options}
     header, payload = unpack(made.compress(np.zeros((16, 16, 3), np.uint8)))
     assert folders[EPSILON] not in header.spec
     for key, value in (("path", "somewhere"), ("dtype", "fp64"), ("dtype", "../x"), ("caption", "blip")):
@@ -362,7 +363,7 @@ def test_what_a_stream_says_of_its_prior(folders: dict[str, str]) -> None:
             pscx.Decompressor(prior_path=folders[EPSILON]).decompress(hostile)
     spec = {**json.loads(header.spec), "caption": "blip2"}
     with pytest.raises(StreamError, match="a spec has the keys"):
-        pscx.Decompressor(made.psc.prior).decompress(pack(replace(header, spec=json.dumps(spec)), payload))
+        pscx.Decompressor(made.signal_codec.prior).decompress(pack(replace(header, spec=json.dumps(spec)), payload))
 
 
 def test_captions_that_are_of_no_use(folders: dict[str, str]) -> None:
@@ -394,7 +395,10 @@ def test_pixel_priors_take_no_caption(image_folder: Path, tmp_path: Path, capsys
     with pytest.raises(ConfigError, match="caption must be null: the prior is a Gaussian"):
         pscx.load_codec("paper-pixel", **small, caption={"name": "fixed", "text": "a cat"})
     photo = str(image_folder / "a.png")
-    assert main(["compress", photo, "--model.prior", "gaussian", "--caption", "x", "-o", str(tmp_path / "x.pscx")]) == 2
+    assert (
+        main(["compress", photo, "--model.codec.prior", "gaussian", "--caption", "x", "-o", str(tmp_path / "x.pscx")])
+        == 2
+    )
     message = capsys.readouterr().err
     assert message == "pscx: model.caption must be null: the prior is a Gaussian, which takes none\n"
 
@@ -477,7 +481,7 @@ def test_options_out_of_range(folders: dict[str, str]) -> None:
 def test_the_latent_recipe_of_the_paper(folders: dict[str, str]) -> None:
     """Elata, Michaeli and Elad, TMLR 2025: all figures of their code, on a prior that is at hand."""
     made = pscx.load_codec("configs/paper_latent.yaml", prior={"path": folders[EPSILON]})
-    spec = codec_spec(made.psc)
+    spec = codec_spec(made.signal_codec)
     assert (spec["samples"], spec["iterations"], spec["rows"]["per_iteration"]) == (16, 256, 12)
     wanted = {"steps": 50, "eta": 1.0, "start": None, "warm_start": None, "stop": 0.0, "spacing": "linear"}
     assert spec["sampler"] == {"name": "ddrm", **wanted, "noise_aware": False}

@@ -263,10 +263,10 @@ def test_bytes_and_psnr_rise_with_quality(codec: Codec, photo: Pixels) -> None:
 
 
 def test_rows_that_are_left_out_cost_little_and_decode(codec: Codec, photo: Pixels) -> None:
-    from pscx.api import signal_of
+    from pscx.codecs.pixels import signal_of
 
-    signal = signal_of(codec.psc, photo)
-    psc = codec.psc.with_parameter(0.03125)
+    signal = signal_of(codec.signal_codec, photo)
+    psc = codec.signal_codec.with_parameter(0.03125)
     whole, outcome = psc.encode(signal)
     first, second, third = outcome.account.segment_rows
     assert min(first, second, third) > 40
@@ -388,7 +388,7 @@ def test_each_flag_is_what_python_has(
         (["--max-bytes", "1.5"], "argument --max-bytes: must be an integer of at least 1, got '1.5'"),
         (["--quality", "200"], "target.value of quality must lie in 1..100, got 200"),
         (["--step", "1e4"], "quantizer.step must lie in (0, 1000)"),
-        (["--bpp", "1", "--model.quantizer", "float8"], "target bpp needs a quantizer with a parameter"),
+        (["--bpp", "1", "--model.codec.quantizer", "float8"], "target bpp needs a quantizer with a parameter"),
     ],
 )
 def test_a_target_that_cannot_be_is_one_sentence(

@@ -58,9 +58,9 @@ def test_noise_levels_that_the_network_is_told(prior: DDPM) -> None:
 
 def test_steps_of_the_samplers(prior: DDPM) -> None:
     """The nearest level is nearer than the next by far more than an exponential's error."""
-    psc = pscx.load_codec().psc
+    psc = pscx.load_codec().signal_codec
     levels = noise_levels(prior.alphas_cumprod)
-    for sampler in (psc.sampler, psc.restoration_sampler):
+    for sampler in (psc.sampler, psc.final_sampler):
         assert isinstance(sampler, DDRM)
         course = sampler.course
         for start in (course.start, course.warm_start):

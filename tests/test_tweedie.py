@@ -13,7 +13,8 @@ from tiny import save_prior
 from torch import Tensor
 from torch.autograd.functional import jvp
 
-from pscx.codecs.psc.codec import PSC, Account, CountedPrior
+from pscx.codecs import PSC, Account
+from pscx.codecs.counted import CountedPrior
 from pscx.coders import Posterior
 from pscx.priors import DDPM, Gaussian
 from pscx.priors.schedules import noise_levels

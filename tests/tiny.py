@@ -12,25 +12,27 @@ from pscx.priors.denoiser import PixelDenoiser
 
 CODEC = """\
 model:
-  prior: gaussian
-  sampler: {name: ddrm, steps: 2}
-  rows: {name: local, block: 8, per_iteration: 2.5}
-  quantizer: {name: uniform, step: 0.25}
-  coder: posterior
-  restoration: {name: mean, samples: 2}
-  samples: 2
-  iterations: 3
+  codec:
+    prior: gaussian
+    sampler: {name: ddrm, steps: 2}
+    rows: {name: local, block: 8, per_iteration: 2.5}
+    quantizer: {name: uniform, step: 0.25}
+    coder: posterior
+    restoration: {name: mean, samples: 2}
+    samples: 2
+    iterations: 3
 """
 EXACT = """\
 model:
-  prior: {{name: ddpm, path: {path}, exact: true}}
-  sampler: {{name: ddrm, steps: 2}}
-  rows: {{name: dct, block: 8}}
-  quantizer: {{name: uniform, step: 0.2}}
-  coder: posterior
-  restoration: {{name: mean, samples: 2}}
-  samples: 2
-  iterations: 3
+  codec:
+    prior: {{name: ddpm, path: {path}, exact: true}}
+    sampler: {{name: ddrm, steps: 2}}
+    rows: {{name: dct, block: 8}}
+    quantizer: {{name: uniform, step: 0.2}}
+    coder: posterior
+    restoration: {{name: mean, samples: 2}}
+    samples: 2
+    iterations: 3
 """
 
 

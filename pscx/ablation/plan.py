@@ -32,7 +32,7 @@ ID_DIGITS = 12
 
 @dataclass(frozen=True)
 class Axis:
-    """What is varied: ``key`` is a dotted key such as ``model.sampler``, ``values`` are its values by their labels."""
+    """What is varied: ``key`` is a dotted key such as ``model.codec.sampler``, ``values`` its values by label."""
 
     key: str
     values: Mapping[str, Any]
@@ -84,7 +84,7 @@ class Plan:
 
 def short(key: str) -> str:
     """A key without the section that most axes are of."""
-    return key.removeprefix("model.")
+    return key.removeprefix("model.").removeprefix("codec.")
 
 
 def in_words(labels: Mapping[str, str]) -> str:
@@ -107,7 +107,7 @@ class _Reader:
         self._check_keys()
         axes = [self._axis(key, values) for key, values in self._mapping("axes").items()]
         if not axes:
-            self._fail("axes", "must hold at least one axis, such as model.sampler: [ddrm]")
+            self._fail("axes", "must hold at least one axis, such as model.codec.sampler: [ddrm]")
         rate = self._rate(axes)
         excluded = self._exclusions(axes)
         combinations = [labels for labels in _product(axes) if not any(_matches(labels, entry) for entry in excluded)]
@@ -167,7 +167,7 @@ class _Reader:
     def _exclusions(self, axes: Sequence[Axis]) -> list[dict[str, list[str]]]:
         entries = self.own.get("exclude") or []
         if not isinstance(entries, list) or not all(isinstance(entry, Mapping) and entry for entry in entries):
-            example = "- {model.quantizer: float8, model.coder: raw}"
+            example = "- {model.codec.quantizer: float8, model.codec.coder: raw}"
             self._fail("exclude", f"must be a list of combinations, such as {example}")
         return [self._labelled("exclude", entry, axes) for entry in entries]
 
@@ -208,7 +208,7 @@ class _Reader:
     def _mapping(self, key: str) -> Mapping[str, Any]:
         value = self.own.get(key) or {}
         if not isinstance(value, Mapping):
-            self._fail(key, "must be a mapping whose keys are axes, such as model.sampler")
+            self._fail(key, "must be a mapping whose keys are axes, such as model.codec.sampler")
         return value
 
     def _fail(self, path: str, reason: str) -> NoReturn:
@@ -219,7 +219,7 @@ class _Builder:
     """Builds what a cell consists of, for the errors of constructors; equal priors and data once."""
 
     def __init__(self) -> None:
-        self.priors: dict[str, tuple[Any, bytes]] = {}
+        self.priors: dict[str, Any] = {}
         self.data: set[str] = set()
 
     def check(self, tree: Mapping[str, Any]) -> bytes:
@@ -228,19 +228,25 @@ class _Builder:
         if not issubclass(cls, Evaluate):
             raise ConfigError(f"ablate evaluates codecs: model must be 'evaluate', got '{cls.__name__}'")
         options = dict(tree["model"]["init_args"])
-        prior, fingerprint = self._prior(options["prior"])
-        build(cls, {**options, "prior": prior})
+        codec = self._codec(options["codec"])
+        build(cls, {**options, "codec": codec})
         key = json.dumps(tree["data"], default=str)
         if key not in self.data:
             build(class_of(tree["data"]), tree["data"]["init_args"]).setup("test")
             self.data.add(key)
+        fingerprint: bytes = codec.fingerprint()
         return fingerprint
 
-    def _prior(self, form: Mapping[str, Any]) -> tuple[Any, bytes]:
+    def _codec(self, form: Mapping[str, Any]) -> Any:
+        options = dict(form["init_args"])
+        if isinstance(options.get("prior"), Mapping):
+            options["prior"] = self._prior(options["prior"])
+        return build(class_of(form), options)
+
+    def _prior(self, form: Mapping[str, Any]) -> Any:
         key = json.dumps(form, default=str)
         if key not in self.priors:
-            prior = build(class_of(form), form["init_args"])
-            self.priors[key] = (prior, prior.fingerprint())
+            self.priors[key] = build(class_of(form), form["init_args"])
         return self.priors[key]
 
 

@@ -9,17 +9,29 @@ from itertools import groupby
 from typing import Any
 
 from pscx.captioners import CAPTIONERS
-from pscx.codecs.psc.specs import KINDS
+from pscx.codecs import CODECS
+from pscx.coders import CODERS
 from pscx.config.checker import describe
 from pscx.config.plugins import failure_of, shown
 from pscx.data import DATA
 from pscx.errors import PscxError
+from pscx.priors import PRIORS
+from pscx.quantizers import QUANTIZERS
 from pscx.rate_control import TARGETS
 from pscx.registry import Registry, choices, class_path, origin, parameters_of
+from pscx.restorations import RESTORATIONS
+from pscx.rows import ROWS
 from pscx.runs.modules import MODULES
+from pscx.samplers import SAMPLERS
 
 SECTIONS: dict[str, Registry[Any]] = {
-    **KINDS,
+    "codec": CODECS,
+    "prior": PRIORS,
+    "sampler": SAMPLERS,
+    "rows": ROWS,
+    "quantizer": QUANTIZERS,
+    "coder": CODERS,
+    "restoration": RESTORATIONS,
     "caption": CAPTIONERS,
     "target": TARGETS,
     "model": MODULES,

@@ -41,7 +41,7 @@ def compress(options: Namespace, rest: list[str]) -> int:
     """``pscx compress``: prints name, bytes and bpp of each stream."""
     from pscx.config.checker import option_layer, split_options
 
-    seed = [] if options.seed is None else ["--model.seed", options.seed]
+    seed = [] if options.seed is None else ["--model.codec.seed", options.seed]
     layers, unknown = split_options([*_codec_options(options), *seed, *rest])
     given = [layer for layer in layers if layer.source[:2] == "--"]
     foreign = [layer.source for layer in given if layer.values.keys() - {"recipe", "model"}]

@@ -24,8 +24,8 @@ LIGHTNING = {
     "validate": "validate a prior",
 }
 WITHOUT_PLUGINS = ("info",)  # makes no component
-WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.sampler.steps
-SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.sampler.steps 5."
+WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.codec.sampler.steps
+SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.codec.sampler.steps 5."
 PLUGINS_HELP = "--plugins FOLDER loads the components of a folder of plugins; it may be given more than once."
 
 

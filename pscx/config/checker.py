@@ -89,7 +89,7 @@ def split_options(args: Sequence[str]) -> tuple[list[Layer], list[str]]:
 
 
 def option_layer(key: str, value: Any) -> Layer:
-    """The layer of one dotted option: ``model.sampler.steps`` and ``7``. Brackets and null are read as YAML."""
+    """The layer of one dotted option: ``model.codec.sampler.steps`` and ``7``. Brackets and null are read as YAML."""
     if isinstance(value, str) and (value[:1] in ("{", "[") or value == "null"):
         try:
             value = yaml.safe_load(value)
@@ -156,13 +156,15 @@ class Checker:
     def component(
         self, registry: Registry[Any], value: Any, path: str, base: type[Any] | None = None
     ) -> dict[str, Any]:
-        """``{"class_path": ..., "init_args": ...}`` of one component at ``path``, such as ``model.sampler``.
+        """``{"class_path": ..., "init_args": ...}`` of one component at ``path``, such as ``model.codec.sampler``.
 
         ``base`` is a narrower type than the registry's own that it must be of, if any.
         """
         base = base or registry.base
         if isinstance(value, str):
             value = {"name": value}
+        if isinstance(value, Mapping) and "name" not in value and registry.default is not None:
+            value = {"name": registry.default, **value}
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             names = ", ".join(_names(registry, base))
             self.fail(path, f"needs the name of a {registry.kind}: choose from {names}")
@@ -171,6 +173,12 @@ class Checker:
         title = f"{registry.kind} '{value['name']}'"
         checked = self.options(cls, options, path, title)
         return {"class_path": class_path(cls), "init_args": checked}
+
+    def find(self, registry: Registry[Any], name: Any, path: str) -> type[Any]:
+        """The class of that name. Fails where there is none."""
+        if not isinstance(name, str):
+            self.fail(path, f"needs the name of a {registry.kind}: choose from {', '.join(sorted(registry.classes))}")
+        return self._class(registry, name, path, registry.base)
 
     def options(self, cls: type[Any], values: Mapping[str, Any], path: str, title: str) -> dict[str, Any]:
         """Options of ``cls``, called ``title`` in errors: none unknown, none missing, each of the type of its hint."""

@@ -100,7 +100,7 @@ def views_of(config: str | None, prior_path: str | None, bounds: Bounds) -> View
     if config is not None:
         own = load_codec(config, prior_path=prior_path)
         try:
-            Quality(LOWEST).check(own.psc.quantizer)
+            Quality(LOWEST).check(own.signal_codec)
         except ValueError as error:
             raise ConfigError(f"{config}: {error}") from error
         codecs = {Path(config).stem: lambda: own, **codecs}

@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from pscx.api import Codec, Decompressor
-from pscx.codecs.psc.codec import PSC, Seal
+from pscx.codecs import Segment, SignalCodec
+from pscx.codecs.pixels import shown
 from pscx.demo.feed import told
 from pscx.errors import ImageError, PscxError, StreamError
-from pscx.exact import ordered_mean
 from pscx.images import MIN_SIDE, image_sides, read_image
 from pscx.rate_control import Target
-from pscx.rate_control.trials import Pixels, shown
+from pscx.rate_control.trials import Pixels
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,10 @@ def decoding(decompressor: Decompressor, data: bytes) -> Iterator[Event]:
 def _decode(decompressor: Decompressor, data: bytes, tell: Callable[[Event], None]) -> None:
     facts = decompressor.info(data)
 
-    def watch(psc: PSC, seal: Seal) -> None:
-        if seal.samples is not None and seal.segment > 0:  # drawn from what the segments before it tell
-            picture = shown(psc, ordered_mean([seal.samples]), facts["height"], facts["width"])
-            tell(Frame(seal.segment, psc.iterations, picture))
+    def watch(codec: SignalCodec, segment: Segment) -> None:
+        if segment.estimate is not None and segment.segment > 0:  # drawn from what the segments before it tell
+            picture = shown(codec, segment.estimate, facts["height"], facts["width"])
+            tell(Frame(segment.segment, codec.segments, picture))
 
     done = decompressor.decode(data, watch=watch)
     tell(Restored(done.segments, done.iterations, done.images[0], done.cut))

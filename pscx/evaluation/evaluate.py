@@ -21,26 +21,20 @@ from torch import Tensor
 
 from pscx.api import Codec, Pixels
 from pscx.captioners import Captioner
-from pscx.codecs.psc.codec import PSC, Account, Watch
-from pscx.codecs.psc.specs import codec_spec
-from pscx.coders import Coder
+from pscx.codecs import Account, Patterns, SignalCodec, Watch
+from pscx.codecs.specs import codec_spec
 from pscx.config.checker import ConfigError
 from pscx.data.base import Photo
 from pscx.errors import ImageError, PscxError
-from pscx.evaluation.log import FirstRows, Log, figures
+from pscx.evaluation.log import Log, figures
 from pscx.execution.batching import Task, clock, together
 from pscx.execution.sharding import ALONE, spread_over
 from pscx.format.container import VERSION
 from pscx.images import read_image, write_image
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr, ssim
-from pscx.priors import Prior
-from pscx.quantizers import Quantizer
 from pscx.rate_control import TARGETS, Target, TargetError
-from pscx.restorations import Restoration
-from pscx.rows import RowRule
 from pscx.runtime.files import write_whole
 from pscx.runtime.progress import Bar, Bars
-from pscx.samplers import Sampler
 
 Row = dict[str, Any]
 MEANS = (
@@ -50,7 +44,7 @@ MEANS = (
 
 
 class Evaluate(LightningModule):
-    """Compress and restore images with PSC, write what came of it, and measure it.
+    """Compress and restore images with a codec, write what came of it, and measure it.
 
     Under the trainer's ``default_root_dir`` come ``streams/NAME.pscx``, ``reconstructions/NAME.png`` (and
     ``NAME-1.png``, ... for further restorations), ``images.csv`` with a row an image and ``summary.csv`` with the
@@ -64,18 +58,7 @@ class Evaluate(LightningModule):
     target asks for, is left out of the tables, and the run ends with an error that names it.
 
     Args:
-        prior: the diffusion model.
-        sampler: draws the posterior samples inside the loop.
-        rows: chooses what to measure.
-        quantizer: turns a measurement into a symbol.
-        coder: turns symbols into bytes.
-        restoration: makes the final picture from all that was measured.
-        restoration_sampler: draws for the restoration; the loop's sampler if none is given.
-        samples: posterior samples an iteration, at least 1.
-        iterations: rounds of sampling and measuring, at least 1.
-        batch: at most this many samples go through the network in one call.
-        seed: of all noise, in [0, 2^64).
-        antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
+        codec: compresses and restores.
         restorations: different restorations of an image that are written, at least 1.
         simulate: restore from the encoder's own measurements, which are those that its stream decodes to; then the
             decoder's time is taken to be that of the one loop and of the restorations. Otherwise decode the stream.
@@ -93,18 +76,7 @@ class Evaluate(LightningModule):
 
     def __init__(
         self,
-        prior: Prior,
-        sampler: Sampler,
-        rows: RowRule,
-        quantizer: Quantizer,
-        coder: Coder,
-        restoration: Restoration,
-        restoration_sampler: Sampler | None = None,
-        samples: int = 4,
-        iterations: int = 8,
-        batch: int = 4,
-        seed: int = 0,
-        antithetic: bool = False,
+        codec: SignalCodec,
         restorations: int = 1,
         simulate: bool = True,
         caption: Captioner | None = None,
@@ -119,25 +91,8 @@ class Evaluate(LightningModule):
             raise ValueError(f"ranks_per_image must be auto or at least 1, got {ranks_per_image}")
         if logged_pictures < 0:
             raise ValueError(f"logged_pictures must be at least 0, got {logged_pictures}")
-        self.prior = prior
-        self.codec = Codec(
-            PSC(
-                prior,
-                sampler,
-                rows,
-                quantizer,
-                coder,
-                restoration,
-                restoration_sampler,
-                samples=samples,
-                iterations=iterations,
-                batch=batch,
-                seed=seed,
-                antithetic=antithetic,
-            ),
-            captioner=caption,
-            target=target,
-        )
+        self.network = codec.network  # Lightning moves it to its device
+        self.codec = Codec(codec, captioner=caption, target=target)
         self.restorations, self.simulate, self.ranks_per_image = restorations, simulate, ranks_per_image
         self.spread = ALONE
         self.images: list[Row] = []
@@ -152,7 +107,7 @@ class Evaluate(LightningModule):
         images = len(photos) if isinstance(photos, Sized) else None  # a stream has no length
         world = self.trainer.world_size
         size = _ranks_per_image(self.ranks_per_image, world, images)
-        self.spread = self.codec.psc.spread = spread_over(world, self.trainer.global_rank, size)
+        self.spread = self.codec.signal_codec.spread = spread_over(world, self.trainer.global_rank, size)
 
     @property
     def image_share(self) -> tuple[int, int]:
@@ -237,7 +192,9 @@ class Evaluate(LightningModule):
         bar = None if self.bars is None else self.bars.begin(name)
         original = _pixels(photo)
         kept = Kept(self.root, name, self._key(original))
-        patterns = FirstRows() if self.log_book is not None and self.log_book.wants_pictures else None
+        patterns = (
+            self.codec.signal_codec.first_rows() if self.log_book is not None and self.log_book.wants_pictures else None
+        )
         try:
             picture, row = kept.read() or self._coded(original, kept, bar, patterns)
         finally:
@@ -252,14 +209,14 @@ class Evaluate(LightningModule):
 
     def _key(self, original: Pixels) -> str:
         """What an image's result depends on, as a digest: another key, and it is made anew."""
-        psc = self.codec.psc
-        options = [codec_spec(psc), psc.quantizer.parameter, psc.seed, psc.prior.fingerprint().hex()]
+        codec = self.codec.signal_codec
+        options = [codec_spec(codec), codec.parameter, codec.seed, codec.fingerprint().hex()]
         options += [self.restorations, self.simulate, self.codec.caption_of(original)]
         options += [None if self.codec.target is None else TARGETS.spec(self.codec.target)]
         told = json.dumps([VERSION, *options, original.shape], sort_keys=True).encode()
         return sha256(told + original.tobytes()).hexdigest()
 
-    def _coded(self, original: Pixels, kept: Kept, bar: Bar | None, patterns: FirstRows | None) -> tuple[Pixels, Row]:
+    def _coded(self, original: Pixels, kept: Kept, bar: Bar | None, patterns: Patterns | None) -> tuple[Pixels, Row]:
         """Compress and restore a photograph, and have one of its processes keep what came of it."""
         data, images, account, encode_seconds, decode_seconds = self._both_ways(original, bar, patterns)
         height, width = original.shape[:2]

@@ -9,19 +9,11 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch.loggers import Logger
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from pscx.codecs.psc.codec import PSC, Seal
-from pscx.images import pattern_pixels
-
-PATTERNS = 12  # rows of the transform in a picture
-SIDE = 64  # least pixels a side of each of them
-GAP, BETWEEN = 4, 64  # pixels between them, and how bright these are
 NOT_LOGGED = ("name", "height", "width")
 
 Row = Mapping[str, Any]
@@ -84,36 +76,6 @@ class Log:
                 _experiment(logger).add_image(tag, pixels, step, dataformats="HWC")
 
 
-class FirstRows:
-    """What watches an encoder (:data:`pscx.codecs.psc.codec.Watch`) for the first rows of the block in the middle."""
-
-    def __init__(self) -> None:
-        self.rows: list[Tensor] = []
-
-    def __call__(self, psc: PSC, seal: Seal) -> None:
-        if seal.segment == 0:  # another trial
-            self.rows = []
-        known, proposal = seal.before, seal.measured.proposal
-        down, across = known.partition.grid
-        middle = down // 2 * across + across // 2
-        for index in torch.nonzero(proposal.block == middle).ravel()[: PATTERNS - len(self.rows)]:
-            signal = known.signals(proposal.block[index : index + 1], proposal.rows[index : index + 1])[0]
-            self.rows.append(known.partition.block_of(signal, middle).clone())
-
-    def picture(self) -> Pixels | None:
-        """The rows side by side as :func:`pscx.images.pattern_pixels` shows them, or none if there were none."""
-        if not self.rows:
-            return None
-        tiles = [_tile(row) for row in self.rows]
-        columns = min(len(tiles), 6)
-        height, width = tiles[0].shape[0] + GAP, tiles[0].shape[1] + GAP
-        sheet = np.full((-(-len(tiles) // columns) * height - GAP, columns * width - GAP, 3), BETWEEN, np.uint8)
-        for place, tile in enumerate(tiles):
-            top, left = place // columns * height, place % columns * width
-            sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-        return sheet
-
-
 def figures(rows: Sequence[Row]) -> str:
     """The images so far in a few words: mean rate and PSNR, and denoiser evaluations a second."""
     if not rows:
@@ -147,10 +109,3 @@ def _takes_pictures(logger: Logger) -> bool:
 
 def _experiment(logger: Logger) -> Any:
     return getattr(logger, "experiment", None)
-
-
-def _tile(row: Tensor) -> Pixels:
-    """A row ``(channels, height, width)`` in pixels, none of its sides below :data:`SIDE`."""
-    tile = pattern_pixels(row.numpy())
-    times = -(-SIDE // min(tile.shape[:2]))
-    return tile.repeat(times, 0).repeat(times, 1)

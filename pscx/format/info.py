@@ -39,7 +39,7 @@ def stream_info(data: bytes) -> dict[str, Any]:
 def _parameter_name(header: Header) -> str:
     from pscx.quantizers import QUANTIZERS
 
-    spec = read_recipe(RECIPES[header.recipe])["model"] if header.recipe in RECIPES else _readable(header.spec)
+    spec = read_recipe(RECIPES[header.recipe])["model"]["codec"] if header.recipe in RECIPES else _readable(header.spec)
     form = spec.get("quantizer") if isinstance(spec, dict) else None
     name = form.get("name") if isinstance(form, dict) else form
     quantizer = QUANTIZERS.find(name) if isinstance(name, str) else None

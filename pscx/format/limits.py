@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from math import prod
 
-from pscx.codecs.psc.codec import PSC
+from pscx.codecs.base import SignalCodec
 from pscx.errors import StreamError
-from pscx.execution.sharding import micro_batch
 
-NUMBER = 8  # bytes of a float64
 USUAL_MEMORY = 1 << 34  # where a machine does not tell what it has
-STATES = 4  # copies of the signals of a micro-batch that a sampler holds
 
 
 @dataclass(frozen=True)
@@ -30,9 +26,9 @@ class Limits:
     pixel_evaluations: int = 1 << 40
     memory: int | None = None
 
-    def check(self, psc: PSC, height: int, width: int, shape: tuple[int, ...], restorations: int) -> None:
+    def check(self, codec: SignalCodec, height: int, width: int, shape: tuple[int, ...], restorations: int) -> None:
         """Raise ``StreamError`` where a codec asks for more, for an image of this size and a signal of this shape."""
-        evaluations, memory = evaluations_of(psc, restorations), memory_of(psc, shape)
+        evaluations, memory = codec.evaluations(restorations), codec.memory(shape)
         pixel_evaluations = evaluations * height * width
         limit = machine_memory() if self.memory is None else self.memory
         if evaluations > self.evaluations:
@@ -47,19 +43,6 @@ class Limits:
                 f"decoding takes about {memory / 1e9:.1f} GB of memory and {limit / 1e9:.1f} GB may be taken: if there "
                 "is more, say so (--memory GB)"
             )
-
-
-def evaluations_of(psc: PSC, restorations: int) -> int:
-    """Denoiser evaluations of one signal for a loop and so many restorations, at most."""
-    loop = psc.iterations * (psc.samples * psc.sampler.evaluations + psc.rows.evaluations)
-    return psc.prior.evaluations * (loop + restorations * psc.restoration.draws * psc.restoration_sampler.evaluations)
-
-
-def memory_of(psc: PSC, shape: tuple[int, ...]) -> int:
-    """Bytes that a loop over signals of this shape and its restoration hold at once, roughly."""
-    batch = micro_batch(psc.prior, shape, min(psc.batch, max(psc.samples, psc.restoration.draws)))
-    loop = NUMBER * prod(shape) * STATES * batch
-    return loop + psc.prior.memory(shape, batch) + psc.rows.memory(shape, psc.samples, psc.iterations)
 
 
 def machine_memory() -> int:

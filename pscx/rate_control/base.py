@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from pscx.codecs.base import SignalCodec
 from pscx.errors import PscxError
-from pscx.quantizers.base import Quantizer
 from pscx.rate_control.trials import Setting, Trials
 from pscx.registry import Registry
 
@@ -15,14 +15,14 @@ class TargetError(PscxError):
 
 
 class Target(ABC):
-    """What a stream is to be. The encoder alone has one; the stream carries the quantizer's parameter as always."""
+    """What a stream is to be. The encoder alone has one; the stream carries the codec's parameter as always."""
 
     references: tuple[str, ...] = ()
     """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     @abstractmethod
-    def check(self, quantizer: Quantizer) -> None:
-        """Raise ``ValueError`` where no parameter of this quantizer could be chosen for the target."""
+    def check(self, codec: SignalCodec) -> None:
+        """Raise ``ValueError`` where no parameter of this codec could be chosen for the target."""
 
     @abstractmethod
     def reach(self, trials: Trials) -> Setting:
@@ -32,12 +32,12 @@ class Target(ABC):
         """
 
 
-def check_parameter(name: str, quantizer: Quantizer) -> None:
-    """Raise ``ValueError`` where the quantizer has no parameter that the target ``name`` could choose."""
-    if quantizer.parameter is None:
+def check_parameter(name: str, codec: SignalCodec) -> None:
+    """Raise ``ValueError`` where the codec has no parameter that the target ``name`` could choose."""
+    if codec.parameter is None:
         raise ValueError(
-            f"target {name} needs a quantizer with a parameter, such as trellis, uniform, deadzone or rdo: "
-            f"{type(quantizer).__name__} has none"
+            f"target {name} needs a codec with a parameter, such as psc with the quantizer trellis, uniform, deadzone "
+            f"or rdo: this one has none"
         )
 
 

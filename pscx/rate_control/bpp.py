@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from pscx.quantizers.base import Quantizer
+from pscx.codecs.base import SignalCodec
 from pscx.rate_control.base import TARGETS, Target, TargetError, check_parameter
 from pscx.rate_control.sizes import find_size, in_bytes, largest
 from pscx.rate_control.trials import Setting, Trials
@@ -27,8 +27,8 @@ class BPP(Target):
             raise ValueError(f"target.value of bpp must be over 0 and finite, got {value}")
         self.value = value
 
-    def check(self, quantizer: Quantizer) -> None:
-        check_parameter("bpp", quantizer)
+    def check(self, codec: SignalCodec) -> None:
+        check_parameter("bpp", codec)
 
     def reach(self, trials: Trials) -> Setting:
         limit = self.value * trials.area / 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pscx.quantizers.base import Quantizer
+from pscx.codecs.base import SignalCodec
 from pscx.rate_control.base import TARGETS, Target, TargetError, check_parameter
 from pscx.rate_control.sizes import find_size, in_bytes, largest
 from pscx.rate_control.trials import Setting, Trials
@@ -26,8 +26,8 @@ class MaxBytes(Target):
             raise ValueError(f"target.value of max_bytes must be at least 1, got {value}")
         self.value = value
 
-    def check(self, quantizer: Quantizer) -> None:
-        check_parameter("max_bytes", quantizer)
+    def check(self, codec: SignalCodec) -> None:
+        check_parameter("max_bytes", codec)
 
     def reach(self, trials: Trials) -> Setting:
         found = find_size(trials, self.value)

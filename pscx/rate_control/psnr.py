@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
+from pscx.codecs.base import SignalCodec
 from pscx.metrics import psnr
-from pscx.quantizers.base import Quantizer
 from pscx.rate_control.base import TARGETS, Target, TargetError, check_parameter
 from pscx.rate_control.search import Window, find
 from pscx.rate_control.trials import Run, Setting, Trials
@@ -36,8 +36,8 @@ class PSNR(Target):
             raise ValueError(f"target.value of psnr must be over 0 and finite, got {value}")
         self.value = value
 
-    def check(self, quantizer: Quantizer) -> None:
-        check_parameter("psnr", quantizer)
+    def check(self, codec: SignalCodec) -> None:
+        check_parameter("psnr", codec)
 
     def reach(self, trials: Trials) -> Setting:
         def measure(run: Run) -> float:

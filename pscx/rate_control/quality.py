@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pscx.quantizers.base import Quantizer
+from pscx.codecs.base import SignalCodec
 from pscx.rate_control.base import TARGETS, Target, check_parameter
 from pscx.rate_control.trials import Setting, Trials
 
@@ -27,10 +27,10 @@ class Quality(Target):
             raise ValueError(f"target.value of quality must lie in {LOWEST}..{HIGHEST}, got {value}")
         self.value = value
 
-    def check(self, quantizer: Quantizer) -> None:
-        check_parameter("quality", quantizer)
+    def check(self, codec: SignalCodec) -> None:
+        check_parameter("quality", codec)
 
     def reach(self, trials: Trials) -> Setting:
-        coarsest, finest = trials.quantizer.quality_range
+        coarsest, finest = trials.codec.quality_range
         parameter = coarsest * (finest / coarsest) ** ((self.value - LOWEST) / (HIGHEST - LOWEST))
-        return Setting(trials.quantizer.with_parameter(parameter).parameter)
+        return Setting(trials.codec.with_parameter(parameter).parameter)

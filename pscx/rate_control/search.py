@@ -117,7 +117,7 @@ def find(
     images of few pixels, then over how many rows are measured at the finer of the two. ``octave`` is about how much
     the measure rises over an octave of the parameter, ``rows`` about how much over all rows.
     """
-    ladder = Ladder(*trials.quantizer.quality_range)
+    ladder = Ladder(*trials.codec.quality_range)
     settings: dict[Setting, float] = {}
     counts: dict[Setting, int] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pscx.quantizers.base import Quantizer
+from pscx.codecs.base import SignalCodec
 from pscx.rate_control.base import TARGETS, Target, check_parameter
 from pscx.rate_control.trials import Setting, Trials
 
@@ -20,9 +20,9 @@ class Step(Target):
     def __init__(self, value: float) -> None:
         self.value = value
 
-    def check(self, quantizer: Quantizer) -> None:
-        check_parameter("step", quantizer)
-        quantizer.with_parameter(self.value)
+    def check(self, codec: SignalCodec) -> None:
+        check_parameter("step", codec)
+        codec.with_parameter(self.value)
 
     def reach(self, trials: Trials) -> Setting:
-        return Setting(trials.quantizer.with_parameter(self.value).parameter)
+        return Setting(trials.codec.with_parameter(self.value).parameter)

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pscx.codecs.psc.codec import PSC, Account, Outcome, Progress, Watch
+from pscx.codecs.base import Account, Outcome, Progress, SignalCodec, Watch
+from pscx.codecs.pixels import shown
 from pscx.execution.batching import clock
 from pscx.format.container import Header, pack
-from pscx.images import to_pixels
-from pscx.quantizers.base import Quantizer
 
 Pixels = NDArray[np.uint8]
 OnTrial = Callable[[int, float | None], None]
@@ -36,7 +35,7 @@ class Setting:
 class Run:
     """One encoding. ``account`` is that of the loop; ``outcome.account`` also counts the restorations."""
 
-    psc: PSC
+    codec: SignalCodec
     setting: Setting
     data: bytes
     outcome: Outcome
@@ -50,8 +49,8 @@ class Run:
         """The first ``count`` restorations, ``(height, width, 3)``, as a decoder makes them."""
         started = clock()
         for index in range(len(self._images), count):
-            signal = self.psc.restore(self.outcome, self.shape, index)
-            self._images.append(shown(self.psc, signal, *self.size))
+            signal = self.codec.restore(self.outcome, self.shape, index)
+            self._images.append(shown(self.codec, signal, *self.size))
         self.restore_seconds += clock() - started
         return self._images[:count]
 
@@ -60,7 +59,7 @@ class Trials:
     """Encodes one image at a setting after the other.
 
     Args:
-        psc: what to encode with, under the image's caption.
+        codec: what to encode with, under the image's caption.
         header: of the stream; its parameter will be that of each setting.
         pixels: the image, ``(height, width, 3)`` uint8.
         signal: what the codec measures, ``(channels, height, width)``.
@@ -71,7 +70,7 @@ class Trials:
 
     def __init__(
         self,
-        psc: PSC,
+        codec: SignalCodec,
         header: Header,
         pixels: Pixels,
         signal: Tensor,
@@ -80,15 +79,10 @@ class Trials:
         watch: Watch | None = None,
     ) -> None:
         self.pixels = pixels
-        self._psc, self._header, self._signal = psc, header, signal
+        self.codec, self._header, self._signal = codec, header, signal
         self._progress, self._on_trial, self._watch = progress, on_trial, watch
         self._accounts: list[Account] = []
         self._last: Run | None = None
-
-    @property
-    def quantizer(self) -> Quantizer:
-        """That of the codec, at the parameter that its config says."""
-        return self._psc.quantizer
 
     @property
     def area(self) -> int:
@@ -122,15 +116,10 @@ class Trials:
     def _encoded(self, setting: Setting) -> Run:
         if self._on_trial is not None:
             self._on_trial(len(self._accounts) + 1, setting.parameter)
-        psc = self._psc.with_parameter(setting.parameter)
-        payload, outcome = psc.encode(self._signal, self._progress, setting.keep, watch=self._watch)
+        codec = self.codec.with_parameter(setting.parameter)
+        payload, outcome = codec.encode(self._signal, self._progress, setting.keep, watch=self._watch)
         self._accounts.append(outcome.account)
         data = pack(replace(self._header, parameter=setting.parameter), payload)
         height, width = self.pixels.shape[:2]
         account = replace(outcome.account)  # restoring adds to the other
-        return Run(psc, setting, data, outcome, account, tuple(self._signal.shape), (height, width))
-
-
-def shown(psc: PSC, signal: Tensor, height: int, width: int) -> Pixels:
-    """The pixels ``(height, width, 3)`` of a signal, without its padding."""
-    return to_pixels(psc.prior.to_image(signal[None])[:, :, :height, :width])
+        return Run(codec, setting, data, outcome, account, tuple(self._signal.shape), (height, width))

@@ -12,13 +12,14 @@ from typing import Any
 from pscx.ablation.plan import in_words
 from pscx.ablation.results import MEASURES, Results, compared, measures
 from pscx.ablation.results import Curve as Points
+from pscx.codecs import CODECS
 from pscx.quantizers import QUANTIZERS
 from pscx.registry import registered, registry_of
 from pscx.report.runs import Run, Source
 
 MEAN = "mean over the images"
 LONGEST_NAME = 3  # differences that still make a name
-EXECUTION = ("model.simulate", "model.ranks_per_image", "model.batch", "data.num_workers", "data.batch_size")
+EXECUTION = ("model.simulate", "model.ranks_per_image", "model.codec.batch", "data.num_workers", "data.batch_size")
 """Options of how a run is computed, on which what comes of it does not depend."""
 
 
@@ -108,9 +109,11 @@ def _key(source: Source, number: int, run: Run) -> str:
 def _identity(run: Run) -> dict[str, Any]:
     """All options of a run, by dotted key, that make its curve: not where it ran, nor which quality it asked for."""
     options = dict(_flat({"model": run.config["model"]["init_args"], "data": run.config["data"]}))
-    quantizer = options.get("model.quantizer")
-    cls = QUANTIZERS.find(str(quantizer))
-    varied = ["model.target.value", *EXECUTION, *([] if cls is None else [f"model.quantizer.{cls.parameter_name}"])]
+    family = CODECS.get(str(options["model.codec"]))
+    turned = f"model.codec.{family.turned}"
+    component = QUANTIZERS.find(str(options.get(turned)))
+    parameter = turned if component is None else f"{turned}.{component.parameter_name}"
+    varied = ["model.target.value", *EXECUTION, parameter]
     return {key: value for key, value in options.items() if key not in varied}
 
 

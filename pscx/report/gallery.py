@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from pscx.api import Decompressor
+from pscx.codecs import CODECS
+from pscx.codecs.replay import Map, Replay
 from pscx.config.checker import Checker, built, read_yaml
 from pscx.errors import PscxError
 from pscx.format.container import unpack
 from pscx.images import read_image
 from pscx.metrics import psnr
-from pscx.priors import PRIORS, Prior
+from pscx.priors import Prior
 from pscx.rate_control.trials import Pixels
 from pscx.report import pictures
 from pscx.report.curves import RunCurve
 from pscx.report.originals import Originals
-from pscx.report.replay import Map, Replay, replay
 from pscx.report.runs import CONFIG, Run
 from pscx.runtime.progress import Bar, Bars
 from pscx.runtime.quiet import quiet
@@ -78,7 +79,7 @@ class Gallery:
         original, missing = self._originals.of(run, image, reconstruction)
         try:
             with quiet():
-                played = replay(self._decompressor(run), data, bar)
+                played = self._decompressor(run).replay(data, bar.advance)
         except PscxError as error:
             raise PscxError(f"'{path}': {error}") from error
         height, width = reconstruction.shape[:2]
@@ -103,7 +104,10 @@ class Gallery:
         if self._prior_path is not None:
             return Decompressor(prior_path=self._prior_path)
         checker = Checker([read_yaml(run.folder / CONFIG)])
-        form = checker.component(PRIORS, checker.tree()["model"]["prior"], "model.prior")
+        codec = checker.component(CODECS, checker.tree()["model"]["codec"], "model.codec")
+        form = codec["init_args"].get("prior")
+        if form is None:
+            return Decompressor()
         key = json.dumps(form, default=str)
         if key not in self._priors:
             self._priors[key] = built(form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,14 @@ import yaml
 from torch import Tensor
 
 from pscx.captioners import Captioner
-from pscx.codecs.psc.codec import PSC
-from pscx.coders import CODERS, Coder, Encoder, Posterior
+from pscx.codecs import PSC
+from pscx.coders import CODERS, Encoder, Posterior
 from pscx.coders.adaptive import MEMORY, WEIGHT, AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
 from pscx.evaluation.evaluate import as_csv
-from pscx.priors import Prior
-from pscx.quantizers import Quantizer
 from pscx.registry import NAME
-from pscx.restorations import Restoration
-from pscx.rows import RowRule
 from pscx.runtime.files import write_whole
-from pscx.samplers import Sampler
 from pscx.training.fitting import Group, Recorder, code_length, fit_posterior, fit_table
 from pscx.training.over_images import (
     Advance,
@@ -57,18 +53,7 @@ class Calibrate(OverImages):
     started again takes from there what the same codec has coded of the same image.
 
     Args:
-        prior: the diffusion model.
-        sampler: draws the posterior samples inside the loop.
-        rows: chooses what to measure.
-        quantizer: turns a measurement into a symbol.
-        coder: what the others are compared with.
-        restoration: makes the final picture; none is made here.
-        restoration_sampler: draws for the restoration.
-        samples: posterior samples an iteration, at least 1.
-        iterations: rounds of sampling and measuring, at least 1.
-        batch: at most this many samples go through the network in one call.
-        seed: of all noise, in [0, 2^64).
-        antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
+        codec: what is calibrated; the codecs that are learnt are compared with it.
         caption: describes each image, for a prior that takes captions; or none.
         table: name of the table that is written, a plain lower-case word.
         held_out: every so many-th image is only measured and not learnt from, at least 2; none to hold out nothing.
@@ -80,18 +65,7 @@ class Calibrate(OverImages):
 
     def __init__(
         self,
-        prior: Prior,
-        sampler: Sampler,
-        rows: RowRule,
-        quantizer: Quantizer,
-        coder: Coder,
-        restoration: Restoration,
-        restoration_sampler: Sampler | None = None,
-        samples: int = 4,
-        iterations: int = 8,
-        batch: int = 4,
-        seed: int = 0,
-        antithetic: bool = False,
+        codec: PSC,
         caption: Captioner | None = None,
         table: str = "calibrated",
         held_out: int | None = 5,
@@ -99,23 +73,10 @@ class Calibrate(OverImages):
         if not NAME.fullmatch(table):
             raise ValueError(f"table must be a plain lower-case word, got {table!r}")
         check_held_out(held_out)
-        psc = PSC(
-            prior,
-            sampler,
-            rows,
-            quantizer,
-            coder,
-            restoration,
-            restoration_sampler,
-            samples=samples,
-            iterations=iterations,
-            batch=batch,
-            seed=seed,
-            antithetic=antithetic,
-        )
-        super().__init__(psc, caption)
-        self.quantizer, self.coder = quantizer, coder
-        self.recorder = self.psc.coder = Recorder(coder)
+        codec = copy(codec)
+        self.quantizer, self.coder = codec.quantizer, codec.coder
+        self.recorder = codec.coder = Recorder(codec.coder)
+        super().__init__(codec, caption)
         self.table, self.held_out = table, held_out
 
     def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
@@ -151,7 +112,7 @@ class Calibrate(OverImages):
         for coder in coders:
             place = f", with {VARIABLE} naming the folder of {self.table}.json" if "table" in coder else ""
             head = f"# What pscx fit learnt: a second --config beside that of the codec{place}.\n"
-            text = head + yaml.safe_dump({"model": {"coder": coder}}, sort_keys=False)
+            text = head + yaml.safe_dump({"model": {"codec": {"coder": coder}}}, sort_keys=False)
             write_whole(self.root / f"{coder['name']}.yaml", text.encode(), force=True)
 
     def compared(self, posterior: Posterior, table: Table, first: list[Groups], second: list[Groups]) -> list[Row]:

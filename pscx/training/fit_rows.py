@@ -10,19 +10,15 @@ import yaml
 from torch import Tensor
 
 from pscx.captioners import Captioner
-from pscx.codecs.psc.codec import PSC, Seal
-from pscx.coders import Coder
+from pscx.codecs import PSC, Segment, SignalCodec
+from pscx.codecs.psc.loop import Seal
 from pscx.errors import ImageError
 from pscx.evaluation.evaluate import as_csv
-from pscx.priors import Prior
-from pscx.quantizers import Quantizer
-from pscx.restorations import Restoration
-from pscx.rows import ROWS, Learned, RowRule
+from pscx.rows import ROWS, Learned
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.learned import FEATURES
 from pscx.rows.regression import Observed, fit_weights, mean_bits, observe, predicted_by
 from pscx.runtime.files import write_whole
-from pscx.samplers import Sampler
 from pscx.signal.distributions import Array
 from pscx.signal.measurements import Coordinates
 from pscx.training.over_images import (
@@ -51,18 +47,8 @@ class FitRows(OverImages):
     image is done; a run that was interrupted and is started again takes it from there.
 
     Args:
-        prior: the diffusion model.
-        sampler: draws the posterior samples inside the loop.
-        rows: chooses what to measure: ``dct`` or ``learned``. The rule that is learnt has its block and its quotas.
-        quantizer: turns a measurement into a symbol.
-        coder: turns symbols into bytes; nothing that is learnt depends on it.
-        restoration: makes the final picture; none is made here.
-        restoration_sampler: draws for the restoration.
-        samples: posterior samples an iteration, at least 1.
-        iterations: rounds of sampling and measuring, at least 3, or all iterations with samples are alike.
-        batch: at most this many samples go through the network in one call.
-        seed: of all noise, in [0, 2^64).
-        antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
+        codec: its row rule is ``dct`` or ``learned``, and the rule that is learnt has its block and its quotas; it has
+            at least 3 iterations, or all iterations with samples are alike.
         caption: describes each image, for a prior that takes captions; or none.
         steps: parameters of the quantizer; each image is coded with one of them, which its content tells. None for the
             quantizer's own throughout.
@@ -76,49 +62,25 @@ class FitRows(OverImages):
 
     def __init__(
         self,
-        prior: Prior,
-        sampler: Sampler,
-        rows: RowRule,
-        quantizer: Quantizer,
-        coder: Coder,
-        restoration: Restoration,
-        restoration_sampler: Sampler | None = None,
-        samples: int = 4,
-        iterations: int = 8,
-        batch: int = 4,
-        seed: int = 0,
-        antithetic: bool = False,
+        codec: PSC,
         caption: Captioner | None = None,
         steps: list[float] | None = None,
         coefficients: int = 1500,
         held_out: int | None = 5,
     ) -> None:
+        rows = codec.rows
         if not isinstance(rows, BlockTransform):
             raise ValueError(f"rows must be dct or learned for weights to be learnt, got {ROWS.name_of(type(rows))}")
-        if iterations < 3:
-            raise ValueError(f"iterations must be at least 3 for weights to be learnt, got {iterations}")
+        if codec.iterations < 3:
+            raise ValueError(f"iterations must be at least 3 for weights to be learnt, got {codec.iterations}")
         if coefficients < 1:
             raise ValueError(f"coefficients must be at least 1, got {coefficients}")
         if steps == []:
             raise ValueError("steps must be none or at least one number, got []")
         check_held_out(held_out)
-        psc = PSC(
-            prior,
-            sampler,
-            rows,
-            quantizer,
-            coder,
-            restoration,
-            restoration_sampler,
-            samples=samples,
-            iterations=iterations,
-            batch=batch,
-            seed=seed,
-            antithetic=antithetic,
-        )
         for step in steps or []:
-            psc.with_parameter(step)  # raises where it is not allowed
-        super().__init__(psc, caption, [steps, coefficients])
+            codec.with_parameter(step)  # raises where it is not allowed
+        super().__init__(codec, caption, [steps, coefficients])
         self.rows, self.steps, self.coefficients, self.held_out = rows, steps, coefficients, held_out
 
     def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
@@ -127,12 +89,13 @@ class FitRows(OverImages):
         exact = signal.double()
         found: list[Observed] = []
 
-        def watch(psc: PSC, seal: Seal) -> None:
+        def watch(codec: SignalCodec, seal: Segment) -> None:
+            assert isinstance(seal, Seal)
             known = seal.before
             if seal.samples is None:
                 return
             assert isinstance(known, Coordinates)
-            situation = psc.situation(known, seal.samples, seal.segment, psc.prior)
+            situation = psc.loop.situation(known, seal.samples, seal.segment, psc.prior)
             predicted = self.rows.predicted(situation)
             rows = len(seal.measured.symbols)
             found.append(observe(situation, exact, predicted, rows, self.coefficients))
@@ -158,7 +121,7 @@ class FitRows(OverImages):
             learned = Learned(rule.block, **quotas, weights=weights)
         except ValueError as error:
             raise ImageError(f"{error}; more images and smaller steps measure more") from error
-        config = {"model": {"rows": ROWS.spec(learned)}}
+        config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
         head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
         write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
         self.stop_bars()

@@ -20,10 +20,11 @@ from rich.table import Column
 from rich.table import Table as Grid
 from torch import Tensor
 
-from pscx.api import Codec, signal_of
+from pscx.api import Codec
 from pscx.captioners import Captioner
-from pscx.codecs.psc.codec import PSC
-from pscx.codecs.psc.specs import codec_spec
+from pscx.codecs import PSC
+from pscx.codecs.pixels import signal_of
+from pscx.codecs.specs import codec_spec
 from pscx.data.base import Photo
 from pscx.errors import ImageError
 from pscx.runtime.files import write_whole
@@ -41,7 +42,7 @@ class OverImages(LightningModule, ABC):
     there what the same codec has seen of the same image.
 
     Args:
-        psc: the codec; its coder and its restoration do not change what is seen.
+        codec: its coder and its restoration do not change what is seen.
         captioner: describes each image, for a prior that takes captions; or none.
         facts: what else an observation depends on.
     """
@@ -49,11 +50,11 @@ class OverImages(LightningModule, ABC):
     title: str
     """A word for the progress bar."""
 
-    def __init__(self, psc: PSC, captioner: Captioner | None, facts: object = None) -> None:
+    def __init__(self, codec: PSC, captioner: Captioner | None, facts: object = None) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.prior, self.psc, self.codec = psc.prior, psc, Codec(psc, captioner=captioner)
-        self.key = codec_key(psc) + json.dumps(facts, sort_keys=True).encode()
+        self.prior, self.psc, self.codec = codec.prior, codec, Codec(codec, captioner=captioner)
+        self.key = codec_key(codec) + json.dumps(facts, sort_keys=True).encode()
         self.names: list[str] = []
         self.bars: Bars | None = None
 
@@ -162,7 +163,7 @@ def read_arrays(file: Path, key: str | None, names: Sequence[str]) -> list[NDArr
 def codec_key(psc: PSC) -> bytes:
     """What identifies a codec's loop, without coder and restoration: the same images then give the same symbols."""
     spec = {key: value for key, value in codec_spec(psc).items() if key not in AFTER}
-    facts = [json.dumps(spec, sort_keys=True), psc.quantizer.parameter, psc.seed, psc.prior.fingerprint().hex()]
+    facts = [json.dumps(spec, sort_keys=True), psc.parameter, psc.seed, psc.fingerprint().hex()]
     return sha256(json.dumps(facts).encode()).digest()
 
 

@@ -8,53 +8,49 @@ choices of a few fixed words, never where its weights are; the fingerprint in th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Literal, get_origin
 
-from pscx.codecs.psc.codec import PSC
-from pscx.coders import CODERS
+from pscx.codecs.base import CODECS, SignalCodec
 from pscx.config.checker import STREAM_LIMIT, Checker, ConfigError, Layer, build, built, class_of
 from pscx.config.recipes import RECIPES, read_recipe
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
-from pscx.quantizers import QUANTIZERS, Quantizer
-from pscx.registry import NAME, Registry, parameters_of
-from pscx.restorations import RESTORATIONS
-from pscx.rows import ROWS
-from pscx.samplers import SAMPLERS
+from pscx.registry import NAME, parameters_of, registry_of
 
-KINDS: dict[str, Registry[Any]] = {
-    "prior": PRIORS,
-    "sampler": SAMPLERS,
-    "rows": ROWS,
-    "quantizer": QUANTIZERS,
-    "coder": CODERS,
-    "restoration": RESTORATIONS,
-    "restoration_sampler": SAMPLERS,
-}
-NUMBERS = ("samples", "iterations", "batch")
-OPTIONS = (*NUMBERS, "antithetic")
+FAMILY = "psc"  # what a spec that names no family is of
+BESIDE = "seed"  # the option that has a field of its own in the header
 
 
-def codec_spec(psc: PSC) -> dict[str, Any]:
+def codec_spec(codec: SignalCodec) -> dict[str, Any]:
     """Everything about a codec that its decoder must know, except what the header has fields for.
 
-    Those are the quantizer's parameter, the seed and the prior's fingerprint. Raises :class:`PscxError` where a
-    component is not registered or has an option that a stream cannot hold.
+    Those are the parameter, the seed and the prior's fingerprint. Raises :class:`PscxError` where a component is not
+    registered or has an option that a stream cannot hold.
     """
-    spec: dict[str, Any] = {}
-    for kind, registry in KINDS.items():
-        component = getattr(psc, kind)
-        if kind == "restoration_sampler" and component is psc.sampler:
-            continue
-        try:
-            spec[kind] = _quantizer_spec(component) if kind == "quantizer" else registry.spec(component)
-        except KeyError as error:
-            raise PscxError(str(error.args[0])) from None
-    spec["prior"] = _without_text(spec["prior"])
-    spec |= {key: getattr(psc, key) for key in OPTIONS}
+    try:
+        spec = _spec(type(codec), codec.options())
+    except KeyError as error:
+        raise PscxError(str(error.args[0])) from None
     _check_portable(spec)
+    return spec
+
+
+def _spec(family: type[SignalCodec], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a family's options; ``prior`` may be an object, or the spec of one that is not built."""
+    name = CODECS.name_of(family)
+    spec: dict[str, Any] = {} if name == FAMILY else {"name": name}
+    for key, value in options.items():
+        registry = registry_of(type(value))
+        if value is None or key == BESIDE or (key == family.turned and registry is None):
+            continue
+        if key == family.turned:
+            spec[key] = _without_parameter(value)
+        else:
+            spec[key] = value if registry is None else registry.spec(value)
+    if "prior" in spec:
+        spec["prior"] = _without_text(spec["prior"])
     return spec
 
 
@@ -77,23 +73,21 @@ def recipe_spec(number: int) -> dict[str, Any]:
     if number not in RECIPES:
         known = ", ".join(f"{key} ({name})" for key, name in RECIPES.items())
         raise StreamError(f"the stream was made with recipe {number}, and this version of pscx has only {known}")
-    model = read_recipe(RECIPES[number])["model"]
-    checked = Checker([Layer(f"recipe '{RECIPES[number]}'", {"model": model})]).options(PSC, model, "model", "codec")
-    spec = {key: checked[key] for key in OPTIONS}
-    for kind, component in _parts(checked).items():
-        spec[kind] = _quantizer_spec(component) if kind == "quantizer" else KINDS[kind].spec(component)
-    spec["prior"] = _without_text(_prior_spec(checked["prior"]))
-    return spec
+    section = read_recipe(RECIPES[number])["model"]["codec"]
+    checked = Checker([Layer(f"recipe '{RECIPES[number]}'", {"codec": section})]).component(CODECS, section, "codec")
+    family = class_of(checked)
+    parts = _parts(family, checked["init_args"])
+    return _spec(family, parts | {"prior": _prior_spec(checked["init_args"]["prior"])})
 
 
-def psc_of_spec(
+def codec_of_spec(
     spec: Mapping[str, Any], parameter: float | None, seed: int, *, prior: Prior | str | None = None
-) -> PSC:
+) -> SignalCodec:
     """The codec of a spec that came out of a stream, built from registered names alone.
 
     Args:
         spec: as :func:`codec_spec` makes it; not trusted.
-        parameter: of the quantizer.
+        parameter: what rate control turned.
         seed: of all noise.
         prior: a prior to use, or where to load it from (its option ``path``), or none for its defaults.
 
@@ -102,34 +96,42 @@ def psc_of_spec(
         ConfigError: where ``prior`` cannot be loaded.
     """
     try:
-        checked = _checked(spec)
-        parts = _parts(checked)
-        parts["quantizer"] = parts["quantizer"].with_parameter(parameter)
-        for key in NUMBERS:
-            if not 1 <= checked[key] <= STREAM_LIMIT:
-                raise ConfigError(f"{key} must lie in 1..{STREAM_LIMIT}, got {checked[key]}")
+        family, checked = _checked(spec)
+        parts = _parts(family, checked)
+        scalar = family.turned in _scalar(family)
+        parts[family.turned] = parameter if scalar else parts[family.turned].with_parameter(parameter)
     except (ConfigError, ValueError) as error:
         raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
-    if not isinstance(prior, Prior):
-        prior = _load_prior(checked["prior"], prior)
-    return PSC(prior, **parts, **{key: checked[key] for key in OPTIONS}, seed=seed)
+    if "prior" in checked:
+        parts["prior"] = prior if isinstance(prior, Prior) else _load_prior(checked["prior"], prior)
+    make: Callable[..., SignalCodec] = family
+    try:
+        return make(**parts, seed=seed)
+    except ValueError as error:
+        raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
 
 
-def _parts(checked: Mapping[str, Any]) -> dict[str, Any]:
-    """All components but the prior, built; an optional one that is null is left out."""
-    forms = {kind: checked[kind] for kind in KINDS if kind != "prior" and checked.get(kind) is not None}
-    return {kind: built(form) for kind, form in forms.items()}
+def _parts(family: type[SignalCodec], checked: Mapping[str, Any]) -> dict[str, Any]:
+    """All options but the prior, components built, in the constructor's order."""
+    defaults = {key: p.default for key, p in parameters_of(family).items() if p.default is not p.empty}
+    given = {key: checked.get(key, defaults.get(key)) for key in parameters_of(family)}
+    return {key: None if key == "prior" else built(value) for key, value in given.items() if key != BESIDE}
 
 
-def _checked(spec: Mapping[str, Any]) -> dict[str, Any]:
-    known = {*KINDS, *OPTIONS}
-    if not isinstance(spec, Mapping) or spec.keys() - known or (known - {"restoration_sampler"}) - spec.keys():
-        raise ConfigError(f"a spec has the keys {', '.join(sorted(known))}")
+def _checked(spec: Mapping[str, Any]) -> tuple[type[SignalCodec], dict[str, Any]]:
+    name = spec.get("name", FAMILY) if isinstance(spec, Mapping) else FAMILY
     checker = Checker([], trusted=False)
-    text = set(spec["prior"]) - set(_without_text(spec["prior"])) if isinstance(spec["prior"], Mapping) else ()
+    family = checker.find(CODECS, name, "codec")
+    options = parameters_of(family)
+    needed = {key for key, p in options.items() if p.default is not None} - {BESIDE, *_scalar(family)}
+    known = {*options, "name"} - {BESIDE, *_scalar(family)}
+    if not isinstance(spec, Mapping) or spec.keys() - known or needed - spec.keys():
+        raise ConfigError(f"a spec has the keys {', '.join(sorted(known - {'name'}))}")
+    prior = spec.get("prior")
+    text = set(prior) - set(_without_text(prior)) if isinstance(prior, Mapping) else ()
     if text:
         checker.fail(f"prior.{min(text)}", "cannot come from a stream")
-    return checker.options(PSC, spec, "", "codec")
+    return family, checker.options(family, {k: v for k, v in spec.items() if k != "name"}, "", "codec")
 
 
 def _load_prior(form: Mapping[str, Any], path: str | None) -> Prior:
@@ -142,13 +144,21 @@ def _load_prior(form: Mapping[str, Any], path: str | None) -> Prior:
     return prior
 
 
-def _quantizer_spec(quantizer: Quantizer) -> dict[str, Any]:
+def _without_parameter(component: Any) -> dict[str, Any]:
     """Name and options without the one that is the parameter: it differs between two qualities."""
-    spec = QUANTIZERS.spec(quantizer)
-    if quantizer.parameter is None:
+    registry = registry_of(type(component))
+    assert registry is not None
+    spec = registry.spec(component)
+    if component.parameter is None:
         return spec
-    other = QUANTIZERS.spec(quantizer.with_parameter(quantizer.parameter / 2))
+    other = registry.spec(component.with_parameter(component.parameter / 2))
     return {key: value for key, value in spec.items() if key in other and other[key] == value}
+
+
+def _scalar(family: type[SignalCodec]) -> set[str]:
+    """The option that rate control turns where it is a number, which the header holds."""
+    hint = parameters_of(family)[family.turned].annotation
+    return set() if isinstance(hint, type) and registry_of(hint) is not None else {family.turned}
 
 
 def _prior_spec(form: Mapping[str, Any]) -> dict[str, Any]:

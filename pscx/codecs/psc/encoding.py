@@ -1,0 +1,67 @@
+"""The encoder of PSC: answers the loop's questions from the signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pscx.codecs.base import Progress
+from pscx.codecs.psc.loop import Known, Loop, Question, Seal
+from pscx.coders.base import Coder
+
+LARGE = 1 << 22  # larger signals are transformed again for each segment to save memory
+
+
+def encode(
+    loop: Loop,
+    coder: Coder,
+    signal: Tensor,
+    progress: Progress | None = None,
+    keep: int | None = None,
+    report: Callable[[Seal], None] | None = None,
+) -> tuple[bytes, Known]:
+    """Measure and code a signal ``(channels, height, width)``.
+
+    With ``keep``, only the first so many rows are measured; the others are coded as what was predicted, which costs
+    next to nothing. A decoder need not know. ``report`` is given each segment.
+    """
+    side = _Encoder(loop, coder, signal, keep, report)
+    outcome = loop.drive(tuple(signal.shape), side.answer, side.seal, progress)
+    outcome.account.segment_bits = side.bits[:-1]
+    return side.encoder.finish(), outcome
+
+
+class _Encoder:
+    """What the encoder knows beside the loop: the signal, and the bits so far."""
+
+    def __init__(
+        self, loop: Loop, coder: Coder, signal: Tensor, keep: int | None, report: Callable[[Seal], None] | None
+    ) -> None:
+        self.encoder = coder.encoder()
+        self.bits = [0.0]
+        self._quantizer, self._signal, self._left, self._report = loop.quantizer, signal, keep, report
+        self._space = loop.rows.start(loop.prior, tuple(signal.shape))
+        self._blocks: Tensor | None = None
+
+    def answer(self, question: Question) -> Tensor:
+        if self._blocks is None:
+            self._blocks = self._space.split(self._signal[None].double())[0]
+        value = self._space.along(self._blocks, question.block, question.rows)
+        if self._left is not None:
+            value = torch.cat([value[: self._left], question.mean[self._left :]])
+            self._left = max(self._left - len(value), 0)
+        symbols = self._quantizer.quantize(value, question.mean, question.scale)
+        bits = self.encoder.put(symbols, self._quantizer, question.mean, question.scale)
+        self.bits[-1] += float(bits.sum())
+        return symbols
+
+    def seal(self, seal: Seal) -> None:
+        self.encoder.put_bits(seal.digest, seal.bits)
+        if self._signal.numel() > LARGE:
+            self._blocks = None  # samples are drawn next, and fill the memory
+        self.encoder.segment = seal.segment + 1
+        self.bits.append(0.0)
+        if self._report is not None:
+            self._report(seal)

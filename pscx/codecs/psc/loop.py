@@ -1,0 +1,218 @@
+"""The loop of PSC (Elata, Michaeli and Elad, TMLR 2025, Algorithm 1), which encoder and decoder share.
+
+:meth:`Loop.rounds` draws posterior samples, lets the row rule propose rows, yields each group of rows with its
+predictions and is sent the symbols: by the encoder, who looks at the signal, or by the decoder, who reads the payload.
+Both sides do the same, so what they have measured is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from pscx.codecs.base import Account, Outcome, Progress, Segment
+from pscx.codecs.counted import CountedPrior
+from pscx.codecs.psc.gains import likely_gains
+from pscx.errors import PscxError, StreamError
+from pscx.exact import ordered_mean, square_root
+from pscx.execution.batching import clock
+from pscx.execution.sharding import Spread
+from pscx.priors.base import Prior
+from pscx.quantizers.base import Quantizer
+from pscx.rows.base import Proposal, RowRule, Situation
+from pscx.samplers.base import Problem, Sampler
+from pscx.signal.measurements import Measurements
+from pscx.signal.noise import Noise
+
+CHECKSUM_BITS, SEGMENT_BITS, LAST_SEGMENT_BITS = 36, 3, 8  # of all segments but the last; the most of one; of the last
+SMALLEST_VARIANCE = 1e-24
+PART = 1 << 20  # numbers that are looked at at once
+
+
+@dataclass(frozen=True)
+class Question:
+    """A group of rows on which both sides agree, before its symbols are known.
+
+    ``block``, ``mean`` and ``scale`` (predicted standard deviation) are ``(r,)``, ``rows`` as in a proposal.
+    """
+
+    block: Tensor
+    rows: Tensor
+    mean: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows of a segment with their predictions, symbols and values, all ``(r,)``."""
+
+    proposal: Proposal
+    mean: Tensor
+    scale: Tensor
+    symbols: Tensor
+    value: Tensor
+
+    @property
+    def check(self) -> int:
+        """A checksum of 32 bits."""
+        return crc32(self.symbols.numpy().tobytes(), crc32(self.value.numpy().tobytes()))
+
+
+@dataclass(frozen=True)
+class Seal(Segment):
+    """The end of a segment: the top ``bits`` bits, ``digest``, of a checksum of what was measured in it.
+
+    ``samples`` are those that its rows were chosen from, if any were drawn; ``estimate`` is their mean. ``before`` is
+    what was measured up to then; the loop goes on to change it.
+    """
+
+    digest: int
+    bits: int
+    measured: Measured
+    samples: Tensor | None
+    before: Measurements
+
+
+@dataclass(frozen=True)
+class Known(Outcome):
+    """What either side holds after the last segment. ``estimate`` is the last mean of the samples, if any."""
+
+    measurements: Measurements
+    estimate: Tensor | None
+
+
+Rounds = Generator[Question | Seal, Tensor | None, Known]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The parts of the loop; see :class:`pscx.codecs.psc.PSC`."""
+
+    prior: Prior
+    sampler: Sampler
+    rows: RowRule
+    quantizer: Quantizer
+    samples: int
+    iterations: int
+    batch: int
+    noise: Noise
+    spread: Spread
+    antithetic: bool
+
+    def rounds(self, shape: tuple[int, ...], account: Account) -> Rounds:
+        """Yields groups of rows and is sent their symbols, yields a seal after each segment.
+
+        A ``StreamError`` that is thrown in ends it; what was measured since the last seal is then not part of it.
+        """
+        prior = CountedPrior(self.prior, account)
+        measurements = self.rows.start(self.prior, shape)
+        estimate: Tensor | None = None
+        for iteration in range(self.iterations):
+            samples = None  # nor may anything else hold the last ones now: those of a large image fill the memory
+            fresh = None
+            if self.rows.needs_samples(iteration):
+                problem = self.problem(prior, measurements, iteration, shape, estimate)
+                samples = self.spread.draw(self.sampler, problem, range(self.samples), self.batch)
+                fresh = estimate = finite(ordered_mean([samples]), f"the samples of iteration {iteration + 1}")
+                del problem
+            proposal = self._propose(self.situation(measurements, samples, iteration, prior))
+            bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else checksum_bits(self.iterations)
+            try:
+                measured = yield from self._measure(proposal, measurements, estimate)
+                yield Seal(iteration, fresh, measured.check >> (32 - bits), bits, measured, samples, measurements)
+            except StreamError as error:
+                return Known(account, iteration, measurements, estimate, cut=error)
+            self._append(measured, measurements, estimated=estimate is not None)
+            account.segment_rows.append(len(proposal.block))
+        return Known(account, self.iterations, measurements, estimate)
+
+    def situation(self, known: Measurements, samples: Tensor | None, iteration: int, denoiser: Prior) -> Situation:
+        """What the row rule is asked about in an iteration."""
+        resolution = self.quantizer.resolution
+        return Situation(self.prior, known, samples, iteration, self.iterations, resolution, denoiser, self.antithetic)
+
+    def problem(
+        self, prior: Prior, known: Measurements, iteration: int, shape: tuple[int, ...], estimate: Tensor | None
+    ) -> Problem:
+        """The posterior that samples are drawn from; ``iteration`` tells the noise source who asks."""
+        return Problem(prior, known, self.noise, iteration, shape, estimate, self.antithetic)
+
+    def drive(
+        self,
+        shape: tuple[int, ...],
+        answer: Callable[[Question], Tensor],
+        seal: Callable[[Seal], None],
+        progress: Progress | None,
+    ) -> Known:
+        """Run the loop: ``answer`` gives the symbols of a group, ``seal`` is told the end of each segment."""
+        account = Account()
+        report = progress or (lambda done, total: None)
+        started = clock()
+        rounds = self.rounds(shape, account)
+        reply: Tensor | None = None
+        try:
+            while True:
+                step = rounds.send(reply)
+                reply = None
+                try:
+                    if isinstance(step, Question):
+                        reply = answer(step)
+                    else:
+                        seal(step)
+                        report(step.segment + 1, self.iterations)
+                    del step  # a seal holds samples, and the next are drawn now
+                except StreamError as error:
+                    rounds.throw(error)
+        except StopIteration as stop:
+            outcome: Known = stop.value
+        account.seconds += clock() - started
+        return outcome
+
+    def _propose(self, situation: Situation) -> Proposal:
+        try:
+            proposal = self.rows.propose(situation)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # public, but not in the stubs
+            raise PscxError(f"the rows of iteration {situation.iteration + 1} cannot be found: {error}") from error
+        finite(proposal.variance, f"the variances of iteration {situation.iteration + 1}")
+        return replace(proposal, groups=[len(proposal.block)]) if self.quantizer.whole else proposal
+
+    def _measure(
+        self, proposal: Proposal, measurements: Measurements, estimate: Tensor | None
+    ) -> Generator[Question, Tensor | None, Measured]:
+        """Ask for each group of a proposal in turn."""
+        mean = torch.zeros(len(proposal.block), dtype=torch.float64)
+        if estimate is not None:
+            mean = measurements.along(measurements.split(estimate[None])[0], proposal.block, proposal.rows)
+        scale = square_root(proposal.variance.clamp_min(SMALLEST_VARIANCE))
+        symbols = torch.zeros(0, dtype=torch.int64)
+        parts = (torch.split(t, proposal.groups) for t in (proposal.block, proposal.rows, mean, scale))
+        for block, rows, m, s in zip(*parts, strict=True):
+            answer = yield Question(block, rows, m, s)
+            assert answer is not None
+            symbols = torch.cat([symbols, answer])
+        return Measured(proposal, mean, scale, symbols, self.quantizer.dequantize(symbols, mean, scale))
+
+    def _append(self, measured: Measured, measurements: Measurements, estimated: bool) -> None:
+        """Add a segment's rows, and learn how far its predictions were off where they came from samples."""
+        block, mean, symbols = measured.proposal.block, measured.mean, measured.symbols
+        noise = self.quantizer.noise_variance(symbols, mean)
+        measurements.append(block, measured.proposal.rows, measured.value, noise)
+        if estimated:
+            low, high = (edge / measured.scale for edge in self.quantizer.cells(symbols, mean))
+            measurements.gains *= likely_gains(len(measurements.gains), block, low, high) ** 2
+
+
+def checksum_bits(iterations: int) -> int:
+    """Bits of the checksum of each segment but the last: three, or fewer where there are many segments."""
+    return max(1, min(SEGMENT_BITS, CHECKSUM_BITS // iterations))
+
+
+def finite(values: Tensor, what: str) -> Tensor:
+    """``values`` as they are. Raises :class:`PscxError` where one is not a finite number: a sampler may diverge."""
+    if not all(bool(part.isfinite().all()) for part in torch.split(values.reshape(-1), PART)):
+        raise PscxError(f"{what} are not finite numbers: the sampler diverges with these options")
+    return values

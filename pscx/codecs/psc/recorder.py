@@ -1,0 +1,101 @@
+"""A decoding of PSC as a report shows it: bits, samples and rows, segment by segment.
+
+Nothing is drawn beyond what a decoder draws anyway, so a replay costs what decoding costs, less the restoration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pscx.codecs.base import Recorder, Segment, SignalCodec
+from pscx.codecs.pixels import shown
+from pscx.codecs.psc.loop import Seal
+from pscx.codecs.replay import Pattern, Replay, Step, kept
+from pscx.coders.base import Coder, Encoder
+from pscx.quantizers.base import Quantizer
+from pscx.signal.measurements import Measurements, rank_within
+
+PATTERNS = 12  # rows that are shown
+
+
+class PSCRecorder(Recorder):
+    """Encodes the decoded symbols again for what each row costs; ``height`` and ``width`` are those of the image."""
+
+    def __init__(self, height: int, width: int, coder: Coder, quantizer: Quantizer) -> None:
+        self._image, self._coder, self._quantizer = (height, width), coder, quantizer
+        self._replay = Replay()
+        self._encoder: Encoder | None = None
+        self._firsts: list[tuple[int, Tensor, Tensor]] = []  # segment, block and row of each block's first rows
+        self._counts = torch.zeros(0, dtype=torch.int64)
+        self._measurements: Measurements | None = None
+
+    def __call__(self, codec: SignalCodec, segment: Segment) -> None:
+        assert isinstance(segment, Seal)
+        if self._encoder is None:
+            self._start(codec, segment.before)
+        if segment.segment > 0:
+            self._look_back(codec, segment)
+        self._keep_first_rows(segment)
+        self._replay.steps.append(self._step(segment))
+
+    def finish(self) -> Replay:
+        """All that was seen."""
+        assert self._encoder is not None
+        self._replay.payload = self._encoder.finish()
+        self._replay.block = int(self._counts.argmax())
+        self._replay.patterns = list(self._patterns())
+        return self._replay
+
+    def _start(self, codec: SignalCodec, measurements: Measurements) -> None:
+        partition = measurements.partition
+        self._encoder, self._measurements = self._coder.encoder(), measurements
+        self._counts = torch.zeros(partition.count, dtype=torch.int64)
+        self._replay.grid = partition.grid
+        self._replay.shape = partition.channels, partition.height, partition.width
+        scale = codec.stride // codec.signal_shape(codec.stride, codec.stride)[-1]
+        self._replay.size = partition.height * scale, partition.width * scale
+
+    def _look_back(self, codec: SignalCodec, seal: Seal) -> None:
+        """The samples that chose this segment's rows are what the segments before it came to."""
+        step = self._replay.steps[-1]
+        if seal.samples is not None and len(seal.samples) > 1:
+            step.spread = seal.samples.std(0).square().mean(0).sqrt().numpy()
+        if step.segment in kept(codec.segments):
+            known = seal.before
+            signal = known.adjoint(known.values[None])[0] if seal.estimate is None else seal.estimate
+            step.picture = shown(codec, signal, *self._image)
+
+    def _step(self, seal: Seal) -> Step:
+        """Encode the symbols again, group by group, for what each row costs."""
+        encoder, measured = self._encoder, seal.measured
+        assert encoder is not None
+        groups = zip(*(torch.split(t, measured.proposal.groups) for t in _coded(seal)), strict=True)
+        costs = [encoder.put(symbols, self._quantizer, mean, scale) for symbols, mean, scale in groups]
+        bits = torch.cat([torch.zeros(0, dtype=torch.float64), *costs])
+        encoder.put_bits(seal.digest, seal.bits)
+        encoder.segment = seal.segment + 1
+        by_block = torch.bincount(measured.proposal.block, bits, len(self._counts))
+        return Step(seal.segment, len(bits), float(bits.sum()), by_block.reshape(self._replay.grid).numpy(), seal.bits)
+
+    def _keep_first_rows(self, seal: Seal) -> None:
+        block, rows = seal.measured.proposal.block, seal.measured.proposal.rows
+        first = self._counts[block] + rank_within(block) < PATTERNS
+        self._firsts.append((seal.segment, block[first], rows[first].clone()))
+        self._counts += torch.bincount(block, minlength=len(self._counts))
+
+    def _patterns(self) -> Sequence[Pattern]:
+        measurements = self._measurements
+        assert measurements is not None
+        found = []
+        for segment, block, rows in self._firsts:
+            for index in torch.nonzero(block == self._replay.block).ravel():
+                signal = measurements.signals(block[index : index + 1], rows[index : index + 1])[0]
+                found.append(Pattern(segment, measurements.partition.block_of(signal, self._replay.block).numpy()))
+        return found
+
+
+def _coded(seal: Seal) -> tuple[Tensor, Tensor, Tensor]:
+    return seal.measured.symbols, seal.measured.mean, seal.measured.scale

@@ -1,0 +1,57 @@
+"""What families of codecs share whose signal space and weights are those of one prior."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from copy import copy
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from pscx.codecs.base import SignalCodec
+from pscx.execution.arithmetic import arithmetic_of
+from pscx.priors.base import Prior
+
+Self = TypeVar("Self", bound="PriorCodec")
+
+
+class PriorCodec(SignalCodec):
+    """A codec of the signals of a prior.
+
+    Args:
+        prior: the diffusion model.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        self.prior = prior
+        self.takes_captions = prior.takes_captions
+
+    @property
+    def network(self) -> nn.Module:
+        return self.prior
+
+    @property
+    @abstractmethod
+    def exact(self) -> bool: ...
+
+    def to_signal(self, image: Tensor) -> Tensor:
+        return self.prior.to_signal(image)
+
+    def to_image(self, signal: Tensor) -> Tensor:
+        return self.prior.to_image(signal)
+
+    def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return self.prior.signal_shape(height, width)
+
+    def fingerprint(self) -> bytes:
+        return self.prior.fingerprint()
+
+    def arithmetic(self) -> str:
+        return "" if self.exact else arithmetic_of(self.prior)
+
+    def conditioned(self: Self, caption: str) -> Self:
+        if not caption:
+            return self
+        other = copy(self)
+        other.prior = self.prior.conditioned(caption)
+        return other
