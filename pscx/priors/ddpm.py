@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pscx.exact import check_convolutions, check_products, make_exact, plain_convolutions
+from pscx.errors import PscxError
+from pscx.exact import exactly, make_exact
 from pscx.networks import NoiseExperts
 from pscx.priors.base import NETWORK, PRIORS, Prior, digest
 from pscx.priors.denoiser import load_denoiser
@@ -55,10 +55,14 @@ class DDPM(Prior):
         self.alphas_cumprod = self.denoiser.alphas_cumprod
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        if self.exact:
-            check_convolutions(x_t.device)
-            check_products(x_t.device)
-        with plain_convolutions() if self.exact else nullcontext():
+        if not self.exact:
+            return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
+        if self.denoiser.network.dtype != torch.float32:
+            raise PscxError(
+                f"an exact prior computes in float32, and its network was turned into {self.denoiser.network.dtype}: "
+                "leave trainer.precision at 32-true"
+            )
+        with exactly(x_t.device):
             return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
 
     def _denoise(self, x_t: Tensor, t: int) -> Tensor:
