@@ -156,6 +156,8 @@ class Decompressor:
 
     def _psc_of(self, header: Header) -> PSC:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
+        if header.fingerprint not in self._priors:  # or one was moved or converted since
+            self._priors = {prior.fingerprint(): prior for prior in self._priors.values()}
         prior = self._priors.get(header.fingerprint, self.prior_path)
         psc = psc_of_spec(spec, header.parameter, header.seed, prior=prior)
         found = psc.prior.fingerprint()
@@ -199,7 +201,6 @@ class Codec(Decompressor):
         if target is not None:
             target.check(psc.quantizer)
         self.psc, self.captioner, self.target = psc, captioner, target
-        self._fingerprint = psc.prior.fingerprint()
 
     def compress(
         self,
@@ -316,7 +317,7 @@ class Codec(Decompressor):
         return Header(
             height=height,
             width=width,
-            fingerprint=self._fingerprint,
+            fingerprint=self.psc.prior.fingerprint(),
             recipe=number,
             spec="" if number else json.dumps(spec, separators=(",", ":")),
             parameter=self.psc.quantizer.parameter,

@@ -10,8 +10,9 @@ from torch import Tensor
 from pscx.errors import PscxError
 from pscx.exact import exactly, make_exact
 from pscx.networks import NoiseExperts
-from pscx.priors.base import NETWORK, PRIORS, Prior, digest
+from pscx.priors.base import NETWORK, PRIORS, Prior
 from pscx.priors.denoiser import load_denoiser
+from pscx.priors.fingerprints import Fingerprint
 from pscx.priors.photographs import photograph_covariance
 from pscx.priors.schedules import PREDICTIONS
 from pscx.priors.tiles import Tiles
@@ -48,7 +49,7 @@ class DDPM(Prior):
     def __init__(self, path: str = "embedded", exact: bool = False) -> None:
         super().__init__()
         self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
-        self.exact = exact
+        self.exact, self._fingerprint = exact, Fingerprint()
         if exact:
             make_exact(self.denoiser.network, steps=len(self.denoiser.alphas_cumprod))
         self.stride = self.denoiser.stride
@@ -94,9 +95,8 @@ class DDPM(Prior):
 
     def fingerprint(self) -> bytes:
         network = self.denoiser.network
-        numbers = [*network.state_dict().values(), self.alphas_cumprod, self.denoiser.conditions]
-        if isinstance(network, NoiseExperts):
-            numbers.append(torch.tensor(network.border, dtype=torch.float64))
+        weights = [*network.state_dict().values(), self.alphas_cumprod, self.denoiser.conditions]
+        others = [torch.tensor(network.border, dtype=torch.float64)] if isinstance(network, NoiseExperts) else []
         if self.denoiser.prediction != PREDICTION:
-            numbers.append(torch.tensor(PREDICTIONS.index(self.denoiser.prediction)))
-        return digest(*numbers)
+            others.append(torch.tensor(PREDICTIONS.index(self.denoiser.prediction)))
+        return self._fingerprint.of(weights, others)

@@ -16,7 +16,7 @@ from pscx.errors import PscxError
 from pscx.imagecodec import Decompressor
 from pscx.images import read_image
 from pscx.metrics import psnr
-from pscx.priors import PRIORS, Prior
+from pscx.priors import PRIORS
 from pscx.progress import Bar, Bars
 from pscx.quiet import quiet
 from pscx.report import pictures
@@ -58,7 +58,7 @@ class Gallery:
 
     def __init__(self, originals: Originals, prior_path: str | None = None) -> None:
         self._originals, self._prior_path = originals, prior_path
-        self._priors: dict[str, Prior] = {}
+        self._decompressors: dict[str, Decompressor] = {}
 
     def items(self, exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
         """One after the other. Raises :class:`PscxError`, with the stream's name, where one cannot be decoded."""
@@ -100,14 +100,15 @@ class Gallery:
         }
 
     def _decompressor(self, run: Run) -> Decompressor:
+        """One for each prior, which it then holds."""
         if self._prior_path is not None:
-            return Decompressor(prior_path=self._prior_path)
+            return self._decompressors.setdefault("", Decompressor(prior_path=self._prior_path))
         checker = Checker([read_yaml(run.folder / CONFIG)])
         form = checker.component(PRIORS, checker.tree()["model"]["prior"], "model.prior")
         key = json.dumps(form, default=str)
-        if key not in self._priors:
-            self._priors[key] = built(form)
-        return Decompressor(self._priors[key])
+        if key not in self._decompressors:
+            self._decompressors[key] = Decompressor(built(form))
+        return self._decompressors[key]
 
 
 def _photograph(pixels: Pixels, room: int) -> dict[str, Any]:
