@@ -15,6 +15,7 @@ LOGGERS = {
     "huggingface_hub": logging.ERROR,  # counts its attempts to reach the hub; we say once that it cannot be reached
 }
 WARNINGS = [
+    "GPU available but not used",  # we say so ourselves, in a sentence that names our option
     "The '.*_dataloader' does not have many workers",  # reading an image takes a thousandth of coding it
     "Checkpoint directory .* exists and is not empty",  # what a resumed training means to have
     "Experiment logs directory .* exists and is not empty",  # an evaluation that goes on logs all of its images anew
