@@ -177,6 +177,8 @@ class Decompressor:
 
     def _codec_of(self, header: Header) -> SignalCodec:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
+        if header.fingerprint not in self._priors:  # or one was moved or converted since
+            self._priors = {prior.fingerprint(): prior for prior in self._priors.values()}
         prior = self._priors.get(header.fingerprint, self.prior_path)
         codec = codec_of_spec(spec, header.parameter, header.seed, prior=prior)
         found = codec.fingerprint()
@@ -219,7 +221,6 @@ class Codec(Decompressor):
         if target is not None:
             target.check(codec)
         self.signal_codec, self.captioner, self.target = codec, captioner, target
-        self._fingerprint = codec.fingerprint()
 
     def compress(
         self,
@@ -336,7 +337,7 @@ class Codec(Decompressor):
         return Header(
             height=height,
             width=width,
-            fingerprint=self._fingerprint,
+            fingerprint=self.signal_codec.fingerprint(),
             recipe=number,
             spec="" if number else json.dumps(spec, separators=(",", ":")),
             parameter=self.signal_codec.parameter,

@@ -15,8 +15,7 @@ from PIL import Image
 from tiny import CODEC, save_prior, write_codec
 
 from pscx import __version__, load_codec, read_image
-from pscx.cli import commands
-from pscx.cli.main import main
+from pscx.cli import commands, main
 
 Pixels = NDArray[np.uint8]
 

@@ -155,6 +155,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     from pscx.ablation import read_plan, read_results
     from pscx.ablation.report import write_report
     from pscx.config.checker import split_options
+    from pscx.runtime.accelerators import tell_of_idle_accelerator
 
     layers, unknown = split_options(["--config", options.config, *rest])
     if unknown:
@@ -169,6 +170,8 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             print(f"{'to do' if cell.id in to_do else 'done '}  {cell.id}  {cell.name}")
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
+    if any(cell.tree["trainer"].get("accelerator") == "cpu" for cell in to_do.values()):
+        tell_of_idle_accelerator(layers)
     errors = {}
     for count, outcome in enumerate(launcher(to_do.values()) if to_do else (), 1):
         cell, means = outcome.cell, read_results(outcome.cell.folder)

@@ -191,12 +191,12 @@ class Evaluate(LightningModule):
             return None
         bar = None if self.bars is None else self.bars.begin(name)
         original = _pixels(photo)
-        kept = Kept(self.root, name, self._key(original))
-        patterns = (
-            self.codec.signal_codec.first_rows() if self.log_book is not None and self.log_book.wants_pictures else None
-        )
+        caption = self.codec.caption_of(original)
+        kept = Kept(self.root, name, self._key(original, caption))
+        wanted = self.log_book is not None and self.log_book.wants_pictures
+        patterns = self.codec.signal_codec.first_rows() if wanted else None
         try:
-            picture, row = kept.read() or self._coded(original, kept, bar, patterns)
+            picture, row = kept.read() or self._coded(original, caption, kept, bar, patterns)
         finally:
             if bar is not None:
                 bar.end()
@@ -207,18 +207,20 @@ class Evaluate(LightningModule):
             self.log_book.image(row, {"original": original, "reconstruction": picture, **kept.patterns()})
         return picture, row
 
-    def _key(self, original: Pixels) -> str:
+    def _key(self, original: Pixels, caption: str) -> str:
         """What an image's result depends on, as a digest: another key, and it is made anew."""
         codec = self.codec.signal_codec
         options = [codec_spec(codec), codec.parameter, codec.seed, codec.fingerprint().hex()]
-        options += [self.restorations, self.simulate, self.codec.caption_of(original)]
+        options += [self.restorations, self.simulate, caption]
         options += [None if self.codec.target is None else TARGETS.spec(self.codec.target)]
         told = json.dumps([VERSION, *options, original.shape], sort_keys=True).encode()
         return sha256(told + original.tobytes()).hexdigest()
 
-    def _coded(self, original: Pixels, kept: Kept, bar: Bar | None, patterns: Patterns | None) -> tuple[Pixels, Row]:
+    def _coded(
+        self, original: Pixels, caption: str, kept: Kept, bar: Bar | None, patterns: Patterns | None
+    ) -> tuple[Pixels, Row]:
         """Compress and restore a photograph, and have one of its processes keep what came of it."""
-        data, images, account, encode_seconds, decode_seconds = self._both_ways(original, bar, patterns)
+        data, images, account, encode_seconds, decode_seconds = self._both_ways(original, caption, bar, patterns)
         height, width = original.shape[:2]
         row = {"name": kept.name, "height": height, "width": width, "bytes": len(data)}
         row |= {"bpp": bits_per_pixel(len(data), height, width), "rows": sum(account.segment_rows)}
@@ -232,16 +234,21 @@ class Evaluate(LightningModule):
         return images[0], row
 
     def _both_ways(
-        self, original: Pixels, bar: Bar | None, watch: Watch | None
+        self, original: Pixels, caption: str, bar: Bar | None, watch: Watch | None
     ) -> tuple[bytes, list[Pixels], Account, float, float]:
         progress = None if bar is None else bar.advance
         on_trial = None if bar is None or self.codec.target is None else bar.trial
         if self.simulate:
             done = self.codec.simulate(
-                original, samples=self.restorations, progress=progress, on_trial=on_trial, watch=watch
+                original,
+                samples=self.restorations,
+                caption=caption,
+                progress=progress,
+                on_trial=on_trial,
+                watch=watch,
             )
             return done.data, done.images, done.account, done.encode_seconds, done.decode_seconds
-        encoded = self.codec.encode(original, progress=progress, on_trial=on_trial, watch=watch)
+        encoded = self.codec.encode(original, caption=caption, progress=progress, on_trial=on_trial, watch=watch)
         started = clock()
         images = self.codec.decompress_samples(encoded.data, self.restorations, progress=progress)
         return encoded.data, images, encoded.account, encoded.account.seconds, clock() - started

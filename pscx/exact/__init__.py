@@ -8,9 +8,10 @@ from pscx.exact.exponential import exponential
 from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.gelu import ExactGELU
 from pscx.exact.group_norm import ExactGroupNorm
+from pscx.exact.guard import exactly
 from pscx.exact.linear import ExactLinear
 from pscx.exact.logarithm import logarithm
-from pscx.exact.network import check_convolutions, make_exact
+from pscx.exact.network import ROUNDING, check_convolutions, make_exact
 from pscx.exact.products import check_products
 from pscx.exact.residual_block import ExactResidualBlock
 from pscx.exact.roots import square_root
@@ -21,6 +22,7 @@ from pscx.exact.timesteps import ExactTimesteps
 __all__ = [
     "FORMS",
     "FRAMES",
+    "ROUNDING",
     "ExactAttention",
     "ExactAveragePool",
     "ExactConvolution",
@@ -33,6 +35,7 @@ __all__ = [
     "Precision",
     "check_convolutions",
     "check_products",
+    "exactly",
     "exponential",
     "logarithm",
     "make_exact",

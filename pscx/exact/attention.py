@@ -13,6 +13,7 @@ from pscx.exact.exponential import exponential
 from pscx.exact.group_norm import EXACT, ExactGroupNorm
 from pscx.exact.integers import whole_numbers
 from pscx.exact.linear import ExactLinear
+from pscx.exact.rounding import rounded
 
 BITS = 16
 """Of a query, a key or a value, with its sign."""
@@ -95,7 +96,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     for first in range(0, query.shape[2], rows):
         scores = query[:, :, first : first + rows] @ key.transpose(2, 3)
         below = (scores - scores.amax(3, keepdim=True)).mul_(unit).float()
-        weights = exponential(below).mul_(one).round_().double()
+        weights = rounded(exponential(below).mul_(one)).double()
         found.append((weights @ value) / weights.sum(3, keepdim=True))
     return (torch.cat(found, 2) * value_unit).float()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pscx.exact.backends import plain_convolutions
+from pscx.exact.rounding import rounded
 
 LIMIT = 1 << 24
 """Integers up to this are exact in float32, and so is every sum that stays within it."""
@@ -81,9 +82,9 @@ class ExactConvolution(nn.Module):
         unit = most / self.top
         perunit = unit.reciprocal()
         first, *others = self.splits
-        total = self.convolved((x[:, first] * perunit).round_(), first)
+        total = self.convolved(rounded(x[:, first] * perunit), first)
         for part in others:
-            total += self.convolved((x[:, part] * perunit).round_(), part)
+            total += self.convolved(rounded(x[:, part] * perunit), part)
         return total.mul_(unit * self.scale).add_(self.bias)
 
     def convolved(self, whole: Tensor, part: slice) -> Tensor:

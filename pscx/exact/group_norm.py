@@ -9,6 +9,7 @@ from pscx.exact.convolution import TINY
 from pscx.exact.integers import number
 from pscx.exact.parts import PART
 from pscx.exact.roots import square_root
+from pscx.exact.rounding import rounded
 
 EXACT = 53
 """Integers of up to so many bits are exact in float64, and so is every sum that stays within them."""
@@ -63,7 +64,7 @@ def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     total = torch.zeros(len(x), x.shape[1], dtype=torch.float64, device=x.device)
     square = torch.zeros_like(total)
     for part in torch.split(places, max(1, PART // (len(x) * x.shape[1])), 1):
-        whole = (part * perunit).round_().double()
+        whole = rounded(part * perunit).double()
         total += whole.sum(1)
         square += whole.mul_(whole).sum(1)
     mean, square = (sums.view(apart).sum(2, keepdim=True) / number(count, sums) for sums in (total, square))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pscx.exact.convolution import TINY
+from pscx.exact.rounding import rounded
 
 
 def whole_numbers(x: Tensor, axes: tuple[int, ...], top: int) -> tuple[Tensor, Tensor]:
@@ -17,7 +18,7 @@ def whole_numbers(x: Tensor, axes: tuple[int, ...], top: int) -> tuple[Tensor, T
     """
     largest = torch.maximum(x.amax(axes, keepdim=True), -x.amin(axes, keepdim=True)).clamp_min_(TINY)
     unit = largest / number(top, x)
-    return (x * unit.reciprocal()).round_(), unit
+    return rounded(x * unit.reciprocal()), unit
 
 
 def number(value: float, like: Tensor) -> Tensor:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from pscx.errors import PscxError
+from pscx.exact.attention import ExactAttention
 from pscx.exact.convolution import ACTIVATION_BITS, LIMIT, WEIGHT_BITS, ExactConvolution
 from pscx.exact.forms import FORMS, FRAMES, Precision
+from pscx.exact.group_norm import ExactGroupNorm
+from pscx.exact.linear import ExactLinear
+from pscx.exact.settings import OncePerSetting
 
 
 def make_exact(
@@ -67,15 +70,19 @@ def naming(path: str) -> Iterator[None]:
         raise ValueError(f"{error} ({path})" if path else str(error)) from error
 
 
+ROUNDING = (ExactConvolution, ExactLinear, ExactAttention, ExactGroupNorm)
+"""Layers that round what they are given, and so have no gradient."""
+
 CHECKED_CHANNELS, CHECKED_BATCH = 32, 16
 
 
-@lru_cache
+@OncePerSetting
 def check_convolutions(device: torch.device) -> None:
     """Run exact layers on integers that drive their sums to the limit, and compare with 64-bit integers.
 
     Layers, memory layout and a batch are those of real use. A library that rounds its inputs (TF32, bfloat16) or
-    transforms them (Winograd) fails here instead of decoding garbage. Raises :class:`PscxError`.
+    transforms them (Winograd) fails here instead of decoding garbage. Done once for each device and each combination
+    of torch's settings (:mod:`pscx.exact.settings`). Raises :class:`PscxError`.
     """
     for kind, size, stride in ((nn.Conv2d, 3, 1), (nn.Conv2d, 2, 2), (nn.ConvTranspose2d, 2, 2)):
         exact = _full_layer(kind, size, stride)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch.nn import functional
 
 from pscx.errors import PscxError
 from pscx.exact.convolution import LIMIT
 from pscx.exact.group_norm import EXACT
+from pscx.exact.settings import OncePerSetting, permitted_rounding
 
 
-@lru_cache
+@OncePerSetting
 def check_products(device: torch.device) -> None:
     """Multiply integers that drive sums to the limits of float32 and float64, and compare with 64-bit integers.
 
-    One operand takes most of the digits, then the other. Raises :class:`PscxError` where a library rounds its inputs
-    (TF32, bfloat16) or its sums.
+    One operand takes most of the digits, then the other. Done once for each device and each combination of torch's
+    settings (:mod:`pscx.exact.settings`). Raises :class:`PscxError` where a library rounds its inputs (TF32, bfloat16)
+    or its sums, and where torch's settings permit it to.
     """
+    if rounding := permitted_rounding(device):
+        library, kind = rounding
+        raise PscxError(
+            f"exact decoding needs full float32 precision, and torch.backends.{library} may round to {kind} on "
+            f"{device.type}: call torch.set_float32_matmul_precision('highest') and set no other precision"
+        )
     inner = 64
     for dtype, limit in ((torch.float32, LIMIT), (torch.float64, 1 << EXACT)):
         wide = torch.full((inner, inner), limit // (inner * 15) - 1) - torch.eye(inner, dtype=torch.long)

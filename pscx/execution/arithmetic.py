@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pscx.exact.settings import autocast, permitted_rounding
 from pscx.priors.base import Prior
 
 LONGEST = 200  # characters
@@ -12,12 +13,17 @@ LONGEST = 200  # characters
 def arithmetic_of(prior: Prior) -> str:
     """The arithmetic of a prior on this machine in a few words: ``torch 2.13.0, cpu AVX512, float32, 1 thread``.
 
-    Printable ASCII. The batch, which matters as well, is in a codec's spec, so both sides have the same.
+    Where torch may round operands further, or autocast is on, these come behind it. Printable ASCII. The batch, which
+    matters as well, is in a codec's spec, so both sides have the same.
     """
     tensor = next(iter(prior.state_dict().values()), prior.alphas_cumprod)
     dtype = str(tensor.dtype).removeprefix("torch.")
     threads = torch.get_num_threads()
     words = f"torch {torch.__version__}, {_place(tensor.device)}, {dtype}, {threads} thread{'s' * (threads > 1)}"
+    if rounding := permitted_rounding(tensor.device):
+        words += f", {rounding[1]} products"
+    if (reduced := autocast(tensor.device)) is not None:
+        words += f", autocast {str(reduced).removeprefix('torch.')}"
     return "".join(char if " " <= char <= "~" else "?" for char in words)[:LONGEST]
 
 

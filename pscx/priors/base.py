@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from hashlib import sha256
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,10 @@ class Prior(nn.Module, ABC):
 
     exact: bool = False
     """Whether :meth:`denoise` and :meth:`to_image` give the same bits on every machine, in any batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, dict[object, Any]] = {}  # see pscx.priors.kept; copies of a prior share it
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: int) -> Tensor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pscx.exact import check_convolutions, check_products, make_exact, plain_convolutions
+from pscx.errors import PscxError
+from pscx.exact import exactly, make_exact
 from pscx.networks import NoiseExperts
-from pscx.priors.base import NETWORK, PRIORS, Prior, digest
+from pscx.priors.base import NETWORK, PRIORS, Prior
 from pscx.priors.denoiser import load_denoiser
+from pscx.priors.fingerprints import Fingerprint
 from pscx.priors.photographs import photograph_covariance
 from pscx.priors.schedules import PREDICTIONS
 from pscx.priors.tiles import Tiles
@@ -48,17 +49,21 @@ class DDPM(Prior):
     def __init__(self, path: str = "embedded", exact: bool = False) -> None:
         super().__init__()
         self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
-        self.exact = exact
+        self.exact, self._fingerprint = exact, Fingerprint()
         if exact:
             make_exact(self.denoiser.network, steps=len(self.denoiser.alphas_cumprod))
         self.stride = self.denoiser.stride
         self.alphas_cumprod = self.denoiser.alphas_cumprod
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        if self.exact:
-            check_convolutions(x_t.device)
-            check_products(x_t.device)
-        with plain_convolutions() if self.exact else nullcontext():
+        if not self.exact:
+            return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
+        if self.denoiser.network.dtype != torch.float32:
+            raise PscxError(
+                f"an exact prior computes in float32, and its network was turned into {self.denoiser.network.dtype}: "
+                "leave trainer.precision at 32-true"
+            )
+        with exactly(x_t.device):
             return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
 
     def _denoise(self, x_t: Tensor, t: int) -> Tensor:
@@ -90,9 +95,8 @@ class DDPM(Prior):
 
     def fingerprint(self) -> bytes:
         network = self.denoiser.network
-        numbers = [*network.state_dict().values(), self.alphas_cumprod, self.denoiser.conditions]
-        if isinstance(network, NoiseExperts):
-            numbers.append(torch.tensor(network.border, dtype=torch.float64))
+        weights = [*network.state_dict().values(), self.alphas_cumprod, self.denoiser.conditions]
+        others = [torch.tensor(network.border, dtype=torch.float64)] if isinstance(network, NoiseExperts) else []
         if self.denoiser.prediction != PREDICTION:
-            numbers.append(torch.tensor(PREDICTIONS.index(self.denoiser.prediction)))
-        return digest(*numbers)
+            others.append(torch.tensor(PREDICTIONS.index(self.denoiser.prediction)))
+        return self._fingerprint.of(weights, others)

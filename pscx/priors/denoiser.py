@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -52,6 +53,14 @@ class PixelDenoiser(nn.Module):
         steps = torch.arange(len(self.alphas_cumprod))
         conditions = log_levels(self.alphas_cumprod) if isinstance(network, BY_LOG_LEVEL) else steps
         self.register_buffer("conditions", conditions, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PixelDenoiser:
+        """What moves or converts a module; the schedule is only moved, because in half precision it is another one."""
+        before = {name: getattr(self, name) for name in ("alphas_cumprod", "conditions")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, tensor in before.items():
+            setattr(self, name, tensor.to(getattr(self, name).device))
+        return self
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's own output: ``(batch, 3, height, width)`` in the noise schedule's scale, ``t`` ``(batch,)``."""

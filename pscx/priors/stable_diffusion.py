@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pscx.priors.base import PRIORS, Prior, digest
+from pscx.priors.base import PRIORS, Prior
+from pscx.priors.fingerprints import Fingerprint
 from pscx.priors.latents import latent_covariance
 from pscx.priors.pipeline import load_pipeline
 from pscx.priors.schedules import PREDICTIONS, clean_signal, prediction_of, signal_shares
@@ -74,7 +75,7 @@ class StableDiffusion(Prior):
         self.stride = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.empty = parts.embedding("")
         self.caption: Tensor | None = None
-        self._fingerprint: bytes | None = None
+        self._fingerprint = Fingerprint()
 
     def conditioned(self, caption: str) -> StableDiffusion:
         other = copy(self)  # shares the networks
@@ -128,8 +129,6 @@ class StableDiffusion(Prior):
 
     def fingerprint(self) -> bytes:
         """Of all weights in their number format, the schedule, what is predicted, guidance and tiling."""
-        if self._fingerprint is None:
-            options = [PREDICTIONS.index(self.prediction), self.guidance, self.tiling, self.vae.config.scaling_factor]
-            facts = torch.tensor(options, dtype=torch.float64)
-            self._fingerprint = digest(*self.parameters(), self.alphas_cumprod, facts)
-        return self._fingerprint
+        options = [PREDICTIONS.index(self.prediction), self.guidance, self.tiling, self.vae.config.scaling_factor]
+        facts = torch.tensor(options, dtype=torch.float64)
+        return self._fingerprint.of([*self.parameters(), self.alphas_cumprod], [facts])

@@ -19,7 +19,6 @@ from pscx.errors import PscxError
 from pscx.format.container import unpack
 from pscx.images import read_image
 from pscx.metrics import psnr
-from pscx.priors import Prior
 from pscx.rate_control.trials import Pixels
 from pscx.report import pictures
 from pscx.report.curves import RunCurve
@@ -59,7 +58,7 @@ class Gallery:
 
     def __init__(self, originals: Originals, prior_path: str | None = None) -> None:
         self._originals, self._prior_path = originals, prior_path
-        self._priors: dict[str, Prior] = {}
+        self._decompressors: dict[str, Decompressor] = {}
 
     def items(self, exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
         """One after the other. Raises :class:`PscxError`, with the stream's name, where one cannot be decoded."""
@@ -101,17 +100,18 @@ class Gallery:
         }
 
     def _decompressor(self, run: Run) -> Decompressor:
+        """One for each prior, which it then holds."""
         if self._prior_path is not None:
-            return Decompressor(prior_path=self._prior_path)
+            return self._decompressors.setdefault("", Decompressor(prior_path=self._prior_path))
         checker = Checker([read_yaml(run.folder / CONFIG)])
         codec = checker.component(CODECS, checker.tree()["model"]["codec"], "model.codec")
         form = codec["init_args"].get("prior")
         if form is None:
             return Decompressor()
         key = json.dumps(form, default=str)
-        if key not in self._priors:
-            self._priors[key] = built(form)
-        return Decompressor(self._priors[key])
+        if key not in self._decompressors:
+            self._decompressors[key] = Decompressor(built(form))
+        return self._decompressors[key]
 
 
 def _photograph(pixels: Pixels, room: int) -> dict[str, Any]:

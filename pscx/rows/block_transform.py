@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import lru_cache
 from math import prod
 
 import torch
@@ -11,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from pscx.priors.base import Prior
+from pscx.priors.kept import kept_by_prior
 from pscx.rows.base import Proposal, RowRule, Situation
 from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
 from pscx.signal.measurements import Coordinates
@@ -138,7 +138,7 @@ def channel_axes(prior: Prior) -> Tensor:
     return dct_matrix(len(covariance))
 
 
-@lru_cache(4)
+@kept_by_prior(4)
 def prior_variances(prior: Prior, block: int) -> Tensor:
     """Variance of each coefficient under the prior, ``(dim,)``, to ten significant bits."""
     side = Partition(len(channel_axes(prior)), block, block, block)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 import torch
 from torch import Tensor
 
 from pscx.priors.base import Prior
+from pscx.priors.kept import kept_by_prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.filling import Quota, coding, merged
 from pscx.rows.orthonormal import fix_signs, orthonormalize
@@ -112,7 +112,7 @@ class Local(RowRule):
         return Covariance(prior.diagonal * weight, plus, prior.left * weight[..., None], prior.right)
 
 
-@lru_cache(4)
+@kept_by_prior(4)
 def klt(prior: Prior, block: int, candidates: int) -> tuple[Tensor, Tensor]:
     """Leading rows ``(k, dim)`` of a block's Karhunen-Loeve transform under the prior, and their variances."""
     values, vectors = torch.linalg.eigh(prior.block_covariance(block))

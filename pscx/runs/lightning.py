@@ -14,11 +14,12 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from pscx.runs.modules import MODULES
 from pscx.config.checker import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
 from pscx.data import DATA
 from pscx.evaluation import Evaluate
 from pscx.registry import choices
+from pscx.runs.modules import MODULES
+from pscx.runtime.accelerators import tell_of_idle_accelerator
 from pscx.runtime.quiet import quiet
 from pscx.training import Calibrate, FitRows
 from pscx.training.over_images import OverImages
@@ -28,7 +29,8 @@ FIT_DEFAULTS = {"model": {"name": "calibrate"}, "data": {"name": "folder"}}  # w
 # Under inference mode enable_grad would not bring back the gradients that some samplers take.
 TRAINER = {"inference_mode": False}
 # An evaluation draws its own progress bar, which moves inside an image.
-EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False}
+# A codec runs on the CPU unless told otherwise: not all of its parts take an accelerator.
+EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 # So does what learns from a folder, which it goes over once.
 LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -42,6 +44,8 @@ def run_lightning(command: str, args: list[str]) -> int:
         return _launch([command, *rest])
     _check_rest(command, rest)
     tree = configuration(command, layers)
+    if tree["trainer"].get("accelerator") == "cpu":
+        tell_of_idle_accelerator(layers)
     return run_configuration(command, tree, rest)
 
 

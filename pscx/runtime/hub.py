@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+WEIGHTS = (".safetensors", ".bin")
+
 
 def local_folder(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
     """The folder ``path``, or else the hub's repository of that name, as a folder on this machine.
@@ -27,9 +29,28 @@ def local_folder(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str
 def whole(load: Callable[..., Any], folder: Path, **options: Any) -> Any:
     """What the ``from_pretrained`` given as ``load`` makes of a folder, every weight of it read from there.
 
-    Raises ``ValueError`` where one is missing: diffusers and transformers would fill it with random numbers.
+    Raises ``ValueError`` where one is missing: diffusers and transformers would fill it with random numbers. Raises
+    ``OSError`` where the folder has weights of a variant alone.
     """
+    check_variant(folder)
     network, facts = load(folder, output_loading_info=True, **options)
     if facts["missing_keys"]:
         raise ValueError(f"{folder / 'config.json'} has no weights for {min(facts['missing_keys'])}")
     return network
+
+
+def check_variant(folder: Path) -> None:
+    """Raise ``OSError`` where all weights of a folder are of a variant, as ``model.fp16.safetensors`` is.
+
+    Which variant is read decides the prior's fingerprint, so none is taken unasked.
+    """
+    names = [file.name for file in sorted(folder.glob("*")) if file.suffix in WEIGHTS]
+    variants = [name for name in names if name.count(".") > 1]
+    if variants and variants == names:
+        stem, variant, *_, suffix = variants[0].split(".")
+        variant, _, shard = variant.partition("-")
+        plain = f"{stem}{'-' + shard if shard else ''}.{suffix}"
+        raise OSError(
+            f"{folder / variants[0]} is of the variant '{variant}', and weights of no variant are read: rename it to "
+            f"{plain}"
+        )

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 LOGGERS = {
     "lightning.pytorch": logging.WARNING,  # tips, banners of accelerators that are absent, "stopped: max_steps reached"
     "lightning.fabric": logging.WARNING,  # "Seed set to 0"
-    "diffusers": logging.ERROR,  # advises to install accelerate, which models of this size do not need
+    "diffusers": logging.CRITICAL,  # advises to install accelerate; tells an error that it raises as well
     "transformers": logging.ERROR,  # advises to install torchvision; lists weights that a checkpoint has to spare
     "huggingface_hub": logging.ERROR,  # counts its attempts to reach the hub; we say once that it cannot be reached
 }
 WARNINGS = [
+    "GPU available but not used",  # we say so ourselves, in a sentence that names our option
     "The '.*_dataloader' does not have many workers",  # reading an image takes a thousandth of coding it
     "Checkpoint directory .* exists and is not empty",  # what a resumed training means to have
     "Experiment logs directory .* exists and is not empty",  # an evaluation that goes on logs all of its images anew

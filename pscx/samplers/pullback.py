@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pscx.errors import PscxError
-from pscx.exact import ExactConvolution
+from pscx.exact import ROUNDING
 from pscx.priors.base import Prior
 
 
@@ -18,7 +18,7 @@ def denoise_with_pullback(prior: Prior, x: Tensor, t: int) -> tuple[Tensor, Call
     Rows of the batch do not mix: each has its own Jacobian. Raises :class:`PscxError` under inference mode, where
     torch cannot differentiate, and for an exact network, whose rounding has no gradient.
     """
-    if any(isinstance(module, ExactConvolution) for module in prior.modules()):
+    if any(isinstance(module, ROUNDING) for module in prior.modules()):
         raise PscxError("this sampler takes gradients through the network, and an exact prior has none: choose another")
     if torch.is_inference_mode_enabled():
         raise PscxError("this sampler takes gradients through the network: set trainer.inference_mode to false")
