@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from pscx.captioners import CAPTIONERS, Captioner
+from pscx.captioners import Captioner
 from pscx.codecs import CODECS, Account, Progress, SignalCodec, Watch
 from pscx.codecs.pixels import padded, shown, signal_of
 from pscx.codecs.replay import Replay
@@ -31,14 +31,22 @@ from pscx.images import as_pixels
 from pscx.priors import Prior
 from pscx.rate_control import TARGETS, Target
 from pscx.rate_control.trials import OnTrial, Run, Setting, Trials
-from pscx.registry import Registry, choices
+from pscx.registry import choices, parameters_of
 
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
 BATCH = 8
 T = TypeVar("T")
-SECTION: dict[str, Registry[Any]] = {"codec": CODECS, "caption": CAPTIONERS, "target": TARGETS}
-"""What compressing takes of a config's ``model`` section."""
+EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "logged_pictures")
+
+
+@dataclass(frozen=True)
+class Compressing:
+    """What compressing takes of a config's ``model`` section."""
+
+    codec: SignalCodec
+    caption: Captioner | None = None
+    target: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -395,7 +403,8 @@ def load_codec(
     if not known and not Path(config).exists():
         raise ConfigError(f"'{config}' is neither a config file nor a recipe{choices(str(config), RECIPES.values())}")
     layers = [option_layer("recipe", str(config)) if known else read_yaml(config)]
-    places = {key: f"model.{key}" if key in SECTION else f"model.codec.{key}" for key in overrides}
+    beside = parameters_of(Compressing)
+    places = {key: f"model.{key}" if key in beside else f"model.codec.{key}" for key in overrides}
     layers += [option_layer(places[key], value) for key, value in overrides.items()]
     return build_codec(layers, step, prior_path)
 
@@ -412,11 +421,8 @@ def build_codec(layers: list[Layer], step: float | None = None, prior_path: str 
     if not isinstance(model, dict) or "codec" not in model:
         name = layers[0].source if layers else "the config"
         raise ConfigError(f"{name}: its model section must have a codec, one of {', '.join(sorted(CODECS.classes))}")
-    for key in model:
-        if key not in SECTION:
-            checker.fail(f"model.{key}", f"there is no such option{choices(key, SECTION)}")
-    given = {key: registry for key, registry in SECTION.items() if model.get(key) is not None}
-    forms = {key: checker.component(registry, model[key], f"model.{key}") for key, registry in given.items()}
+    checked = checker.options(Compressing, model, "model", "model")
+    forms = {key: form for key, form in checked.items() if form is not None}
     codec: SignalCodec = built(forms["codec"])
     if step is not None:
         forms.pop("target", None)
@@ -444,7 +450,8 @@ def _compressing(layer: Layer) -> Layer:
     name = str(model.get("name", "evaluate")).rpartition(".")[2].lower()
     if name != "evaluate":
         return layer
-    return Layer(layer.source, {**layer.values, "model": {k: v for k, v in model.items() if k in SECTION}})
+    kept = {k: v for k, v in model.items() if k not in (*EVALUATION_ONLY, "name")}
+    return Layer(layer.source, {**layer.values, "model": kept})
 
 
 def _target(asked: Mapping[str, float | None]) -> Target | None:

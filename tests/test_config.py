@@ -115,7 +115,7 @@ def test_a_recipe_is_for_whatever_module_is_asked_for(text: str, tmp_path: Path)
     path.write_text(f"recipe: fast\n{text}\n")
     model = configuration("fit", split_options(["--config", str(path)])[0])["model"]
     assert model["class_path"].endswith("FitRows")
-    assert model["init_args"]["samples"] == read_recipe("fast")["model"]["samples"]
+    assert model["init_args"]["codec"]["init_args"]["samples"] == read_recipe("fast")["model"]["codec"]["samples"]
 
 
 def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
@@ -140,7 +140,8 @@ def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
         (["--model.codec.sampler.steps", "many"], ["--model.codec.sampler.steps must be an integer, got 'many'"]),
         (["--model.codec.sampler.eta", "[1]"], ["must be a number, got [1]"]),
         (["--model.codec.sampler.steps", "0"], ["sampler.steps must be at least 1, got 0"]),
-        (["--model.samplez", "3"], ["model has no option 'samplez'", "did you mean 'samples'?"]),
+        (["--model.codec.samplez", "3"], ["codec 'psc' has no option 'samplez'", "did you mean 'samples'?"]),
+        (["--model.samples", "3"], ["model has no option 'samples'", "so write model.codec.samples"]),
         (["--model.codec.samples", "0"], ["samples must be at least 1"]),
         (["--model.codec.samples", "null"], ["--model.codec.samples must be an integer, got null"]),
         (["--model.codec.rows", "null"], ["--model.codec.rows is missing", "choose a row rule from"]),
@@ -168,10 +169,10 @@ def test_a_mistake_is_one_sentence(options: list[str], parts: list[str], tmp_pat
             CODEC.replace("samples: 2\n", "samples: x\n"),
             ["codec.yaml: model.codec.samples must be an integer, got 'x'"],
         ),
-        (CODEC.replace("  coder: posterior\n", ""), ["model.codec.coder is missing", "posterior"]),
+        (CODEC.replace("    coder: posterior\n", ""), ["model.codec.coder is missing", "posterior"]),
         ("model: {codec: {prior: {correlation: 0.5}}}", ["model.codec.prior needs the name of a prior", "gaussian"]),
-        ("data: {}", ["its model section must be a codec"]),
-        ("model: train_ddpm", ["its model section must be a codec"]),
+        ("data: {}", ["its model section must have a codec"]),
+        ("model: train_ddpm", ["its model section must have a codec"]),
         ("- 1", ["must hold a mapping"]),
         ("a: [", ["is not valid YAML", "line 1"]),
     ],
@@ -258,7 +259,7 @@ def test_brackets_on_the_command_line_are_a_list() -> None:
 def test_what_is_not_a_configuration_option_is_left() -> None:
     layers, rest = split_options(["--ckpt_path", "x", "--model.codec.samples=2", "-h", "--model.help", "file"])
     assert rest == ["--ckpt_path", "x", "-h", "--model.help", "file"]
-    assert layers == [Layer("--model.codec.samples", {"model": {"samples": "2"}})]
+    assert layers == [Layer("--model.codec.samples", {"model": {"codec": {"samples": "2"}}})]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import Parameter
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
@@ -185,7 +186,7 @@ class Checker:
         parameters = parameters_of(cls)
         for key in values:
             if key not in parameters:
-                self.fail(_join(path, key), f"{title} has no option '{key}'{choices(key, parameters)}")
+                self.fail(_join(path, key), f"{title} has no option '{key}'{_deeper(parameters, path, key)}")
         needed = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
         given = {key: value for key, value in values.items() if value is not None or key not in needed}
         checked = {key: self.value(parameters[key].annotation, value, _join(path, key)) for key, value in given.items()}
@@ -399,6 +400,15 @@ def _kind_in(annotation: Any) -> tuple[Registry[Any], type[Any]] | None:
     candidates: Iterable[Any] = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     kinds = ((registry_of(c), c) for c in candidates if isinstance(c, type))
     return next(((registry, base) for registry, base in kinds if registry is not None), None)
+
+
+def _deeper(parameters: Mapping[str, Parameter], path: str, key: str) -> str:
+    """The end of a sentence on an unknown option: where a component of these options has it, else the choices."""
+    kinds = {name: _kind_in(parameter.annotation) for name, parameter in parameters.items()}
+    for name, kind in kinds.items():
+        if kind is not None and kind[0].default is not None and key in parameters_of(kind[0].get(kind[0].default)):
+            return f": it is an option of {_join(path, name)}, so write {_join(path, name)}.{key}"
+    return choices(key, parameters)
 
 
 def _what(annotation: Any) -> str:
