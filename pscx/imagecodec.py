@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import lcm
 from pathlib import Path
@@ -431,7 +431,8 @@ def _loop_alone(layer: Layer) -> Layer:
     model = layer.values.get("model")
     if not isinstance(model, dict):
         return layer
-    return Layer(layer.source, {**layer.values, "model": {k: v for k, v in model.items() if k not in BESIDE_THE_LOOP}})
+    kept = {key: value for key, value in model.items() if key not in BESIDE_THE_LOOP}
+    return replace(layer, values={**layer.values, "model": kept})
 
 
 def _target(asked: Mapping[str, float | None]) -> Target | None:

@@ -35,6 +35,7 @@ from pscx.progress import Bar, Bars
 from pscx.quantizers import Quantizer
 from pscx.restorations import Restoration
 from pscx.rows import RowRule
+from pscx.safe_yaml import read_json
 from pscx.samplers import Sampler
 from pscx.specs import codec_spec
 from pscx.spread import ALONE, spread_over
@@ -345,7 +346,7 @@ class Kept:
     def read(self) -> tuple[Pixels, Row] | None:
         """The first restoration and the row; none where they are not whole, or of another key."""
         try:
-            content = json.loads(self.row.read_bytes())
+            content = read_json(self.row)
             if content["key"] != self.key or sha256(self.stream.read_bytes()).hexdigest() != content["stream"]:
                 return None
             pictures = [self._picture(index) for index in range(content["restorations"])]

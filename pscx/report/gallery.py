@@ -24,11 +24,13 @@ from pscx.report.curves import RunCurve
 from pscx.report.originals import Originals
 from pscx.report.replay import Map, Replay, replay
 from pscx.report.runs import CONFIG, Run
+from pscx.safe_yaml import read_bounded
 from pscx.stream import unpack
 from pscx.trials import Pixels
 
 ROOM = 8_000_000  # characters for all originals and reconstructions
 LEAST_ROOM = 60_000  # for one of them
+STREAM_BYTES = 1 << 30
 GREY_LEVELS = 127.5  # a unit of an image's range
 
 
@@ -73,7 +75,7 @@ class Gallery:
     def _item(self, exhibit: Exhibit, room: int, bar: Bar) -> dict[str, Any]:
         run, image = exhibit.run, exhibit.image
         path = run.stream(image)
-        data = path.read_bytes()
+        data = read_bounded(path, STREAM_BYTES)
         reconstruction = read_image(run.reconstruction(image))
         original, missing = self._originals.of(run, image, reconstruction)
         try:
@@ -102,8 +104,8 @@ class Gallery:
     def _decompressor(self, run: Run) -> Decompressor:
         if self._prior_path is not None:
             return Decompressor(prior_path=self._prior_path)
-        checker = Checker([read_yaml(run.folder / CONFIG)])
-        form = checker.component(PRIORS, checker.tree()["model"]["prior"], "model.prior")
+        layer = read_yaml(run.folder / CONFIG)
+        form = Checker([layer], imports=False).component(PRIORS, layer.values["model"].get("prior"), "model.prior")
         key = json.dumps(form, default=str)
         if key not in self._priors:
             self._priors[key] = built(form)
