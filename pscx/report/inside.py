@@ -10,7 +10,7 @@ from pscx.errors import PscxError
 
 def is_plain(name: str) -> bool:
     """Whether a name is that of a file on every system: no path, not hidden, nothing but printable characters."""
-    return PureWindowsPath(name).name == name and name.isprintable() and not name.startswith(".")
+    return PureWindowsPath(name).name == name != "" and name.isprintable() and not name.startswith(".")
 
 
 def file_inside(folder: Path, *parts: str) -> Path:
