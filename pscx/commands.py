@@ -229,9 +229,10 @@ def report(options: Namespace, rest: list[str]) -> int:
 
 def demo(options: Namespace, rest: list[str]) -> int:
     """``pscx demo``: prints the page's address, and serves it until it is interrupted."""
+    from pscx.demo.ending import ended_by_signals
     from pscx.demo.offline import offline
 
-    with offline(), quiet():
+    with ended_by_signals(), offline(), quiet():
         from pscx.demo.page import served
         from pscx.demo.views import views_of
         from pscx.demo.work import Bounds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,6 +36,7 @@ from pscx.trials import OnTrial, Run, Setting, Trials, shown
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
 BATCH = 8
+KEPT_PRIORS = 2
 T = TypeVar("T")
 EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "logged_pictures")
 BESIDE_THE_LOOP: dict[str, Registry[Any]] = {"caption": CAPTIONERS, "target": TARGETS}
@@ -94,6 +96,7 @@ class Decompressor:
     def __init__(self, prior: Prior | None = None, prior_path: str | None = None, limits: Limits | None = None) -> None:
         self.prior_path, self.limits = prior_path, limits or Limits()
         self._priors = {} if prior is None else {prior.fingerprint(): prior}
+        self._loaded: OrderedDict[bytes, Prior] = OrderedDict()
 
     def decompress(
         self, data: bytes, *, index: int = 0, partial: bool = False, progress: Progress | None = None
@@ -156,7 +159,8 @@ class Decompressor:
 
     def _psc_of(self, header: Header) -> PSC:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
-        prior = self._priors.get(header.fingerprint, self.prior_path)
+        known = self._priors.get(header.fingerprint, self._loaded.get(header.fingerprint))
+        prior = self.prior_path if known is None else known
         psc = psc_of_spec(spec, header.parameter, header.seed, prior=prior)
         found = psc.prior.fingerprint()
         if found != header.fingerprint:
@@ -164,11 +168,20 @@ class Decompressor:
                 f"the stream was made with another prior (fingerprint {header.fingerprint.hex()}, this one is "
                 f"{found.hex()}): say where that prior is (--prior PATH)"
             )
-        self._priors[found] = psc.prior
+        self._keep(psc.prior, found)
         try:
             return psc.conditioned(header.caption)
         except PscxError as error:
             raise StreamError(f"the stream has a caption that is of no use: {error}") from error
+
+    def _keep(self, prior: Prior, fingerprint: bytes) -> None:
+        """Have the prior for the next streams; of those that were not given, the last few that were used."""
+        if fingerprint in self._priors:
+            return
+        self._loaded[fingerprint] = prior
+        self._loaded.move_to_end(fingerprint)
+        while len(self._loaded) > KEPT_PRIORS:
+            self._loaded.popitem(last=False)
 
 
 class Codec(Decompressor):
