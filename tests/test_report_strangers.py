@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from tiny import write_codec
 
-from pscx.ablation import load_plan
+from pscx.ablation import Axis, Plan, load_plan
+from pscx.ablation.plot import draw
+from pscx.ablation.results import Curve, Results
 from pscx.cli import main
 from pscx.data.folder import BUNDLED
 from pscx.errors import PscxError
@@ -205,3 +207,17 @@ def test_a_grid_of_a_stranger_is_checked(changes: dict[str, object], tmp_path: P
 def test_plain_names() -> None:
     assert all(map(is_plain, ["cat", "a b", "IMG_1.2-3", "übung", "a..b"]))
     assert not any(map(is_plain, ["", ".", "..", ".a", "a/b", "/a", "a\\b", "C:a", "a\n", "a\x1b", "../a", "a/"]))
+
+
+@pytest.mark.parametrize("label", ["$x^{", "$$", "a$b$c", "\\frac{", "$\\nothing$"])
+def test_labels_are_no_formulas(label: str) -> None:
+    other = "plain $"
+    axes = [Axis(f"model.{label}", {label: None, other: None}), Axis("model.samples", {"1": None, label: None})]
+    found = []
+    for first in axes[0].values:
+        for second in axes[1].values:
+            means = {"bpp": "1", "psnr": "30", "ssim": "", "ms_ssim": ""}
+            found.append(Curve({axes[0].key: first, axes[1].key: second}, [Results([], means)]))
+    for baseline, curves in ((found[0], found), (found[0], found[:3])):
+        files = draw(Plan([*axes, Axis("r", {"0": None})], "r", baseline.labels, [], Path()), curves)
+        assert files["psnr.svg"].startswith(b"<?xml")

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tiny import CODEC, write_codec
+from tiny import CODEC, save_prior, write_codec
 
 from pscx.cli import main
 from pscx.coders.table import read_table
@@ -166,3 +166,17 @@ def test_a_file_is_read_to_its_bound(tmp_path: Path) -> None:
         read_bounded(tmp_path / "a", 4)
     with pytest.raises(UnreadableError, match="over 9 bytes"):
         read_bounded("/dev/zero", 9)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"a": 1', '{"a": ' * 65])
+@pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_hostile_folder_of_weights_is_one_sentence(
+    file: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_prior(tmp_path / "net", 0)
+    (tmp_path / "net" / file).write_text(text)
+    config = write_codec(tmp_path, CODEC.replace("prior: gaussian", f"prior: {{name: ddpm, path: {path}}}"))
+    assert main(["test", "--config", config]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{file}'" in error
