@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ from pscx.registry import choices, parameters_of
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
 BATCH = 8
+KEPT_PRIORS = 2
 T = TypeVar("T")
 EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "logged_pictures")
 
@@ -103,6 +105,7 @@ class Decompressor:
     def __init__(self, prior: Prior | None = None, prior_path: str | None = None, limits: Limits | None = None) -> None:
         self.prior_path, self.limits = prior_path, limits or Limits()
         self._priors = {} if prior is None else {prior.fingerprint(): prior}
+        self._loaded: OrderedDict[bytes, Prior] = OrderedDict()
 
     def decompress(
         self, data: bytes, *, index: int = 0, partial: bool = False, progress: Progress | None = None
@@ -185,9 +188,7 @@ class Decompressor:
 
     def _codec_of(self, header: Header) -> SignalCodec:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
-        if header.fingerprint not in self._priors:  # or one was moved or converted since
-            self._priors = {prior.fingerprint(): prior for prior in self._priors.values()}
-        prior = self._priors.get(header.fingerprint, self.prior_path)
+        prior = self._known(header.fingerprint) or self.prior_path
         codec = codec_of_spec(spec, header.parameter, header.seed, prior=prior)
         found = codec.fingerprint()
         if found != header.fingerprint:
@@ -196,11 +197,27 @@ class Decompressor:
                 f"{found.hex()}): say where that prior is (--prior PATH)"
             )
         if isinstance(codec, PriorCodec):
-            self._priors[found] = codec.prior
+            self._keep(codec.prior, found)
         try:
             return codec.conditioned(header.caption)
         except PscxError as error:
             raise StreamError(f"the stream has a caption that is of no use: {error}") from error
+
+    def _known(self, fingerprint: bytes) -> Prior | None:
+        """The prior of that fingerprint, if one is held; priors may have been moved or converted since."""
+        if fingerprint not in self._priors and fingerprint not in self._loaded:
+            self._priors = {prior.fingerprint(): prior for prior in self._priors.values()}
+            self._loaded = OrderedDict((prior.fingerprint(), prior) for prior in self._loaded.values())
+        return self._priors.get(fingerprint, self._loaded.get(fingerprint))
+
+    def _keep(self, prior: Prior, fingerprint: bytes) -> None:
+        """Have the prior for the next streams; of those that were not given, the last few that were used."""
+        if fingerprint in self._priors:
+            return
+        self._loaded[fingerprint] = prior
+        self._loaded.move_to_end(fingerprint)
+        while len(self._loaded) > KEPT_PRIORS:
+            self._loaded.popitem(last=False)
 
 
 class Codec(Decompressor):
@@ -451,7 +468,7 @@ def _compressing(layer: Layer) -> Layer:
     if name != "evaluate":
         return layer
     kept = {k: v for k, v in model.items() if k not in (*EVALUATION_ONLY, "name")}
-    return Layer(layer.source, {**layer.values, "model": kept})
+    return replace(layer, values={**layer.values, "model": kept})
 
 
 def _target(asked: Mapping[str, float | None]) -> Target | None:

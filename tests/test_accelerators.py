@@ -13,7 +13,7 @@ from tiny import CODEC, write_codec
 from pscx.cli.main import main
 from pscx.config.checker import Layer, option_layer, read_yaml
 from pscx.runs.lightning import configuration
-from pscx.runtime.accelerators import accelerator
+from pscx.runs.accelerators import accelerator
 
 SENTENCE = "although there is an accelerator (cuda)"
 GPUS = {"cuda": torch.cuda, "mps": torch.backends.mps}
@@ -92,7 +92,7 @@ def test_whoever_names_the_cpu_is_told_nothing(
 def test_nothing_is_said_where_there_is_no_accelerator(
     config: str, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pscx.runtime.accelerators.accelerator", lambda: None)
+    monkeypatch.setattr("pscx.runs.accelerators.accelerator", lambda: None)
     assert run("test", config, image_folder, tmp_path / "run") == 0
     assert "accelerator" not in capsys.readouterr().err
 

@@ -6,6 +6,7 @@ Where no curve differs from the baseline on more than one axis, each axis has a 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ def one_at_a_time(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
         curves = [curve for curve in found if not _differences(plan, curve) - {axis.key}]
         _panel(panel, axis.name, curves, plan, Look({"color": axis, "marker": axis}, []), measure)
         lines = [line for line in panel.get_lines() if line.get_gid() != BASELINE]
-        panel.legend(lines, [curve.labels[axis.key] for curve in curves], loc="lower right", fontsize=9)
+        panel.legend(lines, [_plain(curve.labels[axis.key]) for curve in curves], loc="lower right", fontsize=9)
     return figure
 
 
@@ -143,7 +144,7 @@ def _panel(axes: Axes, title: str, found: Sequence[Curve], plan: Plan, shown: Lo
         if curve.labels == plan.baseline:
             axes.plot(rates, qualities, color="#cccccc", linewidth=7, solid_capstyle="round", zorder=1, gid=BASELINE)
         axes.plot(rates, qualities, markersize=5, linewidth=1.5, **shown.style(curve.labels))
-    axes.set(title=title, xscale="log", xlabel="rate (bpp)", ylabel=MEASURES[measure])
+    axes.set(title=_plain(title), xscale="log", xlabel="rate (bpp)", ylabel=MEASURES[measure])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -160,9 +161,15 @@ def _legend(shown: Look) -> Iterator[Any]:
         yield Line2D([], [], linestyle="none", label=f"$\\bf{{{_bold(axis.name)}}}$")
         for label in axis.values:
             style = {**PLAIN, **({"marker": ""} if name != "marker" else {}), name: shown.value(name, label)}
-            yield Line2D([], [], label=label, markersize=5, linewidth=2 if name == "color" else 1.5, **style)
+            yield Line2D([], [], label=_plain(label), markersize=5, linewidth=2 if name == "color" else 1.5, **style)
     yield Line2D([], [], color="#cccccc", linewidth=7, label="baseline")
 
 
+def _plain(text: str) -> str:
+    """Text in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")
+
+
 def _bold(name: str) -> str:
-    return name.replace("_", r"\_").replace(" ", r"\ ")
+    """Text inside a formula; what would be a command there is left out."""
+    return re.sub(r"[^\w .=-]", "", name).replace("_", r"\_").replace(" ", r"\ ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,12 @@ from pathlib import Path
 from pscx.ablation.plan import Cell, Plan
 from pscx.evaluation.bd import bd_rate, overlap
 from pscx.evaluation.evaluate import MEANS
+from pscx.runtime.safe_yaml import read_bounded
 
 MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
 """Measures of quality that have a curve, and how axes of plots call them."""
+
+TABLE_BYTES = 1 << 26
 
 Row = dict[str, str]
 
@@ -53,7 +57,7 @@ def read_results(folder: Path, left_out: bool = False) -> Results | None:
         whole = len(images) == int(means["images"]) and all(_is_whole(row, folder) for row in images)
         whole = whole and set(MEANS) <= means.keys() and float(means["bpp"]) > 0
         whole = whole and (left_out or means["left_out"] == "0")
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error):
         return None
     return Results(images, means) if whole else None
 
@@ -88,8 +92,8 @@ def measures(found: Sequence[Curve]) -> list[str]:
 
 
 def _rows(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    text = read_bounded(path, TABLE_BYTES).decode()
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def _is_whole(row: Row, folder: Path) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from pscx.ablation.plan import Axis, Cell, Plan
 from pscx.errors import PscxError
 from pscx.runtime.files import write_whole
+from pscx.runtime.safe_yaml import read_json
 
 NAME = "grid.json"
 
@@ -30,14 +32,29 @@ def load_plan(root: Path) -> Plan:
     """
     path = root / NAME
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         axes = [Axis(key, dict.fromkeys(labels)) for key, labels in content["axes"].items()]
         cells = [Cell(id, labels, _tree(root, id)) for id, labels in content["cells"].items()]
-        return Plan(axes, content["rate"], content["baseline"], cells, root)
+        return _checked(Plan(axes, content["rate"], content["baseline"], cells, root))
     except FileNotFoundError:
         raise PscxError(f"'{path}' is missing: pscx ablate writes it, and runs no cell again that is done") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PscxError(f"'{path}' is damaged: run pscx ablate again, which writes it anew") from error
+
+
+def _checked(plan: Plan) -> Plan:
+    """The plan. Raises ``ValueError`` where labels are not those of its axes, or the id of a cell is not a word."""
+    values = {axis.key: list(axis.values) for axis in plan.axes}
+    labelled = [dict(plan.baseline), *(dict(cell.labels) for cell in plan.cells)]
+    if not all(isinstance(text, str) for key, labels in values.items() for text in (key, *labels)):
+        raise ValueError("a label is not text")
+    if not all(labels.keys() == values.keys() for labels in labelled):
+        raise ValueError("a cell has other axes")
+    if not all(label in values[key] for labels in labelled for key, label in labels.items()):
+        raise ValueError("a cell has a label that its axis does not have")
+    if plan.rate not in values or not all(re.fullmatch(r"\w+", cell.id) for cell in plan.cells):
+        raise ValueError("the rate is no axis, or the id of a cell no word")
+    return plan
 
 
 def _tree(root: Path, id: str) -> dict[str, dict[str, str]]:

@@ -155,7 +155,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     from pscx.ablation import read_plan, read_results
     from pscx.ablation.report import write_report
     from pscx.config.checker import split_options
-    from pscx.runtime.accelerators import tell_of_idle_accelerator
+    from pscx.runs.accelerators import tell_of_idle_accelerator
 
     layers, unknown = split_options(["--config", options.config, *rest])
     if unknown:
@@ -232,9 +232,10 @@ def report(options: Namespace, rest: list[str]) -> int:
 
 def demo(options: Namespace, rest: list[str]) -> int:
     """``pscx demo``: prints the page's address, and serves it until it is interrupted."""
+    from pscx.demo.ending import ended_by_signals
     from pscx.demo.offline import offline
 
-    with offline(), quiet():
+    with ended_by_signals(), offline(), quiet():
         from pscx.demo.page import served
         from pscx.demo.views import views_of
         from pscx.demo.work import Bounds

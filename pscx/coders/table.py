@@ -13,6 +13,7 @@ import numpy as np
 
 from pscx.coders.binarization import CONTEXTS, DECISIONS, WHOLE, student_table
 from pscx.registry import NAME
+from pscx.runtime.safe_yaml import read_json
 from pscx.signal.distributions import Integers
 
 SHIPPED = Path(__file__).parent / "tables"
@@ -56,9 +57,9 @@ def student() -> Table:
 def read_table(file: Path) -> Table:
     """Raises ``ValueError`` with the name of the file where it holds no table."""
     try:
-        segments = json.loads(file.read_text(encoding="utf-8"))["segments"]
+        segments = read_json(file)["segments"]
         return Table(np.array(segments, np.int64))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"'{file}' holds no table of a coder: {error}") from error
 
 

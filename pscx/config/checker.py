@@ -9,6 +9,7 @@ and value checked against the registries and the type hints; :func:`build` makes
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,11 @@ from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
-import yaml
-
 from pscx.config.plugins import HOW, PACKAGE, failure_of
 from pscx.config.recipes import read_recipe
 from pscx.errors import PscxError
 from pscx.registry import NAME, Registry, choices, class_path, parameters_of, registered, registry_of
+from pscx.runtime.safe_yaml import UnreadableError, parse_yaml, read_bounded
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -43,22 +43,27 @@ class ConfigError(PscxError):
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one source: ``source`` is a file's name, an option or ``recipe 'default'``."""
+    """Values from one source: ``source`` is a file's name, an option or ``recipe 'default'``.
+
+    ``text`` is an option's value as it was given, where it was read as YAML or could not be: ``problem`` says why.
+    """
 
     source: str
     values: dict[str, Any]
+    text: str | None = None
+    problem: str = ""
 
 
 def read_yaml(path: str | Path) -> Layer:
     """One YAML file as a layer. Raises :class:`ConfigError` where it is missing or not a mapping."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = parse_yaml(read_bounded(path), f"'{path}'")
     except FileNotFoundError:
         raise ConfigError(f"no such config file: '{path}'") from None
     except OSError as error:
         raise ConfigError(f"cannot read the config file '{path}': {error.strerror or error}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"'{path}' is not valid YAML: {_yaml_problem(error)}") from error
+    except UnreadableError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"'{path}' must hold a mapping with keys such as model, data and trainer")
     return Layer(str(path), _canonical(values))
@@ -90,18 +95,23 @@ def split_options(args: Sequence[str]) -> tuple[list[Layer], list[str]]:
 
 
 def option_layer(key: str, value: Any) -> Layer:
-    """The layer of one dotted option: ``model.codec.sampler.steps`` and ``7``. Brackets and null are read as YAML."""
+    """The layer of one dotted option: ``model.codec.sampler.steps`` and ``7``. Brackets and null are read as YAML.
+
+    What is no YAML stays text, which an option that takes text may have, such as a folder called ``[1] photos``. Any
+    other option refuses it with the problem of the YAML.
+    """
+    text, problem, values = None, "", value
     if isinstance(value, str) and (value[:1] in ("{", "[") or value == "null"):
+        text = value
         try:
-            value = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"option --{key}: '{value}' is not valid YAML: {_yaml_problem(error)}") from error
-    values = value
+            values = parse_yaml(value, f"option --{key}")
+        except UnreadableError as error:
+            problem = str(error)
     parts = re.sub(r"\.init_args\.name(?=\.|$)", f".{OWN_NAME}", key).split(".")
     for part in reversed(parts):
         if part != "init_args":
             values = {"name" if part == "class_path" else part: values}
-    return Layer(f"--{key}", _canonical(values))
+    return Layer(f"--{key}", _canonical(values), text, problem)
 
 
 def merge(base: Any, new: Any) -> Any:
@@ -122,11 +132,13 @@ class Checker:
     """Checks a tree of components that was merged from ``layers``.
 
     With ``trusted=False`` the tree comes from a stream: registered names only, no import, no text but plain words, no
-    integer beyond 4096, and nothing that tells a prior where to load from.
+    integer beyond 4096, and nothing that tells a prior where to load from. With ``imports=False`` it is what somebody
+    else's run wrote down: registered classes only, and no import.
     """
 
     layers: Sequence[Layer]
     trusted: bool = True
+    imports: bool = True
 
     def tree(self, base: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
         """All layers merged over ``base`` and over the recipe that the key ``recipe`` of any of them names."""
@@ -207,17 +219,20 @@ class Checker:
 
     def fail(self, path: str, reason: str) -> NoReturn:
         """Raise :class:`ConfigError` with the source that set ``path``, as far as one did."""
-        source = self._source(path)
+        layer = self._layer(path)
+        if layer is not None and layer.problem:
+            raise ConfigError(layer.problem)
+        source = None if layer is None else layer.source
         between = " " if reason.startswith(("must ", "is ", "needs ", "cannot ")) else ": "
         where = f"option {source}" if source == f"--{path}" else f"{source}: {path}" if source else path
         raise ConfigError(f"{where}{between}{reason}")
 
-    def _source(self, path: str) -> str | None:
+    def _layer(self, path: str) -> Layer | None:
         """The last layer that sets ``path``, or else what ``path`` is a part of."""
         while path:
             for layer in reversed(self.layers):
                 if _sets(layer.values, path):
-                    return layer.source
+                    return layer
             path = path.rpartition(".")[0]
         return None
 
@@ -237,7 +252,9 @@ class Checker:
         return cls
 
     def _class_at(self, registry: Registry[Any], name: str, path: str) -> type[Any]:
-        cls = _imported(name)
+        cls = _imported(name) if self.imports else registered(name)
+        if cls is None and not self.imports:
+            self.fail(path, f"'{name[:200]}' is no registered class, and nothing else is imported here; {HOW}")
         if cls is None:
             plugin = name.startswith(f"{PACKAGE}.")
             self.fail(path, f"cannot import '{name}'" + (f": {HOW}" if plugin else ""))
@@ -257,9 +274,17 @@ class Checker:
 
         if value is None and annotation not in (Any, None) and type(None) not in get_args(annotation):
             self.fail(path, f"must be {describe(annotation)}, got null")
+        layer = self._layer(path)
+        text = layer.text if layer is not None and layer.source == f"--{path}" else None
+        if layer is not None and layer.problem and not _takes_text(annotation):
+            self.fail(path, layer.problem)
+        if not self.imports and _names_a_class(value):
+            self.fail(path, "names a class that is of no registered kind, and nothing is imported here")
         try:
             checked = _parser_of(annotation).parse_object({"value": _class_form(value)})
         except ArgumentError as error:
+            if text is not None and _takes_text(annotation):
+                return text
             if isinstance(value, Mapping) or annotation in (None, Any):
                 self.fail(path, sentence(str(error)))
             self.fail(path, f"must be {describe(annotation)}, got {value!r}")
@@ -343,13 +368,20 @@ def built(value: Any) -> Any:
 
 
 def _canonical(value: Any) -> Any:
-    """``class_path`` and ``init_args`` folded into ``{"name": ..., option: ...}``, at every level."""
+    """``class_path`` and ``init_args`` folded into ``{"name": ..., option: ...}``, at every level.
+
+    Text that begins with ``~/`` is a path below the home folder.
+    """
     if isinstance(value, list):
         return [_canonical(item) for item in value]
+    if isinstance(value, str) and value.startswith("~/"):
+        return os.path.expanduser(value)
     if not isinstance(value, Mapping):
         return value
     value = dict(value)
     init_args = value.pop("init_args", None) or {}
+    if not isinstance(init_args, Mapping):  # an option of that name, which no component has
+        value, init_args = {**value, "init_args": init_args}, {}
     if "class_path" in value:
         value["name"] = value.pop("class_path")
     if "name" in value and "name" in init_args:
@@ -411,6 +443,19 @@ def _deeper(parameters: Mapping[str, Parameter], path: str, key: str) -> str:
     return choices(key, parameters)
 
 
+def _takes_text(annotation: Any) -> bool:
+    """Whether an option is one or several names, so that what looks like YAML may be one."""
+    kinds = set(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else {annotation}
+    return str in kinds and kinds <= {str, list[str], NoneType}
+
+
+def _names_a_class(value: Any) -> bool:
+    """Whether a canonical value, or a part of it, is a component."""
+    if isinstance(value, list):
+        return any(map(_names_a_class, value))
+    return isinstance(value, Mapping) and ("name" in value or any(map(_names_a_class, value.values())))
+
+
 def _what(annotation: Any) -> str:
     kind = _kind_in(annotation)
     if kind is None:
@@ -436,9 +481,3 @@ def _sets(values: Any, path: str) -> bool:
 
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
-
-
-def _yaml_problem(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{problem} in line {mark.line + 1}" if mark else str(problem)

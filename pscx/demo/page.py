@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from socket import gethostname
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from pscx.demo.guard import Guard
 from pscx.demo.offline import environment
 from pscx.demo.views import Views
 from pscx.errors import PscxError
@@ -16,6 +18,7 @@ from pscx.runtime.extras import required
 
 if TYPE_CHECKING:
     import gradio
+    from starlette.middleware import Middleware
 
 CSS = Path(__file__).with_name("page.css")
 IMAGES = [".png", ".jpg", ".jpeg", ".webp"]
@@ -27,8 +30,8 @@ WAITING = 8  # clicks in the queue
 def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[str]:
     """The page at ``host`` and ``port`` while the context lasts; gives its address.
 
-    Uploads lie in a temporary folder that is removed in the end. Raises :class:`PscxError` where the address cannot be
-    had, or Gradio is not installed.
+    Uploads lie in a temporary folder that is removed in the end, and requests pass a :class:`Guard`. Raises
+    :class:`PscxError` where the address cannot be had, or Gradio is not installed.
     """
     with TemporaryDirectory(prefix="pscx-demo-") as folder, environment({"GRADIO_TEMP_DIR": folder}):
         required("gradio", "demo", "pscx demo")
@@ -46,6 +49,7 @@ def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[
                     ssr_mode=False,
                     footer_links=[],
                     css_paths=CSS,
+                    app_kwargs={"middleware": guards(host, views.bounds.bytes)},
                     theme=_theme(),
                 )
         except OSError as error:
@@ -54,6 +58,13 @@ def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[
             yield str(page.local_url)
         finally:
             page.close(verbose=False)
+
+
+def guards(host: str, upload: int) -> list[Middleware]:
+    """What stands before the page that is served at ``host``, for uploads of so many bytes."""
+    from starlette.middleware import Middleware
+
+    return [Middleware(Guard, names=(host, gethostname()), upload=upload)]
 
 
 def build(views: Views) -> gradio.Blocks:

@@ -26,10 +26,12 @@ class Bounds:
     Args:
         bytes: of a file, at least 1.
         pixels: of a photograph, and of the image that a stream holds, at least 256 (16x16).
+        scaled: pixels of a photograph that is scaled down to so many, which are all decoded first.
     """
 
     bytes: int = 20_000_000
     pixels: int = 1 << 20
+    scaled: int = 1 << 26
 
     def __post_init__(self) -> None:
         if self.bytes < 1:
@@ -78,14 +80,17 @@ Event = Coding | Compressed | Frame | Restored
 def photograph(path: str | Path, bounds: Bounds, *, shrink: bool = False) -> Pixels:
     """The pixels of an upload. One that has too many is scaled down with ``shrink``, and refused without.
 
-    Raises :class:`ImageError` for a file that is too large, or that :func:`pscx.read_image` refuses.
+    Raises :class:`ImageError` for a file that is too large, or that :func:`pscx.read_image` refuses; its header is
+    asked before anything is decoded.
     """
     _check_bytes(path, bounds)
     sides = image_sides(path)
-    if sides is not None and sides[0] * sides[1] > bounds.pixels and not shrink:
+    limit = max(bounds.scaled, bounds.pixels) if shrink else bounds.pixels
+    if sides is not None and sides[0] * sides[1] > limit:
+        way_out = "scale it down beforehand" if shrink else "have it scaled down"
         raise ImageError(
-            f"the photograph has {sides[0]}x{sides[1]} = {sides[0] * sides[1]} pixels and at most {bounds.pixels} are "
-            "taken: have it scaled down, or start pscx demo with a larger --max-pixels"
+            f"the photograph has {sides[0]}x{sides[1]} = {sides[0] * sides[1]} pixels and at most {limit} are "
+            f"taken: {way_out}, or start pscx demo with a larger --max-pixels"
         )
     pixels = read_image(path)
     return scaled_down(pixels, bounds.pixels) if shrink else pixels

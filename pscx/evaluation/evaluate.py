@@ -35,6 +35,7 @@ from pscx.metrics import bits_per_pixel, ms_ssim, psnr, ssim
 from pscx.rate_control import TARGETS, Target, TargetError
 from pscx.runtime.files import write_whole
 from pscx.runtime.progress import Bar, Bars
+from pscx.runtime.safe_yaml import read_json
 
 Row = dict[str, Any]
 MEANS = (
@@ -309,7 +310,7 @@ class Kept:
     def read(self) -> tuple[Pixels, Row] | None:
         """The first restoration and the row; none where they are not whole, or of another key."""
         try:
-            content = json.loads(self.row.read_bytes())
+            content = read_json(self.row)
             if content["key"] != self.key or sha256(self.stream.read_bytes()).hexdigest() != content["stream"]:
                 return None
             pictures = [self._picture(index) for index in range(content["restorations"])]

@@ -26,9 +26,11 @@ from pscx.report.originals import Originals
 from pscx.report.runs import CONFIG, Run
 from pscx.runtime.progress import Bar, Bars
 from pscx.runtime.quiet import quiet
+from pscx.runtime.safe_yaml import read_bounded
 
 ROOM = 8_000_000  # characters for all originals and reconstructions
 LEAST_ROOM = 60_000  # for one of them
+STREAM_BYTES = 1 << 30
 GREY_LEVELS = 127.5  # a unit of an image's range
 
 
@@ -73,7 +75,7 @@ class Gallery:
     def _item(self, exhibit: Exhibit, room: int, bar: Bar) -> dict[str, Any]:
         run, image = exhibit.run, exhibit.image
         path = run.stream(image)
-        data = path.read_bytes()
+        data = read_bounded(path, STREAM_BYTES)
         reconstruction = read_image(run.reconstruction(image))
         original, missing = self._originals.of(run, image, reconstruction)
         try:
@@ -103,8 +105,8 @@ class Gallery:
         """One for each prior, which it then holds."""
         if self._prior_path is not None:
             return self._decompressors.setdefault("", Decompressor(prior_path=self._prior_path))
-        checker = Checker([read_yaml(run.folder / CONFIG)])
-        codec = checker.component(CODECS, checker.tree()["model"]["codec"], "model.codec")
+        layer = read_yaml(run.folder / CONFIG)
+        codec = Checker([layer], imports=False).component(CODECS, layer.values["model"].get("codec"), "model.codec")
         form = codec["init_args"].get("prior")
         if form is None:
             return Decompressor()

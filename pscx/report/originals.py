@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from math import isclose
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from pscx.data.folder import FolderData, Photos
@@ -33,6 +34,8 @@ class Originals:
         if self._folder is None and run.config["data"].get("class_path") not in FOLDER_DATA:
             return None, "the run's data module says of no folder: give --originals FOLDER"
         options: Mapping[str, Any] = run.config["data"].get("init_args") or {}
+        if not all(isinstance(options.get(key), (int, NoneType)) for key in ("subset", "crop")):
+            return None, "the run's data.subset and data.crop must be integers or null"
         try:
             root = self._folder or FolderData(str(options.get("root", "bundled"))).root
             photos = self._photos(root, options.get("subset"), options.get("crop"))

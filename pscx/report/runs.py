@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pscx.ablation import Plan, Results, load_plan, read_results
 from pscx.ablation.plan import in_words
+from pscx.ablation.results import MEASURES
 from pscx.ablation.saved import NAME as GRID
 from pscx.errors import PscxError
+from pscx.report.inside import file_inside, is_plain
+from pscx.runtime.safe_yaml import UnreadableError, parse_yaml, read_bounded
 
 CONFIG = "config.yaml"
+TABLES = ("images.csv", "summary.csv")
+COLUMNS = {"name", "bytes", "bpp", *MEASURES}
+"""What the table of images has at least."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,12 @@ class Run:
         return next(row for row in self.results.images if row["name"] == image)
 
     def stream(self, image: str) -> Path:
-        """The file that an image was compressed to."""
-        return self.folder / "streams" / f"{image}.pscx"
+        """The file that an image was compressed to. Raises :class:`PscxError` where it lies outside the folder."""
+        return file_inside(self.folder, "streams", f"{image}.pscx")
 
     def reconstruction(self, image: str) -> Path:
-        """The first restoration of an image."""
-        return self.folder / "reconstructions" / f"{image}.png"
+        """The first restoration of an image. Raises :class:`PscxError` as :meth:`stream` does."""
+        return file_inside(self.folder, "reconstructions", f"{image}.png")
 
     def mean(self, measure: str) -> float | None:
         """Mean of a measure over the images; none where it has no value, or none that is finite."""
@@ -78,11 +83,23 @@ def read_source(folder: Path) -> Source:
         raise PscxError(f"no such folder: '{folder}'")
     if (folder / GRID).exists() or (folder / "cells").is_dir():
         return _ablation(folder)
+    _check_tables(folder)
     return Source([_run(folder, folder.resolve().name)])
 
 
+def _check_tables(folder: Path, *cell: str) -> None:
+    """Raise :class:`PscxError` where the tables or the configuration of a run are links that lead out of ``folder``."""
+    for name in (*TABLES, CONFIG):
+        if folder.joinpath(*cell, name).exists():
+            file_inside(folder, *cell, name)
+
+
 def _ablation(folder: Path) -> Source:
+    if (folder / GRID).exists():
+        file_inside(folder, GRID)
     plan = load_plan(folder)
+    for cell in plan.cells:
+        _check_tables(folder, "cells", cell.folder.name)
     done = [cell for cell in plan.cells if read_results(cell.folder) is not None]
     if not done:
         raise PscxError(f"'{folder}' has no finished cell: run pscx ablate again")
@@ -93,8 +110,34 @@ def _run(folder: Path, name: str, labels: Mapping[str, str] | None = None) -> Ru
     results = read_results(folder, left_out=True)
     if results is None:
         raise PscxError(_why_not(folder))
+    _check_results(results, folder)
     text, config = _config(folder / CONFIG)
     return Run(folder, name, results, config, text, labels or {})
+
+
+def _check_results(results: Results, folder: Path) -> None:
+    """Raise :class:`PscxError` unless names are plain, each there once, and everything else is a number or empty."""
+    for name, count in Counter(row["name"] for row in results.images).items():
+        if not is_plain(name):
+            raise PscxError(f"'{folder / TABLES[0]}' names an image {name[:64]!r}, which is not the name of a file")
+        if count > 1:
+            raise PscxError(f"'{folder / TABLES[0]}' names the image {name!r} {count} times")
+    for file, rows in zip(TABLES, (results.images, [results.means]), strict=True):
+        for row in rows:
+            missing = (COLUMNS if file == TABLES[0] else set(MEASURES)) - row.keys()
+            if missing:
+                raise PscxError(f"'{folder / file}' has no column '{min(missing)}': run pscx test again")
+            for key, value in row.items():
+                if not isinstance(key, str) or not (key == "name" or _is_number(value)):
+                    raise PscxError(f"'{folder / file}' is damaged: {str(key)[:64]!r} must hold numbers")
+
+
+def _is_number(value: str | None) -> bool:
+    try:
+        float(value or 0)  # an empty field is a measure without a value
+    except (ValueError, TypeError):
+        return False
+    return value is not None
 
 
 def _why_not(folder: Path) -> str:
@@ -109,12 +152,29 @@ def _why_not(folder: Path) -> str:
 
 def _config(path: Path) -> tuple[str, Mapping[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.safe_load(text)
+        text = read_bounded(path).decode()
+        tree = parse_yaml(text, f"'{path}'")
         if not isinstance(tree["model"]["init_args"], dict) or not isinstance(tree["data"], dict):
             raise TypeError
+        _check_components(tree)
     except OSError as error:
         raise PscxError(f"cannot read '{path}': {error.strerror or error}") from error
-    except (ValueError, yaml.YAMLError, TypeError, KeyError) as error:
+    except UnreadableError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
         raise PscxError(f"'{path}' is not the configuration that pscx test writes") from error
     return text, tree
+
+
+def _check_components(value: Any) -> None:
+    """Raise ``TypeError`` where a key is not text, or a component not written as ``class_path`` and ``init_args``."""
+    if isinstance(value, list):
+        for item in value:
+            _check_components(item)
+    if not isinstance(value, dict):
+        return
+    is_component = isinstance(value.get("class_path", ""), str) and isinstance(value.get("init_args") or {}, dict)
+    if not is_component or not all(isinstance(key, str) for key in value):
+        raise TypeError
+    for item in value.values():
+        _check_components(item)

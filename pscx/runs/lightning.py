@@ -19,7 +19,7 @@ from pscx.data import DATA
 from pscx.evaluation import Evaluate
 from pscx.registry import choices
 from pscx.runs.modules import MODULES
-from pscx.runtime.accelerators import tell_of_idle_accelerator
+from pscx.runs.accelerators import tell_of_idle_accelerator
 from pscx.runtime.quiet import quiet
 from pscx.training import Calibrate, FitRows
 from pscx.training.over_images import OverImages

@@ -6,17 +6,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pscx.runtime.safe_yaml import read_json
+
 WEIGHTS = (".safetensors", ".bin")
+CONFIGS = ("*config.json", "*/*config.json", "model_index.json")
 
 
 def local_folder(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
     """The folder ``path``, or else the hub's repository of that name, as a folder on this machine.
 
     Only files that match one of the patterns ``wanted`` and none of ``unwanted`` are fetched, once; without a network
-    the cache is used. Raises ``FileNotFoundError`` in one sentence where neither is there.
+    the cache is used. Raises ``FileNotFoundError`` in one sentence where neither is there, and ``ValueError`` where one
+    of its configurations is not what libraries read without harm.
     """
-    if Path(path).is_dir():
-        return Path(path)
+    folder = Path(path) if Path(path).is_dir() else _fetched(path, wanted, unwanted)
+    for file in (file for pattern in CONFIGS for file in sorted(folder.glob(pattern))):
+        if not isinstance(read_json(file), dict):
+            raise ValueError(f"'{file}' must hold a mapping")
+    return folder
+
+
+def _fetched(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
