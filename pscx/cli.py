@@ -184,6 +184,7 @@ def _add_compress(parser: ArgumentParser) -> None:
     _add_targets(parser)
     parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
     parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
+    parser.add_argument("--background", metavar="COLOR", help="below transparent pixels (default: white)")
 
 
 def _add_codec(parser: ArgumentParser) -> None:

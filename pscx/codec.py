@@ -211,6 +211,7 @@ class PSC:
         blocks: Tensor | None = None
         bits = [0.0]
         left = keep
+        largest = torch.zeros((), dtype=torch.float64)  # magnitude of what was measured so far
 
         def answer(question: Question) -> Tensor:
             nonlocal left, blocks
@@ -220,6 +221,7 @@ class PSC:
             if left is not None:
                 value = torch.cat([value[:left], question.mean[left:]])
                 left = max(left - len(value), 0)
+            self._check_reach(value, question.mean, largest)
             symbols = self.quantizer.quantize(value, question.mean, question.scale)
             bits[-1] += float(encoder.put(symbols, self.quantizer, question.mean, question.scale).sum())
             return symbols
@@ -370,6 +372,25 @@ class PSC:
             assert answer is not None
             symbols = torch.cat([symbols, answer])
         return Measured(proposal, mean, scale, symbols, self.quantizer.dequantize(symbols, mean, scale))
+
+    def _check_reach(self, value: Tensor, mean: Tensor, largest: Tensor) -> None:
+        """Raise :class:`PscxError` where the step is so small that a measurement would saturate.
+
+        ``largest``, the largest magnitude of a measurement so far, is brought up to date. A prediction that is off by
+        more than twice as much comes from a sampler that diverges, and the step is not to blame.
+        """
+        if not len(value):
+            return
+        largest.copy_(torch.maximum(largest, value.abs().max()))
+        quantizer, distance = self.quantizer, float((value - mean).abs().max())
+        if distance <= quantizer.reach or quantizer.reach > 2 * float(largest):
+            return
+        assert quantizer.parameter is not None
+        name, least = quantizer.parameter_name, quantizer.parameter * distance / quantizer.reach
+        raise PscxError(
+            f"{name} {quantizer.parameter:.3g} is too small for this image: a measurement lies {distance:.3g} from its "
+            f"prediction and symbols reach {quantizer.reach:.3g}; take a {name} over {least:.2g} or more quantizer.bits"
+        )
 
     def _append(self, measured: Measured, measurements: Measurements, estimated: bool) -> None:
         """Add a segment's rows, and learn how far its predictions were off where they came from samples."""

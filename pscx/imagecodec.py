@@ -22,7 +22,8 @@ from pscx.config import Checker, ConfigError, Layer, build, built, option_layer,
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.images import as_pixels, to_tensor
 from pscx.info import stream_info
-from pscx.limits import Limits
+from pscx.limits import Limits, memory_of
+from pscx.memory import check_memory, out_of_memory
 from pscx.priors import Prior
 from pscx.recipes import RECIPES
 from pscx.registry import Registry, choices
@@ -141,6 +142,12 @@ class Decompressor:
 
         ``watch`` is shown each segment while it is decoded; see :class:`pscx.codec.Seal`.
         """
+        with out_of_memory("decoding the stream"):
+            return self._decode(data, indices, partial, progress, watch)
+
+    def _decode(
+        self, data: bytes, indices: range, partial: bool, progress: Progress | None, watch: Watch | None
+    ) -> Decoded:
         header, payload = unpack(data, partial=partial)
         psc = self._psc_of(header)
         multiple = _multiple(psc)
@@ -286,7 +293,8 @@ class Codec(Decompressor):
         ``on_trial`` and ``watch`` as in :meth:`encode`.
         """
         run, account = self._run(image, target, caption, progress, on_trial, watch)
-        images = run.images(samples)
+        with out_of_memory("restoring the image"):
+            images = run.images(samples)
         return Simulation(run.data, images, account, account.seconds, run.account.seconds + run.restore_seconds)
 
     def _run(
@@ -300,12 +308,14 @@ class Codec(Decompressor):
     ) -> tuple[Run, Account]:
         """The encoding that the target asks for, and what it has cost to come by."""
         pixels = as_pixels(image)
-        header = self._header(pixels, caption)
-        psc = self.psc.conditioned(header.caption)
-        trials = Trials(psc, header, pixels, signal_of(psc, pixels), progress, on_trial, watch)
-        target = target or self.target
-        setting = Setting(psc.quantizer.parameter) if target is None else _reached(target, trials)
-        return trials.run(setting), trials.account()
+        check_encoding(self.psc, pixels)
+        with out_of_memory(f"encoding {pixels.shape[1]}x{pixels.shape[0]} pixels"):
+            header = self._header(pixels, caption)
+            psc = self.psc.conditioned(header.caption)
+            trials = Trials(psc, header, pixels, signal_of(psc, pixels), progress, on_trial, watch)
+            target = target or self.target
+            setting = Setting(psc.quantizer.parameter) if target is None else _reached(target, trials)
+            return trials.run(setting), trials.account()
 
     def _header(self, pixels: Pixels, caption: str | None) -> Header:
         height, width = pixels.shape[:2]
@@ -471,6 +481,14 @@ def _multiple(psc: PSC) -> int:
     stride = psc.prior.stride
     pixels_each = stride // psc.prior.signal_shape(stride, stride)[-1]
     return lcm(stride, psc.rows.stride * pixels_each)
+
+
+def check_encoding(psc: PSC, pixels: Pixels) -> None:
+    """Raise :class:`pscx.memory.OutOfMemoryError` where encoding an image takes more memory than is left."""
+    height, width = pixels.shape[:2]
+    multiple = _multiple(psc)
+    padded = (-(-side // multiple) * multiple for side in (height, width))
+    check_memory(memory_of(psc, psc.prior.signal_shape(*padded)), f"encoding {width}x{height} pixels")
 
 
 def signal_of(psc: PSC, pixels: Pixels) -> Tensor:

@@ -56,7 +56,7 @@ def decode_image(data: bytes, path: str | Path, *, background: str | None = None
     try:
         with out_of_memory(f"reading '{path}'"):
             return _decoded(data, path, None if background is None else colour)
-    except (ImageError, OutOfMemoryError):
+    except ImageError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(f"'{path}' is not a {KINDS} image, or its first bytes are damaged") from error

@@ -93,7 +93,7 @@ class ScanReader(io.RawIOBase):
 
 
 def _first_scan(data: bytes) -> tuple[int, bool]:
-    """Where the codes of the first scan begin, 0 where none do, and whether it is sequential and holds all components."""
+    """Where the codes of the first scan begin, or 0, and whether it is sequential and holds all components."""
     position, frame, components = 2, 0, 0
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]

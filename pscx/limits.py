@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from math import prod
 
 from pscx.codec import PSC
 from pscx.errors import StreamError
+from pscx.memory import memory_left
 from pscx.spread import micro_batch
 
 NUMBER = 8  # bytes of a float64
-USUAL_MEMORY = 1 << 34  # where a machine does not tell what it has
 STATES = 4  # copies of the signals of a micro-batch that a sampler holds
 
 
@@ -23,7 +22,7 @@ class Limits:
         evaluations: of the denoiser for one signal, over all samples, steps and iterations and the restorations: the
             work for each pixel. The published method takes 205,000, and twice as many with a caption.
         pixel_evaluations: the same times the image's pixels.
-        memory: bytes held at once, as far as the codec's parts foretell; none for all that the machine has.
+        memory: bytes held at once, as far as the codec's parts foretell; none for all that is left to this process.
     """
 
     evaluations: int = 1 << 20
@@ -34,7 +33,7 @@ class Limits:
         """Raise ``StreamError`` where a codec asks for more, for an image of this size and a signal of this shape."""
         evaluations, memory = evaluations_of(psc, restorations), memory_of(psc, shape)
         pixel_evaluations = evaluations * height * width
-        limit = machine_memory() if self.memory is None else self.memory
+        limit = memory_left() if self.memory is None else self.memory
         if evaluations > self.evaluations:
             raise StreamError(f"the stream asks for {evaluations} denoiser evaluations, over {self.evaluations}")
         if pixel_evaluations > self.pixel_evaluations:
@@ -60,11 +59,3 @@ def memory_of(psc: PSC, shape: tuple[int, ...]) -> int:
     batch = micro_batch(psc.prior, shape, min(psc.batch, max(psc.samples, psc.restoration.draws)))
     loop = NUMBER * prod(shape) * STATES * batch
     return loop + psc.prior.memory(shape, batch) + psc.rows.memory(shape, psc.samples, psc.iterations)
-
-
-def machine_memory() -> int:
-    """Bytes of main memory, or 16 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return USUAL_MEMORY

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pscx.errors import PscxError
+from pscx.errors import ImageError
 
 USUAL_MEMORY = 1 << 34  # where a machine does not tell what it has
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
@@ -19,12 +19,12 @@ PROC = Path("/proc")
 GROUPS = Path("/sys/fs/cgroup")
 
 
-class OutOfMemoryError(PscxError):
+class OutOfMemoryError(ImageError):
     """An image takes more memory than there is; others may not."""
 
 
 def check_memory(needed: int, what: str) -> None:
-    """Raise :class:`OutOfMemoryError` where ``what`` takes about ``needed`` bytes and fewer are left to this process."""
+    """Raise :class:`OutOfMemoryError` where ``what`` takes about ``needed`` bytes and fewer are left."""
     left = memory_left()
     if needed > left:
         raise OutOfMemoryError(f"{what} takes about {needed / 1e9:.1f} GB of memory and {left / 1e9:.1f} GB are left")

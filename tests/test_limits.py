@@ -21,8 +21,9 @@ from pscx import Codec, Decompressor, PscxError, StreamError, load_codec
 from pscx.cli import main
 from pscx.codec import PSC, finite
 from pscx.coders import Posterior
-from pscx.limits import Limits, evaluations_of, machine_memory, memory_of
+from pscx.limits import Limits, evaluations_of, memory_of
 from pscx.measurements import Partition
+from pscx.memory import machine_memory
 from pscx.priors import Gaussian, StableDiffusion
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean, Restoration, Sample

@@ -25,7 +25,7 @@ from pscx.codec import PSC
 from pscx.data.base import Photo
 from pscx.errors import ImageError
 from pscx.files import write_whole
-from pscx.imagecodec import Codec, signal_of
+from pscx.imagecodec import Codec, check_encoding, signal_of
 from pscx.progress import Bars
 from pscx.specs import codec_spec
 
@@ -91,6 +91,7 @@ class OverImages(LightningModule, ABC):
         assert self.bars is not None
         bar = self.bars.begin(name)
         if not self.is_whole(self.file_of(name), key):
+            check_encoding(self.psc, pixels)
             psc = self.psc.conditioned(caption)
             write_whole(self.file_of(name), self.observe(psc, signal_of(psc, pixels), key, bar.advance), force=True)
         self.names.append(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from math import inf
 
 from torch import Tensor
 
@@ -43,6 +44,12 @@ class Quantizer(ABC):
 
     resolution: float
     """Standard deviation, in units of the signal, below which a measurement is mostly lost in the quantizer."""
+
+    reach: float = inf
+    """How far from its prediction a measurement may lie, in units of the signal: one further away would saturate.
+
+    Encoding refuses a step that makes it so. ``inf`` where saturating is part of the method.
+    """
 
     quality_range: tuple[float, float] = (8.0, 0.01)
     """The parameters that quality 1 and quality 100 stand for; what a search for a rate or a PSNR keeps to."""
