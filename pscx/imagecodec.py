@@ -308,9 +308,9 @@ class Codec(Decompressor):
     ) -> tuple[Run, Account]:
         """The encoding that the target asks for, and what it has cost to come by."""
         pixels = as_pixels(image)
-        check_encoding(self.psc, pixels)
         with out_of_memory(f"encoding {pixels.shape[1]}x{pixels.shape[0]} pixels"):
             header = self._header(pixels, caption)
+            check_encoding(self.psc, pixels)
             psc = self.psc.conditioned(header.caption)
             trials = Trials(psc, header, pixels, signal_of(psc, pixels), progress, on_trial, watch)
             target = target or self.target
