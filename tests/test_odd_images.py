@@ -23,6 +23,7 @@ from tiny import write_codec
 
 from pscx import ImageError, read_image, write_image
 from pscx.cli import main
+from pscx.data.folder import BUNDLED
 from pscx.images import as_pixels
 from pscx.notices import forget
 
@@ -233,6 +234,20 @@ SRGB_PROFILES = {
 def test_srgb_changes_no_bit(tmp_path: Path, astronaut: Pixels, make: Callable[[], bytes]) -> None:
     data = saved(Image.fromarray(astronaut), "PNG", icc_profile=make())
     np.testing.assert_array_equal(read(tmp_path, data), astronaut)
+
+
+def test_srgb_of_the_usual_profile_changes_no_bit() -> None:
+    """That of the bundled photographs would move some colours by a level."""
+    with Image.open(BUNDLED / "astronaut.png") as image:
+        assert image.info["icc_profile"]
+        np.testing.assert_array_equal(read_image(BUNDLED / "astronaut.png"), np.array(image))
+
+
+def test_white_stays_white_under_another_white_point(tmp_path: Path) -> None:
+    chromaticities = numbers(0.3457, 0.3585, *(value for pair in DISPLAY_P3 for value in pair))
+    pixels = read(tmp_path, png(patches(), 2, (b"cHRM", chromaticities)))
+    close(pixels[:4], patches()[:4])
+    assert np.abs(pixels[4:].astype(int) - patches()[4:]).max() > 3
 
 
 def cmyk_profile() -> bytes:
