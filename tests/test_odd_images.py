@@ -236,11 +236,14 @@ def test_srgb_changes_no_bit(tmp_path: Path, astronaut: Pixels, make: Callable[[
     np.testing.assert_array_equal(read(tmp_path, data), astronaut)
 
 
-def test_srgb_of_the_usual_profile_changes_no_bit() -> None:
+def test_srgb_of_the_usual_profile_changes_no_bit(tmp_path: Path) -> None:
     """That of the bundled photographs would move some colours by a level."""
     with Image.open(BUNDLED / "astronaut.png") as image:
-        assert image.info["icc_profile"]
-        np.testing.assert_array_equal(read_image(BUNDLED / "astronaut.png"), np.array(image))
+        usual = image.info["icc_profile"]
+    levels = np.linspace(0, 255, 17).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(17, 289, 3)
+    data = saved(Image.fromarray(colours), "PNG", icc_profile=usual)
+    np.testing.assert_array_equal(read(tmp_path, data), colours)
 
 
 def test_white_stays_white_under_another_white_point(tmp_path: Path) -> None:
