@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pscx.captioners import Captioner
 from pscx.codecs import CODECS, Account, Progress, SignalCodec, Watch
-from pscx.codecs.pixels import padded, shown, signal_of
+from pscx.codecs.pixels import check_encoding, padded, shown, signal_of
 from pscx.codecs.replay import Replay
 from pscx.codecs.specs import codec_of_spec, codec_spec, parse_spec, recipe_number, recipe_spec
 from pscx.codecs.with_prior import PriorCodec
@@ -33,6 +33,7 @@ from pscx.priors import Prior
 from pscx.rate_control import TARGETS, Target
 from pscx.rate_control.trials import OnTrial, Run, Setting, Trials
 from pscx.registry import choices, parameters_of
+from pscx.runtime.memory import out_of_memory
 
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
@@ -154,16 +155,18 @@ class Decompressor:
         ``watch`` is shown each segment while it is decoded; see :class:`pscx.codecs.Segment`.
         """
         header, payload = unpack(data, partial=partial)
-        codec = self._codec_of(header)
-        return self._decoded(codec, header, payload, indices, partial, progress, watch)
+        with out_of_memory("decoding the stream"):
+            codec = self._codec_of(header)
+            return self._decoded(codec, header, payload, indices, partial, progress, watch)
 
     def replay(self, data: bytes, progress: Progress | None = None) -> Replay:
         """What each segment of a stream brought, for a report; no restoration. Raises as :meth:`decompress`."""
         header, payload = unpack(data)
-        codec = self._codec_of(header)
-        recorder = codec.recorder(header.height, header.width)
-        self._decoded(codec, header, payload, range(0), False, progress, recorder)
-        return recorder.finish()
+        with out_of_memory("decoding the stream"):
+            codec = self._codec_of(header)
+            recorder = codec.recorder(header.height, header.width)
+            self._decoded(codec, header, payload, range(0), False, progress, recorder)
+            return recorder.finish()
 
     def _decoded(
         self,
@@ -332,7 +335,8 @@ class Codec(Decompressor):
         ``on_trial`` and ``watch`` as in :meth:`encode`.
         """
         run, account = self._run(image, target, caption, progress, on_trial, watch)
-        images = run.images(samples)
+        with out_of_memory("restoring the image"):
+            images = run.images(samples)
         return Simulation(run.data, images, account, account.seconds, run.account.seconds + run.restore_seconds)
 
     def _run(
@@ -346,12 +350,14 @@ class Codec(Decompressor):
     ) -> tuple[Run, Account]:
         """The encoding that the target asks for, and what it has cost to come by."""
         pixels = as_pixels(image)
-        header = self._header(pixels, caption)
-        codec = self.signal_codec.conditioned(header.caption)
-        trials = Trials(codec, header, pixels, signal_of(codec, pixels), progress, on_trial, watch)
-        target = target or self.target
-        setting = Setting(codec.parameter) if target is None else _reached(target, trials)
-        return trials.run(setting), trials.account()
+        with out_of_memory(f"encoding {pixels.shape[1]}x{pixels.shape[0]} pixels"):
+            header = self._header(pixels, caption)
+            check_encoding(self.signal_codec, pixels)
+            codec = self.signal_codec.conditioned(header.caption)
+            trials = Trials(codec, header, pixels, signal_of(codec, pixels), progress, on_trial, watch)
+            target = target or self.target
+            setting = Setting(codec.parameter) if target is None else _reached(target, trials)
+            return trials.run(setting), trials.account()
 
     def _header(self, pixels: Pixels, caption: str | None) -> Header:
         height, width = pixels.shape[:2]

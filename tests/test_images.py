@@ -164,7 +164,7 @@ def test_missing_file(tmp_path):
 
 
 def test_folder(tmp_path):
-    with pytest.raises(ImageError, match="is a folder: expected one PNG, JPEG or WebP file"):
+    with pytest.raises(ImageError, match="is a folder: expected one PNG, JPEG, WebP, TIFF or BMP file"):
         read_image(tmp_path)
 
 
@@ -181,13 +181,13 @@ def test_empty_file(tmp_path):
 
 def test_text_file(tmp_path):
     (tmp_path / "x.png").write_text("hello" * 100)
-    with pytest.raises(ImageError, match=r"x\.png' is not a PNG, JPEG or WebP image"):
+    with pytest.raises(ImageError, match=r"x\.png' is not a PNG, JPEG, WebP, TIFF or BMP image"):
         read_image(tmp_path / "x.png")
 
 
-@pytest.mark.parametrize("kind", ["BMP", "TIFF", "GIF", "PPM"])
+@pytest.mark.parametrize("kind", ["GIF", "PPM", "ICO"])
 def test_other_formats(tmp_path, cat, kind):
-    with pytest.raises(ImageError, match="is not a PNG, JPEG or WebP image"):
+    with pytest.raises(ImageError, match="is not a PNG, JPEG, WebP, TIFF or BMP image"):
         read_image(save(tmp_path / "x.png", Image.fromarray(cat), kind))
 
 
@@ -220,13 +220,9 @@ def test_damaged_files_raise_nothing_else(tmp_path, astronaut, kind):
 
 
 @pytest.mark.parametrize("size", [100, 2**26])
-def test_a_comment_that_unpacks_to_megabytes(tmp_path, size):
+def test_a_comment_of_any_size_is_not_unpacked(tmp_path, size):
     (tmp_path / "x.png").write_bytes(png(16, 16, 8, 0, [bytes(16)] * 16, text=bytes(size)))
-    if size == 100:
-        assert not read_image(tmp_path / "x.png").any()
-    else:
-        with pytest.raises(ImageError, match=r"(?i)cannot be decoded: decompressed data too large"):
-            read_image(tmp_path / "x.png")
+    assert not read_image(tmp_path / "x.png").any()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])

@@ -23,11 +23,12 @@ from pscx.codecs import PSC
 from pscx.codecs.psc.loop import finite
 from pscx.coders import Posterior
 from pscx.format.container import pack, unpack
-from pscx.format.limits import Limits, machine_memory
+from pscx.format.limits import Limits
 from pscx.priors import Gaussian, StableDiffusion
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean, Restoration, Sample
 from pscx.rows import DCT, PCA, Learned, Local, Random, RowRule, Tweedie
+from pscx.runtime.memory import machine_memory
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
 from pscx.signal.partition import Partition
 

@@ -51,6 +51,7 @@ def compress(options: Namespace, rest: list[str]) -> int:
         layers.append(option_layer("model.caption", {"name": "fixed", "text": options.caption}))
     wanted = {name: value for name in TARGETS if (value := getattr(options, name)) is not None}
     layers += [option_layer("model.target", {"name": name, "value": value}) for name, value in wanted.items()]
+    background = _background(options.background)
     sources, folder = _sources(options.inputs, _image_files)
     names = [source.with_suffix(SUFFIX).name for source in sources]
     jobs = _jobs(sources, [[name] for name in names], options.output, folder, options.force)
@@ -66,7 +67,7 @@ def compress(options: Namespace, rest: list[str]) -> int:
         codec = build_codec(layers)
 
     def work(job: Job, bar: Bar) -> str:
-        pixels = read_image(job.source)
+        pixels = read_image(job.source, background=background)
         on_trial = None if codec.target is None else bar.trial
         encoded = codec.encode(pixels, progress=bar.advance, on_trial=on_trial)
         data, count = encoded.data, encoded.account.encodings
@@ -79,6 +80,18 @@ def compress(options: Namespace, rest: list[str]) -> int:
         return codec.shares_calls and (options.batch is not None or _is_small(image_sides(job.source)))
 
     return _each("compress", jobs, work, missing, _batch(options, jobs), shares)
+
+
+def _background(name: str | None) -> str | None:
+    """What transparent pixels are laid over. Raises :class:`PscxError` where it is no colour."""
+    if name is not None:
+        from pscx.images import background_colour
+
+        try:
+            background_colour(name)
+        except ValueError as error:
+            raise PscxError(str(error)) from None
+    return name
 
 
 def decompress(options: Namespace, rest: list[str]) -> int:

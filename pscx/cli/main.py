@@ -179,11 +179,12 @@ def _command(commands: _SubParsersAction[_Parser], name: str, text: str) -> Argu
 
 def _add_compress(parser: ArgumentParser) -> None:
     parser.epilog = f"{SETTINGS_HELP} {PLUGINS_HELP}"
-    _add_files(parser, "IMAGE", "PNG, JPEG or WebP files, or folders of them")
+    _add_files(parser, "IMAGE", "PNG, JPEG, WebP, TIFF or BMP files, or folders of them")
     _add_codec(parser)
     _add_targets(parser)
     parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
     parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
+    parser.add_argument("--background", metavar="COLOR", help="below transparent pixels (default: white)")
 
 
 def _add_codec(parser: ArgumentParser) -> None:

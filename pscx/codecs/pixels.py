@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pscx.codecs.base import SignalCodec
 from pscx.images import to_pixels, to_tensor
+from pscx.runtime.memory import check_memory
 
 Pixels = NDArray[np.uint8]
 
@@ -23,6 +24,13 @@ def signal_of(codec: SignalCodec, pixels: Pixels) -> Tensor:
     full = padded(codec, height, width)
     edges = np.pad(pixels, ((0, full[0] - height), (0, full[1] - width), (0, 0)), "edge")
     return codec.to_signal(to_tensor(edges))[0]
+
+
+def check_encoding(codec: SignalCodec, pixels: Pixels) -> None:
+    """Raise :class:`pscx.runtime.memory.OutOfMemoryError` where encoding an image takes more memory than is left."""
+    height, width = pixels.shape[:2]
+    shape = codec.signal_shape(*padded(codec, height, width))
+    check_memory(codec.memory(shape), f"encoding {width}x{height} pixels")
 
 
 def shown(codec: SignalCodec, signal: Tensor, height: int, width: int) -> Pixels:

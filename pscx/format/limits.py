@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from pscx.codecs.base import SignalCodec
 from pscx.errors import StreamError
-
-USUAL_MEMORY = 1 << 34  # where a machine does not tell what it has
+from pscx.runtime.memory import memory_left
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class Limits:
         evaluations: of the denoiser for one signal, over all samples, steps and iterations and the restorations: the
             work for each pixel. The published method takes 205,000, and twice as many with a caption.
         pixel_evaluations: the same times the image's pixels.
-        memory: bytes held at once, as far as the codec's parts foretell; none for all that the machine has.
+        memory: bytes held at once, as far as the codec's parts foretell; none for all that is left to this process.
     """
 
     evaluations: int = 1 << 20
@@ -30,7 +28,7 @@ class Limits:
         """Raise ``StreamError`` where a codec asks for more, for an image of this size and a signal of this shape."""
         evaluations, memory = codec.evaluations(restorations), codec.memory(shape)
         pixel_evaluations = evaluations * height * width
-        limit = machine_memory() if self.memory is None else self.memory
+        limit = memory_left() if self.memory is None else self.memory
         if evaluations > self.evaluations:
             raise StreamError(f"the stream asks for {evaluations} denoiser evaluations, over {self.evaluations}")
         if pixel_evaluations > self.pixel_evaluations:
@@ -43,11 +41,3 @@ class Limits:
                 f"decoding takes about {memory / 1e9:.1f} GB of memory and {limit / 1e9:.1f} GB may be taken: if there "
                 "is more, say so (--memory GB)"
             )
-
-
-def machine_memory() -> int:
-    """Bytes of main memory, or 16 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return USUAL_MEMORY

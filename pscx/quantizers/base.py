@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from math import inf
 
 import numpy as np
 import torch
@@ -47,6 +48,12 @@ class Quantizer(ABC):
 
     resolution: float
     """Standard deviation, in units of the signal, below which a measurement is mostly lost in the quantizer."""
+
+    reach: float = inf
+    """How far from its prediction a measurement may lie, in units of the signal: one further away would saturate.
+
+    Encoding refuses a step that makes it so. ``inf`` where saturating is part of the method.
+    """
 
     quality_range: tuple[float, float] = (8.0, 0.01)
     """The parameters that quality 1 and quality 100 stand for; what a search for a rate or a PSNR keeps to."""

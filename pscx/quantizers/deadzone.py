@@ -39,6 +39,7 @@ class Deadzone(Quantizer):
         self.offset, self.delta, self.bits = offset, delta, bits
         self._half = half_alphabet(bits)
         self.alphabet = 2 * self._half + 1
+        self.reach = (self._half + 1 - self.offset) * self.step
 
     def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         u = ((value - mean) / self.step).clamp(-self._half - 1, self._half + 1)

@@ -39,6 +39,7 @@ class RDO(Quantizer):
         check_degrees(degrees, "quantizer.degrees")
         self.weight, self.degrees, self.grid = weight, degrees, Uniform(step, bits)
         self.alphabet, self.parameter, self.resolution = self.grid.alphabet, self.grid.parameter, self.grid.resolution
+        self.reach = self.grid.reach
 
     def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         best = self.grid.quantize(value, mean, scale)

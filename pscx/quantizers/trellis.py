@@ -124,6 +124,7 @@ class Trellis(Quantizer):
         self.weight, self.states, self.degrees, self.bits = weight, states, degrees, bits
         self.spacing, self._half = SPACING * self.step, half_alphabet(bits)
         self.alphabet = 2 * self._half + 1
+        self.reach = (2 * self._half - 1) * self.spacing  # on either grid there is a point at that distance
         self.machine = Machine.of(states)
 
     def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

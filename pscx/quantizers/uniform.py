@@ -29,6 +29,7 @@ class Uniform(Quantizer):
         self.bits = bits
         self._half = half_alphabet(bits)
         self.alphabet = 2 * self._half + 1
+        self.reach = (self._half + 0.5) * self.step
 
     def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         cells = ((value - mean) / self.step).round().clamp(-self._half, self._half)

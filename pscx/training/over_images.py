@@ -23,7 +23,7 @@ from torch import Tensor
 from pscx.api import Codec
 from pscx.captioners import Captioner
 from pscx.codecs import PSC
-from pscx.codecs.pixels import signal_of
+from pscx.codecs.pixels import check_encoding, signal_of
 from pscx.codecs.specs import codec_spec
 from pscx.data.base import Photo
 from pscx.errors import ImageError
@@ -92,6 +92,7 @@ class OverImages(LightningModule, ABC):
         assert self.bars is not None
         bar = self.bars.begin(name)
         if not self.is_whole(self.file_of(name), key):
+            check_encoding(self.psc, pixels)
             psc = self.psc.conditioned(caption)
             write_whole(self.file_of(name), self.observe(psc, signal_of(psc, pixels), key, bar.advance), force=True)
         self.names.append(name)

@@ -10,6 +10,7 @@ from torch import Tensor
 from pscx.codecs.base import Progress
 from pscx.codecs.psc.loop import Known, Loop, Question, Seal
 from pscx.coders.base import Coder
+from pscx.errors import PscxError
 
 LARGE = 1 << 22  # larger signals are transformed again for each segment to save memory
 
@@ -44,6 +45,7 @@ class _Encoder:
         self._quantizer, self._signal, self._left, self._report = loop.quantizer, signal, keep, report
         self._space = loop.rows.start(loop.prior, tuple(signal.shape))
         self._blocks: Tensor | None = None
+        self._largest = 0.0  # magnitude of what was measured so far
 
     def answer(self, question: Question) -> Tensor:
         if self._blocks is None:
@@ -52,6 +54,7 @@ class _Encoder:
         if self._left is not None:
             value = torch.cat([value[: self._left], question.mean[self._left :]])
             self._left = max(self._left - len(value), 0)
+        self._check_reach(value, question.mean)
         symbols = self._quantizer.quantize(value, question.mean, question.scale)
         bits = self.encoder.put(symbols, self._quantizer, question.mean, question.scale)
         self.bits[-1] += float(bits.sum())
@@ -65,3 +68,22 @@ class _Encoder:
         self.bits.append(0.0)
         if self._report is not None:
             self._report(seal)
+
+    def _check_reach(self, value: Tensor, mean: Tensor) -> None:
+        """Raise :class:`PscxError` where the step is so small that a measurement would saturate.
+
+        A prediction that is off by more than twice the largest measurement so far comes from a sampler that diverges,
+        and the step is not to blame.
+        """
+        if not len(value):
+            return
+        self._largest = max(self._largest, float(value.abs().max()))
+        quantizer, distance = self._quantizer, float((value - mean).abs().max())
+        if distance <= quantizer.reach or quantizer.reach > 2 * self._largest:
+            return
+        assert quantizer.parameter is not None
+        name, least = quantizer.parameter_name, quantizer.parameter * distance / quantizer.reach
+        raise PscxError(
+            f"{name} {quantizer.parameter:.3g} is too small for this image: a measurement lies {distance:.3g} from its "
+            f"prediction and symbols reach {quantizer.reach:.3g}; take a {name} over {least:.2g} or more quantizer.bits"
+        )
