@@ -42,10 +42,14 @@ BESIDE_THE_LOOP: dict[str, Registry[Any]] = {"caption": CAPTIONERS, "target": TA
 
 @dataclass(frozen=True)
 class Encoded:
-    """A stream, and what it cost to make: all encodings, where a target had several tried."""
+    """A stream, and what it cost to make: all encodings, where a target had several tried.
+
+    ``outcome`` says what the target came to, such as a PSNR; empty where the size of the stream tells.
+    """
 
     data: bytes
     account: Account
+    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -239,8 +243,11 @@ class Codec(Decompressor):
 
         ``on_trial(number, parameter)`` is called before each encoding, and ``watch`` is shown each of its segments.
         """
-        run, account = self._run(image, target, caption, progress, on_trial, watch)
-        return Encoded(run.data, account)
+        target = target or self.target
+        trials = self._trials(image, caption, progress, on_trial, watch)
+        setting = self._setting(target, trials)
+        run = trials.run(setting)
+        return Encoded(run.data, trials.account(), "" if target is None else target.outcome(trials, setting))
 
     def compress_many(
         self, images: Iterable[Image | Pixels | Tensor], *, batch: int = BATCH, **options: Any
@@ -299,18 +306,34 @@ class Codec(Decompressor):
         watch: Watch | None = None,
     ) -> tuple[Run, Account]:
         """The encoding that the target asks for, and what it has cost to come by."""
+        trials = self._trials(image, caption, progress, on_trial, watch)
+        return trials.run(self._setting(target or self.target, trials)), trials.account()
+
+    def _trials(
+        self,
+        image: Image | Pixels | Tensor,
+        caption: str | None,
+        progress: Progress | None,
+        on_trial: OnTrial | None,
+        watch: Watch | None,
+    ) -> Trials:
         pixels = as_pixels(image)
         header = self._header(pixels, caption)
         psc = self.psc.conditioned(header.caption)
-        trials = Trials(psc, header, pixels, signal_of(psc, pixels), progress, on_trial, watch)
-        target = target or self.target
-        setting = Setting(psc.quantizer.parameter) if target is None else _reached(target, trials)
-        return trials.run(setting), trials.account()
+        return Trials(psc, header, pixels, signal_of(psc, pixels), progress, on_trial, watch)
+
+    @staticmethod
+    def _setting(target: Target | None, trials: Trials) -> Setting:
+        return Setting(trials.quantizer.parameter) if target is None else _reached(target, trials)
 
     def _header(self, pixels: Pixels, caption: str | None) -> Header:
         height, width = pixels.shape[:2]
         if max(height, width) > SIDE_LIMIT:
             raise ImageError(f"an image must be at most {SIDE_LIMIT} pixels a side, got {width}x{height}")
+        return self.header(height, width, self.caption_of(pixels) if caption is None else _checked_caption(caption))
+
+    def header(self, height: int, width: int, caption: str = "") -> Header:
+        """What a stream of an image of that size says, at the quantizer's own parameter."""
         spec = codec_spec(self.psc)
         number = recipe_number(spec)
         return Header(
@@ -321,7 +344,7 @@ class Codec(Decompressor):
             spec="" if number else json.dumps(spec, separators=(",", ":")),
             parameter=self.psc.quantizer.parameter,
             seed=self.psc.seed,
-            caption=self.caption_of(pixels) if caption is None else _checked_caption(caption),
+            caption=caption,
             arithmetic="" if self.psc.exact else arithmetic_of(self.psc.prior),
         )
 

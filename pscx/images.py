@@ -67,6 +67,11 @@ def write_image(path: str | Path, pixels: NDArray[np.uint8], *, force: bool = Fa
     Raises :class:`PscxError` for another suffix, where the file exists and ``force`` is off, or where it cannot be
     written; ``ValueError`` for pixels of another shape or type.
     """
+    write_whole(path, encode_image(pixels, path), force=force)
+
+
+def encode_image(pixels: NDArray[np.uint8], path: str | Path) -> bytes:
+    """The content of a file of the name ``path``; takes and raises what :func:`write_image` does."""
     check_image_suffix(path)
     _check_pixels(pixels)
     lossless_webp = Path(path).suffix.lower() == ".webp"
@@ -77,7 +82,7 @@ def write_image(path: str | Path, pixels: NDArray[np.uint8], *, force: bool = Fa
         Image.fromarray(pixels).save(buffer, "WEBP", lossless=True)
     else:
         Image.fromarray(pixels).save(buffer, "PNG")
-    write_whole(path, buffer.getvalue(), force=force)
+    return buffer.getvalue()
 
 
 def check_image_suffix(path: str | Path) -> None:

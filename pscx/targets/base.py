@@ -31,6 +31,17 @@ class Target(ABC):
         A search ends after few encodings, and takes the same way each time.
         """
 
+    def is_met(self, quantizer: Quantizer, parameter: float | None, size: int, area: int) -> bool:
+        """Whether a stream is what the target asks for, as its parameter and its ``size`` in bytes show.
+
+        ``area`` is the number of pixels. False where these cannot tell.
+        """
+        return False
+
+    def outcome(self, trials: Trials, setting: Setting) -> str:
+        """What the stream at the setting that was reached came to, for a line of output; empty if its size tells."""
+        return ""
+
 
 def check_parameter(name: str, quantizer: Quantizer) -> None:
     """Raise ``ValueError`` where the quantizer has no parameter that the target ``name`` could choose."""

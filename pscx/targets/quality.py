@@ -31,6 +31,12 @@ class Quality(Target):
         check_parameter("quality", quantizer)
 
     def reach(self, trials: Trials) -> Setting:
-        coarsest, finest = trials.quantizer.quality_range
+        return Setting(self._parameter(trials.quantizer))
+
+    def is_met(self, quantizer: Quantizer, parameter: float | None, size: int, area: int) -> bool:
+        return parameter == self._parameter(quantizer)
+
+    def _parameter(self, quantizer: Quantizer) -> float | None:
+        coarsest, finest = quantizer.quality_range
         parameter = coarsest * (finest / coarsest) ** ((self.value - LOWEST) / (HIGHEST - LOWEST))
-        return Setting(trials.quantizer.with_parameter(parameter).parameter)
+        return quantizer.with_parameter(parameter).parameter

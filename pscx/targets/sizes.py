@@ -27,6 +27,11 @@ def find_size(trials: Trials, limit: float) -> Found:
     return find(trials, measure, window, start, SLOPE, OVER_ROWS)
 
 
+def is_close(size: int, limit: float) -> bool:
+    """Whether a stream of ``size`` bytes is one that :func:`find_size` looks for."""
+    return CLOSE * limit <= size <= limit
+
+
 def largest(found: Found, trials: Trials, limit: float) -> Setting:
     """The setting in the window, or else that of the largest stream that was found within the limit."""
     if found.hit is not None:

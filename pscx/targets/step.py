@@ -26,3 +26,6 @@ class Step(Target):
 
     def reach(self, trials: Trials) -> Setting:
         return Setting(trials.quantizer.with_parameter(self.value).parameter)
+
+    def is_met(self, quantizer: Quantizer, parameter: float | None, size: int, area: int) -> bool:
+        return parameter == quantizer.with_parameter(self.value).parameter
