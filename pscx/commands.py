@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pscx.errors import PscxError, StreamError
 from pscx.files import write_whole
 from pscx.info import stream_info
-from pscx.jobs import Job, Rule, plan, refuse_existing, sources
+from pscx.jobs import Job, Rule, plan, refuse_existing, say, sources
 from pscx.progress import Bar, Bars
 from pscx.quiet import quiet
 from pscx.standard import STANDARD, read_standard, write_standard
@@ -92,7 +92,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
             print(f"pscx: '{job.source}': {used}: {done.cut}", file=sys.stderr)
         for output, image in zip(job.outputs, done.images, strict=True):
             _write(output, encode_image(image, "image.png" if output == STANDARD else output), options.force)
-        return "\n".join(map(str, job.outputs))
+        return "\n".join(str(output) for output in job.outputs if output != STANDARD)
 
     def shares(job: Job) -> bool:
         if not job.rereadable:
@@ -117,7 +117,9 @@ def info(options: Namespace, rest: list[str]) -> int:
         return f"{job.source}\n" + "\n".join(f"  {line}" for line in _lines(facts))
 
     streams = Rule((STREAM,), f"{STREAM} files")
-    return _each("info", [Job(source.path) for source in sources(options.inputs, streams)], work)
+    given, notices = sources(options.inputs, streams)
+    say(notices)
+    return _each("info", [Job(source.path) for source in given], work)
 
 
 def components(options: Namespace, rest: list[str]) -> int:
@@ -288,7 +290,7 @@ def _refuse_but_up_to_date(codec: Codec, existing: list[Job]) -> int:
     refused = refuse_existing((job, difference) for job, difference in differences if difference)
     if kept := len(differences) - refused:
         what = "1 stream is" if kept == 1 else f"{kept} streams are"
-        print(f"pscx: {what} up to date and left as {'it is' if kept == 1 else 'they are'}", file=sys.stderr)
+        say([f"pscx: {what} up to date and left as {'it is' if kept == 1 else 'they are'}"])
     return refused
 
 
@@ -315,7 +317,8 @@ def _each(
 
         for job, result in zip(jobs, _results(do, jobs, batch, shares), strict=True):
             if isinstance(result, str):
-                print(result, file=sys.stderr if STANDARD in job.outputs else sys.stdout, flush=True)
+                if result:
+                    print(result, file=sys.stderr if STANDARD in job.outputs else sys.stdout, flush=True)
             elif isinstance(result, PscxError):
                 failed += 1
                 sentence = str(result) if f"'{job.source}'" in str(result) else f"'{job.source}': {result}"

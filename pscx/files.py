@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -22,15 +23,15 @@ def check_output(path: str | Path, *, force: bool = False) -> None:
     """
     path = Path(path)
     try:
-        folder, file, exists = path.is_dir(), path.is_file(), path.exists()
+        mode = _mode(path)
         target = _target(path)
     except OSError as error:
         raise PscxError(f"cannot write '{path}': {error.strerror or error}") from error
-    if folder:
+    if mode is not None and stat.S_ISDIR(mode):
         raise PscxError(f"'{path}' is a folder: the output must name a file")
-    if exists and not file:
+    if mode is not None and not stat.S_ISREG(mode):
         raise PscxError(f"'{path}' is not a regular file and is never overwritten")
-    if exists and not force:
+    if mode is not None and not force:
         raise ExistsError(f"'{path}' exists already: give --force to overwrite it, or choose another name")
     check_folder(target.parent, path)
 
@@ -81,15 +82,21 @@ def _publish(partial: Path, target: Path) -> None:
             raise
 
 
+def _mode(path: Path) -> int | None:
+    """What kind of file a path names, through links; none where there is none."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def _target(path: Path) -> Path:
     """The file that writing ``path`` makes or replaces: what a link points at, through all links."""
     if not path.is_symlink():
         return path
     target = Path(os.path.realpath(path))
-    if target.is_symlink():
-        raise OSError(0, "its links lead in a circle")
-    if path.exists() and not (target.exists() and path.samefile(target)):
-        raise OSError(0, "it links to something without a name")
+    if path.exists() and not (target.exists() and path.samefile(target)):  # such as an open file that was deleted
+        raise OSError(0, "it links to something that has no name")
     return target
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pscx.errors import PscxError
 from pscx.files import ExistsError, check_folder, check_output
 from pscx.standard import STANDARD, check_standard_output, is_standard_output, named
-from pscx.walk import is_run, walk
+from pscx.walk import Found, is_run, walk
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,10 @@ def plan(inputs: Sequence[Path], output: Output | None, rule: Rule, *, force: bo
     Raises :class:`PscxError` for what concerns all of them: an output that is an input, or that two inputs would
     become, a file in place of a folder, more than one file for standard output.
     """
-    given = sources(inputs, rule)
+    given, notices = sources(inputs, rule)
     several = len(inputs) > 1 or any(_is_folder(path) for path in inputs)
     jobs = _jobs(given, several, output, rule)
+    say(notices)
     result = Plan([], [], 0)
     for job in jobs:
         try:
@@ -103,20 +104,31 @@ def plan(inputs: Sequence[Path], output: Output | None, rule: Rule, *, force: bo
             if isinstance(error, ExistsError) and not job.named:
                 result.existing.append(job)
                 continue
-            print(f"pscx: {error}", file=sys.stderr)
+            say([f"pscx: {error}"])
             result.failed += 1
     return result
 
 
-def sources(inputs: Sequence[Path], rule: Rule) -> list[Source]:
-    """All input files, folders opened up; what was left out of a folder is counted in a line on stderr."""
+def sources(inputs: Sequence[Path], rule: Rule) -> tuple[list[Source], list[str]]:
+    """All input files, folders opened up, and a line about each folder of which something was left out."""
     if STANDARD in inputs and len(inputs) > 1:
         raise PscxError("'-', standard input, must be the only input")
-    found: list[Source] = []
+    given: list[Source] = []
+    notices: list[str] = []
     for path in inputs:
-        files = _files(path, rule) if _is_folder(path) else None
-        found += [Source(path, Path(path.name))] if files is None else [Source(f, f.relative_to(path)) for f in files]
-    return found
+        if not _is_folder(path):
+            given.append(Source(path, Path(path.name)))
+            continue
+        found = _opened(path, rule)
+        given += [Source(file, file.relative_to(path)) for file in found.files]
+        notices += [found.notice] if found.notice else []
+    return given, notices
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines on stderr."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 def check_source(path: Path) -> None:
@@ -139,7 +151,7 @@ def refuse_existing(jobs: Iterable[tuple[Job, str]]) -> int:
         first = next(path for path in alike[0].outputs if os.path.lexists(path))
         more = f" ({len(alike) - 1} more likewise)" if alike[1:] else ""
         said = f"'{first}' exists already{reason and ' and '}{reason}{more}"
-        print(f"pscx: {said}: give --force to overwrite it, or choose another name", file=sys.stderr)
+        say([f"pscx: {said}: give --force to overwrite it, or choose another name"])
     return sum(map(len, reasons.values()))
 
 
@@ -147,15 +159,13 @@ def _is_folder(path: Path) -> bool:
     return path != STANDARD and os.path.isdir(path)
 
 
-def _files(folder: Path, rule: Rule) -> list[Path]:
+def _opened(folder: Path, rule: Rule) -> Found:
     if not rule.takes_runs and is_run(folder):
         raise PscxError(f"'{folder}' holds the results of a run of pscx, which are no input: name a folder below it")
     found = walk(folder, rule.inputs)
     if not found.files:
         raise PscxError(f"'{folder}' holds no {rule.kind}{found.left_out and f'; left out: {found.left_out}'}")
-    if found.notice:
-        print(found.notice, file=sys.stderr)
-    return found.files
+    return found
 
 
 def _jobs(given: list[Source], several: bool, output: Output | None, rule: Rule) -> list[Job]:
@@ -212,10 +222,12 @@ def _placed(given: list[Source], folder: Path | None, rule: Rule) -> Iterator[Jo
 
     owners: dict[Path, set[str]] = defaultdict(set)
     for source in given:
-        owners[outputs(source, source.path.stem)[0]].add(os.path.realpath(source.path))
+        first, real = outputs(source, source.path.stem)[0], os.path.realpath(source.path)
+        if os.path.realpath(first) != real:  # else it is refused later
+            owners[first].add(real)
     for source in given:
         short = outputs(source, source.path.stem)
-        yield Job(source.path, short if len(owners[short[0]]) == 1 else outputs(source, source.path.name))
+        yield Job(source.path, short if len(owners[short[0]]) < 2 else outputs(source, source.path.name))
 
 
 def _unique(jobs: list[Job]) -> list[Job]:

@@ -54,9 +54,8 @@ class UpToDate:
         quantizer, target = self._codec.psc.quantizer, self._codec.target
         if target is None:
             return "" if header.parameter == quantizer.parameter else OTHER
-        if target.is_met(quantizer, header.parameter, size, header.height * header.width):
-            return ""
-        return "does not show whether it meets the target"
+        met = target.is_met(quantizer, header.parameter, size, header.height * header.width)
+        return "does not show whether it meets the target" if met is None else "" if met else OTHER
 
     @property
     def _caption(self) -> str:

@@ -32,7 +32,8 @@ class Found:
     @property
     def left_out(self) -> str:
         """What was left out, in words; empty where nothing was."""
-        examples = [suffix or "none" for suffix, _ in self.others.most_common(EXAMPLES)]
+        often_first = sorted(self.others, key=lambda suffix: (-self.others[suffix], suffix))
+        examples = [suffix or "none" for suffix in often_first[:EXAMPLES]]
         more = ", ..." if len(self.others) > EXAMPLES else ""
         counts = {
             "hidden": self.hidden,

@@ -31,12 +31,12 @@ class Target(ABC):
         A search ends after few encodings, and takes the same way each time.
         """
 
-    def is_met(self, quantizer: Quantizer, parameter: float | None, size: int, area: int) -> bool:
+    def is_met(self, quantizer: Quantizer, parameter: float | None, size: int, area: int) -> bool | None:
         """Whether a stream is what the target asks for, as its parameter and its ``size`` in bytes show.
 
-        ``area`` is the number of pixels. False where these cannot tell.
+        ``area`` is the number of pixels. None where these cannot tell.
         """
-        return False
+        return None
 
     def outcome(self, trials: Trials, setting: Setting) -> str:
         """What the stream at the setting that was reached came to, for a line of output; empty if its size tells."""

@@ -39,5 +39,5 @@ class BPP(Target):
         rate = 8 * in_bytes(end(found.settings.values()), trials) / trials.area
         raise TargetError(f"{self.value:g} bpp cannot be reached: of this image the codec makes {word} {rate:.4g} bpp")
 
-    def is_met(self, quantizer: Quantizer, parameter: float | None, size: int, area: int) -> bool:
+    def is_met(self, quantizer: Quantizer, parameter: float | None, size: int, area: int) -> bool | None:
         return is_close(size, self.value * area / 8)

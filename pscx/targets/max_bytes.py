@@ -36,5 +36,5 @@ class MaxBytes(Target):
         least = in_bytes(min(found.settings.values()), trials)
         raise TargetError(f"{self.value} bytes cannot be reached: of this image the codec makes at least {least} bytes")
 
-    def is_met(self, quantizer: Quantizer, parameter: float | None, size: int, area: int) -> bool:
+    def is_met(self, quantizer: Quantizer, parameter: float | None, size: int, area: int) -> bool | None:
         return is_close(size, self.value)

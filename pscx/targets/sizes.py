@@ -27,9 +27,12 @@ def find_size(trials: Trials, limit: float) -> Found:
     return find(trials, measure, window, start, SLOPE, OVER_ROWS)
 
 
-def is_close(size: int, limit: float) -> bool:
-    """Whether a stream of ``size`` bytes is one that :func:`find_size` looks for."""
-    return CLOSE * limit <= size <= limit
+def is_close(size: int, limit: float) -> bool | None:
+    """Whether a stream of ``size`` bytes is what :func:`find_size` looks for.
+
+    None where it is smaller: of few pixels there may be none that is closer.
+    """
+    return None if size < CLOSE * limit else size <= limit
 
 
 def largest(found: Found, trials: Trials, limit: float) -> Setting:
