@@ -57,6 +57,7 @@ def test_links_to_folders_and_files_are_followed(tmp_path: Path) -> None:
 def test_loops_end_and_a_folder_is_taken_once(tmp_path: Path) -> None:
     root = tmp_path / "root"
     make(root, "z/a.png")
+    make(tmp_path, "above_the_root.png")
     for name, target in {"itself": root, "above": tmp_path, "z/up": root, "a_link": root / "z"}.items():
         (root / name).symlink_to(target)
     assert taken(root) == ["z/a.png"]
