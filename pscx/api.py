@@ -54,10 +54,14 @@ class Compressing:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A stream, and what it cost to make: all encodings, where a target had several tried."""
+    """A stream, and what it cost to make: all encodings, where a target had several tried.
+
+    ``outcome`` says what the target came to, such as a PSNR; empty where the size of the stream tells.
+    """
 
     data: bytes
     account: Account
+    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -288,8 +292,11 @@ class Codec(Decompressor):
 
         ``on_trial(number, parameter)`` is called before each encoding, and ``watch`` is shown each of its segments.
         """
-        run, account = self._run(image, target, caption, progress, on_trial, watch)
-        return Encoded(run.data, account)
+        target = target or self.target
+        trials = self._trials(image, caption, progress, on_trial, watch)
+        setting = self._setting(target, trials)
+        run = trials.run(setting)
+        return Encoded(run.data, trials.account(), "" if target is None else target.outcome(trials, setting))
 
     def compress_many(
         self, images: Iterable[Image | Pixels | Tensor], *, batch: int = BATCH, **options: Any
@@ -349,20 +356,37 @@ class Codec(Decompressor):
         watch: Watch | None = None,
     ) -> tuple[Run, Account]:
         """The encoding that the target asks for, and what it has cost to come by."""
+        trials = self._trials(image, caption, progress, on_trial, watch)
+        with out_of_memory(f"encoding {trials.pixels.shape[1]}x{trials.pixels.shape[0]} pixels"):
+            return trials.run(self._setting(target or self.target, trials)), trials.account()
+
+    def _trials(
+        self,
+        image: Image | Pixels | Tensor,
+        caption: str | None,
+        progress: Progress | None,
+        on_trial: OnTrial | None,
+        watch: Watch | None,
+    ) -> Trials:
         pixels = as_pixels(image)
         with out_of_memory(f"encoding {pixels.shape[1]}x{pixels.shape[0]} pixels"):
             header = self._header(pixels, caption)
             check_encoding(self.signal_codec, pixels)
             codec = self.signal_codec.conditioned(header.caption)
-            trials = Trials(codec, header, pixels, signal_of(codec, pixels), progress, on_trial, watch)
-            target = target or self.target
-            setting = Setting(codec.parameter) if target is None else _reached(target, trials)
-            return trials.run(setting), trials.account()
+            return Trials(codec, header, pixels, signal_of(codec, pixels), progress, on_trial, watch)
+
+    @staticmethod
+    def _setting(target: Target | None, trials: Trials) -> Setting:
+        return Setting(trials.codec.parameter) if target is None else _reached(target, trials)
 
     def _header(self, pixels: Pixels, caption: str | None) -> Header:
         height, width = pixels.shape[:2]
         if max(height, width) > SIDE_LIMIT:
             raise ImageError(f"an image must be at most {SIDE_LIMIT} pixels a side, got {width}x{height}")
+        return self.header(height, width, self.caption_of(pixels) if caption is None else _checked_caption(caption))
+
+    def header(self, height: int, width: int, caption: str = "") -> Header:
+        """What a stream of an image of that size says, at the codec's own parameter."""
         spec = codec_spec(self.signal_codec)
         number = recipe_number(spec)
         return Header(
@@ -373,7 +397,7 @@ class Codec(Decompressor):
             spec="" if number else json.dumps(spec, separators=(",", ":")),
             parameter=self.signal_codec.parameter,
             seed=self.signal_codec.seed,
-            caption=self.caption_of(pixels) if caption is None else _checked_caption(caption),
+            caption=caption,
             arithmetic=self.signal_codec.arithmetic(),
         )
 

@@ -46,13 +46,12 @@ def rocket() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def image_folder(tmp_path: Path, astronaut: NDArray[np.uint8], cat: NDArray[np.uint8]) -> Path:
-    """A folder with ``a.png`` (32x32), ``b.webp`` (48x32, lossless), ``sub/a.png`` (40x24) and a text file."""
+    """A folder with ``a.png`` (32x32), ``b.webp`` (48x32, lossless) and ``sub/a.png`` (40x24)."""
     root = tmp_path / "images"
     (root / "sub").mkdir(parents=True)
     Image.fromarray(astronaut[:32, :32]).save(root / "a.png")
     Image.fromarray(cat[:32, :48]).save(root / "b.webp", lossless=True)
     Image.fromarray(cat[40:64, 60:100]).save(root / "sub" / "a.png")
-    (root / "notes.txt").write_text("not an image")
     return root
 
 

@@ -59,11 +59,11 @@ def test_a_new_process_decompresses_what_was_simulated(photo: Path, config: str,
     assert main(["compress", str(photo), "-o", str(tmp_path / "x.pscx"), "--config", config]) == 0
     command = [sys.executable, "-W", "error", "-m", "pscx.cli.main", "decompress", "x.pscx", "--samples", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "x-0.png\nx-1.png\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "x.decoded-0.png\nx.decoded-1.png\n", "")
     expected = load_codec(config).simulate(read_image(photo), samples=2)
     assert (tmp_path / "x.pscx").read_bytes() == expected.data
     for index, image in enumerate(expected.images):
-        assert np.array_equal(read_image(tmp_path / f"x-{index}.png"), image)
+        assert np.array_equal(read_image(tmp_path / f"x.decoded-{index}.png"), image)
 
 
 def test_compress_says_name_bytes_and_rate(photo: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,13 +74,12 @@ def test_compress_says_name_bytes_and_rate(photo: Path, config: str, capsys: pyt
 
 
 def test_a_folder_goes_to_a_folder(image_folder: Path, config: str, tmp_path: Path) -> None:
-    (image_folder / "sub" / "a.png").rename(image_folder / "sub" / "c.png")
     out, back = tmp_path / "out", tmp_path / "back"
     assert main(["compress", str(image_folder), "-o", str(out), "--config", config]) == 0
-    assert files(out) == {"a.pscx", "b.pscx", "c.pscx"}
+    assert files(out) == {"a.pscx", "b.pscx", "sub/a.pscx"}
     assert main(["decompress", str(out / "a.pscx"), str(out / "b.pscx"), "-o", str(back)]) == 0
-    assert files(back) == {"a.png", "b.png"}
-    assert read_image(back / "b.png").shape == (32, 48, 3)
+    assert files(back) == {"a.decoded.png", "b.decoded.png"}
+    assert read_image(back / "b.decoded.png").shape == (32, 48, 3)
 
 
 def test_outputs_lie_beside_their_inputs(image_folder: Path, config: str) -> None:
@@ -111,7 +110,7 @@ def test_the_default_is_the_default_recipe(photo: Path, tmp_path: Path, capsys: 
     assert "arithmetic      the same on every machine\n" in text
     assert main(["decompress", str(output), "--prior", prior]) == 0
     expected = load_codec("default", prior={"path": prior}).simulate(read_image(photo)).pixels
-    assert np.array_equal(read_image(tmp_path / "x.png"), expected)
+    assert np.array_equal(read_image(tmp_path / "x.decoded.png"), expected)
 
 
 def test_info_as_text(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,19 +165,21 @@ def test_an_input_is_never_overwritten(
 ) -> None:
     """Not by its own output, nor by another's; however the path is written."""
     monkeypatch.chdir(tmp_path)
-    for name in ("a.png", "a.pscx", "b.png"):
+    suffix, other = {"compress": (".pscx", ".png"), "decompress": (".decoded.png", ".pscx")}[command]
+    own = f"b.{suffix.rpartition('.')[2]}"
+    names = (f"a{suffix}", f"a{other}", own)
+    for name in names:
         Path(name).write_bytes(name.encode())
-    suffix = {"compress": "pscx", "decompress": "png"}[command]
-    calls = [([f"a.{suffix}"], f"'a.{suffix}'"), (["b.png", "-o", str(tmp_path / "b.png")], f"'{tmp_path}/b.png'")]
-    calls += [(["a.png", "a.pscx"], f"'a.{suffix}'")]
+    Path("link").symlink_to(tmp_path, target_is_directory=True)
+    calls = [([own, "-o", str(tmp_path / own)], f"'{tmp_path / own}'"), ([own, "-o", f"link/{own}"], f"'link/{own}'")]
+    calls += [([f"a{other}", f"a{suffix}"], f"'a{suffix}'")]
     for args, output in calls:
         assert main([command, *args, *force]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"pscx: {output} is an input, and '")
         assert error.endswith(" would become it: give another name with -o\n")
-    assert {file.name: file.read_bytes().decode() for file in tmp_path.iterdir()} == {
-        name: name for name in ("a.png", "a.pscx", "b.png")
-    }
+    Path("link").unlink()
+    assert {file.name: file.read_bytes().decode() for file in tmp_path.iterdir()} == {name: name for name in names}
 
 
 NO_TORCH = "import sys\nassert not {'torch', 'lightning', 'diffusers'} & set(sys.modules)"
@@ -331,10 +332,17 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, config: str, capsys:
 def test_outputs_are_checked_before_any_work(
     image_folder: Path, config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An output that exists keeps its content, and the other images are done."""
     (image_folder / "b.pscx").write_text("precious")
-    monkeypatch.setattr(commands, "_each", lambda *_: pytest.fail("work began"))
-    message = refused(["compress", image_folder, "--config", config], image_folder, capsys)
-    assert "b.pscx' exists already: give --force" in message
+    begun: list[str] = []
+    monkeypatch.setattr(commands, "_each", lambda *args: begun.append(capsys.readouterr().err) or args[3])
+    assert main(["compress", str(image_folder), "--config", config]) == 1  # the number that was refused
+    expected = "b.pscx' exists already and is no whole stream: give --force to overwrite it, or choose another name\n"
+    assert begun[0].endswith(expected)
+    monkeypatch.undo()
+    assert main(["compress", str(image_folder), "--config", config]) == 2
+    assert (image_folder / "b.pscx").read_text() == "precious"
+    assert {name for name in files(image_folder) if name.endswith("pscx")} == {"a.pscx", "b.pscx", "sub/a.pscx"}
 
 
 def test_force_overwrites(stream: Path, photo: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,7 +356,8 @@ def test_force_overwrites(stream: Path, photo: Path, config: str, capsys: pytest
 def test_two_inputs_never_share_an_output(
     image_folder: Path, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    message = refused(["compress", image_folder, "-o", tmp_path / "out", "--config", config], tmp_path, capsys)
+    inputs = [image_folder / "a.png", image_folder / "sub" / "a.png"]
+    message = refused(["compress", *inputs, "-o", tmp_path / "out", "--config", config], tmp_path, capsys)
     assert "would both become" in message
 
 

@@ -161,11 +161,11 @@ def test_the_command_says_how_much_it_shows(stream: Path, codec: Codec, capsys: 
     assert 0 < done.segments < ITERATIONS
     line = f"pscx: '{cut}': {done.segments} of 5 segments used: the payload ends in segment {done.segments + 1} of 5\n"
     assert main(["decompress", str(cut), "--partial"]) == 0
-    assert capsys.readouterr() == (f"{cut.with_suffix('.png')}\n", line)
-    assert np.array_equal(read_image(cut.with_suffix(".png")), done.images[0])
+    assert capsys.readouterr() == (f"{cut.with_suffix('.decoded.png')}\n", line)
+    assert np.array_equal(read_image(cut.with_suffix(".decoded.png")), done.images[0])
     assert main(["decompress", str(stream), "--max-bytes", str(len(data) - 4)]) == 0
     assert capsys.readouterr().err == line.replace("cut.pscx", "photo.pscx")
-    assert stream.with_suffix(".png").read_bytes() == cut.with_suffix(".png").read_bytes()
+    assert stream.with_suffix(".decoded.png").read_bytes() == cut.with_suffix(".decoded.png").read_bytes()
 
 
 def test_the_command_is_silent_where_all_is_there(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +193,7 @@ def test_what_is_too_short_is_one_sentence(
     message = capsys.readouterr().err
     assert part in message
     assert message.count("\n") == 1
-    assert not stream.with_suffix(".png").exists()
+    assert not stream.with_suffix(".decoded.png").exists()
 
 
 def test_errors_of_streams_are_pscx_errors() -> None:

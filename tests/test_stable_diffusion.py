@@ -339,7 +339,7 @@ def test_captions_on_the_command_line(
         assert main(["decompress", str(stream), "--prior", folders[EPSILON], "--force"]) == 0
         expected = pscx.load_codec(config).simulate(pscx.read_image(image), caption=text or "")
         assert stream.read_bytes() == expected.data
-        assert np.array_equal(pscx.read_image(tmp_path / "x.png"), expected.pixels)
+        assert np.array_equal(pscx.read_image(tmp_path / "x.decoded.png"), expected.pixels)
     run = ["test", "--config", str(config), "--data.root", str(image_folder), "--data.subset", "1"]
     assert main([*run, "--trainer.default_root_dir", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "streams" / "a.pscx").read_bytes() == pscx.load_codec(config).compress(

@@ -5,81 +5,67 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from pscx.cli.jobs import Job, Rule, plan, refuse_existing, say, sources
+from pscx.cli.standard import STANDARD, read_standard, write_standard
 from pscx.errors import PscxError, StreamError
 from pscx.format.container import unpack
 from pscx.format.info import stream_info
-from pscx.runtime.files import check_output, write_whole
+from pscx.runtime.files import write_whole
 from pscx.runtime.progress import Bar, Bars
 from pscx.runtime.quiet import quiet
+from pscx.runtime.suffixes import IMAGE_KINDS, IMAGES, STREAM
 
 if TYPE_CHECKING:
     from pscx.ablation import Launcher
+    from pscx.api import Codec, Pixels
+    from pscx.config.checker import Layer
 
-SUFFIX = ".pscx"
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
 STREAM_SIZE_LIMIT = 1 << 30
 SMALL = 1 << 14  # pixels: up to this, a call of the network costs more than its arithmetic
 
 
-@dataclass(frozen=True)
-class Job:
-    """One input and the outputs that it becomes."""
-
-    source: Path
-    outputs: list[Path]
-
-
 def compress(options: Namespace, rest: list[str]) -> int:
-    """``pscx compress``: prints name, bytes and bpp of each stream."""
-    from pscx.config.checker import option_layer, split_options
-
-    seed = [] if options.seed is None else ["--model.codec.seed", options.seed]
-    layers, unknown = split_options([*_codec_options(options), *seed, *rest])
-    given = [layer for layer in layers if layer.source[:2] == "--"]
-    foreign = [layer.source for layer in given if layer.values.keys() - {"recipe", "model"}]
-    if unknown or foreign:
-        raise PscxError(f"compress has no option '{[*unknown, *foreign][0]}': see pscx compress --help")
-    if options.caption is not None:
-        layers.append(option_layer("model.caption", {"name": "fixed", "text": options.caption}))
-    wanted = {name: value for name in TARGETS if (value := getattr(options, name)) is not None}
-    layers += [option_layer("model.target", {"name": name, "value": value}) for name, value in wanted.items()]
+    """``pscx compress``: prints name, bytes and bpp of each stream; those that are up to date are left as they are."""
+    layers = _compress_layers(options, rest)
     background = _background(options.background)
-    sources, folder = _sources(options.inputs, _image_files)
-    names = [source.with_suffix(SUFFIX).name for source in sources]
-    jobs = _jobs(sources, [[name] for name in names], options.output, folder, options.force)
-
-    jobs, missing = _present(jobs)
-    if not jobs:
+    todo = plan(options.inputs, options.output, _compress_rule(), force=options.force)
+    if not todo.jobs and not todo.existing:
         return 2
 
     from pscx.api import build_codec
-    from pscx.images import image_sides, read_image
+    from pscx.images import image_sides
 
     with quiet():
         codec = build_codec(layers)
+    jobs, failed = todo.jobs, todo.failed + _refuse_but_up_to_date(codec, todo.existing)
+    if not jobs:
+        return 2 if failed else 0
 
     def work(job: Job, bar: Bar) -> str:
-        pixels = read_image(job.source, background=background)
+        pixels = _read_pixels(job.source, background)
         on_trial = None if codec.target is None else bar.trial
         encoded = codec.encode(pixels, progress=bar.advance, on_trial=on_trial)
         data, count = encoded.data, encoded.account.encodings
-        write_whole(job.outputs[0], data, force=options.force)
+        _write(job.outputs[0], data, options.force)
         height, width = pixels.shape[:2]
-        says = f"{job.outputs[0]}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp"
-        return f"{says}, {count} encodings" if count > 1 else says
+        figures = [f"{len(data)} bytes", f"{8 * len(data) / (height * width):.4f} bpp", encoded.outcome]
+        figures.append(f"{count} encodings" if count > 1 else "")
+        return f"{job.outputs[0]}: {', '.join(filter(None, figures))}"
 
     def shares(job: Job) -> bool:
-        return codec.shares_calls and (options.batch is not None or _is_small(image_sides(job.source)))
+        if not (codec.shares_calls and job.rereadable):
+            return False
+        return options.batch is not None or _is_small(image_sides(job.source))
 
-    return _each("compress", jobs, work, missing, _batch(options, jobs), shares)
+    return _each("compress", jobs, work, failed, _batch(options, jobs), shares)
 
 
 def _background(name: str | None) -> str | None:
@@ -96,22 +82,16 @@ def _background(name: str | None) -> str | None:
 
 def decompress(options: Namespace, rest: list[str]) -> int:
     """``pscx decompress``: prints the name of each image."""
-    sources, folder = _sources(options.inputs, _stream_files)
     count = options.samples
-    ends = [""] if count == 1 else [f"-{index}" for index in range(count)]
-    names = [[f"{source.stem}{end}.png" for end in ends] for source in sources]
-    jobs = _jobs(sources, names, options.output, folder, options.force)
-
-    jobs, missing = _present(jobs)
+    todo = plan(options.inputs, options.output, _decompress_rule(count), force=options.force)
+    jobs, failed = todo.jobs, todo.failed + refuse_existing((job, "") for job in todo.existing)
     if not jobs:
         return 2
 
     from pscx.api import Decompressor
     from pscx.format.limits import Limits
-    from pscx.images import check_image_suffix, write_image
+    from pscx.images import encode_image
 
-    for output in (output for job in jobs for output in job.outputs):
-        check_image_suffix(output)
     limits = Limits(memory=None if options.memory is None else int(options.memory * 1e9))
     decompressor = Decompressor(prior_path=options.prior, limits=limits)
 
@@ -124,10 +104,12 @@ def decompress(options: Namespace, rest: list[str]) -> int:
             used = f"{done.segments} of {done.iterations} segments used"
             print(f"pscx: '{job.source}': {used}: {done.cut}", file=sys.stderr)
         for output, image in zip(job.outputs, done.images, strict=True):
-            write_image(output, image, force=options.force)
-        return "\n".join(map(str, job.outputs))
+            _write(output, encode_image(image, "image.png" if output == STANDARD else output), options.force)
+        return "\n".join(str(output) for output in job.outputs if output != STANDARD)
 
     def shares(job: Job) -> bool:
+        if not job.rereadable:
+            return False
         try:
             header = unpack(_read_stream(job.source, options.max_bytes, partial), partial=True)[0]
         except PscxError:  # which the work will report
@@ -135,7 +117,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         return header.exact and (options.batch is not None or _is_small((header.width, header.height)))
 
     with quiet():
-        return _each("decompress", jobs, work, missing, _batch(options, jobs), shares)
+        return _each("decompress", jobs, work, failed, _batch(options, jobs), shares)
 
 
 def info(options: Namespace, rest: list[str]) -> int:
@@ -147,8 +129,10 @@ def info(options: Namespace, rest: list[str]) -> int:
             return json.dumps({"file": str(job.source), **facts})
         return f"{job.source}\n" + "\n".join(f"  {line}" for line in _lines(facts))
 
-    sources, _ = _sources(options.inputs, _stream_files)
-    return _each("info", [Job(source, []) for source in sources], work)
+    streams = Rule((STREAM,), f"{STREAM} files")
+    given, notices = sources(options.inputs, streams)
+    say(notices)
+    return _each("info", [Job(source.path) for source in given], work)
 
 
 def components(options: Namespace, rest: list[str]) -> int:
@@ -267,68 +251,64 @@ def _codec_options(options: Namespace) -> list[str]:
     return [text for key, value in pairs.items() if value is not None for text in (key, value)]
 
 
-def _sources(inputs: Sequence[Path], files_of: Callable[[Path], list[Path]]) -> tuple[list[Path], bool]:
-    """All input files, folders opened up, and whether the output must be a folder."""
-    sources: list[Path] = []
-    for path in inputs:
-        sources += files_of(path) if path.is_dir() else [path]
-    return sources, len(inputs) > 1 or any(path.is_dir() for path in inputs)
+def _compress_layers(options: Namespace, rest: list[str]) -> list[Layer]:
+    """The configuration that the options of ``pscx compress`` add up to."""
+    from pscx.config.checker import option_layer, split_options
+
+    seed = [] if options.seed is None else ["--model.codec.seed", options.seed]
+    layers, unknown = split_options([*_codec_options(options), *seed, *rest])
+    given = [layer for layer in layers if layer.source[:2] == "--"]
+    foreign = [layer.source for layer in given if layer.values.keys() - {"recipe", "model"}]
+    if unknown or foreign:
+        raise PscxError(f"compress has no option '{[*unknown, *foreign][0]}': see pscx compress --help")
+    if options.caption is not None:
+        layers.append(option_layer("model.caption", {"name": "fixed", "text": options.caption}))
+    wanted = {name: value for name in TARGETS if (value := getattr(options, name)) is not None}
+    return layers + [option_layer("model.target", {"name": name, "value": value}) for name, value in wanted.items()]
 
 
-def _image_files(folder: Path) -> list[Path]:
-    from pscx.data.files import image_files
-    from pscx.errors import ImageError
+def _compress_rule() -> Rule:
+    def check(path: Path) -> None:
+        if path.suffix.lower() != STREAM:
+            raise PscxError(f"'{path}': a stream's name must end in {STREAM}, that of a folder in a slash")
 
-    try:
-        return image_files(folder)
-    except ImageError:
-        raise PscxError(f"'{folder}' holds no images (PNG, JPEG or WebP)") from None
-
-
-def _stream_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.rglob(f"*{SUFFIX}") if file.is_file())
-    if not files:
-        raise PscxError(f"'{folder}' holds no {SUFFIX} files")
-    return files
+    names = partial(_names, "", STREAM, 1)
+    kind = f"images ({IMAGE_KINDS})"
+    return Rule(IMAGES, kind, takes_runs=False, outputs=(*IMAGES, STREAM), names=names, check=check)
 
 
-def _jobs(sources: list[Path], names: list[list[str]], output: Path | None, several: bool, force: bool) -> list[Job]:
-    """Pair inputs with outputs.
+def _decompress_rule(samples: int) -> Rule:
+    def check(path: Path) -> None:
+        from pscx.images import check_image_suffix
 
-    Raises where an output exists without ``--force``, is an input itself, or two would be the same file.
-    """
-    several = several or (output is not None and output.is_dir())
-    if several and output is not None and output.exists() and not output.is_dir():
-        raise PscxError(f"'{output}' is a file: several inputs need a folder as output")
-    jobs = [Job(source, _outputs(source, own, output, several)) for source, own in zip(sources, names, strict=True)]
-    seen: dict[Path, Path] = {}
-    inputs = {source.resolve() for source in sources}
-    for job in jobs:
-        for path in job.outputs:
-            if path.resolve() in inputs:
-                raise PscxError(f"'{path}' is an input, and '{job.source}' would become it: give another name with -o")
-            if path in seen:
-                raise PscxError(f"'{seen[path]}' and '{job.source}' would both become '{path}': treat them one by one")
-            seen[path] = job.source
-            check_output(path, force=force)
-    return jobs
+        if not path.suffix:
+            raise PscxError(f"'{path}': an image's name must end in .png or .webp, that of a folder in a slash")
+        check_image_suffix(path)
+
+    def numbered(path: Path) -> list[Path]:
+        return [path.with_name(name) for name in _names("", path.suffix, samples, path.stem)]
+
+    names = partial(_names, ".decoded", ".png", samples)  # never the name of the image that was compressed
+    kind, outputs = f"{STREAM} files", (*IMAGES, STREAM)
+    return Rule((STREAM,), kind, outputs=outputs, names=names, numbered=numbered, check=check)
 
 
-def _outputs(source: Path, names: list[str], output: Path | None, several: bool) -> list[Path]:
-    if output is None or several:
-        folder = source.parent if output is None else output
-        return [folder / name for name in names]
-    if len(names) == 1:
-        return [output]
-    return [output.with_name(f"{output.stem}-{index}{output.suffix}") for index in range(len(names))]
+def _names(middle: str, suffix: str, count: int, stem: str) -> list[str]:
+    numbers = [""] if count == 1 else [f"-{index}" for index in range(count)]
+    return [f"{stem}{middle}{number}{suffix}" for number in numbers]
 
 
-def _present(jobs: list[Job]) -> tuple[list[Job], int]:
-    """The jobs whose input exists, and how many of the others were reported."""
-    missing = [job for job in jobs if not job.source.exists()]
-    for job in missing:
-        print(f"pscx: no such file: '{job.source}'", file=sys.stderr)
-    return [job for job in jobs if job not in missing], len(missing)
+def _refuse_but_up_to_date(codec: Codec, existing: list[Job]) -> int:
+    """Count the streams that are up to date, and refuse the others; how many these are."""
+    from pscx.cli.up_to_date import UpToDate
+
+    up_to_date = UpToDate(codec)
+    differences = [(job, up_to_date.difference(job.source, job.outputs[0])) for job in existing]
+    refused = refuse_existing((job, difference) for job, difference in differences if difference)
+    if kept := len(differences) - refused:
+        what = "1 stream is" if kept == 1 else f"{kept} streams are"
+        say([f"pscx: {what} up to date and left as {'it is' if kept == 1 else 'they are'}"])
+    return refused
 
 
 def _each(
@@ -354,10 +334,11 @@ def _each(
 
         for job, result in zip(jobs, _results(do, jobs, batch, shares), strict=True):
             if isinstance(result, str):
-                print(result, flush=True)
+                if result:
+                    print(result, file=sys.stderr if STANDARD in job.outputs else sys.stdout, flush=True)
             elif isinstance(result, PscxError):
                 failed += 1
-                sentence = str(result) if str(job.source) in str(result) else f"'{job.source}': {result}"
+                sentence = str(result) if f"'{job.source}'" in str(result) else f"'{job.source}': {result}"
                 print(f"pscx: {sentence}", file=sys.stderr)
             else:
                 raise result
@@ -397,19 +378,41 @@ def _read_stream(path: Path, limit: int | None = None, partial: bool = False) ->
     Raises :class:`PscxError` with the name of the file.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(STREAM_SIZE_LIMIT + 1)
+        if path == STANDARD:
+            data = read_standard(STREAM_SIZE_LIMIT)
+        else:
+            with path.open("rb") as file:
+                data = file.read(STREAM_SIZE_LIMIT + 1)
     except FileNotFoundError:
         raise PscxError(f"no such file: '{path}'") from None
     except OSError as error:
         raise PscxError(f"cannot read '{path}': {error.strerror or error}") from error
     if not data:
-        raise StreamError(f"'{path}' is empty: expected a {SUFFIX} stream")
+        raise StreamError(f"'{path}' is empty: expected a {STREAM} stream")
     if len(data) > STREAM_SIZE_LIMIT:
         raise StreamError(f"'{path}' is over {STREAM_SIZE_LIMIT} bytes, larger than any stream")
     data = data[:limit]
     unpack(data, f"'{path}'", partial=partial)
     return data
+
+
+def _read_pixels(path: Path, background: str | None) -> Pixels:
+    """The image of a file or of standard input."""
+    from pscx.images import decode_image, read_image
+
+    if path != STANDARD:
+        return read_image(path, background=background)
+    data = read_standard()
+    if not data:
+        raise PscxError(f"'{path}' is empty: expected an image on standard input")
+    return decode_image(data, path, background=background)
+
+
+def _write(path: Path, data: bytes, force: bool) -> None:
+    if path == STANDARD:
+        write_standard(data)
+    else:
+        write_whole(path, data, force=force)
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

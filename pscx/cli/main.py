@@ -7,15 +7,19 @@ import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
 from collections.abc import Mapping
+from io import TextIOWrapper
 from itertools import islice, takewhile
 from math import inf
 from pathlib import Path
 from typing import NoReturn
 
 from pscx import __version__
+from pscx.cli.jobs import Output
+from pscx.cli.standard import named
 from pscx.errors import PscxError, sentence_of
 from pscx.registry import choices
 from pscx.runtime.allocator import keep_freed_memory
+from pscx.runtime.suffixes import IMAGE_KINDS
 
 LIGHTNING = {
     "test": "compress and restore a folder of images, and measure rate and distortion",
@@ -54,6 +58,9 @@ def main(args: list[str] | None = None) -> int:
 def run() -> NoReturn:
     """Entry point of the ``pscx`` program."""
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):  # a console that cannot print a name shows its codes
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()
@@ -159,7 +166,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     _add_compress(_command(commands, "compress", "compress images into .pscx files"))
     _add_decompress(_command(commands, "decompress", "decompress .pscx files into images"))
     info = _command(commands, "info", "what is in .pscx files, nothing decoded")
-    info.add_argument("inputs", nargs="+", type=Path, metavar="FILE")
+    info.add_argument("inputs", nargs="+", type=_path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="one JSON object a line")
     _add_components(_command(commands, "components", "every component, its options and their defaults"))
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
@@ -179,7 +186,7 @@ def _command(commands: _SubParsersAction[_Parser], name: str, text: str) -> Argu
 
 def _add_compress(parser: ArgumentParser) -> None:
     parser.epilog = f"{SETTINGS_HELP} {PLUGINS_HELP}"
-    _add_files(parser, "IMAGE", "PNG, JPEG, WebP, TIFF or BMP files, or folders of them")
+    _add_files(parser, "IMAGE", f"{IMAGE_KINDS} files, folders of them, or - for standard input")
     _add_codec(parser)
     _add_targets(parser)
     parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
@@ -188,8 +195,8 @@ def _add_compress(parser: ArgumentParser) -> None:
 
 
 def _add_codec(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="YAML", help="a config file; its model section is used")
-    parser.add_argument("--recipe", metavar="NAME", help="a codec that ships with pscx (default: default)")
+    parser.add_argument("--config", type=_text, metavar="YAML", help="a config file; its model section is used")
+    parser.add_argument("--recipe", type=_text, metavar="NAME", help="a codec that ships with pscx (default: default)")
 
 
 def _add_targets(parser: ArgumentParser) -> None:
@@ -203,11 +210,13 @@ def _add_targets(parser: ArgumentParser) -> None:
 
 
 def _add_decompress(parser: ArgumentParser) -> None:
-    _add_files(parser, "STREAM", ".pscx files, or folders of them")
+    _add_files(parser, "STREAM", ".pscx files, folders of them, or - for standard input")
     parser.add_argument(
-        "--samples", type=_positive, default=1, metavar="N", help="write N restorations: NAME-0.png, ..."
+        "--samples", type=_positive, default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ..."
     )
-    parser.add_argument("--prior", metavar="PATH", help="where to load the prior from: a folder or a hub id")
+    parser.add_argument(
+        "--prior", type=_text, metavar="PATH", help="where to load the prior from: a folder or a hub id"
+    )
     parser.add_argument(
         "--memory", type=_over_zero, metavar="GB", help="refuse streams that take more (default: what the machine has)"
     )
@@ -224,7 +233,9 @@ def _add_decompress(parser: ArgumentParser) -> None:
 
 def _add_ablate(parser: ArgumentParser) -> None:
     parser.epilog = f"--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share. {PLUGINS_HELP}"
-    parser.add_argument("--config", metavar="YAML", required=True, help="a file with axes, as in configs/ablations")
+    parser.add_argument(
+        "--config", type=_text, metavar="YAML", required=True, help="a file with axes, as in configs/ablations"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
     parser.add_argument(
         "--launcher", choices=("local", "ray"), default="local", help="where cells run (default: in this process)"
@@ -240,25 +251,29 @@ def _add_cite(parser: ArgumentParser) -> None:
 
 
 def _add_report(parser: ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="RUN", help="folders that pscx test or ablate wrote")
+    parser.add_argument("inputs", nargs="+", type=_path, metavar="RUN", help="folders that pscx test or ablate wrote")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="the page (default: report.html, in RUN if there is one)"
+        "-o", "--output", type=_path, metavar="FILE", help="the page (default: report.html, in RUN if there is one)"
     )
     parser.add_argument(
         "--images", type=_count, default=12, metavar="N", help="decode and show at most N streams (default: 12)"
     )
     parser.add_argument(
-        "--originals", type=Path, metavar="FOLDER", help="where the originals are (default: what each run says)"
+        "--originals", type=_path, metavar="FOLDER", help="where the originals are (default: what each run says)"
     )
-    parser.add_argument("--prior", metavar="PATH", help="where to load the priors from (default: what each run says)")
+    parser.add_argument(
+        "--prior", type=_text, metavar="PATH", help="where to load the priors from (default: what each run says)"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
 
 
 def _add_demo(parser: ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="who may see it (default: this machine)")
     parser.add_argument("--port", type=_port, default=7860, metavar="PORT", help="of the page (default: 7860)")
-    parser.add_argument("--config", metavar="YAML", help="a config file whose codec is offered beside the recipes")
-    parser.add_argument("--prior", metavar="PATH", help="where to load the priors of uploaded streams from")
+    parser.add_argument(
+        "--config", type=_text, metavar="YAML", help="a config file whose codec is offered beside the recipes"
+    )
+    parser.add_argument("--prior", type=_text, metavar="PATH", help="where to load the priors of uploaded streams from")
     parser.add_argument(
         "--max-bytes", type=_positive, default=20_000_000, metavar="N", help="of an upload (default: 20000000)"
     )
@@ -274,11 +289,32 @@ def _add_components(parser: ArgumentParser) -> None:
 
 
 def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar=metavar, help=text)
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="a file, or a folder for several inputs")
+    parser.add_argument("inputs", nargs="+", type=_path, metavar=metavar, help=text)
+    text = "a file, - for standard output, or a folder: FOLDER/, or any name for several inputs"
+    parser.add_argument("-o", "--output", type=_output, metavar="OUT", help=text)
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
     text = "N inputs at once share network calls (default: 8 of images of at most 128x128 pixels, else 1)"
     parser.add_argument("--batch", type=_positive, metavar="N", help=text)
+
+
+def _path(text: str) -> Path:
+    try:
+        return named(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def _output(text: str) -> Output:
+    try:
+        return Output.of(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ArgumentTypeError("must not be empty")
+    return text
 
 
 def _positive(text: str) -> int:

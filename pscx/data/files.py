@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import sys
+from functools import cache
 from pathlib import Path
 
-from pscx.errors import ImageError
+from lightning.pytorch.utilities import rank_zero_only
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from pscx.errors import ImageError
+from pscx.runtime.suffixes import IMAGES as SUFFIXES
+from pscx.runtime.walk import is_run, walk
+
+__all__ = ["SUFFIXES", "image_files"]
 
 
 def image_files(root: str | Path, option: str = "data.root") -> list[Path]:
-    """Every PNG, JPEG and WebP under ``root`` (or the file ``root`` itself), sorted by path; hidden files left out.
+    """Every image under ``root`` (or the file ``root`` itself), sorted by path; see :func:`pscx.runtime.walk.walk`.
 
-    Raises :class:`ImageError`, naming the ``option``, where ``root`` is missing or holds none.
+    What was left out is counted in one line on stderr. Raises :class:`ImageError`, naming the ``option``, where
+    ``root`` is missing, holds no image or is the folder of a run.
     """
+    if root == "":
+        raise ImageError(f"{option} must not be empty: '.' is the current folder")
     root = Path(root)
     if root.is_file():
         return [root]
     if not root.is_dir():
         raise ImageError(f"{option} must be a folder of images or an image, but '{root}' does not exist")
-    files = sorted(file for file in root.rglob("*") if _is_image(file))
-    if not files:
-        raise ImageError(f"{option} must hold images ({', '.join(SUFFIXES)}), but '{root}' holds none")
-    return files
+    if is_run(root):
+        raise ImageError(f"{option} must be a folder of images, but '{root}' holds the results of a run of pscx")
+    found = walk(root, SUFFIXES)
+    if not found.files:
+        left_out = f"; left out: {found.left_out}" if found.left_out else ""
+        raise ImageError(f"{option} must hold images ({', '.join(SUFFIXES)}), but '{root}' holds none{left_out}")
+    if found.notice:
+        _say(found.notice)
+    return found.files
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+@cache  # setup is called for each stage, and in an ablation for each cell
+@rank_zero_only
+def _say(notice: str) -> None:
+    print(notice, file=sys.stderr, flush=True)

@@ -18,8 +18,8 @@ class FolderData(PhotoData):
     """Photographs of a folder as they are: a :class:`Photo` or a list of them a batch.
 
     Args:
-        root: a folder (searched recursively) or one image; ``bundled`` for the five photographs of this package (a
-            folder of that name is ``./bundled``).
+        root: a folder (searched recursively, see :func:`pscx.runtime.walk.walk`) or one image; ``bundled`` for the five
+            photographs of this package (a folder of that name is ``./bundled``).
         subset: take the first so many images in order of their paths, or all.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
@@ -44,6 +44,8 @@ class FolderData(PhotoData):
         batch_size: int = 1,
     ) -> None:
         super().__init__(subset, crop, num_workers, batch_size)
+        if not root:
+            raise ValueError("data.root must not be empty: '.' is the current folder")
         self.root = BUNDLED if root == "bundled" else Path(root)
 
     def setup(self, stage: str) -> None:

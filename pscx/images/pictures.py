@@ -40,8 +40,8 @@ def read_image(path: str | Path, *, background: str | None = None) -> NDArray[np
     """One PNG, JPEG, WebP, TIFF or BMP file as sRGB pixels ``(height, width, 3)``, uint8, EXIF orientation applied.
 
     Colours are converted to sRGB, as a colour-managed viewer shows them; see :mod:`pscx.images.colour`. Greyscale,
-    palettes and CMYK become RGB. Of 16 bits the upper eight are kept. Transparent pixels are laid over ``background``, a colour
-    as Pillow's ``ImageColor`` takes it; none is white, with a warning. Warnings go to the log ``pscx``.
+    palettes and CMYK become RGB. Of 16 bits the upper eight are kept. Transparent pixels are laid over ``background``,
+    a colour as Pillow's ``ImageColor`` takes it; none is white, with a warning. Warnings go to the log ``pscx``.
 
     Raises :class:`ImageError` for a file that is missing, empty, damaged, of another format, animated, smaller than
     16 pixels on a side or larger than 2^28 pixels, :class:`PscxError` where memory does not suffice, ``ValueError`` for
@@ -91,6 +91,11 @@ def write_image(path: str | Path, pixels: NDArray[np.uint8], *, force: bool = Fa
     Raises :class:`PscxError` for another suffix, where the file exists and ``force`` is off, or where it cannot be
     written; ``ValueError`` for pixels of another shape or type.
     """
+    write_whole(path, encode_image(pixels, path), force=force)
+
+
+def encode_image(pixels: NDArray[np.uint8], path: str | Path) -> bytes:
+    """The content of a file of the name ``path``; takes and raises what :func:`write_image` does."""
     check_image_suffix(path)
     _check_pixels(pixels)
     lossless_webp = Path(path).suffix.lower() == ".webp"
@@ -103,7 +108,7 @@ def write_image(path: str | Path, pixels: NDArray[np.uint8], *, force: bool = Fa
         tag = PngImagePlugin.PngInfo()
         tag.add(b"sRGB", b"\0")
         Image.fromarray(pixels).save(buffer, "PNG", pnginfo=tag)
-    write_whole(path, buffer.getvalue(), force=force)
+    return buffer.getvalue()
 
 
 def check_image_suffix(path: str | Path) -> None:

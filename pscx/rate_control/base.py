@@ -31,6 +31,17 @@ class Target(ABC):
         A search ends after few encodings, and takes the same way each time.
         """
 
+    def is_met(self, codec: SignalCodec, parameter: float | None, size: int, area: int) -> bool | None:
+        """Whether a stream is what the target asks for, as its parameter and its ``size`` in bytes show.
+
+        ``area`` is the number of pixels. None where these cannot tell.
+        """
+        return None
+
+    def outcome(self, trials: Trials, setting: Setting) -> str:
+        """What the stream at the setting that was reached came to, for a line of output; empty if its size tells."""
+        return ""
+
 
 def check_parameter(name: str, codec: SignalCodec) -> None:
     """Raise ``ValueError`` where the codec has no parameter that the target ``name`` could choose."""

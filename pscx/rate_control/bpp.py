@@ -6,7 +6,7 @@ from math import inf
 
 from pscx.codecs.base import SignalCodec
 from pscx.rate_control.base import TARGETS, Target, TargetError, check_parameter
-from pscx.rate_control.sizes import find_size, in_bytes, largest
+from pscx.rate_control.sizes import find_size, in_bytes, is_close, largest
 from pscx.rate_control.trials import Setting, Trials
 
 
@@ -38,3 +38,6 @@ class BPP(Target):
         end, word = (max, "at most") if found.low else (min, "at least")
         rate = 8 * in_bytes(end(found.settings.values()), trials) / trials.area
         raise TargetError(f"{self.value:g} bpp cannot be reached: of this image the codec makes {word} {rate:.4g} bpp")
+
+    def is_met(self, codec: SignalCodec, parameter: float | None, size: int, area: int) -> bool | None:
+        return is_close(size, self.value * area / 8)

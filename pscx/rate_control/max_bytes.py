@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pscx.codecs.base import SignalCodec
 from pscx.rate_control.base import TARGETS, Target, TargetError, check_parameter
-from pscx.rate_control.sizes import find_size, in_bytes, largest
+from pscx.rate_control.sizes import find_size, in_bytes, is_close, largest
 from pscx.rate_control.trials import Setting, Trials
 
 
@@ -35,3 +35,6 @@ class MaxBytes(Target):
             return largest(found, trials, self.value)
         least = in_bytes(min(found.settings.values()), trials)
         raise TargetError(f"{self.value} bytes cannot be reached: of this image the codec makes at least {least} bytes")
+
+    def is_met(self, codec: SignalCodec, parameter: float | None, size: int, area: int) -> bool | None:
+        return is_close(size, self.value)

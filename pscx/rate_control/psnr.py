@@ -41,7 +41,7 @@ class PSNR(Target):
 
     def reach(self, trials: Trials) -> Setting:
         def measure(run: Run) -> float:
-            return min(psnr(trials.pixels, run.images(1)[0]), HIGHEST)
+            return min(_psnr(trials, run), HIGHEST)
 
         window = Window(self.value - CLOSE, self.value, self.value + CLOSE)
         start = 2 ** ((PSNR_AT_ONE - self.value) / SLOPE)
@@ -52,3 +52,12 @@ class PSNR(Target):
         end, word = (max, "at most") if found.low else (min, "at least")
         reached = end(found.settings.values())
         raise TargetError(f"{self.value:g} dB cannot be reached: with this image the codec has {word} {reached:.4g} dB")
+
+    def outcome(self, trials: Trials, setting: Setting) -> str:
+        reached = _psnr(trials, trials.run(setting))
+        closest = "" if abs(reached - self.value) <= CLOSE else f", the closest to {self.value:g}"
+        return f"{reached:.2f} dB{closest}"
+
+
+def _psnr(trials: Trials, run: Run) -> float:
+    return psnr(trials.pixels, run.images(1)[0])

@@ -31,6 +31,12 @@ class Quality(Target):
         check_parameter("quality", codec)
 
     def reach(self, trials: Trials) -> Setting:
-        coarsest, finest = trials.codec.quality_range
+        return Setting(self._parameter(trials.codec))
+
+    def is_met(self, codec: SignalCodec, parameter: float | None, size: int, area: int) -> bool:
+        return parameter == self._parameter(codec)
+
+    def _parameter(self, codec: SignalCodec) -> float | None:
+        coarsest, finest = codec.quality_range
         parameter = coarsest * (finest / coarsest) ** ((self.value - LOWEST) / (HIGHEST - LOWEST))
-        return Setting(trials.codec.with_parameter(parameter).parameter)
+        return codec.with_parameter(parameter).parameter

@@ -27,6 +27,14 @@ def find_size(trials: Trials, limit: float) -> Found:
     return find(trials, measure, window, start, SLOPE, OVER_ROWS)
 
 
+def is_close(size: int, limit: float) -> bool | None:
+    """Whether a stream of ``size`` bytes is what :func:`find_size` looks for.
+
+    None where it is smaller: of few pixels there may be none that is closer.
+    """
+    return None if size < CLOSE * limit else size <= limit
+
+
 def largest(found: Found, trials: Trials, limit: float) -> Setting:
     """The setting in the window, or else that of the largest stream that was found within the limit."""
     if found.hit is not None:

@@ -26,3 +26,6 @@ class Step(Target):
 
     def reach(self, trials: Trials) -> Setting:
         return Setting(trials.codec.with_parameter(self.value).parameter)
+
+    def is_met(self, codec: SignalCodec, parameter: float | None, size: int, area: int) -> bool:
+        return parameter == codec.with_parameter(self.value).parameter

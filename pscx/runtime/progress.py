@@ -30,7 +30,7 @@ class Bars:
     def __init__(self, what: str, total: int | None, visible: bool = True) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # names may hold brackets
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
