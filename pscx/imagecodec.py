@@ -27,7 +27,7 @@ from pscx.priors import Prior
 from pscx.recipes import RECIPES
 from pscx.registry import Registry, choices
 from pscx.specs import codec_spec, parse_spec, psc_of_spec, recipe_number, recipe_spec
-from pscx.stream import SIDE_LIMIT, TEXT_LIMIT, Header, unpack
+from pscx.stream import SIDE_LIMIT, TEXT_LIMIT, Header, is_whole, unpack
 from pscx.targets import TARGETS, Target
 from pscx.together import Task, together
 from pscx.trials import OnTrial, Run, Setting, Trials, shown
@@ -35,6 +35,7 @@ from pscx.trials import OnTrial, Run, Setting, Trials, shown
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
 BATCH = 8
+DOUBT = "the checksum of the stream does not match, so the image may be wrong"
 T = TypeVar("T")
 EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "logged_pictures")
 BESIDE_THE_LOOP: dict[str, Registry[Any]] = {"caption": CAPTIONERS, "target": TARGETS}
@@ -52,7 +53,8 @@ class Encoded:
 class Decoded:
     """The restorations of a stream, ``(height, width, 3)`` uint8, and how much of it they were made from.
 
-    ``segments`` of ``iterations`` were whole; ``cut`` says why there are no more, and is empty where all were.
+    ``segments`` of ``iterations`` were used; ``cut`` says why there are no more, or that the stream's checksum does not
+    match although all of them decode; it is empty where the stream is whole.
     """
 
     images: list[Pixels]
@@ -152,7 +154,8 @@ class Decompressor:
         outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
         restored = (psc.restore(outcome, shape, index) for index in indices)
         images = [shown(psc, signal, header.height, header.width) for signal in restored]
-        return Decoded(images, outcome.segments, psc.iterations, str(outcome.cut or ""))
+        cut = str(outcome.cut or ("" if is_whole(data) else DOUBT))
+        return Decoded(images, outcome.segments, psc.iterations, cut)
 
     def _psc_of(self, header: Header) -> PSC:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)

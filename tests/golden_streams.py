@@ -3,9 +3,9 @@
     python tests/golden_streams.py
 
 writes ``tests/golden`` anew, which is to be done where the format or the arithmetic of the default recipe changes on
-purpose, and never after a release. Everything in most of them comes from integers: the images, and the networks' weights,
-which are pscx's own noise times powers of two. Those in ``tests/golden/recipes`` are a photograph under the shipped recipes
-and the shipped prior.
+purpose, and never after a release. In most of them everything comes from integers: the images, and the networks'
+weights, which are pscx's own noise times powers of two. Those in ``tests/golden/recipes`` are a photograph under the
+recipes and the prior that ship.
 """
 
 from __future__ import annotations

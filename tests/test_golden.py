@@ -130,6 +130,6 @@ def test_the_border_between_networks_is_part_of_the_fingerprint(tmp_path: Path) 
 
 def test_another_version_is_refused_by_its_number(prior: str) -> None:
     data = bytearray((GOLDEN / "float8_raw.pscx").read_bytes())
-    data[3] = data[3] & 15 | 2 << 4
-    with pytest.raises(StreamError, match="version 2 of the stream format; this program reads version 1"):
+    data[3] = data[3] & 15 | 1 << 4
+    with pytest.raises(StreamError, match="version 1 of the stream format; this program reads version 2"):
         Decompressor(prior_path=prior).decompress(bytes(data))
