@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pscx.arithmetic import arithmetic_of, difference
 from pscx.calibration import likely_gains
+from pscx.cancel import check_cancel
 from pscx.coders.base import Coder
 from pscx.errors import PscxError, StreamError
 from pscx.exact import ordered_mean, square_root
@@ -428,19 +429,28 @@ def finite(values: Tensor, what: str) -> Tensor:
 
 
 class CountedPrior(Prior):
-    """A prior whose network evaluations are counted and timed; otherwise ``inner``."""
+    """A prior whose network evaluations are counted and timed, and may be cancelled; otherwise ``inner``."""
 
     def __init__(self, inner: Prior, account: Account) -> None:
         super().__init__()
         self.inner, self.account = inner, account
         self.stride, self.alphas_cumprod, self.exact = inner.stride, inner.alphas_cumprod, inner.exact
+        self.evaluations, self.takes_captions = inner.evaluations, inner.takes_captions
+        self.references = inner.references
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        check_cancel()
         started = clock()
         x0 = denoise(self.inner, x_t.to(self.inner.alphas_cumprod.device), t).to(x_t.device)
         self.account.network_seconds += clock() - started
         self.account.evaluations += len(x_t) * self.inner.evaluations
         return x0
+
+    def memory(self, shape: tuple[int, ...], batch: int) -> int:
+        return self.inner.memory(shape, batch)
+
+    def conditioned(self, caption: str) -> Prior:
+        return CountedPrior(self.inner.conditioned(caption), self.account)
 
     def to_signal(self, image: Tensor) -> Tensor:
         return self.inner.to_signal(image)

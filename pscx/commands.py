@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -13,9 +12,11 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from pscx.bounds import check_bounds
 from pscx.errors import PscxError, StreamError
 from pscx.files import check_output, write_whole
 from pscx.info import stream_info
+from pscx.printing import complain, printable
 from pscx.progress import Bar, Bars
 from pscx.quiet import quiet
 from pscx.stream import unpack
@@ -72,7 +73,7 @@ def compress(options: Namespace, rest: list[str]) -> int:
         data, count = encoded.data, encoded.account.encodings
         write_whole(job.outputs[0], data, force=options.force)
         height, width = pixels.shape[:2]
-        says = f"{job.outputs[0]}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp"
+        says = f"{printable(str(job.outputs[0]))}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp"
         return f"{says}, {count} encodings" if count > 1 else says
 
     def shares(job: Job) -> bool:
@@ -99,8 +100,8 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
     for output in (output for job in jobs for output in job.outputs):
         check_image_suffix(output)
-    limits = Limits(memory=None if options.memory is None else int(options.memory * 1e9))
-    decompressor = Decompressor(prior_path=options.prior, limits=limits)
+    limits = Limits.of(options.budget, None if options.memory is None else options.memory * 1e9)
+    decompressor = Decompressor(prior_path=options.prior, limits=limits, download=options.download)
 
     partial = options.partial or options.max_bytes is not None
 
@@ -109,10 +110,10 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         done = decompressor.decode(data, range(count), partial=partial, progress=bar.advance)
         if done.cut:
             used = f"{done.segments} of {done.iterations} segments used"
-            print(f"pscx: '{job.source}': {used}: {done.cut}", file=sys.stderr)
+            complain(f"'{job.source}': {used}: {done.cut}")
         for output, image in zip(job.outputs, done.images, strict=True):
             write_image(output, image, force=options.force)
-        return "\n".join(map(str, job.outputs))
+        return "\n".join(printable(str(output)) for output in job.outputs)
 
     def shares(job: Job) -> bool:
         try:
@@ -132,7 +133,7 @@ def info(options: Namespace, rest: list[str]) -> int:
         facts = stream_info(_read_stream(job.source))
         if options.json:
             return json.dumps({"file": str(job.source), **facts})
-        return f"{job.source}\n" + "\n".join(f"  {line}" for line in _lines(facts))
+        return "\n".join([printable(str(job.source)), *(f"  {printable(line)}" for line in _lines(facts))])
 
     sources, _ = _sources(options.inputs, _stream_files)
     return _each("info", [Job(source, []) for source in sources], work)
@@ -178,7 +179,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             says = f"failed: {outcome.error}"
         elif means is not None:
             says = f"{means.mean('bpp'):.4g} bpp, {means.mean('psnr'):.4g} dB, {says}"
-        print(f"pscx: cell {count} of {len(to_do)} ({cell.name}): {says}", file=sys.stderr, flush=True)
+        complain(f"cell {count} of {len(to_do)} ({cell.name}): {says}")
     found = {key: read_results(cell.folder) for key, cell in cells.items()}
     results = {key: result for key, result in found.items() if result is not None}
     print(write_report(plan, results, errors))
@@ -219,11 +220,11 @@ def report(options: Namespace, rest: list[str]) -> int:
 
     inputs: list[Path] = options.inputs
     output = options.output or (inputs[0] / "report.html" if len(inputs) == 1 else Path("report.html"))
-    limits = (options.images, options.originals, options.prior)
-    names, streams = write_report(inputs, output, *limits, force=options.force)
+    shown = (options.images, options.originals, options.prior)
+    names, streams = write_report(inputs, output, *shown, budget=options.budget, force=options.force)
     megabytes = names[0].stat().st_size / 1e6
-    print(f"{names[0]}: {megabytes:.1f} MB, {streams} shown")
-    print("\n".join(map(str, names[1:])))
+    print(f"{printable(str(names[0]))}: {megabytes:.1f} MB, {streams} shown")
+    print("\n".join(printable(str(name)) for name in names[1:]))
     return 0
 
 
@@ -310,7 +311,7 @@ def _present(jobs: list[Job]) -> tuple[list[Job], int]:
     """The jobs whose input exists, and how many of the others were reported."""
     missing = [job for job in jobs if not job.source.exists()]
     for job in missing:
-        print(f"pscx: no such file: '{job.source}'", file=sys.stderr)
+        complain(f"no such file: '{job.source}'")
     return [job for job in jobs if job not in missing], len(missing)
 
 
@@ -341,7 +342,7 @@ def _each(
             elif isinstance(result, PscxError):
                 failed += 1
                 sentence = str(result) if str(job.source) in str(result) else f"'{job.source}': {result}"
-                print(f"pscx: {sentence}", file=sys.stderr)
+                complain(sentence)
             else:
                 raise result
     return 2 if failed else 0
@@ -411,11 +412,12 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _as_yaml(spec: Any) -> list[str]:
-    """A spec as lines of YAML, or as it stands where it is nested too deeply for that."""
+    """A spec as lines of YAML, or why no decoder takes it."""
     import yaml
 
     try:
-        text: str = yaml.safe_dump(spec, sort_keys=False, default_flow_style=None, width=100)
-    except RecursionError:
-        text = ascii(spec)
+        check_bounds(spec)
+    except ValueError as error:
+        return [f"  not shown: {error}"]
+    text: str = yaml.safe_dump(spec, sort_keys=False, default_flow_style=None, width=100)
     return [f"  {line}" for line in text.splitlines()]

@@ -16,17 +16,18 @@ from PIL.Image import Image
 from torch import Tensor
 
 from pscx.arithmetic import arithmetic_of
+from pscx.cancel import Cancel, cancellable
 from pscx.captioners import CAPTIONERS, Captioner
 from pscx.codec import PSC, Account, Progress, Watch
 from pscx.config import Checker, ConfigError, Layer, build, built, option_layer, read_yaml
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.images import as_pixels, to_tensor
 from pscx.info import stream_info
-from pscx.limits import Limits
+from pscx.limits import Limits, picture_memory
 from pscx.priors import Prior
 from pscx.recipes import RECIPES
 from pscx.registry import Registry, choices
-from pscx.specs import codec_spec, parse_spec, psc_of_spec, recipe_number, recipe_spec
+from pscx.specs import Wanted, codec_spec, parse_spec, recipe_number, recipe_spec, wanted_of_spec
 from pscx.stream import SIDE_LIMIT, TEXT_LIMIT, Header, is_whole, unpack
 from pscx.targets import TARGETS, Target
 from pscx.together import Task, together
@@ -91,28 +92,54 @@ class Decompressor:
         prior: a prior to use for the streams that were made with it.
         prior_path: where to load the prior of other streams from; by default from where such a prior is by default.
         limits: what a stream may ask for; see :class:`pscx.limits.Limits`.
+        download: fetch a prior that is not on this machine from its default place. Without it nothing is fetched unless
+            ``prior_path`` is a hub id.
     """
 
-    def __init__(self, prior: Prior | None = None, prior_path: str | None = None, limits: Limits | None = None) -> None:
-        self.prior_path, self.limits = prior_path, limits or Limits()
-        self._priors = {} if prior is None else {prior.fingerprint(): prior}
+    def __init__(
+        self,
+        prior: Prior | None = None,
+        prior_path: str | None = None,
+        limits: Limits | None = None,
+        *,
+        download: bool = False,
+    ) -> None:
+        self.prior_path, self.limits, self.download = prior_path, limits or Limits(), download
+        self._priors: dict[tuple[type[Prior], bytes], Prior] = {}
+        if prior is not None:
+            self._priors[type(prior), prior.fingerprint()] = prior
 
     def decompress(
-        self, data: bytes, *, index: int = 0, partial: bool = False, progress: Progress | None = None
+        self,
+        data: bytes,
+        *,
+        index: int = 0,
+        partial: bool = False,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
     ) -> Pixels:
         """The image of a stream: restoration number ``index``, ``(height, width, 3)`` uint8.
 
         With ``partial`` a stream whose payload was cut or damaged gives the image of the segments before that; see
         :meth:`decode` for how many they were. Raises :class:`StreamError` for a stream that is damaged, of another
         version or of another prior; with ``partial`` where the header is, or not one segment is whole.
+
+        ``cancel()`` is asked before each network evaluation; where it is true, ``CancelledError`` is raised.
         """
-        return self.decode(data, range(index, index + 1), partial=partial, progress=progress).images[0]
+        indices = range(index, index + 1)
+        return self.decode(data, indices, partial=partial, progress=progress, cancel=cancel).images[0]
 
     def decompress_samples(
-        self, data: bytes, samples: int, *, partial: bool = False, progress: Progress | None = None
+        self,
+        data: bytes,
+        samples: int,
+        *,
+        partial: bool = False,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
     ) -> list[Pixels]:
         """The first ``samples`` restorations of a stream; how they differ is up to its restoration."""
-        return self.decode(data, range(samples), partial=partial, progress=progress).images
+        return self.decode(data, range(samples), partial=partial, progress=progress, cancel=cancel).images
 
     def decompress_many(
         self, streams: Iterable[bytes], *, batch: int = BATCH, **options: Any
@@ -138,40 +165,52 @@ class Decompressor:
         partial: bool = False,
         progress: Progress | None = None,
         watch: Watch | None = None,
+        cancel: Cancel | None = None,
     ) -> Decoded:
         """The restorations number ``indices`` of a stream, with how much of it was whole; as :meth:`decompress`.
 
         ``watch`` is shown each segment while it is decoded; see :class:`pscx.codec.Seal`.
         """
         header, payload = unpack(data, partial=partial)
-        psc = self._psc_of(header)
+        psc = self._psc_of(header, len(indices))
         multiple = _multiple(psc)
         if multiple > MAX_MULTIPLE:
             raise StreamError(f"the stream asks for blocks of {multiple} pixels; at most {MAX_MULTIPLE} are allowed")
         height, width = (-(-side // multiple) * multiple for side in (header.height, header.width))
         shape = psc.prior.signal_shape(height, width)
         self.limits.check(psc, height, width, shape, len(indices))
-        outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
-        restored = (psc.restore(outcome, shape, index) for index in indices)
-        images = [shown(psc, signal, header.height, header.width) for signal in restored]
+        with cancellable(cancel):
+            outcome = psc.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
+            restored = (psc.restore(outcome, shape, index) for index in indices)
+            images = [shown(psc, signal, header.height, header.width) for signal in restored]
         cut = str(outcome.cut or ("" if is_whole(data) else DOUBT))
         return Decoded(images, outcome.segments, psc.iterations, cut)
 
-    def _psc_of(self, header: Header) -> PSC:
+    def _psc_of(self, header: Header, restorations: int) -> PSC:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
-        prior = self._priors.get(header.fingerprint, self.prior_path)
-        psc = psc_of_spec(spec, header.parameter, header.seed, prior=prior)
-        found = psc.prior.fingerprint()
-        if found != header.fingerprint:
-            raise StreamError(
-                f"the stream was made with another prior (fingerprint {header.fingerprint.hex()}, this one is "
-                f"{found.hex()}): say where that prior is (--prior PATH)"
-            )
-        self._priors[found] = psc.prior
+        wanted = wanted_of_spec(spec, header.parameter, header.seed)
+        self.limits.check_work(wanted, header.height, header.width, restorations)
+        self.limits.check_memory(picture_memory(header.height, header.width))
+        psc = wanted.psc(self._prior(wanted, header.fingerprint))
         try:
             return psc.conditioned(header.caption)
         except PscxError as error:
             raise StreamError(f"the stream has a caption that is of no use: {error}") from error
+
+    def _prior(self, wanted: Wanted, fingerprint: bytes) -> Prior:
+        """The prior of that kind and fingerprint, held or loaded."""
+        known = self._priors.get((wanted.kind, fingerprint))
+        if known is not None:
+            return known
+        prior = wanted.load(self.prior_path, download=self.download)
+        found = prior.fingerprint()
+        if found != fingerprint:
+            raise StreamError(
+                f"the stream was made with another prior (fingerprint {fingerprint.hex()}, this one is "
+                f"{found.hex()}): say where that prior is (--prior PATH)"
+            )
+        self._priors[type(prior), found] = prior
+        return prior
 
 
 class Codec(Decompressor):
@@ -185,6 +224,7 @@ class Codec(Decompressor):
         prior_path: see :class:`Decompressor`.
         captioner: describes each image, for a prior that takes captions; or none.
         target: what streams are to be where nothing else is asked for; none: that of the quantizer as it is.
+        limits: see :class:`Decompressor`; compressing has none.
     """
 
     def __init__(
@@ -193,8 +233,9 @@ class Codec(Decompressor):
         prior_path: str | None = None,
         captioner: Captioner | None = None,
         target: Target | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        super().__init__(psc.prior, prior_path)
+        super().__init__(psc.prior, prior_path, limits)
         if captioner is not None and not psc.prior.takes_captions:
             raise ValueError(
                 f"caption must be null: the prior is a {type(psc.prior).__name__}, which takes no captions"

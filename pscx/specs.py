@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_origin
 
+from pscx.bounds import check_bounds
 from pscx.codec import PSC
 from pscx.coders import CODERS
 from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, build, built, class_of
 from pscx.errors import PscxError, StreamError
+from pscx.hub import no_downloads
 from pscx.priors import PRIORS, Prior
 from pscx.quantizers import QUANTIZERS, Quantizer
 from pscx.recipes import RECIPES, read_recipe
 from pscx.registry import NAME, Registry, parameters_of
-from pscx.restorations import RESTORATIONS
-from pscx.rows import ROWS
-from pscx.samplers import SAMPLERS
+from pscx.restorations import RESTORATIONS, Restoration
+from pscx.rows import ROWS, RowRule
+from pscx.samplers import SAMPLERS, Sampler
 
 KINDS: dict[str, Registry[Any]] = {
     "prior": PRIORS,
@@ -55,6 +58,10 @@ def codec_spec(psc: PSC) -> dict[str, Any]:
     spec["prior"] = _without_text(spec["prior"])
     spec |= {key: getattr(psc, key) for key in OPTIONS}
     _check_portable(spec)
+    try:
+        check_bounds(spec)
+    except ValueError as error:
+        raise PscxError(f"a stream cannot hold this codec: {error}") from error
     return spec
 
 
@@ -86,20 +93,91 @@ def recipe_spec(number: int) -> dict[str, Any]:
     return spec
 
 
-def psc_of_spec(
-    spec: Mapping[str, Any], parameter: float | None, seed: int, *, prior: Prior | str | None = None
-) -> PSC:
-    """The codec of a spec that came out of a stream, built from registered names alone.
+@dataclass(frozen=True)
+class Wanted:
+    """The codec that a stream asks for, whose prior is not loaded yet.
+
+    ``form`` is what the spec says of the prior, checked; ``parts`` are all other components, built, and ``numbers`` the
+    options of :data:`OPTIONS`.
+    """
+
+    form: Mapping[str, Any]
+    parts: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+    seed: int
+
+    @property
+    def samples(self) -> int:
+        return int(self.numbers["samples"])
+
+    @property
+    def iterations(self) -> int:
+        return int(self.numbers["iterations"])
+
+    @property
+    def sampler(self) -> Sampler:
+        sampler: Sampler = self.parts["sampler"]
+        return sampler
+
+    @property
+    def rows(self) -> RowRule:
+        rows: RowRule = self.parts["rows"]
+        return rows
+
+    @property
+    def restoration(self) -> Restoration:
+        restoration: Restoration = self.parts["restoration"]
+        return restoration
+
+    @property
+    def restoration_sampler(self) -> Sampler:
+        sampler: Sampler = self.parts.get("restoration_sampler", self.sampler)
+        return sampler
+
+    @property
+    def kind(self) -> type[Prior]:
+        """The class of the prior."""
+        return class_of(self.form)
+
+    def psc(self, prior: Prior) -> PSC:
+        """The codec with its prior. Raises :class:`StreamError` where that is of another kind."""
+        if type(prior) is not self.kind:
+            raise StreamError(
+                f"the stream was made with a prior of the kind {self.kind.__name__}, and this one is a "
+                f"{type(prior).__name__}"
+            )
+        return PSC(prior, **self.parts, **self.numbers, seed=self.seed)
+
+    def load(self, path: str | None = None, *, download: bool = False) -> Prior:
+        """The prior from ``path``, a folder or a hub id, or from where one of its kind is by default.
+
+        Nothing is downloaded unless ``path`` or ``download`` says so: else :class:`StreamError` is raised where it is
+        not on this machine, and tells what to give. Raises ``ConfigError`` where it cannot be loaded.
+        """
+        if path is not None or download:
+            return _load_prior(self.form, path)
+        with no_downloads() as missed:
+            try:
+                return _load_prior(self.form, None)
+            except ConfigError as error:
+                if not missed:
+                    raise
+                raise StreamError(
+                    f"the stream was made with a prior of the kind {PRIORS.name_of(self.kind)}, which is not on this "
+                    f"machine: say where it is (--prior PATH), or have '{missed[0]}' downloaded (--download)"
+                ) from error
+
+
+def wanted_of_spec(spec: Mapping[str, Any], parameter: float | None, seed: int) -> Wanted:
+    """The codec of a spec that came out of a stream, built from registered names alone; its prior is not loaded.
 
     Args:
         spec: as :func:`codec_spec` makes it; not trusted.
         parameter: of the quantizer.
         seed: of all noise.
-        prior: a prior to use, or where to load it from (its option ``path``), or none for its defaults.
 
     Raises:
         StreamError: for a spec that names anything unknown or out of bounds.
-        ConfigError: where ``prior`` cannot be loaded.
     """
     try:
         checked = _checked(spec)
@@ -110,9 +188,13 @@ def psc_of_spec(
                 raise ConfigError(f"{key} must lie in 1..{STREAM_LIMIT}, got {checked[key]}")
     except (ConfigError, ValueError) as error:
         raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
-    if not isinstance(prior, Prior):
-        prior = _load_prior(checked["prior"], prior)
-    return PSC(prior, **parts, **{key: checked[key] for key in OPTIONS}, seed=seed)
+    return Wanted(checked["prior"], parts, {key: checked[key] for key in OPTIONS}, seed)
+
+
+def psc_of_spec(spec: Mapping[str, Any], parameter: float | None, seed: int, *, prior: Prior | None = None) -> PSC:
+    """:func:`wanted_of_spec` with its prior: ``prior``, or the one that is on this machine by default."""
+    wanted = wanted_of_spec(spec, parameter, seed)
+    return wanted.psc(wanted.load() if prior is None else prior)
 
 
 def _parts(checked: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,6 +204,7 @@ def _parts(checked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(spec: Mapping[str, Any]) -> dict[str, Any]:
+    check_bounds(spec)
     known = {*KINDS, *OPTIONS}
     if not isinstance(spec, Mapping) or spec.keys() - known or (known - {"restoration_sampler"}) - spec.keys():
         raise ConfigError(f"a spec has the keys {', '.join(sorted(known))}")

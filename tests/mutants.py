@@ -24,7 +24,7 @@ from pscx.priors import DDPM
 from pscx.specs import KINDS
 from pscx.stream import STREAM_CHECK, Header, pack, unpack
 
-LIMITS = Limits(evaluations=128, pixel_evaluations=1 << 17, memory=1 << 27)
+LIMITS = Limits(evaluations=128, pixel_evaluations=128 << 14, memory=1 << 27)
 SMALL = {
     "sampler": {"name": "ddrm", "steps": 2, "start": 20.0, "warm_start": 2.0, "stop": 0.05, "spacing": "log"},
     "restoration": {"name": "mean", "samples": 2},

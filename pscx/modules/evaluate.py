@@ -28,6 +28,7 @@ from pscx.errors import ImageError, PscxError
 from pscx.files import write_whole
 from pscx.imagecodec import Codec, Pixels
 from pscx.images import read_image, write_image
+from pscx.limits import UNBOUNDED
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr, ssim
 from pscx.modules.log import FirstRows, Log, figures
 from pscx.priors import Prior
@@ -137,6 +138,7 @@ class Evaluate(LightningModule):
             ),
             captioner=caption,
             target=target,
+            limits=UNBOUNDED,
         )
         self.restorations, self.simulate, self.ranks_per_image = restorations, simulate, ranks_per_image
         self.spread = ALONE

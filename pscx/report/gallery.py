@@ -13,8 +13,10 @@ import numpy as np
 
 from pscx.config import Checker, built, read_yaml
 from pscx.errors import PscxError
+from pscx.hub import no_downloads
 from pscx.imagecodec import Decompressor
 from pscx.images import read_image
+from pscx.limits import Limits
 from pscx.metrics import psnr
 from pscx.priors import PRIORS, Prior
 from pscx.progress import Bar, Bars
@@ -54,10 +56,11 @@ class Gallery:
     Args:
         originals: where the originals are.
         prior_path: where to load the priors of streams from; by default from where each run's configuration says.
+        limits: what a stream may ask for.
     """
 
-    def __init__(self, originals: Originals, prior_path: str | None = None) -> None:
-        self._originals, self._prior_path = originals, prior_path
+    def __init__(self, originals: Originals, prior_path: str | None = None, limits: Limits | None = None) -> None:
+        self._originals, self._prior_path, self._limits = originals, prior_path, limits
         self._priors: dict[str, Prior] = {}
 
     def items(self, exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
@@ -101,13 +104,14 @@ class Gallery:
 
     def _decompressor(self, run: Run) -> Decompressor:
         if self._prior_path is not None:
-            return Decompressor(prior_path=self._prior_path)
+            return Decompressor(prior_path=self._prior_path, limits=self._limits)
         checker = Checker([read_yaml(run.folder / CONFIG)])
         form = checker.component(PRIORS, checker.tree()["model"]["prior"], "model.prior")
         key = json.dumps(form, default=str)
         if key not in self._priors:
-            self._priors[key] = built(form)
-        return Decompressor(self._priors[key])
+            with no_downloads():
+                self._priors[key] = built(form)
+        return Decompressor(self._priors[key], limits=self._limits)
 
 
 def _photograph(pixels: Pixels, room: int) -> dict[str, Any]:
