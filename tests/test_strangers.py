@@ -159,8 +159,8 @@ plain = {kind}.{method}
 
 def slow(*args):
     print("begun", flush=True)
-    large = torch.rand(1200, 1200)
-    for _ in range(10):
+    large = torch.rand(800, 800)
+    for _ in range(6):
         torch.linalg.svd(large)
     return plain(*args)
 
@@ -174,8 +174,7 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize("place", SLOW)
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("place", "times"), [("in the network", 1), ("in a thread of an image", 2)])
 def test_ctrl_c_ends_decoding_with_one_sentence(place: str, times: int, astronaut: Pixels, tmp_path: Path) -> None:
     """Wherever the processor is, and whoever is impatient: 130, and no error of a library that was interrupted."""
     path = save_prior(tmp_path / "prior", 1)
@@ -310,14 +309,14 @@ def test_words_of_a_stream_reach_no_terminal_as_they_are(
 def test_names_of_files_reach_no_terminal_as_they_are(
     data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "a\x1b[31mb\nc[/d].pscx"
+    path = tmp_path / "a\x1b[31mb\nc[red].pscx"
     for content, code in ((b"?", 2), (data, 0)):
         path.write_bytes(content)
         for command in (["decompress", "--force"], ["info"]):
             assert main([*command, str(path)]) == code
             printed = capsys.readouterr()
             assert fits_a_terminal(printed.out + printed.err)
-            assert "a\\x1b[31mb\\nc[/d].p" in printed.out + printed.err
+            assert "a\\x1b[31mb\\nc[red].p" in printed.out + printed.err
     assert main(["decompress", str(path) + "\x1b[0m"]) == 2
     assert "no such file" in (error := capsys.readouterr().err)
     assert fits_a_terminal(error)
@@ -438,7 +437,7 @@ def test_an_option_out_of_range_is_called_by_its_own_place(
     assert capsys.readouterr().err == says
     assert main(["test", "--recipe", "fast", "--data.root", str(image_folder), *option]) == 2
     assert capsys.readouterr().err == says
-    with pytest.raises(ConfigError, match=rf"^option --model.{key}.steps must be at least 1, got 0$"):
+    with pytest.raises(ConfigError, match=rf"^--model.{key}: model.{key}.steps must be at least 1, got 0$"):
         load_codec("fast", **{key: {"steps": 0}})
     forged = with_spec(data, lambda spec: spec.update({key: {**spec["sampler"], "steps": 0}}))
     with pytest.raises(StreamError, match=rf"cannot be had: {key}.steps must be at least 1, got 0$"):
