@@ -233,6 +233,7 @@ def demo(options: Namespace, rest: list[str]) -> int:
     from pscx.demo.offline import offline
 
     with offline(), quiet():
+        from pscx.demo.feed import end_all
         from pscx.demo.page import served
         from pscx.demo.views import views_of
         from pscx.demo.work import Bounds
@@ -242,6 +243,7 @@ def demo(options: Namespace, rest: list[str]) -> int:
             print(f"{address} (Ctrl-C ends it)", flush=True)
             with suppress(KeyboardInterrupt):
                 Event().wait()
+            end_all()
     return 0
 
 

@@ -317,7 +317,7 @@ def test_names_of_files_reach_no_terminal_as_they_are(
             printed = capsys.readouterr()
             assert fits_a_terminal(printed.out + printed.err)
             assert "a\\x1b[31mb\\nc[red].p" in printed.out + printed.err
-    assert main(["decompress", str(path) + "\x1b[0m"]) == 2
+    assert main(["decompress", "--force", str(path) + "\x1b[0m"]) == 2
     assert "no such file" in (error := capsys.readouterr().err)
     assert fits_a_terminal(error)
 

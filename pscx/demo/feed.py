@@ -10,6 +10,7 @@ from typing import TypeVar
 from pscx.cancel import cancellable
 
 T = TypeVar("T")
+_RUNNING: dict[Thread, Event] = {}  # work that is under way, and what ends it
 BEAT = 1.0  # seconds after which a listener is woken up where there is nothing to tell
 
 
@@ -39,8 +40,11 @@ def told(work: Callable[[Callable[[T], None]], None]) -> Iterator[T | None]:
             queue.put(None)
         except BaseException as error:
             queue.put(error)
+        finally:
+            _RUNNING.pop(thread, None)
 
     thread = Thread(target=run, daemon=True)
+    _RUNNING[thread] = gone
     thread.start()
     try:
         while True:
@@ -56,4 +60,13 @@ def told(work: Callable[[Callable[[T], None]], None]) -> Iterator[T | None]:
             yield item
     finally:
         gone.set()
+        thread.join()
+
+
+def end_all() -> None:
+    """End all work that is under way before its next evaluation of a network, and wait for that."""
+    running = list(_RUNNING.items())
+    for _, gone in running:
+        gone.set()
+    for thread, _ in running:
         thread.join()
