@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,29 +15,31 @@ from PIL.Image import Image
 from torch import Tensor
 
 from pscx.captioners import Captioner
-from pscx.codecs import CODECS, Account, Progress, SignalCodec, Watch
+from pscx.codecs import CODECS, Account, Outcome, Progress, SignalCodec, Watch
 from pscx.codecs.pixels import check_encoding, padded, shown, signal_of
 from pscx.codecs.replay import Replay
-from pscx.codecs.specs import codec_of_spec, codec_spec, parse_spec, recipe_number, recipe_spec
+from pscx.codecs.specs import Wanted, codec_spec, parse_spec, recipe_number, recipe_spec, wanted_of_spec
 from pscx.codecs.with_prior import PriorCodec
 from pscx.config.checker import Checker, ConfigError, Layer, build, built, option_layer, read_yaml
 from pscx.config.recipes import RECIPES
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.execution.batching import Task, together
-from pscx.format.container import SIDE_LIMIT, TEXT_LIMIT, Header, unpack
+from pscx.format.container import SIDE_LIMIT, TEXT_LIMIT, Header, is_whole, unpack
 from pscx.format.info import stream_info
-from pscx.format.limits import Limits
+from pscx.format.limits import Limits, picture_memory
 from pscx.images import as_pixels
 from pscx.priors import Prior
 from pscx.rate_control import TARGETS, Target
 from pscx.rate_control.trials import OnTrial, Run, Setting, Trials
 from pscx.registry import choices, parameters_of
+from pscx.runtime.cancel import Cancel, cancellable
 from pscx.runtime.memory import out_of_memory
 
 Pixels = NDArray[np.uint8]
 MAX_MULTIPLE = 1024
 BATCH = 8
 KEPT_PRIORS = 2
+DOUBT = "the checksum of the stream does not match, so the image may be wrong"
 T = TypeVar("T")
 EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "logged_pictures")
 
@@ -68,7 +69,8 @@ class Encoded:
 class Decoded:
     """The restorations of a stream, ``(height, width, 3)`` uint8, and how much of it they were made from.
 
-    ``segments`` of ``iterations`` were whole; ``cut`` says why there are no more, and is empty where all were.
+    ``segments`` of ``iterations`` were used; ``cut`` says why there are no more, or that the stream's checksum does not
+    match although all of them decode; it is empty where the stream is whole.
     """
 
     images: list[Pixels]
@@ -105,29 +107,53 @@ class Decompressor:
         prior: a prior to use for the streams that were made with it.
         prior_path: where to load the prior of other streams from; by default from where such a prior is by default.
         limits: what a stream may ask for; see :class:`pscx.format.limits.Limits`.
+        download: fetch a prior that is not on this machine from its default place. Without it nothing is fetched unless
+            ``prior_path`` is a hub id.
     """
 
-    def __init__(self, prior: Prior | None = None, prior_path: str | None = None, limits: Limits | None = None) -> None:
-        self.prior_path, self.limits = prior_path, limits or Limits()
-        self._priors = {} if prior is None else {prior.fingerprint(): prior}
-        self._loaded: OrderedDict[bytes, Prior] = OrderedDict()
+    def __init__(
+        self,
+        prior: Prior | None = None,
+        prior_path: str | None = None,
+        limits: Limits | None = None,
+        *,
+        download: bool = False,
+    ) -> None:
+        self.prior_path, self.limits, self.download = prior_path, limits or Limits(), download
+        self._given = [] if prior is None else [prior]
+        self._loaded: list[Prior] = []  # the last few that were used
 
     def decompress(
-        self, data: bytes, *, index: int = 0, partial: bool = False, progress: Progress | None = None
+        self,
+        data: bytes,
+        *,
+        index: int = 0,
+        partial: bool = False,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
     ) -> Pixels:
         """The image of a stream: restoration number ``index``, ``(height, width, 3)`` uint8.
 
         With ``partial`` a stream whose payload was cut or damaged gives the image of the segments before that; see
         :meth:`decode` for how many they were. Raises :class:`StreamError` for a stream that is damaged, of another
         version or of another prior; with ``partial`` where the header is, or not one segment is whole.
+
+        ``cancel()`` is asked before each network evaluation; where it is true, ``CancelledError`` is raised.
         """
-        return self.decode(data, range(index, index + 1), partial=partial, progress=progress).images[0]
+        indices = range(index, index + 1)
+        return self.decode(data, indices, partial=partial, progress=progress, cancel=cancel).images[0]
 
     def decompress_samples(
-        self, data: bytes, samples: int, *, partial: bool = False, progress: Progress | None = None
+        self,
+        data: bytes,
+        samples: int,
+        *,
+        partial: bool = False,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
     ) -> list[Pixels]:
         """The first ``samples`` restorations of a stream; how they differ is up to its restoration."""
-        return self.decode(data, range(samples), partial=partial, progress=progress).images
+        return self.decode(data, range(samples), partial=partial, progress=progress, cancel=cancel).images
 
     def decompress_many(
         self, streams: Iterable[bytes], *, batch: int = BATCH, **options: Any
@@ -153,23 +179,28 @@ class Decompressor:
         partial: bool = False,
         progress: Progress | None = None,
         watch: Watch | None = None,
+        cancel: Cancel | None = None,
     ) -> Decoded:
         """The restorations number ``indices`` of a stream, with how much of it was whole; as :meth:`decompress`.
 
         ``watch`` is shown each segment while it is decoded; see :class:`pscx.codecs.Segment`.
         """
         header, payload = unpack(data, partial=partial)
-        with out_of_memory("decoding the stream"):
-            codec = self._codec_of(header)
-            return self._decoded(codec, header, payload, indices, partial, progress, watch)
+        with out_of_memory("decoding the stream"), cancellable(cancel):
+            codec = self._codec_of(header, len(indices))
+            outcome, shape = self._decoded(codec, header, payload, len(indices), partial, progress, watch)
+            restored = (codec.restore(outcome, shape, index) for index in indices)
+            images = [shown(codec, signal, header.height, header.width) for signal in restored]
+        cut = str(outcome.cut or ("" if is_whole(data) else DOUBT))
+        return Decoded(images, outcome.segments, codec.segments, cut)
 
     def replay(self, data: bytes, progress: Progress | None = None) -> Replay:
         """What each segment of a stream brought, for a report; no restoration. Raises as :meth:`decompress`."""
         header, payload = unpack(data)
         with out_of_memory("decoding the stream"):
-            codec = self._codec_of(header)
+            codec = self._codec_of(header, 0)
             recorder = codec.recorder(header.height, header.width)
-            self._decoded(codec, header, payload, range(0), False, progress, recorder)
+            self._decoded(codec, header, payload, 0, False, progress, recorder)
             return recorder.finish()
 
     def _decoded(
@@ -177,54 +208,48 @@ class Decompressor:
         codec: SignalCodec,
         header: Header,
         payload: bytes,
-        indices: range,
+        restorations: int,
         partial: bool,
         progress: Progress | None,
         watch: Watch | None,
-    ) -> Decoded:
+    ) -> tuple[Outcome, tuple[int, ...]]:
+        """What a stream's codec makes of its payload, and the shape of the signal."""
         if codec.stride > MAX_MULTIPLE:
             asked = f"the stream asks for blocks of {codec.stride} pixels"
             raise StreamError(f"{asked}; at most {MAX_MULTIPLE} are allowed")
         height, width = padded(codec, header.height, header.width)
         shape = codec.signal_shape(height, width)
-        self.limits.check(codec, height, width, shape, len(indices))
+        self.limits.check(codec, height, width, shape, restorations)
         outcome = codec.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
-        restored = (codec.restore(outcome, shape, index) for index in indices)
-        images = [shown(codec, signal, header.height, header.width) for signal in restored]
-        return Decoded(images, outcome.segments, codec.segments, str(outcome.cut or ""))
+        return outcome, shape
 
-    def _codec_of(self, header: Header) -> SignalCodec:
+    def _codec_of(self, header: Header, restorations: int) -> SignalCodec:
         spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
-        prior = self._known(header.fingerprint) or self.prior_path
-        codec = codec_of_spec(spec, header.parameter, header.seed, prior=prior)
+        wanted = wanted_of_spec(spec, header.parameter, header.seed)
+        self.limits.check_work(wanted.evaluations(restorations), header.height, header.width)
+        self.limits.check_memory(picture_memory(header.height, header.width))
+        codec = wanted.codec(self._prior(wanted, header.fingerprint))
         found = codec.fingerprint()
         if found != header.fingerprint:
             raise StreamError(
                 f"the stream was made with another prior (fingerprint {header.fingerprint.hex()}, this one is "
                 f"{found.hex()}): say where that prior is (--prior PATH)"
             )
-        if isinstance(codec, PriorCodec):
-            self._keep(codec.prior, found)
         try:
             return codec.conditioned(header.caption)
         except PscxError as error:
             raise StreamError(f"the stream has a caption that is of no use: {error}") from error
 
-    def _known(self, fingerprint: bytes) -> Prior | None:
-        """The prior of that fingerprint, if one is held; priors may have been moved or converted since."""
-        if fingerprint not in self._priors and fingerprint not in self._loaded:
-            self._priors = {prior.fingerprint(): prior for prior in self._priors.values()}
-            self._loaded = OrderedDict((prior.fingerprint(), prior) for prior in self._loaded.values())
-        return self._priors.get(fingerprint, self._loaded.get(fingerprint))
-
-    def _keep(self, prior: Prior, fingerprint: bytes) -> None:
-        """Have the prior for the next streams; of those that were not given, the last few that were used."""
-        if fingerprint in self._priors:
-            return
-        self._loaded[fingerprint] = prior
-        self._loaded.move_to_end(fingerprint)
-        while len(self._loaded) > KEPT_PRIORS:
-            self._loaded.popitem(last=False)
+    def _prior(self, wanted: Wanted, fingerprint: bytes) -> Prior | None:
+        """The prior of that kind and fingerprint, held or loaded; none for a codec that has none."""
+        if wanted.kind is None:
+            return None
+        for prior in (*self._given, *self._loaded):
+            if type(prior) is wanted.kind and prior.fingerprint() == fingerprint:
+                return prior
+        prior = wanted.load(self.prior_path, download=self.download)
+        self._loaded = [*self._loaded, prior][-KEPT_PRIORS:]
+        return prior
 
 
 class Codec(Decompressor):
@@ -238,6 +263,7 @@ class Codec(Decompressor):
         prior_path: see :class:`Decompressor`.
         captioner: describes each image, for a prior that takes captions; or none.
         target: what streams are to be where nothing else is asked for; none: that of the quantizer as it is.
+        limits: see :class:`Decompressor`; compressing has none.
     """
 
     def __init__(
@@ -246,8 +272,9 @@ class Codec(Decompressor):
         prior_path: str | None = None,
         captioner: Captioner | None = None,
         target: Target | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        super().__init__(codec.prior if isinstance(codec, PriorCodec) else None, prior_path)
+        super().__init__(codec.prior if isinstance(codec, PriorCodec) else None, prior_path, limits)
         if captioner is not None and not codec.takes_captions:
             raise ValueError(f"caption must be null: the {takes_none(codec)}")
         if target is not None:

@@ -3,8 +3,9 @@
     python tests/golden_streams.py
 
 writes ``tests/golden`` anew, which is to be done where the format or the arithmetic of the default recipe changes on
-purpose, and never after a release. Everything in them comes from integers: the images, and the networks' weights, which
-are pscx's own noise times powers of two.
+purpose, and never after a release. In most of them everything comes from integers: the images, and the networks'
+weights, which are pscx's own noise times powers of two. Those in ``tests/golden/recipes`` are a photograph under the
+recipes and the prior that ship.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import torch
 from diffusers import DDPMScheduler
 from numpy.typing import NDArray
 
-from pscx import Codec, load_codec
+from pscx import Codec, load_codec, read_image
 from pscx.codecs.specs import recipe_spec
 from pscx.config.recipes import RECIPES
+from pscx.data.folder import BUNDLED
+from pscx.format.container import unpack
 from pscx.networks import ResidualUNet
 from pscx.priors.denoiser import PixelDenoiser
 from pscx.signal.noise import Noise
@@ -117,6 +120,9 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     ),
 }
 """Size of the image and what differs from the default recipe."""
+SHIPPED = ("fast", "default", "best")
+PHOTOGRAPHS = GOLDEN / "recipes"
+PHOTOGRAPH_FACTS = PHOTOGRAPHS / "photograph.json"
 
 
 def save_golden_prior(folder: Path) -> str:
@@ -148,6 +154,21 @@ def golden_codec(name: str, prior: str) -> tuple[Codec, Pixels]:
     return codec, golden_image(*size)
 
 
+def golden_photograph() -> Pixels:
+    """A face: 48 by 64 pixels of a bundled photograph."""
+    return read_image(BUNDLED / "astronaut.png")[16:64, 40:104]
+
+
+def compress_photograph(recipe: str) -> bytes:
+    """The stream of :func:`golden_photograph` under a shipped recipe."""
+    return load_codec(recipe).compress(golden_photograph(), quality=50)
+
+
+def photograph_facts(data: bytes, pixels: Pixels) -> dict[str, Any]:
+    """What is promised of a stream of the photograph; the payload's digest does not depend on the header."""
+    return {**facts_of(data, pixels), "payload": sha256(unpack(data)[1]).hexdigest()}
+
+
 def facts_of(data: bytes, pixels: Pixels) -> dict[str, Any]:
     """What is promised of a stream."""
     return {
@@ -170,8 +191,20 @@ def main() -> None:
             facts[name] = facts_of(data, codec.decompress(data))
             print(f"{name}: {len(data)} bytes")
     FACTS.write_text(json.dumps(facts, indent=2) + "\n")
+    write_photographs()
     recipes = {name: recipe_spec(number) for number, name in RECIPES.items()}
     (GOLDEN / "recipes.json").write_text(json.dumps(recipes, indent=2) + "\n")
+
+
+def write_photographs() -> None:
+    PHOTOGRAPHS.mkdir(exist_ok=True)
+    facts = {}
+    for recipe in SHIPPED:
+        data = compress_photograph(recipe)
+        (PHOTOGRAPHS / f"{recipe}.pscx").write_bytes(data)
+        facts[recipe] = photograph_facts(data, load_codec(recipe).decompress(data))
+        print(f"recipes/{recipe}: {len(data)} bytes")
+    PHOTOGRAPH_FACTS.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,24 +9,24 @@ from __future__ import annotations
 import json
 import random
 import sys
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sealing import resealed
 from tiny import save_prior
 
 from pscx import Decompressor, PscxError, load_codec
 from pscx.catalogue.components import SECTIONS
-from pscx.format.container import CHECK, MAGIC, Header, pack, unpack
+from pscx.format.container import STREAM_CHECK, Header, pack, unpack
 from pscx.format.limits import Limits
 from pscx.priors import DDPM
 
 KINDS = {key: SECTIONS[key] for key in ("prior", "sampler", "rows", "quantizer", "coder", "restoration")}
 
-LIMITS = Limits(evaluations=128, pixel_evaluations=1 << 17, memory=1 << 27)
+LIMITS = Limits(evaluations=128, pixel_evaluations=128 << 14, memory=1 << 27)
 SMALL = {
     "sampler": {"name": "ddrm", "steps": 2, "start": 20.0, "warm_start": 2.0, "stop": 0.05, "spacing": "log"},
     "restoration": {"name": "mean", "samples": 2},
@@ -119,8 +119,8 @@ def mutant(source: random.Random, data: bytes, others: Sequence[bytes]) -> Mutan
         "bits flipped": lambda: flipped(source, data),
         "cut": lambda: data[: source.randrange(len(data))],
         "longer": lambda: data + source.randbytes(source.randint(1, 40)),
-        "bytes, checksum": lambda: sealed(flipped(source, data)),
-        "header bytes, checksum": lambda: sealed(flipped(source, data, len(data) - len(payload))),
+        "bytes, checksum": lambda: resealed(flipped(source, data)),
+        "header bytes, checksum": lambda: resealed(flipped(source, data, len(data) - len(payload))),
         "header, checksum": lambda: pack_or(replaced(source, header), payload, data),
         "payload, checksum": lambda: pack(header, flipped(source, payload) if payload else b"?"),
         "payload cut, checksum": lambda: pack(header, payload[: source.randrange(len(payload) + 1)]),
@@ -131,7 +131,7 @@ def mutant(source: random.Random, data: bytes, others: Sequence[bytes]) -> Mutan
         "spec and payload, checksum": lambda: pack_or(
             {"spec": respecified(source, header.spec)}, source.randbytes(30), data
         ),
-        "header at random, checksum": lambda: sealed(data[:9] + source.randbytes(source.randint(0, 80))),
+        "header at random, checksum": lambda: resealed(data[:9] + source.randbytes(source.randint(0, 80))),
     }
     kind = source.choice([*kinds, *["bits flipped"] * 4])
     made = kinds[kind]()
@@ -149,15 +149,8 @@ def flipped(source: random.Random, data: bytes, length: int | None = None) -> by
     return bytes(changed)
 
 
-def sealed(data: bytes) -> bytes:
-    """The same bytes with a checksum that fits, behind the right magic."""
-    data = MAGIC + data[3:]
-    check = zlib.crc32(data[: CHECK.start] + data[CHECK.stop :]).to_bytes(4, "big")
-    return data[: CHECK.start] + check + data[CHECK.stop :]
-
-
 def is_sealed(data: bytes) -> bool:
-    return len(data) >= CHECK.stop and sealed(data) == data
+    return len(data) >= STREAM_CHECK.stop and resealed(data) == data
 
 
 def replaced(source: random.Random, header: Header) -> dict[str, Any]:
@@ -165,7 +158,7 @@ def replaced(source: random.Random, header: Header) -> dict[str, Any]:
     values: dict[str, Callable[[], Any]] = {
         "height": lambda: source.choice([1, 2, header.height + 1, 63, 200, 4096, 65535]),
         "width": lambda: source.choice([1, 2, header.width - 1, 65, 201, 4096, 65535]),
-        "fingerprint": lambda: source.randbytes(4),
+        "fingerprint": lambda: source.randbytes(6),
         "recipe": lambda: source.choice([0, 1, 2, 3, 255]),
         "spec": lambda: source.choice(["", "{}", "[]", "null", "[" * 900, "1", '{"prior":' * 400, header.spec + "}"]),
         "parameter": lambda: source.choice([None, 2.0**-133, 2.0**-20, 0.5, 512.0, 2.0**100]),
@@ -181,7 +174,7 @@ def pack_or(changes: dict[str, Any], payload: bytes, data: bytes) -> bytes:
     try:
         return pack(replace(unpack(data)[0], **changes), payload)
     except (ValueError, UnicodeEncodeError):
-        return sealed(data[:-1] + b"?")
+        return resealed(data[:-1] + b"?")
 
 
 def respecified(source: random.Random, spec: str) -> str:

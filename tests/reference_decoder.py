@@ -44,8 +44,8 @@ class Stream:
 
 def read(data: bytes) -> Stream:
     assert data[:3] == b"\xb7PX"
-    assert data[3] >> 4 == 1
-    assert zlib.crc32(data[:5] + data[9:]) == int.from_bytes(data[5:9], "big")
+    assert data[3] >> 4 == 2
+    assert crc16(data[:7] + data[9:]) == int.from_bytes(data[7:9], "big")
     flags, at = data[3] & 15, 9
     assert flags & 12 == 0  # no caption; an exact codec
     assert data[4] == 0  # the spec is embedded
@@ -64,11 +64,22 @@ def read(data: bytes) -> Stream:
             if byte < 128:
                 return value
 
-    height, width, fingerprint = varint() + 1, varint() + 1, take(4)
+    height, width, fingerprint = varint() + 1, varint() + 1, take(6)
     step = struct.unpack(">f", take(2) + b"\0\0")[0] if flags & 1 else 0.0
     seed = varint() if flags & 2 else 0
     spec = json.loads(zlib.decompress(take(varint()), -15))
+    assert crc16(data[:5] + data[9:at]) == int.from_bytes(data[5:7], "big")
     return Stream(height, width, fingerprint, step, seed, spec, data[at:])
+
+
+def crc16(data: bytes) -> int:
+    """Bit by bit."""
+    rest = 0xFFFF
+    for byte in data:
+        rest ^= byte << 8
+        for _ in range(8):
+            rest = rest << 1 ^ (0x11021 if rest >> 15 else 0)
+    return rest
 
 
 # Noise.
@@ -225,7 +236,7 @@ class Prior:
         border = [] if len(self.networks) == 1 else [np.array(self.border)]
         for tensor in [*tensors, self.a, self.table, *border]:
             state.update(f"torch.{tensor.dtype}{tuple(tensor.shape)}".encode() + np.ascontiguousarray(tensor).tobytes())
-        return state.digest()[:4]
+        return state.digest()[:6]
 
     def denoise(self, x: Array, t: int) -> Array:
         x0 = np.zeros(x.shape)

@@ -13,6 +13,7 @@ from html import unescape
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,16 @@ from tiny import CODEC, write_codec
 from pscx import load_codec
 from pscx.api import Decompressor
 from pscx.config.checker import ConfigError
-from pscx.demo.feed import told
+from pscx.demo.feed import end_all, told
 from pscx.demo.offline import OFFLINE, environment, offline
 from pscx.demo.rivals import largest, rival
 from pscx.demo.views import View, Views, views_of
 from pscx.demo.work import Bounds, photograph, scaled_down, stream
-from pscx.errors import ImageError, PscxError
+from pscx.errors import CancelledError, ImageError, PscxError
 from pscx.metrics import psnr
 from pscx.rate_control.quality import Quality
 from pscx.rate_control.trials import Pixels
+from pscx.runtime.cancel import check_cancel
 
 BOUNDS = Bounds(bytes=50_000, pixels=2000)
 
@@ -297,3 +299,68 @@ def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "PSCX_B" not in os.environ
     with offline():
         assert {name: os.environ[name] for name in OFFLINE} == OFFLINE
+
+
+@pytest.fixture
+def quick_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pscx.demo.feed.BEAT", 0.01)
+
+
+def without_end(evaluations: list[int]) -> Callable[[Callable[[int], None]], None]:
+    """Work that tells nothing, as a long restoration."""
+
+    def work(tell: Callable[[int], None]) -> None:
+        while True:
+            check_cancel()
+            evaluations.append(1)
+            sleep(0.001)
+
+    return work
+
+
+@pytest.mark.usefixtures("quick_beat")
+def test_work_that_tells_nothing_can_be_left_and_ends() -> None:
+    """Who serves the page sees between two beats that a visitor has left; the next evaluation is not made."""
+    evaluations: list[int] = []
+    steps = told(without_end(evaluations))
+    assert next(steps) is None
+    assert next(steps) is None
+    steps.close()  # type: ignore[attr-defined]  # a generator; waits for the work
+    count = len(evaluations)
+    assert count > 0
+    sleep(0.02)
+    assert len(evaluations) == count
+
+
+@pytest.mark.usefixtures("quick_beat")
+def test_all_work_can_be_ended() -> None:
+    steps = [told(without_end([])) for _ in range(2)]
+    assert [next(step) for step in steps] == [None, None]
+    end_all()
+    for step in steps:
+        with pytest.raises(CancelledError):
+            list(step)
+
+
+@pytest.mark.usefixtures("quick_beat")
+def test_a_view_is_shown_again_while_nothing_happens(
+    views: Views, photo: Path, tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cat.pscx"
+    path.write_bytes(load_codec(config).compress(np.array(Image.open(photo))))
+    expected = list(views.decode(str(path)))
+    decode = Decompressor.decode
+    monkeypatch.setattr(Decompressor, "decode", lambda *args, **options: (sleep(0.1), decode(*args, **options))[1])
+    shown = list(views.decode(str(path)))
+    assert list(dict.fromkeys(shown)) == list(dict.fromkeys(expected))
+    assert shown.count(shown[0]) > 3
+
+
+def test_an_uploaded_stream_may_take_little(views: Views, photo: Path, tmp_path: Path, config: str) -> None:
+    path = tmp_path / "cat.pscx"
+    codec = load_codec(config, restoration={"samples": 400})
+    path.write_bytes(codec.compress(np.array(Image.open(photo))))
+    assert "evaluations times pixels" in mistake(views.decode(str(path)))
+    Decompressor().limits.check_work(codec.signal_codec, 32, 40, 1)  # what the command takes
+    for recipe in ("default", "fast", "best"):
+        views.decompressor.limits.check_work(load_codec(recipe).signal_codec, 40, 50, 1)

@@ -23,7 +23,7 @@ from pscx.codecs import PSC
 from pscx.codecs.psc.loop import finite
 from pscx.coders import Posterior
 from pscx.format.container import pack, unpack
-from pscx.format.limits import Limits
+from pscx.format.limits import SMALL_IMAGE, Limits
 from pscx.priors import Gaussian, StableDiffusion
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean, Restoration, Sample
@@ -106,7 +106,11 @@ def hostile(codec: Codec, photo: Pixels, change: Callable[[dict[str, Any]], obje
 @pytest.mark.parametrize(
     ("change", "header", "part"),
     [
-        (lambda spec: spec.update(samples=4096, iterations=4096), {}, "asks for .* denoiser evaluations, over 1048576"),
+        (
+            lambda spec: spec.update(samples=4096, iterations=4096),
+            {},
+            "asks for .* denoiser evaluations of .* over 1048576 evaluations",
+        ),
         (lambda spec: spec["sampler"].update(steps=4096, samples=1), {}, "has no option 'samples'"),
         (lambda spec: [spec["sampler"].update(steps=4096), spec.update(samples=100)], {}, "denoiser evaluations"),
         (lambda spec: spec["restoration"].update(samples=4096, name="mean"), {}, None),
@@ -114,7 +118,7 @@ def hostile(codec: Codec, photo: Pixels, change: Callable[[dict[str, Any]], obje
         (
             lambda spec: spec.update(rows={"name": "tweedie", "passes": 4096, "corrections": 40}),
             {},
-            "evaluations, over",
+            "over 1048576 evaluations",
         ),
         (lambda spec: spec.update(rows={"name": "tweedie", "extra": 4096}), {"height": 500, "width": 500}, "GB of"),
         (lambda spec: spec.update(samples=500, batch=1), {"height": 2000, "width": 2000}, "GB of memory"),
@@ -128,7 +132,7 @@ def hostile(codec: Codec, photo: Pixels, change: Callable[[dict[str, Any]], obje
         (
             lambda spec: spec.update(rows={"name": "tweedie", "passes": 4096, "corrections": 4096}),
             {},
-            "asks for .* denoiser evaluations, over 1048576",
+            "asks for .* denoiser evaluations of .* over 1048576 evaluations",
         ),
         (lambda spec: None, {"height": 65535, "width": 16}, "takes sides of at most 2048 pixels, got 16x65536"),
         (lambda spec: spec.update(rows={"name": "random", "block": 0}), {}, "rows.block must be at least 2 or none"),
@@ -145,7 +149,7 @@ def test_what_is_too_much_is_refused_before_any_work(
 ) -> None:
     data = hostile(codec, photo, change, **header)
     monkeypatch.setattr(PSC, "decode", lambda *_, **__: pytest.fail("work began"))
-    decoder = Decompressor(limits=Limits(memory=1 << 33))
+    decoder = Decompressor(limits=Limits(pixel_evaluations=1 << 40, memory=1 << 33))
     if part is None:  # much, and not too much
         with pytest.raises(pytest.fail.Exception, match="work began"):
             decoder.decompress(data)
@@ -158,11 +162,14 @@ def test_pixels_times_evaluations_are_bounded(codec: Codec, photo: Pixels) -> No
     data = codec.compress(photo)
     evaluations = 2 * 3 * 2 + 2 * 2
     assert codec.signal_codec.evaluations(1) == evaluations
-    Decompressor(limits=Limits(evaluations, evaluations * 24 * 32)).decompress(data)
-    with pytest.raises(StreamError, match="asks for 16 denoiser evaluations of 768 pixels, together over 12287"):
-        Decompressor(limits=Limits(evaluations, evaluations * 24 * 32 - 1)).decompress(data)
-    with pytest.raises(StreamError, match="asks for 20 denoiser evaluations, over 16"):
+    Decompressor(limits=Limits(evaluations, evaluations * SMALL_IMAGE)).decompress(data)  # the image is smaller
+    with pytest.raises(StreamError, match=r"asks for 16 denoiser evaluations of 720 pixels.*budget of 2\.62e\+05"):
+        Decompressor(limits=Limits(evaluations, evaluations * SMALL_IMAGE - 1)).decompress(data)
+    with pytest.raises(StreamError, match=r"asks for 20 denoiser evaluations of 720 pixels.*over 16 evaluations"):
         Decompressor(limits=Limits(evaluations)).decompress_samples(data, 2)
+    large = replace(unpack(data)[0], height=200, width=300)
+    with pytest.raises(StreamError, match=r"16 denoiser evaluations of 60000 pixels.*budget of 9\.6e\+05"):
+        Decompressor(limits=Limits(evaluations, evaluations * 60000 - 1)).decompress(pack(large, b""))
 
 
 def test_a_large_image_of_the_default_recipe_is_told_its_memory(tmp_path: Path, photo: Pixels) -> None:
@@ -171,7 +178,7 @@ def test_a_large_image_of_the_default_recipe_is_told_its_memory(tmp_path: Path, 
     header, payload = unpack(load_codec("default", prior={"path": path}).compress(photo))
     data = pack(replace(header, height=1 << 14, width=1 << 14), payload)
     with pytest.raises(StreamError, match=r"takes about \d+\.\d GB of memory and 16\.0 GB may be taken: .*--memory GB"):
-        Decompressor(prior_path=path, limits=Limits(memory=16_000_000_000)).decompress(data)
+        Decompressor(prior_path=path, limits=Limits(1 << 20, 1 << 40, 16_000_000_000)).decompress(data)
 
 
 def test_a_large_image_of_a_latent_prior_is_told_its_memory(tmp_path: Path) -> None:
@@ -196,7 +203,10 @@ def test_published_settings_are_within_the_limits() -> None:
     )
     assert psc.evaluations(1) == 16 * 50 * 256 + 500
     assert 2 * psc.evaluations(1) < Limits().evaluations
-    Limits(memory=1 << 32).check(psc, 512, 512, (4, 64, 64), 1)
+    Limits(memory=1 << 32).check(psc, 192, 192, (4, 24, 24), 1)
+    with pytest.raises(StreamError, match=r"roughly 4 days on two CPU cores: over the budget.*\(--budget 5\.4e\+10\)$"):
+        Limits(memory=1 << 32).check(psc, 512, 512, (4, 64, 64), 1)
+    Limits.of(5.4e10, 1 << 32).check(psc, 512, 512, (4, 64, 64), 1)
 
 
 def test_the_command_takes_a_limit(

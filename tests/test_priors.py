@@ -88,7 +88,7 @@ def test_gaussian_fingerprint_identifies_the_options() -> None:
     prints = [Gaussian(*options).fingerprint() for options in ((0.9, 0.5, 0.5), (0.8, 0.5, 0.5), (0.9, 0.4, 0.5))]
     assert len({*prints, Gaussian(0.9, 0.5, 0.6).fingerprint()}) == 4
     assert Gaussian(0.9, 0.5, 0.5).fingerprint() == prints[0]
-    assert len(prints[0]) == 4
+    assert len(prints[0]) == 6
 
 
 @pytest.mark.parametrize(

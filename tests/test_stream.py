@@ -6,11 +6,13 @@ import zlib
 from dataclasses import replace
 
 import pytest
+from reference_decoder import crc16
+from sealing import sealed_stream as sealed
 
 from pscx.errors import StreamError
-from pscx.format.container import CHECK, MAGIC, Header, pack, unpack
+from pscx.format.container import HEADER_CHECK, MAGIC, STREAM_CHECK, Header, is_whole, pack, unpack
 
-SMALL = Header(128, 128, b"\x01\x02\x03\x04", recipe=1, parameter=0.5)
+SMALL = Header(128, 128, b"\x01\x02\x03\x04\x05\x06", recipe=1, parameter=0.5)
 
 
 def random_header(source: random.Random) -> Header:
@@ -22,7 +24,7 @@ def random_header(source: random.Random) -> Header:
     return Header(
         height,
         width,
-        source.randbytes(4),
+        source.randbytes(6),
         recipe,
         spec=source.choice(texts[1:]) if recipe == 0 else "",
         parameter=source.choice(parameters),
@@ -32,12 +34,6 @@ def random_header(source: random.Random) -> Header:
     )
 
 
-def sealed(before: bytes, after: bytes) -> bytes:
-    """A stream with a right checksum around any content."""
-    start = MAGIC + before
-    return start + zlib.crc32(start + after).to_bytes(4, "big") + after
-
-
 def refused(data: bytes) -> None:
     with pytest.raises(StreamError):
         unpack(data)
@@ -45,18 +41,19 @@ def refused(data: bytes) -> None:
 
 def test_bytes_of_a_header() -> None:
     stream = pack(SMALL, b"payload")
-    assert stream == bytes.fromhex("b75058 11 01 fdb3356e 7f 7f 01020304 3f00") + b"payload"
-    assert len(stream) - len(b"payload") == 17
+    assert stream == bytes.fromhex("b75058 21 01 6f15 f658 7f 7f 010203040506 3f00") + b"payload"
+    assert len(stream) - len(b"payload") == 19
 
 
 def test_bytes_of_all_fields() -> None:
-    header = Header(1, 300, b"abcd", recipe=0, spec="{}", parameter=1.0, seed=300, caption="hi", arithmetic="cpu")
+    header = Header(1, 300, b"abcdef", recipe=0, spec="{}", parameter=1.0, seed=300, caption="hi", arithmetic="cpu")
     stream = pack(header, b"!")
     deflated = [zlib.compress(text.encode(), 9)[2:-4] for text in ("hi", "cpu", "{}")]
     texts = b"".join(bytes([len(text)]) + text for text in deflated)
-    assert stream[:5] == MAGIC + b"\x1f\x00"
-    assert stream[CHECK] == zlib.crc32(stream[:5] + stream[9:]).to_bytes(4, "big")
-    assert stream[9:] == b"\x00\xab\x02abcd\x3f\x80\xac\x02" + texts + b"!"
+    assert stream[:5] == MAGIC + b"\x2f\x00"
+    assert stream[HEADER_CHECK] == crc16(stream[:5] + stream[9:-1]).to_bytes(2, "big")
+    assert stream[STREAM_CHECK] == crc16(stream[:7] + stream[9:]).to_bytes(2, "big")
+    assert stream[9:] == b"\x00\xab\x02abcdef\x3f\x80\xac\x02" + texts + b"!"
 
 
 def test_round_trip() -> None:
@@ -77,6 +74,29 @@ def test_every_flipped_byte_and_every_truncation_is_refused() -> None:
         refused(stream + b"\0")
 
 
+def test_a_header_whose_check_fails_is_never_used() -> None:
+    """Of a stream that may be cut or damaged: each flipped bit of the header is refused, each of the rest is known."""
+    stream = pack(replace(SMALL, recipe=0, spec='{"coder": "raw"}', seed=77, caption="a boat"), b"payload")
+    for place in range(len(stream)):
+        for bit in range(8):
+            damaged = stream[:place] + bytes([stream[place] ^ 1 << bit]) + stream[place + 1 :]
+            assert not is_whole(damaged)
+            if place < len(stream) - len(b"payload") and place not in (7, 8):
+                with pytest.raises(StreamError):
+                    unpack(damaged, partial=True)
+            else:
+                assert unpack(damaged, partial=True)[0] == unpack(stream)[0]
+    with pytest.raises(StreamError, match=r"^boat\.pscx has a damaged header: its checksum does not match$"):
+        unpack(stream[:9] + b"\x7e" + stream[10:], "boat.pscx", partial=True)
+
+
+def test_a_header_is_checked_where_the_payload_is_cut() -> None:
+    stream = pack(SMALL, b"payload")
+    assert unpack(stream[:-3], partial=True) == (SMALL, b"payl")
+    with pytest.raises(StreamError, match="damaged header"):
+        unpack(stream[:9] + b"\x7e" + stream[10:-3], partial=True)
+
+
 def test_random_bytes_are_refused() -> None:
     source = random.Random(2)
     for _ in range(3000):
@@ -91,7 +111,7 @@ def test_any_content_under_a_right_checksum_is_a_header_or_refused() -> None:
     good = pack(replace(SMALL, recipe=0, spec="{}" * 40, seed=1 << 40, caption="a boat"), b"xyz")
     for _ in range(20_000):
         if source.random() < 0.5:
-            data = sealed(bytes([16 + source.randrange(16), source.choice([0, 1])]), source.randbytes(40))
+            data = sealed(bytes([32 + source.randrange(16), source.choice([0, 1])]), source.randbytes(40))
         else:
             place = source.randrange(9, len(good))
             after = good[9:place] + source.randbytes(1) + good[place + 1 :]
@@ -110,8 +130,8 @@ def test_wrong_kind_and_newer_version_have_their_own_sentences() -> None:
     for data in (b"", b"\xb7P", b"\x89PNG\r\n\x1a\n"):
         with pytest.raises(StreamError, match=r"^boat\.pscx is not a pscx stream$"):
             unpack(data, "boat.pscx")
-    with pytest.raises(StreamError, match=r"^boat\.pscx has version 2 .* reads version 1$"):
-        unpack(MAGIC + b"\x20" + bytes(30), "boat.pscx")
+    with pytest.raises(StreamError, match=r"^boat\.pscx has version 1 .* reads version 2$"):
+        unpack(MAGIC + b"\x10" + bytes(30), "boat.pscx")
     with pytest.raises(StreamError, match=r"^boat\.pscx is damaged or cut short"):
         unpack(pack(SMALL, b"payload")[:-1], "boat.pscx")
     with pytest.raises(StreamError, match="cut short: 8 bytes"):
@@ -121,29 +141,29 @@ def test_wrong_kind_and_newer_version_have_their_own_sentences() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [
-        (b"\x18\x01", b"\x7f\x7fabcd", "a field of 1 bytes is cut short"),
-        (b"\x18\x01", b"\x7f\x7fabcd\x02\x03\x00", "flagged but empty"),
+        (b"\x28\x01", b"\x7f\x7fabcdef", "a field of 1 bytes is cut short"),
+        (b"\x28\x01", b"\x7f\x7fabcdef\x02\x03\x00", "flagged but empty"),
         (
-            b"\x18\x01",
-            b"\x7f\x7fabcd\x05" + zlib.compress(b"a\x1b[")[2:-4],
+            b"\x28\x01",
+            b"\x7f\x7fabcdef\x05" + zlib.compress(b"a\x1b[")[2:-4],
             "arithmetic must be at most 200 characters",
         ),
-        (b"\x10\x01", b"\xff\x00\x7fabcd", "shortest form"),
-        (b"\x10\x01", b"\xff\x80\x00\x7fabcd", "shortest form"),
-        (b"\x12\x01", b"\x7f\x7fabcd" + b"\xff" * 9 + b"\x02", "below 2\\^64"),
-        (b"\x12\x01", b"\x7f\x7fabcd" + b"\xff" * 11, "below 2\\^64"),
-        (b"\x12\x01", b"\x7f\x7fabcd\x00", "seed is flagged but zero"),
-        (b"\x11\x01", b"\x7f\x7fabcd\x7f\x80", "positive and finite, got inf"),
-        (b"\x11\x01", b"\x7f\x7fabcd\x7f\xc0", "positive and finite, got nan"),
-        (b"\x11\x01", b"\x7f\x7fabcd\xbf\x80", "positive and finite, got -1"),
-        (b"\x11\x01", b"\x7f\x7fabcd\x00\x00", "positive and finite, got 0"),
-        (b"\x10\x01", b"\xff\xff\x03\x7fabcd", "height must lie in 1..65535, got 65536"),
-        (b"\x10\x01", b"\x7f\xff\xff\x03abcd", "width must lie in 1..65535, got 65536"),
-        (b"\x10\x01", b"\xfe\xff\x03\xfe\xff\x03abcd", "height times width"),
-        (b"\x10\x01", b"\x7f\x7fabc", "a field of 4 bytes is cut short"),
-        (b"\x14\x01", b"\x7f\x7fabcd\x0aboat", "a field of 10 bytes is cut short"),
-        (b"\x14\x01", b"\x7f\x7fabcd\x02\x03\x00", "flagged but empty"),
-        (b"\x14\x01", b"\x7f\x7fabcd\x01\x07", "invalid block type"),
+        (b"\x20\x01", b"\xff\x00\x7fabcdef", "shortest form"),
+        (b"\x20\x01", b"\xff\x80\x00\x7fabcdef", "shortest form"),
+        (b"\x22\x01", b"\x7f\x7fabcdef" + b"\xff" * 9 + b"\x02", "below 2\\^64"),
+        (b"\x22\x01", b"\x7f\x7fabcdef" + b"\xff" * 11, "below 2\\^64"),
+        (b"\x22\x01", b"\x7f\x7fabcdef\x00", "seed is flagged but zero"),
+        (b"\x21\x01", b"\x7f\x7fabcdef\x7f\x80", "positive and finite, got inf"),
+        (b"\x21\x01", b"\x7f\x7fabcdef\x7f\xc0", "positive and finite, got nan"),
+        (b"\x21\x01", b"\x7f\x7fabcdef\xbf\x80", "positive and finite, got -1"),
+        (b"\x21\x01", b"\x7f\x7fabcdef\x00\x00", "positive and finite, got 0"),
+        (b"\x20\x01", b"\xff\xff\x03\x7fabcdef", "height must lie in 1..65535, got 65536"),
+        (b"\x20\x01", b"\x7f\xff\xff\x03abcdef", "width must lie in 1..65535, got 65536"),
+        (b"\x20\x01", b"\xfe\xff\x03\xfe\xff\x03abcdef", "height times width"),
+        (b"\x20\x01", b"\x7f\x7fabcde", "a field of 6 bytes is cut short"),
+        (b"\x24\x01", b"\x7f\x7fabcdef\x0aboat", "a field of 10 bytes is cut short"),
+        (b"\x24\x01", b"\x7f\x7fabcdef\x02\x03\x00", "flagged but empty"),
+        (b"\x24\x01", b"\x7f\x7fabcdef\x01\x07", "invalid block type"),
     ],
 )
 def test_bad_field(before: bytes, after: bytes, why: str) -> None:
@@ -158,7 +178,7 @@ def deflated(content: bytes) -> bytes:
 
 def with_caption(text: bytes) -> bytes:
     length = bytes([len(text) & 127 | 128, len(text) >> 7]) if len(text) > 127 else bytes([len(text)])
-    return sealed(b"\x14\x01", b"\x7f\x7fabcd" + length + text)
+    return sealed(b"\x24\x01", b"\x7f\x7fabcdef" + length + text)
 
 
 def test_texts_are_bounded_and_whole() -> None:
@@ -180,7 +200,7 @@ def test_texts_are_bounded_and_whole() -> None:
         ({"height": 0}, "height must lie in 1..65535, got 0"),
         ({"width": 65536}, "width must lie in 1..65535, got 65536"),
         ({"height": 65535, "width": 4097}, "height times width must be at most 268435456, got 65535 x 4097"),
-        ({"fingerprint": b"abc"}, "fingerprint must have 4 bytes, got 3"),
+        ({"fingerprint": b"abc"}, "fingerprint must have 6 bytes, got 3"),
         ({"recipe": 256}, "recipe must lie in 0..255, got 256"),
         ({"recipe": 0}, "spec must be given if and only if recipe is 0"),
         ({"spec": "{}"}, "spec must be given if and only if recipe is 0"),

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pscx.cli.jobs import Job, Rule, plan, refuse_existing, say, sources
 from pscx.cli.standard import STANDARD, read_standard, write_standard
+from pscx.codecs.bounds import check_bounds
 from pscx.errors import PscxError, StreamError
 from pscx.format.container import unpack
 from pscx.format.info import stream_info
 from pscx.runtime.files import write_whole
+from pscx.runtime.printing import complain, printable
 from pscx.runtime.progress import Bar, Bars
 from pscx.runtime.quiet import quiet
 from pscx.runtime.suffixes import IMAGE_KINDS, IMAGES, STREAM
@@ -58,7 +60,7 @@ def compress(options: Namespace, rest: list[str]) -> int:
         height, width = pixels.shape[:2]
         figures = [f"{len(data)} bytes", f"{8 * len(data) / (height * width):.4f} bpp", encoded.outcome]
         figures.append(f"{count} encodings" if count > 1 else "")
-        return f"{job.outputs[0]}: {', '.join(filter(None, figures))}"
+        return f"{printable(str(job.outputs[0]))}: {', '.join(filter(None, figures))}"
 
     def shares(job: Job) -> bool:
         if not (codec.shares_calls and job.rereadable):
@@ -92,8 +94,8 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     from pscx.format.limits import Limits
     from pscx.images import encode_image
 
-    limits = Limits(memory=None if options.memory is None else int(options.memory * 1e9))
-    decompressor = Decompressor(prior_path=options.prior, limits=limits)
+    limits = Limits.of(options.budget, None if options.memory is None else options.memory * 1e9)
+    decompressor = Decompressor(prior_path=options.prior, limits=limits, download=options.download)
 
     partial = options.partial or options.max_bytes is not None
 
@@ -102,10 +104,10 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         done = decompressor.decode(data, range(count), partial=partial, progress=bar.advance)
         if done.cut:
             used = f"{done.segments} of {done.iterations} segments used"
-            print(f"pscx: '{job.source}': {used}: {done.cut}", file=sys.stderr)
+            complain(f"'{job.source}': {used}: {done.cut}")
         for output, image in zip(job.outputs, done.images, strict=True):
             _write(output, encode_image(image, "image.png" if output == STANDARD else output), options.force)
-        return "\n".join(str(output) for output in job.outputs if output != STANDARD)
+        return "\n".join(printable(str(output)) for output in job.outputs if output != STANDARD)
 
     def shares(job: Job) -> bool:
         if not job.rereadable:
@@ -127,7 +129,7 @@ def info(options: Namespace, rest: list[str]) -> int:
         facts = stream_info(_read_stream(job.source))
         if options.json:
             return json.dumps({"file": str(job.source), **facts})
-        return f"{job.source}\n" + "\n".join(f"  {line}" for line in _lines(facts))
+        return "\n".join([printable(str(job.source)), *(f"  {printable(line)}" for line in _lines(facts))])
 
     streams = Rule((STREAM,), f"{STREAM} files")
     given, notices = sources(options.inputs, streams)
@@ -178,7 +180,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             says = f"failed: {outcome.error}"
         elif means is not None:
             says = f"{means.mean('bpp'):.4g} bpp, {means.mean('psnr'):.4g} dB, {says}"
-        print(f"pscx: cell {count} of {len(to_do)} ({cell.name}): {says}", file=sys.stderr, flush=True)
+        complain(f"cell {count} of {len(to_do)} ({cell.name}): {says}")
     found = {key: read_results(cell.folder) for key, cell in cells.items()}
     results = {key: result for key, result in found.items() if result is not None}
     print(write_report(plan, results, errors))
@@ -219,11 +221,11 @@ def report(options: Namespace, rest: list[str]) -> int:
 
     inputs: list[Path] = options.inputs
     output = options.output or (inputs[0] / "report.html" if len(inputs) == 1 else Path("report.html"))
-    limits = (options.images, options.originals, options.prior)
-    names, streams = write_report(inputs, output, *limits, force=options.force)
+    shown = (options.images, options.originals, options.prior)
+    names, streams = write_report(inputs, output, *shown, budget=options.budget, force=options.force)
     megabytes = names[0].stat().st_size / 1e6
-    print(f"{names[0]}: {megabytes:.1f} MB, {streams} shown")
-    print("\n".join(map(str, names[1:])))
+    print(f"{printable(str(names[0]))}: {megabytes:.1f} MB, {streams} shown")
+    print("\n".join(printable(str(name)) for name in names[1:]))
     return 0
 
 
@@ -233,6 +235,7 @@ def demo(options: Namespace, rest: list[str]) -> int:
     from pscx.demo.offline import offline
 
     with ended_by_signals(), offline(), quiet():
+        from pscx.demo.feed import end_all
         from pscx.demo.page import served
         from pscx.demo.views import views_of
         from pscx.demo.work import Bounds
@@ -242,6 +245,7 @@ def demo(options: Namespace, rest: list[str]) -> int:
             print(f"{address} (Ctrl-C ends it)", flush=True)
             with suppress(KeyboardInterrupt):
                 Event().wait()
+            end_all()
     return 0
 
 
@@ -339,7 +343,7 @@ def _each(
             elif isinstance(result, PscxError):
                 failed += 1
                 sentence = str(result) if f"'{job.source}'" in str(result) else f"'{job.source}': {result}"
-                print(f"pscx: {sentence}", file=sys.stderr)
+                complain(sentence)
             else:
                 raise result
     return 2 if failed else 0
@@ -431,11 +435,12 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _as_yaml(spec: Any) -> list[str]:
-    """A spec as lines of YAML, or as it stands where it is nested too deeply for that."""
+    """A spec as lines of YAML, or why no decoder takes it."""
     import yaml
 
     try:
-        text: str = yaml.safe_dump(spec, sort_keys=False, default_flow_style=None, width=100)
-    except RecursionError:
-        text = ascii(spec)
+        check_bounds(spec)
+    except ValueError as error:
+        return [f"  not shown: {error}"]
+    text: str = yaml.safe_dump(spec, sort_keys=False, default_flow_style=None, width=100)
     return [f"  {line}" for line in text.splitlines()]

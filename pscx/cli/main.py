@@ -16,9 +16,10 @@ from typing import NoReturn
 from pscx import __version__
 from pscx.cli.jobs import Output
 from pscx.cli.standard import named
-from pscx.errors import PscxError, sentence_of
+from pscx.errors import PscxError
 from pscx.registry import choices
 from pscx.runtime.allocator import keep_freed_memory
+from pscx.runtime.printing import complain, sentence_of
 from pscx.runtime.suffixes import IMAGE_KINDS
 
 LIGHTNING = {
@@ -27,6 +28,7 @@ LIGHTNING = {
     "fit": "train a prior, or learn a codec's row rule or entropy coding",
     "validate": "validate a prior",
 }
+INTERRUPTED = 130
 WITHOUT_PLUGINS = ("info",)  # makes no component
 WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.codec.sampler.steps
 SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.codec.sampler.steps 5."
@@ -43,16 +45,16 @@ def main(args: list[str] | None = None) -> int:
     try:
         return _run(args)
     except PscxError as error:
-        print(f"pscx: {sentence_of(error)}", file=sys.stderr)
+        complain(sentence_of(error))
         return 2
     except BrokenPipeError:
         raise  # see run
     except OSError as error:
-        print(f"pscx: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
-        print("pscx: interrupted", file=sys.stderr)
-        return 130
+        complain("interrupted")
+        return INTERRUPTED
 
 
 def run() -> NoReturn:
@@ -67,6 +69,10 @@ def run() -> NoReturn:
     except BrokenPipeError:  # whoever read our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except KeyboardInterrupt:  # once more, while the first was told
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # at once: a thread that is still in a library's code would end the process with an error
+        os._exit(code)
     sys.exit(code)
 
 
@@ -137,7 +143,7 @@ def _load_plugins(command: str, folders: list[str]) -> None:
     from pscx.config.plugins import load
 
     for failure in load(folders):
-        print(f"pscx: warning: {failure}", file=sys.stderr)
+        complain(f"warning: {failure}")
 
 
 def _settings(args: list[str]) -> tuple[list[str], list[str]]:
@@ -220,6 +226,10 @@ def _add_decompress(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--memory", type=_over_zero, metavar="GB", help="refuse streams that take more (default: what the machine has)"
     )
+    _add_budget(parser)
+    parser.add_argument(
+        "--download", action="store_true", help="fetch a prior that is not on this machine from where it is by default"
+    )
     parser.add_argument(
         "--partial", action="store_true", help="show what is whole of a cut or damaged stream, and say how much"
     )
@@ -229,6 +239,11 @@ def _add_decompress(parser: ArgumentParser) -> None:
         metavar="N",
         help="decode as if the stream ended after N bytes; implies --partial",
     )
+
+
+def _add_budget(parser: ArgumentParser) -> None:
+    text = "refuse streams that take more denoiser evaluations times pixels (default: 2^33, some hours on a CPU)"
+    parser.add_argument("--budget", type=_over_zero, metavar="N", help=text)
 
 
 def _add_ablate(parser: ArgumentParser) -> None:
@@ -264,6 +279,7 @@ def _add_report(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--prior", type=_text, metavar="PATH", help="where to load the priors from (default: what each run says)"
     )
+    _add_budget(parser)
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
 
 

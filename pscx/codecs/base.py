@@ -87,8 +87,10 @@ class SignalCodec(ABC):
     shares_samples: bool = False
     """Whether several processes may work on one image together (:attr:`spread`)."""
 
-    takes_captions: bool = False
-    """Whether :meth:`conditioned` knows what to do with a caption."""
+    @property
+    def takes_captions(self) -> bool:
+        """Whether :meth:`conditioned` knows what to do with a caption."""
+        return False
 
     @property
     def network(self) -> nn.Module | None:

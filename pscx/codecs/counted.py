@@ -7,22 +7,32 @@ from torch import Tensor
 from pscx.codecs.base import Account
 from pscx.execution.batching import clock, denoise
 from pscx.priors.base import Prior
+from pscx.runtime.cancel import check_cancel
 
 
 class CountedPrior(Prior):
-    """A prior whose network evaluations are counted and timed; otherwise ``inner``."""
+    """A prior whose network evaluations are counted and timed, and may be cancelled; otherwise ``inner``."""
 
     def __init__(self, inner: Prior, account: Account) -> None:
         super().__init__()
         self.inner, self.account = inner, account
         self.stride, self.alphas_cumprod, self.exact = inner.stride, inner.alphas_cumprod, inner.exact
+        self.evaluations, self.takes_captions = inner.evaluations, inner.takes_captions
+        self.references = inner.references
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        check_cancel()
         started = clock()
         x0 = denoise(self.inner, x_t.to(self.inner.alphas_cumprod.device), t).to(x_t.device)
         self.account.network_seconds += clock() - started
         self.account.evaluations += len(x_t) * self.inner.evaluations
         return x0
+
+    def memory(self, shape: tuple[int, ...], batch: int) -> int:
+        return self.inner.memory(shape, batch)
+
+    def conditioned(self, caption: str) -> Prior:
+        return CountedPrior(self.inner.conditioned(caption), self.account)
 
     def to_signal(self, image: Tensor) -> Tensor:
         return self.inner.to_signal(image)

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_origin
 
+from torch import Tensor
+
 from pscx.codecs.base import CODECS, SignalCodec
+from pscx.codecs.bounds import check_bounds
 from pscx.config.checker import STREAM_LIMIT, Checker, ConfigError, Layer, build, built, class_of
 from pscx.config.recipes import RECIPES, read_recipe
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
 from pscx.registry import NAME, parameters_of, registry_of
+from pscx.runtime.hub import no_downloads
 
 FAMILY = "psc"  # what a spec that names no family is of
 BESIDE = "seed"  # the option that has a field of its own in the header
@@ -34,6 +39,10 @@ def codec_spec(codec: SignalCodec) -> dict[str, Any]:
     except KeyError as error:
         raise PscxError(str(error.args[0])) from None
     _check_portable(spec)
+    try:
+        check_bounds(spec)
+    except ValueError as error:
+        raise PscxError(f"a stream cannot hold this codec: {error}") from error
     return spec
 
 
@@ -80,20 +89,99 @@ def recipe_spec(number: int) -> dict[str, Any]:
     return _spec(family, parts | {"prior": _prior_spec(checked["init_args"]["prior"])})
 
 
-def codec_of_spec(
-    spec: Mapping[str, Any], parameter: float | None, seed: int, *, prior: Prior | str | None = None
-) -> SignalCodec:
-    """The codec of a spec that came out of a stream, built from registered names alone.
+class AbsentPrior(Prior):
+    """Stands for a prior that is not loaded yet: a codec with it says how many denoiser evaluations it asks for."""
+
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        raise AssertionError("the prior is not loaded")
+
+    def to_signal(self, image: Tensor) -> Tensor:
+        raise AssertionError("the prior is not loaded")
+
+    def to_image(self, signal: Tensor) -> Tensor:
+        raise AssertionError("the prior is not loaded")
+
+    def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
+        raise AssertionError("the prior is not loaded")
+
+    def block_covariance(self, block: int) -> Tensor:
+        raise AssertionError("the prior is not loaded")
+
+    def fingerprint(self) -> bytes:
+        raise AssertionError("the prior is not loaded")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The codec that a stream asks for, whose prior is not loaded yet.
+
+    ``form`` is what the spec says of the prior, checked, or none for a family without one; ``parts`` are all other
+    options, components built.
+    """
+
+    family: type[SignalCodec]
+    form: Mapping[str, Any] | None
+    parts: Mapping[str, Any]
+    seed: int
+
+    @property
+    def kind(self) -> type[Prior] | None:
+        """The class of the prior, or none."""
+        return None if self.form is None else class_of(self.form)
+
+    def evaluations(self, restorations: int) -> int:
+        """Denoiser evaluations (NFE) of one decoding with so many restorations, at most; of an unguided denoiser."""
+        return self._made(None if self.form is None else AbsentPrior()).evaluations(restorations)
+
+    def codec(self, prior: Prior | None) -> SignalCodec:
+        """The codec with its prior. Raises :class:`StreamError` where that is of another kind."""
+        if prior is not None and type(prior) is not self.kind:
+            wanted = "none" if self.kind is None else self.kind.__name__
+            raise StreamError(
+                f"the stream was made with a prior of the kind {wanted}, and this one is a {type(prior).__name__}"
+            )
+        return self._made(prior)
+
+    def _made(self, prior: Prior | None) -> SignalCodec:
+        make: Callable[..., SignalCodec] = self.family
+        parts = dict(self.parts) if prior is None else {**self.parts, "prior": prior}
+        try:
+            return make(**parts, seed=self.seed)
+        except ValueError as error:
+            raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
+
+    def load(self, path: str | None = None, *, download: bool = False) -> Prior:
+        """The prior from ``path``, a folder or a hub id, or from where one of its kind is by default.
+
+        Nothing is downloaded unless ``path`` or ``download`` says so: else :class:`StreamError` is raised where it is
+        not on this machine, and tells what to give. Raises ``ConfigError`` where it cannot be loaded.
+        """
+        assert self.form is not None
+        assert self.kind is not None
+        if path is not None or download:
+            return _load_prior(self.form, path)
+        with no_downloads() as missed:
+            try:
+                return _load_prior(self.form, None)
+            except ConfigError as error:
+                if not missed:
+                    raise
+                raise StreamError(
+                    f"the stream was made with a prior of the kind {PRIORS.name_of(self.kind)}, which is not on this "
+                    f"machine: say where it is (--prior PATH), or have '{missed[0]}' downloaded (--download)"
+                ) from error
+
+
+def wanted_of_spec(spec: Mapping[str, Any], parameter: float | None, seed: int) -> Wanted:
+    """The codec of a spec that came out of a stream, built from registered names alone; its prior is not loaded.
 
     Args:
         spec: as :func:`codec_spec` makes it; not trusted.
         parameter: what rate control turned.
         seed: of all noise.
-        prior: a prior to use, or where to load it from (its option ``path``), or none for its defaults.
 
     Raises:
         StreamError: for a spec that names anything unknown or out of bounds.
-        ConfigError: where ``prior`` cannot be loaded.
     """
     try:
         family, checked = _checked(spec)
@@ -102,13 +190,16 @@ def codec_of_spec(
         parts[family.turned] = parameter if scalar else parts[family.turned].with_parameter(parameter)
     except (ConfigError, ValueError) as error:
         raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
-    if "prior" in checked:
-        parts["prior"] = prior if isinstance(prior, Prior) else _load_prior(checked["prior"], prior)
-    make: Callable[..., SignalCodec] = family
-    try:
-        return make(**parts, seed=seed)
-    except ValueError as error:
-        raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
+    parts.pop("prior", None)
+    return Wanted(family, checked.get("prior"), parts, seed)
+
+
+def codec_of_spec(
+    spec: Mapping[str, Any], parameter: float | None, seed: int, *, prior: Prior | None = None
+) -> SignalCodec:
+    """:func:`wanted_of_spec` with its prior: ``prior``, or the one that is on this machine by default."""
+    wanted = wanted_of_spec(spec, parameter, seed)
+    return wanted.codec(wanted.load() if prior is None and wanted.form is not None else prior)
 
 
 def _parts(family: type[SignalCodec], checked: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +210,7 @@ def _parts(family: type[SignalCodec], checked: Mapping[str, Any]) -> dict[str, A
 
 
 def _checked(spec: Mapping[str, Any]) -> tuple[type[SignalCodec], dict[str, Any]]:
+    check_bounds(spec)
     name = spec.get("name", FAMILY) if isinstance(spec, Mapping) else FAMILY
     checker = Checker([], trusted=False)
     family = checker.find(CODECS, name, "codec")

@@ -18,13 +18,19 @@ Self = TypeVar("Self", bound="PriorCodec")
 class PriorCodec(SignalCodec):
     """A codec of the signals of a prior.
 
+    A constructor keeps the prior and asks nothing of it: a decoder makes a codec before it loads the prior, to see what
+    work a stream asks for.
+
     Args:
         prior: the diffusion model.
     """
 
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
-        self.takes_captions = prior.takes_captions
+
+    @property
+    def takes_captions(self) -> bool:
+        return self.prior.takes_captions
 
     @property
     def network(self) -> nn.Module:

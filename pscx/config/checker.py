@@ -35,6 +35,8 @@ OWN_NAME = "init_args:name"  # stands for an option called name, as name stands 
 RUN_OPTIONS = ("seed_everything", "ckpt_path", "verbose", "weights_only", "return_predictions")
 """What a config may hold beside its sections: the options of Lightning's commands."""
 STREAM_LIMIT = 4096
+LIGHT = ("sampler", "row rule", "quantizer", "coder", "restoration", "target")
+"""Kinds whose components hold no network and no data: they are built once more to be checked."""
 
 
 class ConfigError(PscxError):
@@ -184,8 +186,10 @@ class Checker:
         cls = self._class(registry, value["name"], path, base)
         options = {_own(key): option for key, option in value.items() if key != "name"}
         title = f"{registry.kind} '{value['name']}'"
-        checked = self.options(cls, options, path, title)
-        return {"class_path": class_path(cls), "init_args": checked}
+        form = {"class_path": class_path(cls), "init_args": self.options(cls, options, path, title)}
+        if registry.kind in LIGHT:
+            self._try(form, path)
+        return form
 
     def find(self, registry: Registry[Any], name: Any, path: str) -> type[Any]:
         """The class of that name. Fails where there is none."""
@@ -226,6 +230,16 @@ class Checker:
         between = " " if reason.startswith(("must ", "is ", "needs ", "cannot ")) else ": "
         where = f"option {source}" if source == f"--{path}" else f"{source}: {path}" if source else path
         raise ConfigError(f"{where}{between}{reason}")
+
+    def _try(self, form: Mapping[str, Any], path: str) -> None:
+        """Build a component for what its constructor says: that knows its options, and not its own place."""
+        try:
+            built(form)
+        except ConfigError as error:
+            option = re.fullmatch(r"[a-z_]+\.([a-z_]+) (.*)", str(error), re.DOTALL)
+            if option is None or option[1] not in form["init_args"]:
+                raise
+            self.fail(_join(path, option[1]), option[2])
 
     def _layer(self, path: str) -> Layer | None:
         """The last layer that sets ``path``, or else what ``path`` is a part of."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import TypeVar
 
+from pscx.runtime.cancel import cancellable
+
 T = TypeVar("T")
+_RUNNING: dict[Thread, Event] = {}  # work that is under way, and what ends it
+BEAT = 1.0  # seconds after which a listener is woken up where there is nothing to tell
 
 
 class NobodyListensError(Exception):
     """Raised inside work whose listener has gone, so that it ends."""
 
 
-def told(work: Callable[[Callable[[T], None]], None]) -> Iterator[T]:
+def told(work: Callable[[Callable[[T], None]], None]) -> Iterator[T | None]:
     """What ``work(tell)`` tells, as soon as it does, from a thread of its own; what it raises is raised here.
 
-    Where the iterator is closed, the work ends the next time that it tells something, and is waited for.
+    Where there was nothing for :data:`BEAT` seconds, none is told: so who serves the iterator can see that its listener
+    has gone, and close it. Then the work ends the next time that it tells something or is to evaluate a network, and is
+    waited for.
     """
     queue: SimpleQueue[T | BaseException | None] = SimpleQueue()
     gone = Event()
@@ -29,18 +35,38 @@ def told(work: Callable[[Callable[[T], None]], None]) -> Iterator[T]:
 
     def run() -> None:
         try:
-            work(tell)
+            with cancellable(gone.is_set):
+                work(tell)
             queue.put(None)
         except BaseException as error:
             queue.put(error)
+        finally:
+            _RUNNING.pop(thread, None)
 
     thread = Thread(target=run, daemon=True)
+    _RUNNING[thread] = gone
     thread.start()
     try:
-        while (item := queue.get()) is not None:
+        while True:
+            try:
+                item = queue.get(timeout=BEAT)
+            except Empty:
+                yield None
+                continue
+            if item is None:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield item
     finally:
         gone.set()
+        thread.join()
+
+
+def end_all() -> None:
+    """End all work that is under way before its next evaluation of a network, and wait for that."""
+    running = list(_RUNNING.items())
+    for _, gone in running:
+        gone.set()
+    for thread, _ in running:
         thread.join()

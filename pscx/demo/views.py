@@ -13,11 +13,13 @@ from pscx.demo.pictures import Picture, gallery, link, message, png, progress
 from pscx.demo.rivals import FORMATS, Rival, rival
 from pscx.demo.work import Bounds, Coding, Compressed, Frame, Restored, compressing, decoding, photograph, stream
 from pscx.errors import PscxError
+from pscx.format.limits import SMALL_IMAGE, Limits
 from pscx.metrics import bits_per_pixel, psnr
 from pscx.rate_control.quality import LOWEST, Quality
 from pscx.rate_control.trials import Pixels
 
 SHIPPED = ("default", "fast", "best")
+WORK = 512  # evaluations of the largest image that a stream may ask for; the recipe "best" takes 360
 
 View = tuple[str, str, str]
 """Status, pictures and the file to save, as HTML."""
@@ -48,7 +50,7 @@ class Views:
         """A stream to its picture, segment by segment."""
         yield from _told_as_sentence(self._decode(path), path)
 
-    def _compress(self, path: str | None, name: str, quality: float, shrink: bool) -> Iterator[View]:
+    def _compress(self, path: str | None, name: str, quality: float, shrink: bool) -> Iterator[View | None]:
         if path is None:
             raise PscxError("choose a photograph first")
         pixels = photograph(path, self.bounds, shrink=shrink)
@@ -56,7 +58,9 @@ class Views:
         data = b""
         yield message(f"Loading the recipe {name}"), gallery([original]), ""
         for event in compressing(self._codec(name), pixels, Quality(quality)):
-            if isinstance(event, Coding):
+            if event is None:
+                yield None
+            elif isinstance(event, Coding):
                 label = f"Compressing, iteration {event.done} of {event.total}"
                 yield progress(label, event.done, event.total), gallery([original]), ""
             elif isinstance(event, Compressed):
@@ -71,13 +75,15 @@ class Views:
                 says = f"Done: {len(data)} bytes, {bits_per_pixel(len(data), *pixels.shape[:2]):.3f} bits per pixel."
                 yield message(says), gallery([original, ours, *others]), file
 
-    def _decode(self, path: str | None) -> Iterator[View]:
+    def _decode(self, path: str | None) -> Iterator[View | None]:
         if path is None:
             raise PscxError("choose a .pscx file first")
         data = stream(path, self.bounds)
         yield message("Loading the prior"), "", ""
         for event in decoding(self.decompressor, data):
-            if isinstance(event, Frame):
+            if event is None:
+                yield None
+            elif isinstance(event, Frame):
                 yield _decoding(event), gallery([Picture("Decoded", _after(event), event.pixels)]), ""
             elif isinstance(event, Restored):
                 height, width = event.pixels.shape[:2]
@@ -104,16 +110,20 @@ def views_of(config: str | None, prior_path: str | None, bounds: Bounds) -> View
         except ValueError as error:
             raise ConfigError(f"{config}: {error}") from error
         codecs = {Path(config).stem: lambda: own, **codecs}
-    return Views(codecs, Decompressor(prior_path=prior_path), bounds)
+    limits = Limits(pixel_evaluations=WORK * max(bounds.pixels, SMALL_IMAGE))
+    return Views(codecs, Decompressor(prior_path=prior_path, limits=limits), bounds)
 
 
-def _told_as_sentence(views: Iterator[View], path: str | None) -> Iterator[View]:
-    """The views, and one with the error where there is one that a user can cause.
+def _told_as_sentence(views: Iterator[View | None], path: str | None) -> Iterator[View]:
+    """The views, and one with the error where there is one that a user can cause; the last again in place of none.
 
     It calls an upload by its name: where it lies is nothing that a visitor knows, nor should.
     """
+    last: View = "", "", ""
     try:
-        yield from views
+        for view in views:
+            last = last if view is None else view
+            yield last
     except PscxError as error:
         text = str(error) if path is None else str(error).replace(path, Path(path).name)
         yield message(f"{text[0].upper()}{text[1:]}.", "error"), "", ""

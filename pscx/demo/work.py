@@ -123,7 +123,7 @@ def stream(path: str | Path, bounds: Bounds) -> bytes:
     return data
 
 
-def compressing(codec: Codec, pixels: Pixels, target: Target | None = None) -> Iterator[Event]:
+def compressing(codec: Codec, pixels: Pixels, target: Target | None = None) -> Iterator[Event | None]:
     """Compress a photograph, then decode its stream: :class:`Coding`, :class:`Compressed`, and as :func:`decoding`."""
 
     def work(tell: Callable[[Event], None]) -> None:
@@ -134,8 +134,11 @@ def compressing(codec: Codec, pixels: Pixels, target: Target | None = None) -> I
     return told(work)
 
 
-def decoding(decompressor: Decompressor, data: bytes) -> Iterator[Event]:
-    """Decode a stream: a :class:`Frame` after each segment, and :class:`Restored` in the end."""
+def decoding(decompressor: Decompressor, data: bytes) -> Iterator[Event | None]:
+    """Decode a stream: a :class:`Frame` after each segment, and :class:`Restored` in the end.
+
+    None where nothing happens for a while; see :func:`pscx.demo.feed.told`.
+    """
     return told(lambda tell: _decode(decompressor, data, tell))
 
 

@@ -30,6 +30,7 @@ from pscx.evaluation.log import Log, figures
 from pscx.execution.batching import Task, clock, together
 from pscx.execution.sharding import ALONE, spread_over
 from pscx.format.container import VERSION
+from pscx.format.limits import UNBOUNDED
 from pscx.images import read_image, write_image
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr, ssim
 from pscx.rate_control import TARGETS, Target, TargetError
@@ -93,7 +94,7 @@ class Evaluate(LightningModule):
         if logged_pictures < 0:
             raise ValueError(f"logged_pictures must be at least 0, got {logged_pictures}")
         self.network = codec.network  # Lightning moves it to its device
-        self.codec = Codec(codec, captioner=caption, target=target)
+        self.codec = Codec(codec, captioner=caption, target=target, limits=UNBOUNDED)
         self.restorations, self.simulate, self.ranks_per_image = restorations, simulate, ranks_per_image
         self.spread = ALONE
         self.images: list[Row] = []

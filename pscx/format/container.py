@@ -1,19 +1,20 @@
 """The file format: a header that says how to decode, and the payload of an entropy coder.
 
-Version 1. Numbers of more than one byte are big-endian. A *varint* is an unsigned LEB128 number: seven bits a byte,
+Version 2. Numbers of more than one byte are big-endian. A *varint* is an unsigned LEB128 number: seven bits a byte,
 lowest first, the top bit set on all bytes but the last; below 2^64 and in its shortest form (no last byte of zero
 but for the number 0 itself). A *text* is a varint, the length in bytes of what follows, and a raw DEFLATE stream
 (RFC 1951, no zlib header) of 1 to 65536 bytes of UTF-8::
 
     offset  bytes   what
     0       3       magic: 0xB7, 'P', 'X'
-    3       1       high nibble: version, 1
+    3       1       high nibble: version, 2
                     low nibble, flags: 1 a parameter, 2 a seed, 4 a caption, 8 an arithmetic
     4       1       recipe: number of a shipped recipe, or 0 where the spec is embedded
-    5       4       CRC-32 (as in zlib) of all bytes before and after these four
+    5       2       checksum of the header: of its bytes before and after this field and the next
+    7       2       checksum of the stream: of all its bytes before and after these two
     9       varint  height in pixels, less 1
             varint  width in pixels, less 1
-            4       fingerprint of the prior
+            6       fingerprint of the prior
             2       parameter of the quantizer: a finite, positive bfloat16 number      only with flag 1
             varint  seed of the noise, not zero (without the flag the seed is zero)    only with flag 2
             text    caption                                                            only with flag 4
@@ -26,9 +27,11 @@ none; what the others decode to depends on it.
 
 Height and width are at most 65535 and their product at most 2^28, so a hostile header cannot ask for much memory.
 
+Both checksums are CRC-16 with the polynomial 0x1021, the first value 0xFFFF, highest bit first (``binascii.crc_hqx``).
+They find every single flipped bit.
+
 A stream that was cut behind its header still decodes to what arrived whole: the coder's seals tell how far that is.
-Its checksum does not match then, so a header that was damaged as well is noticed only where a field is out of bounds,
-the fingerprint is another one, or the first segment does not decode.
+Its header has a checksum of its own, and is not used where that does not match.
 """
 
 from __future__ import annotations
@@ -36,14 +39,16 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from binascii import crc_hqx
 from dataclasses import dataclass
 
 from pscx.errors import StreamError
 
 MAGIC = b"\xb7PX"
-VERSION = 1
+VERSION = 2
 HAS_PARAMETER, HAS_SEED, HAS_CAPTION, HAS_ARITHMETIC = 1, 2, 4, 8
-CHECK = slice(5, 9)
+HEADER_CHECK, STREAM_CHECK = slice(5, 7), slice(7, 9)
+FINGERPRINT = 6  # bytes
 SIDE_LIMIT, AREA_LIMIT, TEXT_LIMIT = 65535, 1 << 28, 1 << 16
 ARITHMETIC = re.compile(r"[ -~]{0,200}")
 
@@ -55,7 +60,7 @@ class Header:
     Args:
         height: of the image, in pixels, 1 to 65535.
         width: likewise; ``height * width`` is at most 2^28.
-        fingerprint: four bytes that identify the prior.
+        fingerprint: six bytes that identify the prior.
         recipe: number of a shipped recipe, 1 to 255, or 0 where ``spec`` holds the codec.
         spec: the codec as JSON, at most 65536 bytes of UTF-8; not empty if and only if ``recipe`` is 0.
         parameter: of the quantizer, positive, finite and exact in bfloat16; or none.
@@ -81,8 +86,8 @@ class Header:
                 raise ValueError(f"{name} must lie in 1..{SIDE_LIMIT}, got {side}")
         if self.height * self.width > AREA_LIMIT:
             raise ValueError(f"height times width must be at most {AREA_LIMIT}, got {self.height} x {self.width}")
-        if len(self.fingerprint) != 4:
-            raise ValueError(f"fingerprint must have 4 bytes, got {len(self.fingerprint)}")
+        if len(self.fingerprint) != FINGERPRINT:
+            raise ValueError(f"fingerprint must have {FINGERPRINT} bytes, got {len(self.fingerprint)}")
         if not 0 <= self.recipe <= 255:
             raise ValueError(f"recipe must lie in 0..255, got {self.recipe}")
         if (self.recipe == 0) != bool(self.spec):
@@ -123,45 +128,59 @@ def pack(header: Header, payload: bytes) -> bytes:
     if header.recipe == 0:
         fields.append(_deflate(header.spec))
     before = MAGIC + bytes([VERSION << 4 | flags, header.recipe])
-    after = b"".join([*fields, payload])
-    return before + zlib.crc32(before + after).to_bytes(4, "big") + after
+    return sealed(before, b"".join(fields), payload)
+
+
+def sealed(before: bytes, fields: bytes, payload: bytes) -> bytes:
+    """A stream with both checksums, of the five bytes ``before`` them, the fields of the header and the payload."""
+    start = before + _check(before, fields)
+    return start + _check(start, fields, payload) + fields + payload
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the checksum of a stream matches: else it was damaged or cut."""
+    return _check(data[: STREAM_CHECK.start], data[STREAM_CHECK.stop :]) == data[STREAM_CHECK]
 
 
 def unpack(data: bytes, name: str = "stream", *, partial: bool = False) -> tuple[Header, bytes]:
     """Header and payload of a stream; ``name`` is what an error calls it.
 
-    With ``partial`` the payload may be damaged or cut: the header must be whole, the checksum need not match. Raises
-    ``StreamError`` where it is not a pscx stream, of another version, damaged, cut short or out of bounds.
+    With ``partial`` the payload may be damaged or cut, see :func:`is_whole`; the header never. Raises ``StreamError``
+    where it is not a pscx stream, of another version, damaged, cut short or out of bounds.
     """
     if data[:3] != MAGIC:
         raise StreamError(f"{name} is not a pscx stream")
-    if len(data) < CHECK.stop:
+    if len(data) < STREAM_CHECK.stop:
         raise StreamError(f"{name} is cut short: {len(data)} bytes cannot hold a header")
     version = data[3] >> 4
     if version != VERSION:
         raise StreamError(f"{name} has version {version} of the stream format; this program reads version {VERSION}")
-    whole = zlib.crc32(data[: CHECK.start] + data[CHECK.stop :]) == int.from_bytes(data[CHECK], "big")
+    whole = is_whole(data)
     if not (whole or partial):
         raise StreamError(
             f"{name} is damaged or cut short: its checksum does not match (decompress --partial shows what is whole)"
         )
     try:
-        return _parse(data)
-    except CutError as error:
+        header, start = _parse(data)
+    except (ValueError, zlib.error) as error:
         if whole:
             raise StreamError(f"{name} has a header that no encoder writes: {error}") from error
-        raise StreamError(f"{name} is cut short: {len(data)} bytes do not hold its header") from error
-    except (ValueError, zlib.error) as error:
-        raise StreamError(f"{name} has a header that no encoder writes: {error}") from error
+        if isinstance(error, CutError):
+            raise StreamError(f"{name} is cut short: {len(data)} bytes do not hold its header") from error
+        raise StreamError(f"{name} has a damaged header: {error}") from error
+    if _check(data[: HEADER_CHECK.start], data[STREAM_CHECK.stop : start]) != data[HEADER_CHECK]:
+        raise StreamError(f"{name} has a damaged header: its checksum does not match")
+    return header, data[start:]
 
 
-def _parse(data: bytes) -> tuple[Header, bytes]:
+def _parse(data: bytes) -> tuple[Header, int]:
+    """The header, and where the payload begins."""
     flags, recipe = data[3] & 15, data[4]
-    fields = _Fields(data, CHECK.stop)
+    fields = _Fields(data, STREAM_CHECK.stop)
     header = Header(
         height=fields.varint() + 1,
         width=fields.varint() + 1,
-        fingerprint=fields.take(4),
+        fingerprint=fields.take(FINGERPRINT),
         recipe=recipe,
         parameter=_from_bfloat16(fields.take(2)) if flags & HAS_PARAMETER else None,
         seed=fields.seed() if flags & HAS_SEED else 0,
@@ -169,7 +188,7 @@ def _parse(data: bytes) -> tuple[Header, bytes]:
         arithmetic=fields.text() if flags & HAS_ARITHMETIC else "",
         spec=fields.text() if recipe == 0 else "",
     )
-    return header, fields.rest()
+    return header, fields.at
 
 
 class CutError(ValueError):
@@ -180,13 +199,13 @@ class _Fields:
     """Reads one field after the other; raises ``ValueError`` where the data is not one."""
 
     def __init__(self, data: bytes, start: int) -> None:
-        self._data, self._at = data, start
+        self._data, self.at = data, start
 
     def take(self, count: int) -> bytes:
-        if count > len(self._data) - self._at:
+        if count > len(self._data) - self.at:
             raise CutError(f"a field of {count} bytes is cut short")
-        self._at += count
-        return self._data[self._at - count : self._at]
+        self.at += count
+        return self._data[self.at - count : self.at]
 
     def varint(self) -> int:
         value = 0
@@ -214,8 +233,12 @@ class _Fields:
             raise ValueError("a text is flagged but empty")
         return content.decode()
 
-    def rest(self) -> bytes:
-        return self._data[self._at :]
+
+def _check(*parts: bytes) -> bytes:
+    value = 0xFFFF
+    for part in parts:
+        value = crc_hqx(part, value)
+    return value.to_bytes(2, "big")
 
 
 def _varint(value: int) -> bytes:

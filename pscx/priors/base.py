@@ -81,7 +81,7 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def fingerprint(self) -> bytes:
-        """Four bytes that identify the weights and the schedule; a stream carries them."""
+        """Six bytes that identify the weights and the schedule; a stream carries them."""
 
     def conditioned(self, caption: str) -> Prior:
         """The prior of images with this caption; a stream carries it beside the fingerprint, which stays the same.
@@ -94,13 +94,13 @@ class Prior(nn.Module, ABC):
 
 
 def digest(*tensors: Tensor) -> bytes:
-    """Four bytes that identify the exact values, dtypes and shapes of ``tensors``."""
+    """Six bytes that identify the exact values, dtypes and shapes of ``tensors``."""
     state = sha256()
     for tensor in tensors:
         array = tensor.detach().cpu().contiguous()
         state.update(f"{array.dtype}{tuple(array.shape)}".encode())
         state.update(array.reshape(-1).view(torch.uint8).numpy().data)
-    return state.digest()[:4]
+    return state.digest()[:6]
 
 
 PRIORS: Registry[Prior] = Registry("prior", Prior)

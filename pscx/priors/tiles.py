@@ -15,6 +15,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from pscx.runtime.cancel import check_cancel
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -86,6 +88,7 @@ class Tiles:
         x0 = torch.zeros_like(x)
         for rows in down:
             for columns in across:
+                check_cancel()
                 place = ..., slice(rows.start, rows.stop), slice(columns.start, columns.stop)
                 weight = (rows.weight[:, None] * columns.weight).to(x)
                 x0[place] += denoise(x[place]) * weight

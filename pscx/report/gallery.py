@@ -17,6 +17,7 @@ from pscx.codecs.replay import Map, Replay
 from pscx.config.checker import Checker, built, read_yaml
 from pscx.errors import PscxError
 from pscx.format.container import unpack
+from pscx.format.limits import Limits
 from pscx.images import read_image
 from pscx.metrics import psnr
 from pscx.rate_control.trials import Pixels
@@ -24,6 +25,7 @@ from pscx.report import pictures
 from pscx.report.curves import RunCurve
 from pscx.report.originals import Originals
 from pscx.report.runs import CONFIG, Run
+from pscx.runtime.hub import no_downloads
 from pscx.runtime.progress import Bar, Bars
 from pscx.runtime.quiet import quiet
 from pscx.runtime.safe_yaml import read_bounded
@@ -56,10 +58,11 @@ class Gallery:
     Args:
         originals: where the originals are.
         prior_path: where to load the priors of streams from; by default from where each run's configuration says.
+        limits: what a stream may ask for.
     """
 
-    def __init__(self, originals: Originals, prior_path: str | None = None) -> None:
-        self._originals, self._prior_path = originals, prior_path
+    def __init__(self, originals: Originals, prior_path: str | None = None, limits: Limits | None = None) -> None:
+        self._originals, self._prior_path, self._limits = originals, prior_path, limits
         self._decompressors: dict[str, Decompressor] = {}
 
     def items(self, exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
@@ -104,15 +107,17 @@ class Gallery:
     def _decompressor(self, run: Run) -> Decompressor:
         """One for each prior, which it then holds."""
         if self._prior_path is not None:
-            return self._decompressors.setdefault("", Decompressor(prior_path=self._prior_path))
+            path = self._prior_path
+            return self._decompressors.setdefault("", Decompressor(prior_path=path, limits=self._limits))
         layer = read_yaml(run.folder / CONFIG)
         codec = Checker([layer], imports=False).component(CODECS, layer.values["model"].get("codec"), "model.codec")
         form = codec["init_args"].get("prior")
         if form is None:
-            return Decompressor()
+            return Decompressor(limits=self._limits)
         key = json.dumps(form, default=str)
         if key not in self._decompressors:
-            self._decompressors[key] = Decompressor(built(form))
+            with no_downloads():
+                self._decompressors[key] = Decompressor(built(form), limits=self._limits)
         return self._decompressors[key]
 
 

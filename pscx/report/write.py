@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pscx.errors import PscxError
+from pscx.format.limits import Limits
 from pscx.report.curves import curves_of, views
 from pscx.report.gallery import Gallery, choose
 from pscx.report.originals import Originals
@@ -24,12 +25,15 @@ def write_report(
     originals: Path | None = None,
     prior_path: str | None = None,
     *,
+    budget: float | None = None,
     force: bool = False,
 ) -> tuple[list[Path], str]:
     """Write the page ``output`` about runs, and ``STEM-psnr.svg``, ``STEM-psnr.png``, ... beside it.
 
     At most ``images`` streams are decoded and shown; ``originals`` and ``prior_path`` take the place of what the runs
-    say of where their images and priors are. Returns the files, the page first, and how many streams it shows.
+    say of where their images and priors are; ``budget`` bounds the work for a stream
+    (:class:`pscx.format.limits.Limits`).
+    Returns the files, the page first, and how many streams it shows.
 
     Raises :class:`PscxError` before anything is decoded where a folder holds no finished run, an output exists and
     ``force`` is off, or what pages are made with is not installed; then where a stream cannot be decoded.
@@ -46,7 +50,7 @@ def write_report(
     for name in files:
         check_output(name, force=force)
     exhibits = choose(curves, images)
-    items = list(Gallery(Originals(originals), prior_path).items(exhibits))
+    items = list(Gallery(Originals(originals), prior_path, Limits.of(budget)).items(exhibits))
     text = page(sources, curves, list(views(curves)), items)
     for name, data in {output: text.encode(), **files}.items():
         write_whole(name, data, force=force)

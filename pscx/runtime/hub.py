@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,29 @@ from pscx.runtime.safe_yaml import read_json
 
 WEIGHTS = (".safetensors", ".bin")
 CONFIGS = ("*config.json", "*/*config.json", "model_index.json")
+_MISSED: ContextVar[list[str] | None] = ContextVar("missed", default=None)
+
+
+@contextmanager
+def no_downloads() -> Iterator[list[str]]:
+    """Inside this context :func:`local_folder` never asks the network: it knows folders and the hub's cache alone.
+
+    Gives the names that it did not find so.
+    """
+    missed: list[str] = []
+    token = _MISSED.set(missed)
+    try:
+        yield missed
+    finally:
+        _MISSED.reset(token)
 
 
 def local_folder(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
     """The folder ``path``, or else the hub's repository of that name, as a folder on this machine.
 
     Only files that match one of the patterns ``wanted`` and none of ``unwanted`` are fetched, once; without a network
-    the cache is used. Raises ``FileNotFoundError`` in one sentence where neither is there, and ``ValueError`` where one
-    of its configurations is not what libraries read without harm.
+    the cache is used, and inside :func:`no_downloads` in any case. Raises ``FileNotFoundError`` in one sentence where
+    neither is there, and ``ValueError`` where one of its configurations is not what libraries read without harm.
     """
     folder = Path(path) if Path(path).is_dir() else _fetched(path, wanted, unwanted)
     for file in (file for pattern in CONFIGS for file in sorted(folder.glob(pattern))):
@@ -29,9 +46,16 @@ def local_folder(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str
 def _fetched(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
+    missed = _MISSED.get()
+    options: dict[str, Any] = {"allow_patterns": list(wanted), "ignore_patterns": list(unwanted)}
+    if missed is not None:
+        options["local_files_only"] = True
     try:
-        return Path(snapshot_download(str(path), allow_patterns=list(wanted), ignore_patterns=list(unwanted)))
+        return Path(snapshot_download(str(path), **options))
     except Exception as error:  # of several libraries, depending on the client's version and on what went wrong
+        if missed is not None:
+            missed.append(str(path))
+            raise FileNotFoundError("it is not on this machine, and nothing is downloaded unless asked for") from error
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise FileNotFoundError(f"there is no such folder, and the hub gave none: {reason}") from error
 

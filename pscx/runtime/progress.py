@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pscx.runtime.printing import printable
+
 
 class Bars:
     """A bar that counts ``total`` files, and one for each file under way; nothing without a terminal.
@@ -35,7 +37,7 @@ class Bars:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=console,
             disable=not (visible and console.is_terminal),
             transient=True,
@@ -64,8 +66,8 @@ class Bar:
     """The bar of one file, until :meth:`end`."""
 
     def __init__(self, progress: Progress, files: TaskID, name: str) -> None:
-        self._progress, self._files, self._name = progress, files, name
-        self._own = progress.add_task(f"  {name}", total=None, figures="")
+        self._progress, self._files, self._name = progress, files, printable(name)
+        self._own = progress.add_task(f"  {self._name}", total=None, figures="")
 
     def advance(self, done: int, total: int) -> None:
         """``done`` of ``total`` iterations of this file are over; has the form that the codec calls."""
