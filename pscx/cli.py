@@ -16,6 +16,7 @@ from pscx import __version__
 from pscx.allocator import keep_freed_memory
 from pscx.errors import PscxError, sentence_of
 from pscx.registry import choices
+from pscx.termination import EXIT_CODE, Terminated, terminable
 
 LIGHTNING = {
     "test": "compress and restore a folder of images, and measure rate and distortion",
@@ -34,10 +35,14 @@ class UsageError(PscxError):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted."""
+    """Run one command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted.
+
+    SIGTERM ends it with 143.
+    """
     args = sys.argv[1:] if args is None else args
     try:
-        return _run(args)
+        with terminable():
+            return _run(args)
     except PscxError as error:
         print(f"pscx: {sentence_of(error)}", file=sys.stderr)
         return 2
@@ -46,6 +51,9 @@ def main(args: list[str] | None = None) -> int:
     except OSError as error:
         print(f"pscx: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except Terminated:
+        print("pscx: terminated before the work was done (SIGTERM)", file=sys.stderr)
+        return EXIT_CODE
     except KeyboardInterrupt:
         print("pscx: interrupted", file=sys.stderr)
         return 130

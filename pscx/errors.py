@@ -13,6 +13,10 @@ class ImageError(PscxError):
     """An image that cannot be read or is of a kind that the codec does not take."""
 
 
+class LeftOutError(ImageError):
+    """Images of a run were left out, and all others are done."""
+
+
 def sentence_of(error: PscxError) -> str:
     """What it says. One of a data loader's worker process comes with a traceback around it, in torch's own words."""
     text = str(error)

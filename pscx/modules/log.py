@@ -118,8 +118,9 @@ def figures(rows: Sequence[Row]) -> str:
     """The images so far in a few words: mean rate and PSNR, and denoiser evaluations a second."""
     if not rows:
         return ""
-    seconds = sum(row["encode_seconds"] for row in rows)
-    speed = sum(row["evaluations"] for row in rows) / seconds if seconds > 0 else 0.0
+    timed = [row for row in rows if None not in (row["encode_seconds"], row["evaluations"])]  # older runs lack some
+    seconds = sum(row["encode_seconds"] for row in timed)
+    speed = sum(row["evaluations"] for row in timed) / seconds if seconds > 0 else 0.0
     rate, quality = fmean(row["bpp"] for row in rows), fmean(row["psnr"] for row in rows)
     return f"{rate:.3f} bpp, {quality:.2f} dB, {speed:.3g} evaluations/s"
 
