@@ -53,7 +53,7 @@ def remove_tables(folder: Path) -> None:
 class RunFolder:
     """The folder that a run has taken for itself: marked, and locked until :meth:`release`.
 
-    ``is_new`` is whether it held no results, ``before`` the reason why an earlier version was passed over, or none.
+    ``is_new`` is whether it held no results, ``before`` a sentence on why it is not the folder that was asked for.
     """
 
     def __init__(self, path: Path, marker: int, is_new: bool, before: str | None = None) -> None:
@@ -78,10 +78,8 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
     Raises:
         PscxError: another process works in the folder, or it cannot be written.
     """
-    reason = None
     for path in _versions(root, identity) if versions else [root]:
         if versions and not is_run_folder(path) and _holds_results(path):
-            reason = reason or f"'{path}' holds results of unknown origin"
             continue
         marker = _open(path)
         try:
@@ -98,13 +96,18 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
                 if not same:
                     remove_tables(path)
                     _mark(marker, identity)
-                return RunFolder(path, marker, free, None if path == root else reason)
+                return RunFolder(path, marker, free, None if path == root else _why_not(root, identity))
         except BaseException:
             os.close(marker)
             raise
         os.close(marker)
-        reason = reason or f"'{path}' holds a run {identity.difference(found)}"
     raise AssertionError("there is always another version")
+
+
+def _why_not(root: Path, identity: Identity) -> str:
+    if not root.exists():
+        return f"'{root}' is gone"
+    return f"'{root}' holds a run {identity.difference(_read(root))}"
 
 
 def _versions(root: Path, identity: Identity) -> Iterator[Path]:
