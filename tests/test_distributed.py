@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from pscx.cli import main
 from pscx.config import ConfigError
 from pscx.data.base import Share
 from pscx.imagecodec import Codec
-from pscx.modules.evaluate import _ranks_per_image
+from pscx.modules.evaluate import Evaluate, _ranks_per_image
 
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
 
@@ -129,6 +130,64 @@ def test_two_processes_do_what_one_does(
     assert len(table(tmp_path / "two")) == 7
     assert files(tmp_path / "two") == files(tmp_path / "one")
     assert done.stdout.count("7 images, in") == 1
+
+
+STALE = """
+import os
+from pscx.data import folder
+from pscx.errors import ImageError
+from pscx.modules.evaluate import Kept
+
+def unreadable(file):
+    raise ImageError(f"'{file}' cannot be read")
+
+if os.environ.get("LOCAL_RANK") == "1":
+    Kept.read = lambda self: None
+    folder.read_image = unreadable
+"""
+
+
+def test_the_first_process_of_an_image_decides_what_is_there(image_folder: Path, tmp_path: Path) -> None:
+    """The second one sees neither images nor kept results; had it a say, the two would wait for each other."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "stale.py").write_text(STALE)
+    config = write_codec(tmp_path)
+    call = [*arguments(config, image_folder, tmp_path / "run", "--data.subset", "2")]
+    call += ["--plugins", str(tmp_path / "plugins")]
+    call += ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    call += ["--model.ranks_per_image", "2"]
+    stamps = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-m", "pscx.cli", *call], capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert [row["name"] for row in table(tmp_path / "run")] == ["a", "b"]
+        stamps.append({path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "rows").iterdir()})
+    assert stamps[0] == stamps[1]  # the second run has taken what was kept
+
+
+def test_all_processes_work_in_the_folder_that_the_first_one_took(image_folder: Path, tmp_path: Path) -> None:
+    config, root = write_codec(tmp_path), tmp_path / "run"
+    assert main(arguments(config, image_folder, root, "--model.seed", "3")) == 0
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    call = arguments(config, image_folder, root, "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp")
+    call += ["--trainer.devices", "2", "--model.ranks_per_image", "1"]
+    done = subprocess.run([sys.executable, "-m", "pscx.cli", *call], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("this run is in") == 1
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    names = ("a", "b", "sub__a")
+    assert set(files(tmp_path / "run-1")) == {f"{name}.{end}" for name in names for end in ("pscx", "png")}
+
+
+def test_processes_that_see_different_images_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(parts: list[Any], own: list[str]) -> None:
+        parts[:] = [own, [*own, "c"]]
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    module = SimpleNamespace(trainer=SimpleNamespace(world_size=2))
+    with pytest.raises(ConfigError, match="all processes must see the same images, but they see 2, 3, not the same"):
+        Evaluate._check_alike(module, ["a", "b"])  # type: ignore[arg-type]
+    Evaluate._check_alike(module, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("images", "shares"), [(7, 2), (3, 3), (12, 5), (1, 1)])

@@ -22,6 +22,7 @@ from pscx.images import pattern_pixels
 PATTERNS = 12  # rows of the transform in a picture
 SIDE = 64  # least pixels a side of each of them
 GAP, BETWEEN = 4, 64  # pixels between them, and how bright these are
+LABEL = 32  # letters of a name in a picture
 NOT_LOGGED = ("name", "height", "width")
 
 Row = Mapping[str, Any]
@@ -134,12 +135,17 @@ def rate_distortion(rows: Sequence[Row]) -> Pixels:
         if not isfinite(row["psnr"]):
             continue
         axes.plot(row["bpp"], row["psnr"], "o", color="#0072b2")
-        axes.annotate(row["name"], (row["bpp"], row["psnr"]), (4, 4), textcoords="offset points", fontsize=7)
+        axes.annotate(_label(row["name"]), (row["bpp"], row["psnr"]), (4, 4), textcoords="offset points", fontsize=7)
     axes.set_xlabel("bits per pixel")
     axes.set_ylabel("PSNR in dB")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _label(name: str) -> str:
+    """A name, or the beginning of one that would be wider than the picture."""
+    return name if len(name) <= LABEL else f"{name[: LABEL - 3]}..."
 
 
 def _takes_pictures(logger: Logger) -> bool:
