@@ -114,6 +114,8 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     for module, own in ((Evaluate, EVALUATION), (Calibrate, LEARNING), (FitRows, LEARNING)):
         if tree["model"]["class_path"].endswith(f".{module.__name__}"):
             defaults |= own
+    if trainer.get("default_root_dir", "") is None:
+        trainer = {key: value for key, value in trainer.items() if key != "default_root_dir"}
     tree["trainer"] = checker.options(Trainer, {**defaults, **trainer}, "trainer", "the trainer")
     return tree
 
@@ -135,18 +137,23 @@ class _Folder:
     def take(self, model: LightningModule) -> Path:
         """The folder; that of the configuration in a process that is not the first. Says where it is another one.
 
-        Raises ``ConfigError`` where the images themselves lie there, :class:`pscx.errors.PscxError` as
-        :func:`pscx.run_folder.take` does.
+        Raises :class:`pscx.errors.PscxError` as :func:`own_root` and :func:`pscx.run_folder.take` do.
         """
-        root = Path(self.tree["trainer"]["default_root_dir"])
         if not _is_first():
-            return root
-        if root.resolve() in data_paths(self.tree):
-            raise ConfigError(f"trainer.default_root_dir must be a folder of its own, but data is read from '{root}'")
+            return Path(self.tree["trainer"]["default_root_dir"])
+        root = own_root(self.tree)
         self.taken = take(root, identity_of(self.tree, model), self.versions)
         if self.taken.before is not None:
             print(f"pscx: {self.taken.before}: this run is in '{self.taken.path}'", file=sys.stderr)
         return self.taken.path
+
+
+def own_root(tree: Mapping[str, Any]) -> Path:
+    """The folder that a checked configuration names for results. Raises ``ConfigError`` where its images lie there."""
+    root = Path(tree["trainer"]["default_root_dir"])
+    if root.resolve() in data_paths(tree):
+        raise ConfigError(f"trainer.default_root_dir must be a folder of its own, but data is read from '{root}'")
+    return root
 
 
 def _is_first() -> bool:

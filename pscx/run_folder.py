@@ -18,7 +18,10 @@ from pscx.errors import PscxError
 MARKER = ".pscx-run"
 VERSION = 1
 TABLES = ("images.csv", "summary.csv", "left_out.csv")
-RESULTS = (*TABLES, "streams", "reconstructions", "rows", "observations", "calibration.csv", "rows.csv", "prior")
+RESULTS = (
+    *(*TABLES, "streams", "reconstructions", "rows", "observations", "calibration.csv", "rows.csv", "prior"),
+    *("cells", "results.csv"),
+)
 """What runs leave behind; a folder without any of these is free."""
 LOCKED = (errno.EWOULDBLOCK, errno.EACCES)  # what flock says of a file that another process has locked
 PATIENCE = 1.0  # seconds that another process may take between locking its marker and writing it
@@ -41,6 +44,14 @@ class Identity:
 def is_run_folder(folder: Path) -> bool:
     """Whether a run has its results in ``folder``, which may have been moved or copied since."""
     return (folder / MARKER).is_file()
+
+
+def mark(folder: Path) -> None:
+    """Mark a folder that holds several runs and pictures about them, so that nothing below it is taken for data."""
+    if not is_run_folder(folder):
+        marker = _open(folder)
+        _mark(marker, Identity("several", "several"))
+        os.close(marker)
 
 
 def remove_tables(folder: Path) -> None:

@@ -24,8 +24,11 @@ from pscx.ablation.plot import COLORS, crossed, look, one_at_a_time, varied_alon
 from pscx.ablation.results import Curve, Results, alike
 from pscx.bd import bd_rate
 from pscx.cli import main
+from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED
+from pscx.errors import ImageError
 from pscx.imagecodec import Codec
+from pscx.modules.evaluate import as_csv
 
 GRID: dict[str, Any] = {
     **yaml.safe_load(CODEC),
@@ -258,6 +261,30 @@ def test_a_cell_counts_as_done_only_when_its_results_are_whole(copied: Lab, caps
     assert text.endswith("6 cells, 4 to do\n")
     assert copied.ablate() == 0
     assert all(read_results(cell) for cell in cells)
+
+
+def test_a_measure_that_finished_cells_lack_is_missing(copied: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell in copied.cells[:3]:
+        for table in ("images.csv", "summary.csv"):
+            rows = [{key: row[key] for key in row if key != "ssim"} for row in rows_of(cell / table)]
+            (cell / table).write_bytes(as_csv(rows))
+    before = copied.stamps()
+    assert copied.ablate() == 0
+    assert copied.stamps() == before
+    assert sorted(row["ssim"] == "" for row in copied.tidy) == [False] * 6 + [True] * 6
+    header, *rows = table_after(capsys.readouterr().out, "Means over images")
+    assert [row[header.index("ssim")] == "-" for row in rows].count(True) == 3
+
+
+def test_the_plots_of_an_ablation_are_no_data(copied: Lab) -> None:
+    assert (copied.run / "psnr.png").exists()
+    with pytest.raises(ImageError, match="must hold images"):
+        image_files(copied.folder)
+
+
+def test_images_and_results_in_one_folder_are_refused(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab.ablate("--trainer.default_root_dir", str(lab.images)) == 2
+    assert "trainer.default_root_dir must be a folder of its own" in capsys.readouterr().err
 
 
 def test_dry_run_writes_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

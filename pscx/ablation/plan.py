@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pscx.config import SECTIONS, Checker, ConfigError, Layer, build, class_of, option_layer, read_yaml, with_defaults
-from pscx.lightning_cli import configuration
+from pscx.lightning_cli import configuration, own_root
 from pscx.modules import Evaluate
 from pscx.registry import choices
 
@@ -105,7 +105,7 @@ class _Reader:
             self._fail("exclude", "must leave at least one cell")
         trees = [self._tree(labels, axes) for labels in combinations]
         baseline = self._baseline([axis for axis in axes if axis.key != rate], combinations)
-        root = Path(trees[0]["trainer"]["default_root_dir"])
+        root = own_root(trees[0])
         builder = _Builder()
         cells = [self._cell(labels, tree, root, builder) for labels, tree in zip(combinations, trees, strict=True)]
         return Plan(axes, rate, baseline, cells, root)
