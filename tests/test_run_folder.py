@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -343,3 +344,18 @@ def test_only_the_first_process_takes_a_folder(here: Path, monkeypatch: pytest.M
     folder = _Folder({"trainer": {"default_root_dir": "runs/x"}}, True)
     assert folder.take(cast("Any", SimpleNamespace())) == Path("runs/x")
     assert folder.taken is None
+
+
+def test_processes_that_cannot_meet_are_told_in_a_sentence(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        parallel = ["--trainer.strategy", "ddp", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
+        assert evaluate("--data.root", ".", *parallel) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pscx: the processes of the run cannot reach each other: ")
+    assert error.count("\n") == 1
