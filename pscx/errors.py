@@ -17,3 +17,7 @@ class CancelledError(PscxError):
 
 class ImageError(PscxError):
     """An image that cannot be read or is of a kind that the codec does not take."""
+
+
+class LeftOutError(ImageError):
+    """Images of a run were left out, and all others are done."""

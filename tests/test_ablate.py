@@ -21,11 +21,14 @@ from tiny import CODEC
 from pscx.ablation import Axis, Plan, read_results
 from pscx.ablation.plan import labels_of
 from pscx.ablation.plot import COLORS, crossed, look, one_at_a_time, varied_alone
-from pscx.ablation.results import Curve, Results
+from pscx.ablation.results import Curve, Results, alike
 from pscx.api import Codec
 from pscx.cli.main import main
+from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED
+from pscx.errors import ImageError
 from pscx.evaluation.bd import bd_rate
+from pscx.evaluation.evaluate import as_csv
 
 GRID: dict[str, Any] = {
     **yaml.safe_load(CODEC),
@@ -265,6 +268,31 @@ def test_a_cell_counts_as_done_only_when_its_results_are_whole(copied: Lab, caps
     assert all(read_results(cell) for cell in cells)
 
 
+def test_a_measure_that_finished_cells_lack_is_missing(copied: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell in copied.cells[:3]:
+        for table in ("images.csv", "summary.csv"):
+            rows = [{key: row[key] for key in row if key != "ssim"} for row in rows_of(cell / table)]
+            (cell / table).write_bytes(as_csv(rows))
+    before = copied.stamps()
+    assert copied.ablate() == 0
+    assert copied.stamps() == before
+    assert sorted(row["ssim"] == "" for row in copied.tidy) == [False] * 6 + [True] * 6
+    text = capsys.readouterr().out
+    header, *rows = table_after(text[: text.index("Rate at equal quality")], "Means over images")
+    assert [row[header.index("ssim")] == "-" for row in rows].count(True) == 3
+
+
+def test_the_plots_of_an_ablation_are_no_data(copied: Lab) -> None:
+    assert (copied.run / "psnr.png").exists()
+    with pytest.raises(ImageError, match="must hold images"):
+        image_files(copied.folder)
+
+
+def test_images_and_results_in_one_folder_are_refused(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab.ablate("--trainer.default_root_dir", str(lab.images)) == 2
+    assert "trainer.default_root_dir must be a folder of its own" in capsys.readouterr().err
+
+
 def test_dry_run_writes_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab.ablate("--dry-run") == 0
     assert not lab.run.exists()
@@ -293,8 +321,9 @@ def test_an_ablation_that_was_stopped_goes_on(by: signal.Signals, lab: Lab, caps
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets background jobs ignore it
     with pytest.MonkeyPatch.context() as monkeypatch:
         at_call(4, lambda: os.kill(os.getpid(), by), monkeypatch)  # the second image of the second cell
-        assert lab.ablate() == 130
-    assert capsys.readouterr().err.endswith("pscx: interrupted\n")
+        assert lab.ablate() == 128 + by
+    says = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated before the work was done (SIGTERM)"}
+    assert capsys.readouterr().err.endswith(f"pscx: {says[by]}\n")
     before = lab.stamps()
     assert len(before) == 1
     for name, handler in handlers.items():
@@ -326,10 +355,37 @@ def test_a_cell_that_fails_is_reported_and_the_others_are_run(lab: Lab, capsys: 
     assert capsys.readouterr().err.count("pscx: cell ") == 2
 
 
-def test_every_cell_may_fail(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_that_cannot_be_read_is_left_out_of_every_cell(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (lab.images / "a.png").read_bytes()
     (lab.images / "a.png").write_bytes(b"no image")
+    assert lab.ablate() == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("1 left out (see '") == 6
+    assert captured.out.startswith("Means over images (1 that all cells have):")
+    assert captured.out.count("| 1 image left out |") == 6
+    assert [row["image"] for row in lab.tidy] == ["sub__a"] * 6
+    assert all("is not a PNG" in (cell / "left_out.csv").read_text() for cell in lab.cells)
+    (lab.images / "a.png").write_bytes(whole)
+    assert lab.ablate() == 0
+    assert [row["image"] for row in lab.tidy] == ["a", "sub__a"] * 6
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_means_are_over_the_images_that_all_cells_have() -> None:
+    rows = [{"name": name, "bpp": bpp, "psnr": "30.0"} for name, bpp in (("a", "1.0"), ("b", "3.0"))]
+    both = Results(rows, {"images": "2", "bpp": "2.0", "psnr": "30.0", "left_out": "0"})
+    one = Results(rows[:1], {"images": "1", "bpp": "1.0", "psnr": "30.0", "left_out": "1"})
+    compared = alike({"both": both, "one": one})
+    assert [(result.mean("bpp"), len(result.images)) for result in compared.values()] == [(1.0, 1), (1.0, 1)]
+    assert alike({"both": both}) == {"both": both}
+    assert alike({"one": one, "b": Results(rows[1:], {})})["one"] == one
+
+
+def test_every_cell_may_fail(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    for image in lab.images.rglob("*.png"):
+        image.write_bytes(b"no image")
     assert lab.ablate() == 1
-    assert capsys.readouterr().out.count("is not a PNG, JPEG or WebP image") == 6
+    assert capsys.readouterr().out.count("is not a PNG, JPEG or WebP image") == 2 * 6
     assert not (lab.run / "results.csv").exists()
 
 

@@ -264,6 +264,19 @@ def test_an_interrupted_fit_goes_on_where_it_was(
     assert len(calls) == 7
     assert fit(root, config, image_folder, "--model.codec.quantizer.step", "0.5") == 0
     assert len(calls) == 10
+    assert (tmp_path / "fit-1" / "calibration.csv").exists()  # another configuration
+
+
+def test_an_image_that_cannot_be_read_is_left_out(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image_folder / "aa.png").write_bytes(b"no image")
+    assert fit(tmp_path / "fit", write_codec(tmp_path, GAUSSIAN), image_folder) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pscx: one of the images could not be learnt from, all others are done: ")
+    assert error.count("\n") == 1
+    assert (tmp_path / "fit" / "left_out.csv").read_text().startswith("name,reason\naa,")
+    assert len(table_of(tmp_path / "fit" / "calibration.csv")) == 4
 
 
 def test_what_another_machine_has_seen_is_missed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from pscx.api import Codec
 from pscx.cli.main import main
 from pscx.config.checker import ConfigError
 from pscx.data.base import Share
-from pscx.evaluation.evaluate import _ranks_per_image
+from pscx.evaluation.evaluate import Evaluate, _ranks_per_image
 
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
 
@@ -39,12 +40,12 @@ def arguments(config: str, images: Path, root: Path, *options: str) -> list[str]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with each image that is compressed; a negative last entry stops the run as Ctrl-C does."""
+    """Grows by one with each image that is compressed; begun as [-2, -1], the third image stops the run as Ctrl-C."""
     counted: list[int] = []
     plain = Codec.simulate
 
     def simulate(self: Codec, *args: Any, **options: Any) -> Any:
-        if counted[-1:] == [-1]:
+        if counted[:2] == [-2, -1] and len(counted) == 4:
             raise KeyboardInterrupt
         counted.append(len(counted))
         return plain(self, *args, **options)
@@ -58,8 +59,7 @@ def test_a_run_that_was_stopped_goes_on(image_folder: Path, tmp_path: Path, call
     assert main(arguments(config, image_folder, tmp_path / "whole")) == 0
     assert len(calls) == 3
     root = tmp_path / "run"
-    assert main(arguments(config, image_folder, root, "--data.subset", "2")) == 0
-    calls.append(-1)
+    calls[:] = [-2, -1]
     assert main(arguments(config, image_folder, root)) == 130  # two were done, the third was not begun
     assert not (root / "rows" / "sub__a.json").exists()
     calls.clear()
@@ -69,13 +69,11 @@ def test_a_run_that_was_stopped_goes_on(image_folder: Path, tmp_path: Path, call
     assert files(root) == files(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", ["seed", "stream", "reconstruction", "row", "image"])
+@pytest.mark.parametrize("change", ["stream", "reconstruction", "row", "image"])
 def test_what_no_longer_holds_is_made_anew(change: str, image_folder: Path, tmp_path: Path, calls: list[int]) -> None:
     config, root = write_codec(tmp_path), tmp_path / "run"
     assert main(arguments(config, image_folder, root)) == 0
-    before, options = table(root), []
-    if change == "seed":
-        options = ["--model.codec.seed", "5"]
+    before = table(root)
     if change == "stream":
         (root / "streams" / "a.pscx").write_bytes(b"cut")
     if change == "reconstruction":
@@ -85,9 +83,9 @@ def test_what_no_longer_holds_is_made_anew(change: str, image_folder: Path, tmp_
     if change == "image":
         Image.fromarray(255 - read_image(image_folder / "a.png")).save(image_folder / "a.png")
     calls.clear()
-    assert main(arguments(config, image_folder, root, *options)) == 0
-    assert len(calls) == (3 if change == "seed" else 1)
-    assert (table(root) == before) == (change not in ("seed", "image"))
+    assert main(arguments(config, image_folder, root)) == 0
+    assert len(calls) == 1
+    assert (table(root) == before) == (change != "image")
 
 
 @pytest.mark.parametrize("command", ["test", "predict"])
@@ -106,6 +104,10 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_done(
         assert [row["name"] for row in table(root)] == ["a", "b", "sub__a"]
         assert (root / "summary.csv").read_text().splitlines()[0].endswith(",left_out")
         assert (root / "summary.csv").read_text().splitlines()[1].endswith(",1")
+    assert (root / "left_out.csv").read_text().startswith("name,reason\naa,")
+    (image_folder / "aa.png").unlink()
+    assert main([command, *arguments(write_codec(tmp_path), image_folder, root)[1:]]) == 0
+    assert not (root / "left_out.csv").exists()
 
 
 @pytest.mark.parametrize(("ranks_per_image", "batch_size"), [(1, 1), (2, 1), (1, 3), (2, 3)])
@@ -135,6 +137,66 @@ def test_two_processes_do_what_one_does(
     assert len(table(tmp_path / "two")) == 7
     assert files(tmp_path / "two") == files(tmp_path / "one")
     assert done.stdout.count("7 images, in") == 1
+
+
+STALE = """
+import os
+from pscx.data import folder
+from pscx.errors import ImageError
+from pscx.evaluation.evaluate import Kept
+
+def unreadable(file):
+    raise ImageError(f"'{file}' cannot be read")
+
+if os.environ.get("LOCAL_RANK") == "1":
+    Kept.read = lambda self: None
+    folder.read_image = unreadable
+"""
+
+
+def test_the_first_process_of_an_image_decides_what_is_there(image_folder: Path, tmp_path: Path) -> None:
+    """The second one sees neither images nor kept results; had it a say, the two would wait for each other."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "stale.py").write_text(STALE)
+    config = write_codec(tmp_path)
+    call = [*arguments(config, image_folder, tmp_path / "run", "--data.subset", "2")]
+    call += ["--plugins", str(tmp_path / "plugins")]
+    call += ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    call += ["--model.ranks_per_image", "2"]
+    stamps = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "pscx.cli.main", *call], capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+        assert [row["name"] for row in table(tmp_path / "run")] == ["a", "b"]
+        stamps.append({path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "rows").iterdir()})
+    assert stamps[0] == stamps[1]  # the second run has taken what was kept
+
+
+def test_all_processes_work_in_the_folder_that_the_first_one_took(image_folder: Path, tmp_path: Path) -> None:
+    config, root = write_codec(tmp_path), tmp_path / "run"
+    assert main(arguments(config, image_folder, root, "--model.codec.seed", "3")) == 0
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    call = arguments(config, image_folder, root, "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp")
+    call += ["--trainer.devices", "2", "--model.ranks_per_image", "1"]
+    done = subprocess.run([sys.executable, "-m", "pscx.cli.main", *call], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("this run is in") == 1
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    names = ("a", "b", "sub__a")
+    assert set(files(tmp_path / "run-1")) == {f"{name}.{end}" for name in names for end in ("pscx", "png")}
+
+
+def test_processes_that_see_different_images_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(parts: list[Any], own: list[str]) -> None:
+        parts[:] = [own, [*own, "c"]]
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    module = SimpleNamespace(trainer=SimpleNamespace(world_size=2))
+    with pytest.raises(ConfigError, match="all processes must see the same images, but they see 2, 3, not the same"):
+        Evaluate._check_alike(module, ["a", "b"])  # type: ignore[arg-type]
+    Evaluate._check_alike(module, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("images", "shares"), [(7, 2), (3, 3), (12, 5), (1, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from tiny import tiny_network
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from pscx.data import CropData
 from pscx.errors import PscxError
 from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors.denoiser import Network, PixelDenoiser, load_denoiser
+from pscx.runtime.quiet import quiet
 from pscx.training import ExportPrior, TrainDDPM
 from pscx.training.muon import MuonAdamW, as_matrix
 from pscx.training.train import VALIDATION_LEVELS, start
@@ -329,3 +331,58 @@ def test_half_precision_keeps_what_little_noise_there_is() -> None:
         first, second = (network(x * size, torch.tensor([-3.0])).sample for size in (1.0, 1.0 + 2.0**-10))
     assert change.dtype == torch.bfloat16
     assert not torch.equal(first, second)
+
+
+def noise_of(rank: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """Steps and noise of two batches in a process of that rank, all of which have one seed."""
+    module, seen = TrainDDPM(tiny_network(channels=12), scheduler()), []
+
+    def loss(image: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        seen.append((t, noise))
+        return torch.zeros(len(image))
+
+    monkeypatch.setattr(TrainDDPM, "global_rank", rank)
+    monkeypatch.setattr(module, "v_loss", loss)
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    torch.manual_seed(7)
+    for index in range(2):
+        module.training_step(torch.zeros(4, 3, 16, 16), index)
+    return seen
+
+
+def test_every_process_draws_noise_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, again, second = (noise_of(rank, monkeypatch) for rank in (0, 0, 1))
+    draws = [*first, *second]
+    for one, other in itertools.combinations(draws, 2):
+        assert not torch.equal(one[0], other[0])
+        assert abs(float(torch.corrcoef(torch.stack([one[1].ravel(), other[1].ravel()]))[0, 1])) < 0.1
+    for (t, noise), (same_t, same_noise) in zip(first, again, strict=True):
+        assert torch.equal(t, same_t)
+        assert torch.equal(noise, same_noise)
+    assert torch.stack([noise for _, noise in draws]).std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_resumed_training_draws_what_an_undisturbed_one_does(image_folder: Path, tmp_path: Path) -> None:
+    root, weights = str(image_folder), []
+    for name, resumed in (("whole", None), ("resumed", tmp_path / "whole" / "epoch=1.ckpt")):
+        seed_everything(1)
+        module = TrainDDPM(tiny_network(channels=12), scheduler(), warmup=0)
+        checkpoints = ModelCheckpoint(tmp_path / name, filename="{epoch}", save_top_k=-1)
+        trainer = Trainer(
+            default_root_dir=tmp_path,
+            max_epochs=4,
+            accelerator="cpu",
+            callbacks=[checkpoints],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            reload_dataloaders_every_n_epochs=1,
+        )
+        data = CropData(root, root, crop=16, batch_size=2, crops_per_epoch=4, val_crops=2)
+        with quiet():
+            trainer.fit(module, data, ckpt_path=resumed)
+        weights.append(module.state_dict())
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])

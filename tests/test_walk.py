@@ -10,8 +10,9 @@ import pytest
 from pscx.data import FolderData
 from pscx.data.files import image_files
 from pscx.errors import ImageError
+from pscx.runtime.run_folder import MARKER
 from pscx.runtime.suffixes import IMAGES, STREAM
-from pscx.runtime.walk import RUN_MARKER, walk
+from pscx.runtime.walk import walk
 
 
 def make(root: Path, *names: str) -> None:
@@ -86,8 +87,8 @@ def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
 
 
 def test_runs_are_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(tmp_path, "a.png", f"runs/fast/{RUN_MARKER}", "runs/fast/rows/b.png", "runs/fast/streams/b.pscx")
-    make(tmp_path, f".elsewhere/{RUN_MARKER}", ".elsewhere/rows/c.png")
+    make(tmp_path, "a.png", f"runs/fast/{MARKER}", "runs/fast/rows/b.png", "runs/fast/streams/b.pscx")
+    make(tmp_path, f".elsewhere/{MARKER}", ".elsewhere/rows/c.png")
     (tmp_path / "moved").symlink_to(tmp_path / ".elsewhere")
     assert image_files(tmp_path) == [tmp_path / "a.png"]
     notice = f"pscx: '{tmp_path}': left out 1 hidden, 2 folders of results of pscx\n"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 from pscx.ablation.plan import Cell
 from pscx.ablation.results import read_results
-from pscx.errors import PscxError
+from pscx.errors import LeftOutError, PscxError
 from pscx.runs.lightning import run_configuration
+from pscx.runtime.termination import terminable
 
 LOG = "log.txt"
 
@@ -36,19 +36,6 @@ def run_here(cells: Iterable[Cell]) -> Iterator[Outcome]:
         yield from map(run_cell, cells)
 
 
-@contextmanager
-def terminable() -> Iterator[None]:
-    """A request to terminate ends what is inside as Ctrl-C does.
-
-    Lightning alone would let the cell finish and forget the request.
-    """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def run_cell(cell: Cell) -> Outcome:
     """Evaluate a cell as ``pscx test`` would; what that prints, and the traceback of a failure, go to ``log.txt``."""
     started = time.perf_counter()
@@ -56,9 +43,11 @@ def run_cell(cell: Cell) -> Outcome:
     error = None
     with (cell.folder / LOG).open("w", encoding="utf-8") as log, redirect_stdout(log):
         try:
-            code = run_configuration("test", cell.tree)
+            code = run_configuration("test", cell.tree, versions=False)
             if code or read_results(cell.folder) is None:
                 error = f"its results are not whole (exit code {code})"
+        except LeftOutError as failure:  # the others are in the tables
+            error = None if read_results(cell.folder, left_out=True) is not None else str(failure)
         except Exception as failure:  # whatever it is, the other cells are still run
             traceback.print_exc(file=log)
             error = _sentence(failure)

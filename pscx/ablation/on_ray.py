@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pscx.ablation.launch import Outcome, run_cell, terminable
+from pscx.ablation.launch import Outcome, run_cell
 from pscx.ablation.plan import Cell
 from pscx.ablation.results import read_results
 from pscx.config.plugins import load, plugin_folders
 from pscx.errors import PscxError
 from pscx.runtime.extras import required
+from pscx.runtime.termination import terminable
 
 VARIABLES = ("PSCX_",)
 """How the environment variables begin that cells see as this process does."""
@@ -109,7 +110,7 @@ def _run_there(cell: Cell, folder: str, variables: Mapping[str, str], plugins: S
 
 def _seen(outcome: Outcome) -> Outcome:
     """A success whose results are not here is a failure."""
-    if outcome.error is not None or read_results(outcome.cell.folder) is not None:
+    if outcome.error is not None or read_results(outcome.cell.folder, left_out=True) is not None:
         return outcome
     error = f"its results are not in '{outcome.cell.folder}' on this machine: the cluster must share that folder"
     return Outcome(outcome.cell, error, outcome.seconds)

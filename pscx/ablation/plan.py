@@ -23,7 +23,7 @@ from pscx.config.checker import (
 )
 from pscx.evaluation import Evaluate
 from pscx.registry import choices
-from pscx.runs.lightning import configuration
+from pscx.runs.lightning import configuration, own_root
 
 KEYS = ("base", "axes", "rate", "baseline", "exclude")
 OTHERS = ("recipe", "seed_everything", "verbose")
@@ -115,7 +115,7 @@ class _Reader:
             self._fail("exclude", "must leave at least one cell")
         trees = [self._tree(labels, axes) for labels in combinations]
         baseline = self._baseline([axis for axis in axes if axis.key != rate], combinations)
-        root = Path(trees[0]["trainer"]["default_root_dir"])
+        root = own_root(trees[0])
         builder = _Builder()
         cells = [self._cell(labels, tree, root, builder) for labels, tree in zip(combinations, trees, strict=True)]
         return Plan(axes, rate, baseline, cells, root)

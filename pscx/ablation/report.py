@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pscx.ablation.plan import Plan, in_words, short
 from pscx.ablation.plot import draw
-from pscx.ablation.results import MEASURES, Curve, Results, compared, curves, measures
+from pscx.ablation.results import MEASURES, Curve, Results, alike, compared, curves, measures
 from pscx.ablation.saved import save_plan
 from pscx.evaluation.evaluate import MEANS, as_csv
 from pscx.runtime.files import write_whole
@@ -20,8 +20,9 @@ def write_report(plan: Plan, results: Mapping[str, Results], errors: Mapping[str
 
     ``results`` and ``errors`` (sentences) go by the ids of cells. Without any result there is nothing but the text.
     """
-    found = curves(plan, results)
-    text = f"{_cells_table(plan, results, errors)}\n\n{_bd_table(plan, found)}"
+    shown = alike(results)
+    found = curves(plan, shown)
+    text = f"{_cells_table(plan, shown, errors)}\n\n{_bd_table(plan, found)}"
     if results:
         save_plan(plan)
         write_whole(plan.root / TABLE, as_csv(tidy(plan, results)), force=True)
@@ -53,15 +54,30 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cells_table(plan: Plan, results: Mapping[str, Results], errors: Mapping[str, str]) -> str:
-    shown = [key for key in MEANS if any(result.means[key] for result in results.values())]
+    shown = [key for key in MEANS if any(result.means.get(key) for result in results.values())]
     rows = []
     for cell in plan.cells:
         result = results.get(cell.id)
         values = ["-" if result is None else _number(result.mean(key)) for key in shown]
-        note = f"failed: {errors[cell.id]}" if cell.id in errors else "" if result else "not run"
+        note = f"failed: {errors[cell.id]}" if cell.id in errors else _note(result) if result else "not run"
         rows.append([cell.id, *cell.labels.values(), *values, note])
     header = ["cell", *(axis.name for axis in plan.axes), *(key.replace("_", " ") for key in shown), "note"]
-    return f"Means over images:\n\n{markdown(header, rows)}"
+    return f"Means over images{_which(results)}:\n\n{markdown(header, rows)}"
+
+
+def _note(result: Results) -> str:
+    """What a cell left out; its ``left_out.csv`` says why."""
+    return {0: "", 1: "1 image left out"}.get(result.left_out, f"{result.left_out} images left out")
+
+
+def _which(results: Mapping[str, Results]) -> str:
+    """Which images the means are over, where cells have left out some."""
+    if not any(result.left_out for result in results.values()):
+        return ""
+    names = [frozenset(row["name"] for row in result.images) for result in results.values()]
+    if len(set(names)) > 1:  # alike() found none
+        return " of each cell, which have no image in common"
+    return f" ({len(names[0])} that all cells have)"
 
 
 def _bd_table(plan: Plan, found: Sequence[Curve]) -> str:

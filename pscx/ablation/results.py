@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pscx.ablation.plan import Cell, Plan
 from pscx.evaluation.bd import bd_rate, overlap
-from pscx.evaluation.evaluate import MEANS
+from pscx.evaluation.evaluate import MEANS, summary
 from pscx.runtime.safe_yaml import read_bounded
 
 MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
@@ -28,9 +28,15 @@ class Results:
     images: Sequence[Row]
     means: Row
 
+    @property
+    def left_out(self) -> int:
+        """Images that could not be coded."""
+        return int(self.means.get("left_out") or 0)
+
     def mean(self, measure: str) -> float | None:
         """The mean of a measure over those images that have it."""
-        return float(self.means[measure]) if self.means[measure] else None
+        value = self.means.get(measure)  # a cell that is older than a measure lacks it
+        return float(value) if value else None
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,29 @@ def read_results(folder: Path, left_out: bool = False) -> Results | None:
         images = _rows(folder / "images.csv")
         means = _rows(folder / "summary.csv")[0]
         whole = len(images) == int(means["images"]) and all(_is_whole(row, folder) for row in images)
-        whole = whole and set(MEANS) <= means.keys() and float(means["bpp"]) > 0
-        whole = whole and (left_out or means["left_out"] == "0")
+        whole = whole and float(means["bpp"]) > 0 and (left_out or means.get("left_out", "0") == "0")
     except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error):
         return None
     return Results(images, means) if whole else None
+
+
+def alike(results: Mapping[str, Results]) -> dict[str, Results]:
+    """The results of cells over those images that all of them have: a mean over others says nothing of a codec.
+
+    They stay as they are where all cells have the same images, and where there is no image that all have.
+    """
+    names = [{row["name"] for row in result.images} for result in results.values()]
+    common = set.intersection(*names) if names else set()
+    if not common or all(own == common for own in names):
+        return dict(results)
+    return {key: _over(result, common) for key, result in results.items()}
+
+
+def _over(result: Results, names: set[str]) -> Results:
+    images = [row for row in result.images if row["name"] in names]
+    numbers = [{key: float(row[key]) if row.get(key) else None for key in MEANS} for row in images]
+    means = {key: "" if value is None else str(value) for key, value in summary(numbers).items()}
+    return Results(images, {**result.means, **means})
 
 
 def curves(plan: Plan, results: Mapping[str, Results]) -> list[Curve]:

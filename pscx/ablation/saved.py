@@ -9,19 +9,24 @@ from pathlib import Path
 from pscx.ablation.plan import Axis, Cell, Plan
 from pscx.errors import PscxError
 from pscx.runtime.files import write_whole
+from pscx.runtime.run_folder import mark
 from pscx.runtime.safe_yaml import read_json
 
 NAME = "grid.json"
 
 
 def save_plan(plan: Plan) -> None:
-    """Write the axes with the labels of their values, rate, baseline and the labels of each cell, under its root."""
+    """Write the axes with the labels of their values, rate, baseline and the labels of each cell, under its root.
+
+    The root is marked too: the plots beside the cells are no data.
+    """
     content = {
         "axes": {axis.key: list(axis.values) for axis in plan.axes},
         "rate": plan.rate,
         "baseline": dict(plan.baseline),
         "cells": {cell.id: dict(cell.labels) for cell in plan.cells},
     }
+    mark(plan.root)
     write_whole(plan.root / NAME, json.dumps(content, indent=1).encode(), force=True)
 
 

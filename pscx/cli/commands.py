@@ -150,7 +150,10 @@ def components(options: Namespace, rest: list[str]) -> int:
 
 
 def ablate(options: Namespace, rest: list[str]) -> int:
-    """``pscx ablate``: runs the cells that are not done, then prints and writes tables and plots; 1 if any failed."""
+    """``pscx ablate``: runs the cells that are not done, then prints and writes tables and plots.
+
+    Exit code 1 if any failed, 2 if images were left out of any.
+    """
     from pscx.ablation import read_plan, read_results
     from pscx.ablation.report import write_report
     from pscx.config.checker import split_options
@@ -173,18 +176,19 @@ def ablate(options: Namespace, rest: list[str]) -> int:
         tell_of_idle_accelerator(layers)
     errors = {}
     for count, outcome in enumerate(launcher(to_do.values()) if to_do else (), 1):
-        cell, means = outcome.cell, read_results(outcome.cell.folder)
+        cell, means = outcome.cell, read_results(outcome.cell.folder, left_out=True)
         says = f"{outcome.seconds:.1f} s"
         if outcome.error is not None:
             errors[cell.id] = outcome.error
             says = f"failed: {outcome.error}"
         elif means is not None:
             says = f"{means.mean('bpp'):.4g} bpp, {means.mean('psnr'):.4g} dB, {says}"
+            says += f", {means.left_out} left out (see '{cell.folder / 'left_out.csv'}')" if means.left_out else ""
         complain(f"cell {count} of {len(to_do)} ({cell.name}): {says}")
-    found = {key: read_results(cell.folder) for key, cell in cells.items()}
+    found = {key: read_results(cell.folder, left_out=True) for key, cell in cells.items()}
     results = {key: result for key, result in found.items() if result is not None}
     print(write_report(plan, results, errors))
-    return 1 if errors else 0
+    return 1 if errors else 2 if any(result.left_out for result in results.values()) else 0
 
 
 def cite(options: Namespace, rest: list[str]) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from pscx.cli.standard import STANDARD, check_standard_output, is_standard_output, named
 from pscx.errors import PscxError
 from pscx.runtime.files import ExistsError, check_folder, check_output
-from pscx.runtime.walk import Found, is_run, walk
+from pscx.runtime.run_folder import is_run_folder
+from pscx.runtime.walk import Found, walk
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _opened(folder: Path, rule: Rule) -> Found:
-    if not rule.takes_runs and is_run(folder):
+    if not rule.takes_runs and is_run_folder(folder):
         raise PscxError(f"'{folder}' holds the results of a run of pscx, which are no input: name a folder below it")
     found = walk(folder, rule.inputs)
     if not found.files:

@@ -21,6 +21,7 @@ from pscx.registry import choices
 from pscx.runtime.allocator import keep_freed_memory
 from pscx.runtime.printing import complain, sentence_of
 from pscx.runtime.suffixes import IMAGE_KINDS
+from pscx.runtime.termination import EXIT_CODE, Terminated, terminable
 
 LIGHTNING = {
     "test": "compress and restore a folder of images, and measure rate and distortion",
@@ -40,10 +41,14 @@ class UsageError(PscxError):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted."""
+    """Run one command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted.
+
+    SIGTERM ends it with 143.
+    """
     args = sys.argv[1:] if args is None else args
     try:
-        return _run(args)
+        with terminable():
+            return _run(args)
     except PscxError as error:
         complain(sentence_of(error))
         return 2
@@ -52,6 +57,9 @@ def main(args: list[str] | None = None) -> int:
     except OSError as error:
         complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 2
+    except Terminated:
+        print("pscx: terminated before the work was done (SIGTERM)", file=sys.stderr)
+        return EXIT_CODE
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED

@@ -9,8 +9,9 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from pscx.errors import ImageError
+from pscx.runtime.run_folder import is_run_folder
 from pscx.runtime.suffixes import IMAGES as SUFFIXES
-from pscx.runtime.walk import is_run, walk
+from pscx.runtime.walk import walk
 
 __all__ = ["SUFFIXES", "image_files"]
 
@@ -28,7 +29,7 @@ def image_files(root: str | Path, option: str = "data.root") -> list[Path]:
         return [root]
     if not root.is_dir():
         raise ImageError(f"{option} must be a folder of images or an image, but '{root}' does not exist")
-    if is_run(root):
+    if is_run_folder(root):
         raise ImageError(f"{option} must be a folder of images, but '{root}' holds the results of a run of pscx")
     found = walk(root, SUFFIXES)
     if not found.files:

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from pscx.data.base import Photo, PhotoData, central, photo, too_small
 from pscx.data.files import image_files
+from pscx.data.names import short_enough
 from pscx.images import image_sides, read_image
 
 BUNDLED = Path(__file__).parent / "photos"
@@ -82,7 +83,11 @@ def unique_names(root: Path, files: list[Path]) -> list[str]:
 
 
 def unique(name: str, taken: set[str]) -> str:
-    """``name``, or ``name_2``, ``name_3``, ... where ``taken`` has it in any case; puts it there."""
+    """``name``, or ``name_2``, ``name_3``, ... where ``taken`` has it in any case; puts it there.
+
+    One that is too long for a file is shortened (:func:`pscx.data.names.short_enough`).
+    """
+    name = short_enough(name)
     result, count = name, 1
     while result.casefold() in taken:
         count += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +25,7 @@ from pscx.codecs import Account, Patterns, SignalCodec, Watch
 from pscx.codecs.specs import codec_spec
 from pscx.config.checker import ConfigError
 from pscx.data.base import Photo
-from pscx.errors import ImageError, PscxError
+from pscx.errors import LeftOutError, PscxError
 from pscx.evaluation.log import Log, figures
 from pscx.execution.batching import Task, clock, together
 from pscx.execution.sharding import ALONE, spread_over
@@ -33,12 +33,16 @@ from pscx.format.container import VERSION
 from pscx.format.limits import UNBOUNDED
 from pscx.images import read_image, write_image
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr, ssim
-from pscx.rate_control import TARGETS, Target, TargetError
+from pscx.rate_control import TARGETS, Target
 from pscx.runtime.files import write_whole
 from pscx.runtime.progress import Bar, Bars
+from pscx.runtime.run_folder import remove_tables
 from pscx.runtime.safe_yaml import read_json
 
 Row = dict[str, Any]
+QUALITY = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
+"""Measures that are made of an original and its reconstruction."""
+NAMED = 20  # images that an error names at most
 MEANS = (
     *("bytes", "bpp", "psnr", "ssim", "ms_ssim"),
     *("rows", "encodings", "evaluations", "network_share", "encode_seconds", "decode_seconds"),
@@ -56,8 +60,10 @@ class Evaluate(LightningModule):
     share of its time that these take.
 
     An image's row is kept in ``rows/NAME.json`` as soon as it is done. A run that was interrupted and is started again
-    takes from there what the same codec made of the same image. A file that cannot be read, or has no stream as the
-    target asks for, is left out of the tables, and the run ends with an error that names it.
+    takes from there what the same codec made of the same image; a measure that it lacks is made of the kept
+    reconstruction, or stays empty. An image with an error of its own (it cannot be read, its stream misses the target,
+    its results cannot be written) is left out of the tables and named in ``left_out.csv``, and the run ends with an
+    error that names it.
 
     Args:
         codec: compresses and restores.
@@ -75,6 +81,9 @@ class Evaluate(LightningModule):
     """
 
     references = ("elata2025psc",)
+
+    without_effect = ("ranks_per_image", "logged_pictures")
+    """Options that change no result: a run with others is the same run."""
 
     def __init__(
         self,
@@ -102,10 +111,15 @@ class Evaluate(LightningModule):
         self.bars: Bars | None = None
         self.logged_pictures = logged_pictures
         self.log_book: Log | None = None
+        self.folder: Path | None = None
 
     def setup(self, stage: str) -> None:
-        """Find this process's place among those of an image. Raises ``ConfigError`` where there is none."""
+        """Find this process's place among those of an image.
+
+        Raises ``ConfigError`` where there is none, or where processes do not see the same images.
+        """
         photos = getattr(getattr(self.trainer, "datamodule", None), "photos", None)
+        self._check_alike(getattr(photos, "names", None))
         images = len(photos) if isinstance(photos, Sized) else None  # a stream has no length
         world = self.trainer.world_size
         size = _ranks_per_image(self.ranks_per_image, world, images)
@@ -141,42 +155,65 @@ class Evaluate(LightningModule):
         self._start("predict")
 
     def on_test_epoch_end(self) -> None:
-        """Write ``images.csv`` and ``summary.csv`` over all ranks. Raises ``ImageError`` where images were left out."""
+        """Write the tables over all ranks. Raises ``LeftOutError`` where images were left out."""
         rows = sorted(self._gathered(self.images), key=lambda row: str(row["name"]))
         failures = self._all_failures()
-        if self.trainer.is_global_zero and rows:
-            means = {**summary(rows), "left_out": len(failures)}
-            write_whole(self.root / "images.csv", as_csv(rows), force=True)
-            write_whole(self.root / "summary.csv", as_csv([means]), force=True)
+        if self.trainer.is_global_zero:
+            means = self._write_tables(rows, failures)
             self._stop_bars()
-            if self.log_book is not None:
+            if rows and self.log_book is not None:
                 self.log_book.end(rows, means)
-            show(means, self.root)
+            if rows:
+                show(means, self.root)
         self._raise(failures)
 
     def on_predict_epoch_end(self) -> None:
-        self._raise(self._all_failures())
+        failures = self._all_failures()
+        if self.trainer.is_global_zero:
+            write_left_out(self.root, failures)
+        self._raise(failures)
 
     def teardown(self, stage: str) -> None:
         self._stop_bars()
 
     @property
     def root(self) -> Path:
-        """Where results go."""
-        return Path(self.trainer.default_root_dir)
+        """Where results go: of all processes, where those of the first one do."""
+        return self.folder or Path(self.trainer.default_root_dir)
+
+    def _check_alike(self, names: list[str] | None) -> None:
+        """An image that only some of the processes see would be waited for in vain, or be done twice."""
+        if self.trainer.world_size == 1 or names is None:
+            return
+        seen: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(seen, names)
+        if any(other != seen[0] for other in seen):
+            counts = ", ".join(str(len(other)) for other in seen)
+            raise ConfigError(f"all processes must see the same images, but they see {counts}, not the same ones")
+
+    def _write_tables(self, rows: list[Row], failures: dict[str, str]) -> Row:
+        """The tables in place of those of an earlier run; those of means last. Returns the means."""
+        remove_tables(self.root)
+        means = {**summary(rows), "left_out": len(failures)}
+        write_left_out(self.root, failures)
+        if rows:
+            write_whole(self.root / "images.csv", as_csv(rows), force=True)
+            write_whole(self.root / "summary.csv", as_csv([means]), force=True)
+        return means
 
     def _all_done(self, photos: list[Photo]) -> list[tuple[Pixels, Row] | None]:
         """:meth:`_done` of each photograph, with network calls that they share; none for one that is left out.
 
-        An error that stops the run is raised when the others are done. Processes that share an image's samples take
-        one image at a time, so that they exchange those of the same one.
+        An error that is no image's own stops the run when the others are done. Processes that share an image's
+        samples take one image at a time, so that they exchange those of the same one; the first of them reads it.
         """
+        photos = [self.spread.first(photo) for photo in photos]
         size = len(photos) if self.spread.size == 1 else 1
         tasks = [Task(partial(self._done, photo), self.codec.shares_calls) for photo in photos]
         results: list[tuple[Pixels, Row] | None] = []
         errors: list[Exception] = []
         for photo, result in zip(photos, together(tasks, size), strict=True):
-            if isinstance(result, TargetError):
+            if isinstance(result, PscxError):
                 self.failures[photo["name"]] = f"'{photo['name']}': {result}"
             elif isinstance(result, Exception):
                 errors.append(result)
@@ -198,10 +235,12 @@ class Evaluate(LightningModule):
         wanted = self.log_book is not None and self.log_book.wants_pictures
         patterns = self.codec.signal_codec.first_rows() if wanted else None
         try:
-            picture, row = kept.read() or self._coded(original, caption, kept, bar, patterns)
+            found = self.spread.first(kept.read())  # ranks may see different things on a network file system
+            picture, row = found or self._coded(original, caption, kept, bar, patterns)
         finally:
             if bar is not None:
                 bar.end()
+        row = completed(row, original, picture)
         self.images.append(row)
         if self.bars is not None:
             self.bars.tell(figures(self.images))
@@ -229,8 +268,7 @@ class Evaluate(LightningModule):
         row |= {"encodings": account.encodings, "evaluations": self.spread.total(account.evaluations)}
         row |= {"network_share": account.network_seconds / encode_seconds}
         row |= {"encode_seconds": encode_seconds, "decode_seconds": decode_seconds}
-        row |= {"psnr": psnr(original, images[0]), "ssim": ssim(original, images[0])}
-        row |= {"ms_ssim": ms_ssim(original, images[0])}
+        row |= {name: measure(original, images[0]) for name, measure in QUALITY.items()}
         if self.spread.rank == 0:
             kept.write(data, images, row, None if patterns is None else patterns.picture())
         return images[0], row
@@ -272,8 +310,7 @@ class Evaluate(LightningModule):
         """One error for all images that were left out, if there are any."""
         if failures:
             self._stop_bars()
-            count = f"{len(failures)} of the images" if len(failures) > 1 else "one of the images"
-            raise ImageError(f"{count} could not be coded, all others are done: {'; '.join(failures.values())}")
+            raise left_out(failures, "coded")
 
     def _start(self, what: str) -> None:
         """Nothing is done yet, and the bars say so."""
@@ -303,7 +340,7 @@ class Kept:
     """
 
     def __init__(self, root: Path, name: str, key: str) -> None:
-        self.name, self.key = name, key
+        self.root, self.name, self.key = root, name, key
         self.stream = root / "streams" / f"{name}.pscx"
         self.row = root / "rows" / f"{name}.json"
         self.pictures = root / "reconstructions"
@@ -327,7 +364,8 @@ class Kept:
             return {}
 
     def write(self, data: bytes, images: list[Pixels], row: Row, patterns: Pixels | None) -> None:
-        """Keep an image's results."""
+        """Keep an image's results. Tables that tell of earlier ones go first."""
+        remove_tables(self.root)
         write_whole(self.stream, data, force=True)
         for index, image in enumerate(images):
             write_image(self._picture(index), image, force=True)
@@ -354,19 +392,45 @@ def _ranks_per_image(wanted: int | str, world: int, images: int | None) -> int:
     return size
 
 
+def completed(row: Row, original: Pixels, picture: Pixels) -> Row:
+    """A row with all measures: what an older run did not measure is made of the picture, or none."""
+    if all(key in row for key in MEANS):
+        return row
+    known = dict.fromkeys(("name", "height", "width", *MEANS)) | row
+    return known | {name: measure(original, picture) for name, measure in QUALITY.items() if name not in row}
+
+
+def write_left_out(root: Path, failures: Mapping[str, str]) -> None:
+    """``left_out.csv`` with the name of each image that was left out and why; no such file where there are none."""
+    table = root / "left_out.csv"
+    table.unlink(missing_ok=True)
+    if failures:
+        rows = [{"name": name, "reason": reason} for name, reason in sorted(failures.items())]
+        write_whole(table, as_csv(rows), force=True)
+
+
+def left_out(failures: Mapping[str, str], verb: str) -> LeftOutError:
+    """The error at the end of a run some of whose images could not be ``coded``, say: the others are done."""
+    count = f"{len(failures)} of the images" if len(failures) > 1 else "one of the images"
+    reasons = [*failures.values()][:NAMED]
+    more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
+    return LeftOutError(f"{count} could not be {verb}, all others are done: {'; '.join(reasons)}{more}")
+
+
 def summary(rows: list[Row]) -> Row:
     """Number of images and the mean of each measure over those that have it."""
     means: Row = {"images": len(rows)}
     for key in MEANS:
-        values = [row[key] for row in rows if row[key] is not None]
+        values = [row[key] for row in rows if row.get(key) is not None]
         means[key] = fmean(values) if values else None
     return means
 
 
 def as_csv(rows: list[Row]) -> bytes:
-    """Rows with the same keys as a CSV file with a header; none becomes an empty field."""
+    """Rows as a CSV file with a header of all their keys; none, and a key that a row lacks, becomes an empty field."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    header = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(text, list(header), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+LABEL = 32  # letters of a name in a picture
 NOT_LOGGED = ("name", "height", "width")
 
 Row = Mapping[str, Any]
@@ -80,8 +81,9 @@ def figures(rows: Sequence[Row]) -> str:
     """The images so far in a few words: mean rate and PSNR, and denoiser evaluations a second."""
     if not rows:
         return ""
-    seconds = sum(row["encode_seconds"] for row in rows)
-    speed = sum(row["evaluations"] for row in rows) / seconds if seconds > 0 else 0.0
+    timed = [row for row in rows if None not in (row["encode_seconds"], row["evaluations"])]  # older runs lack some
+    seconds = sum(row["encode_seconds"] for row in timed)
+    speed = sum(row["evaluations"] for row in timed) / seconds if seconds > 0 else 0.0
     rate, quality = fmean(row["bpp"] for row in rows), fmean(row["psnr"] for row in rows)
     return f"{rate:.3f} bpp, {quality:.2f} dB, {speed:.3g} evaluations/s"
 
@@ -95,12 +97,17 @@ def rate_distortion(rows: Sequence[Row]) -> Pixels:
         if not isfinite(row["psnr"]):
             continue
         axes.plot(row["bpp"], row["psnr"], "o", color="#0072b2")
-        axes.annotate(row["name"], (row["bpp"], row["psnr"]), (4, 4), textcoords="offset points", fontsize=7)
+        axes.annotate(_label(row["name"]), (row["bpp"], row["psnr"]), (4, 4), textcoords="offset points", fontsize=7)
     axes.set_xlabel("bits per pixel")
     axes.set_ylabel("PSNR in dB")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _label(name: str) -> str:
+    """A name, or the beginning of one that would be wider than the picture."""
+    return name if len(name) <= LABEL else f"{name[: LABEL - 3]}..."
 
 
 def _takes_pictures(logger: Logger) -> bool:

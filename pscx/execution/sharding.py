@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 from pscx.priors.base import Prior
 from pscx.samplers.base import Problem, Sampler
 
+T = TypeVar("T")
 LARGE = 3 << 18  # numbers of all samples of a micro-batch under an exact prior, unless one sample has more
 
 
@@ -63,6 +64,14 @@ class Spread:
     def total(self, count: int) -> int:
         """The sum of a count over the group."""
         return sum(self._all(count))
+
+    def first(self, own: T) -> T:
+        """What the first process of the group has: the others take that, whatever they have themselves."""
+        if self.size == 1:
+            return own
+        box = [own if self.rank == 0 else None]
+        distributed.broadcast_object_list(box, src=distributed.get_global_rank(self.group, 0), group=self.group)
+        return cast("T", box[0])
 
     def _all(self, own: Any) -> list[Any]:
         if self.size == 1:

@@ -83,7 +83,7 @@ def _view(title: str, found: Sequence[Sequence[tuple[Run, Results]]]) -> View:
             [
                 (float(results.means["bpp"]), float(results.means[measure]), run.name)
                 for run, results in points
-                if _is_finite(results) and results.means[measure]
+                if _is_finite(results) and results.means.get(measure)
             ]
             for points in found
         ]
@@ -94,7 +94,7 @@ def _view(title: str, found: Sequence[Sequence[tuple[Run, Results]]]) -> View:
 
 
 def _is_finite(results: Results) -> bool:
-    return all(isfinite(float(results.means[measure] or 0)) for measure in MEASURES)
+    return all(isfinite(float(results.means.get(measure) or 0)) for measure in MEASURES)
 
 
 def _key(source: Source, number: int, run: Run) -> str:

@@ -100,7 +100,7 @@ def _ablation(folder: Path) -> Source:
     plan = load_plan(folder)
     for cell in plan.cells:
         _check_tables(folder, "cells", cell.folder.name)
-    done = [cell for cell in plan.cells if read_results(cell.folder) is not None]
+    done = [cell for cell in plan.cells if read_results(cell.folder, left_out=True) is not None]
     if not done:
         raise PscxError(f"'{folder}' has no finished cell: run pscx ablate again")
     return Source([_run(cell.folder, in_words(cell.labels), cell.labels) for cell in done], plan)

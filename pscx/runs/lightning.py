@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning_utilities.core.rank_zero import rank_zero_only
+from torch.distributed import DistError
 
 from pscx.config.checker import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
 from pscx.data import DATA
@@ -20,7 +25,10 @@ from pscx.evaluation import Evaluate
 from pscx.registry import choices
 from pscx.runs.modules import MODULES
 from pscx.runs.accelerators import tell_of_idle_accelerator
+from pscx.runs.run_identity import data_paths, identity_of
 from pscx.runtime.quiet import quiet
+from pscx.runtime.run_folder import RunFolder, take
+from pscx.runtime.termination import keep_terminable
 from pscx.training import Calibrate, FitRows
 from pscx.training.over_images import OverImages
 
@@ -35,6 +43,7 @@ EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False, "acce
 LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
 COMMANDS = ("fit", "validate", "test", "predict")
 PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
+RANKS = ("NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # rank_zero_only knows a node's ranks alone
 
 
 def run_lightning(command: str, args: list[str]) -> int:
@@ -49,17 +58,22 @@ def run_lightning(command: str, args: list[str]) -> int:
     return run_configuration(command, tree, rest)
 
 
-def run_configuration(command: str, tree: Mapping[str, Any], rest: Sequence[str] = ()) -> int:
-    """Hand a ``tree`` that :func:`configuration` made over to Lightning. Returns the exit code."""
-    return _launch([command, "--config", yaml.safe_dump(tree, sort_keys=False), *rest])
+def run_configuration(command: str, tree: Mapping[str, Any], rest: Sequence[str] = (), versions: bool = True) -> int:
+    """Hand a ``tree`` that :func:`configuration` made over to Lightning. Returns the exit code.
+
+    Without ``versions`` the run takes its folder whatever it holds.
+    """
+    with _Folder(tree, versions) as folder:
+        return _launch([command, "--config", yaml.safe_dump(tree, sort_keys=False), *rest], folder)
 
 
-def _launch(args: list[str]) -> int:
-    with quiet():
+def _launch(args: list[str], folder: _Folder | None = None) -> int:
+    with quiet(), _sentences():
         try:
             _CLI(
                 LightningModule,
                 LightningDataModule,
+                folder=folder,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=_SaveConfig,
@@ -69,17 +83,27 @@ def _launch(args: list[str]) -> int:
                 parser_kwargs={"exit_on_error": False, **{name: {"exit_on_error": False} for name in COMMANDS}},
                 args=args,
             )
-        except (ArgumentError, MisconfigurationException) as error:
-            raise ConfigError(sentence(str(error))) from error
-        except FileNotFoundError as error:
-            if not str(error).startswith("Checkpoint file not found"):
-                raise
-            raise ConfigError(f"ckpt_path: {error}") from error
         except SystemExit as stop:
             if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit code 1
-                raise KeyboardInterrupt from None
+                raise type(stop.__context__) from None
             return int(stop.code or 0)
     return 0
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Errors of Lightning and of torch's processes that a user can cause become sentences."""
+    try:
+        yield
+    except (ArgumentError, MisconfigurationException) as error:
+        raise ConfigError(sentence(str(error))) from error
+    except DistError as error:
+        reason = sentence(str(error).partition("\nException raised from")[0])
+        raise ConfigError(f"the processes of the run cannot reach each other: {reason}") from error
+    except FileNotFoundError as error:
+        if not str(error).startswith("Checkpoint file not found"):
+            raise
+        raise ConfigError(f"ckpt_path: {error}") from error
 
 
 def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
@@ -96,12 +120,59 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     for module, own in ((Evaluate, EVALUATION), (Calibrate, LEARNING), (FitRows, LEARNING)):
         if tree["model"]["class_path"].endswith(f".{module.__name__}"):
             defaults |= own
+    if trainer.get("default_root_dir", "") is None:
+        trainer = {key: value for key, value in trainer.items() if key != "default_root_dir"}
     tree["trainer"] = checker.options(Trainer, {**defaults, **trainer}, "trainer", "the trainer")
     return tree
 
 
+class _Folder:
+    """The folder of a run, which the first of its processes takes and the others are told of."""
+
+    def __init__(self, tree: Mapping[str, Any], versions: bool) -> None:
+        self.tree, self.versions = tree, versions
+        self.taken: RunFolder | None = None
+
+    def __enter__(self) -> _Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.taken is not None:
+            self.taken.release()
+
+    def take(self, model: LightningModule) -> Path:
+        """The folder; that of the configuration in a process that is not the first. Says where it is another one.
+
+        Raises :class:`pscx.errors.PscxError` as :func:`own_root` and :func:`pscx.runtime.run_folder.take` do.
+        """
+        if not _is_first():
+            return Path(self.tree["trainer"]["default_root_dir"])
+        root = own_root(self.tree)
+        self.taken = take(root, identity_of(self.tree, model), self.versions)
+        if self.taken.before is not None:
+            print(f"pscx: {self.taken.before}: this run is in '{self.taken.path}'", file=sys.stderr)
+        return self.taken.path
+
+
+def own_root(tree: Mapping[str, Any]) -> Path:
+    """The folder that a checked configuration names for results. Raises ``ConfigError`` where its images lie there."""
+    root = Path(tree["trainer"]["default_root_dir"])
+    if root.resolve() in data_paths(tree):
+        raise ConfigError(f"trainer.default_root_dir must be a folder of its own, but data is read from '{root}'")
+    return root
+
+
+def _is_first() -> bool:
+    """Whether this process is the first of its run, before any of them can speak to the others."""
+    return getattr(rank_zero_only, "rank", 0) == 0 and all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
 class _CLI(LightningCLI):
-    """LightningCLI whose constructor errors are sentences."""
+    """LightningCLI whose constructor errors are sentences, and whose run has a folder of its own."""
+
+    def __init__(self, *args: Any, folder: _Folder | None, **kwargs: Any) -> None:
+        self.folder = folder
+        super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: ArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -113,22 +184,43 @@ class _CLI(LightningCLI):
             raise ConfigError(sentence(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        if self._get(self.config, "trainer.logger") in (None, True):
-            root = self._get(self.config, "trainer.default_root_dir") or "."
-            kwargs["logger"] = default_loggers(str(self.subcommand), root)
-        return super().instantiate_trainer(**kwargs)
+        own = self.config[str(self.subcommand)].trainer
+        if self.folder is not None:
+            own.default_root_dir = kwargs["default_root_dir"] = str(self.folder.take(self.model))
+        if own.logger in (None, True):
+            kwargs["logger"] = default_loggers(str(self.subcommand), own.default_root_dir or ".")
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except KeyError as error:
+            raise ConfigError(f"the trainer cannot be made: the environment has no {error}") from error
+        except (RuntimeError, ImportError) as error:  # of variables of a cluster, devices and missing libraries
+            raise ConfigError(f"the trainer cannot be made: {sentence(str(error))}") from error
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Writes the configuration among the results; that of a training among its logs."""
+    """Tells all processes the run's folder, and writes the configuration there; that of a training among its logs."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, (Evaluate, OverImages)):
             super().setup(trainer, pl_module, stage)
-        elif trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / self.config_filename
+            return
+        pl_module.folder = Path(trainer.strategy.broadcast(str(trainer.default_root_dir)))
+        if trainer.is_global_zero:
+            path = pl_module.folder / self.config_filename
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, str(path), skip_unset=False, overwrite=True)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        keep_terminable()  # Lightning's own handler would only take note
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        keep_terminable()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        keep_terminable()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        keep_terminable()
 
 
 def default_loggers(command: str, root: str) -> list[Logger]:

@@ -8,8 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RUN_MARKER = ".pscx-run"
-"""A folder that holds a file of this name holds the results of a run, which are nobody's input."""
+from pscx.runtime.run_folder import is_run_folder
+
 EXAMPLES = 3
 Identity = tuple[int, int]
 
@@ -67,11 +67,6 @@ def walk(root: Path, suffixes: Collection[str]) -> Found:
     return found
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds the results of a run."""
-    return (folder / RUN_MARKER).is_file()
-
-
 def _tree(
     folder: Path, found: Found, suffixes: Collection[str], seen: set[Identity], above: set[Identity]
 ) -> list[Path]:
@@ -86,7 +81,7 @@ def _tree(
                 found.loops += 1
                 continue
             seen.add(identity)
-            if here != found.root and is_run(here):
+            if here != found.root and is_run_folder(here):
                 found.runs += 1
                 continue
             with os.scandir(here) as entries:

@@ -26,9 +26,10 @@ from pscx.codecs import PSC
 from pscx.codecs.pixels import check_encoding, signal_of
 from pscx.codecs.specs import codec_spec
 from pscx.data.base import Photo
-from pscx.errors import ImageError
+from pscx.errors import ImageError, PscxError
+from pscx.evaluation.evaluate import left_out, write_left_out
 from pscx.runtime.files import write_whole
-from pscx.runtime.progress import Bars
+from pscx.runtime.progress import Bar, Bars
 
 Advance = Callable[[int, int], None]
 AFTER = ("coder", "restoration", "restoration_sampler")  # what no symbol depends on
@@ -39,13 +40,17 @@ class OverImages(LightningModule, ABC):
     """Observe each image once, keep that in ``observations/NAME.npz``, learn from all of it in the end.
 
     The files lie under the trainer's ``default_root_dir``. A run that was interrupted and is started again takes from
-    there what the same codec has seen of the same image.
+    there what the same codec has seen of the same image. An image with an error of its own is left out and named in
+    ``left_out.csv``, and the run ends with an error that names it.
 
     Args:
         codec: its coder and its restoration do not change what is seen.
         captioner: describes each image, for a prior that takes captions; or none.
         facts: what else an observation depends on.
     """
+
+    without_effect = (*AFTER, "table", "held_out")
+    """Options that no observation depends on: a run with others goes on from the same, and learns anew."""
 
     title: str
     """A word for the progress bar."""
@@ -56,7 +61,9 @@ class OverImages(LightningModule, ABC):
         self.prior, self.psc, self.codec = codec.prior, codec, Codec(codec, captioner=captioner)
         self.key = codec_key(codec) + json.dumps(facts, sort_keys=True).encode()
         self.names: list[str] = []
+        self.failures: dict[str, str] = {}
         self.bars: Bars | None = None
+        self.folder: Path | None = None
 
     @abstractmethod
     def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
@@ -75,7 +82,7 @@ class OverImages(LightningModule, ABC):
 
     def on_train_start(self) -> None:
         self.prior.eval()
-        self.names = []
+        self.names, self.failures = [], {}
         alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
         batches = self.trainer.num_training_batches
         self.bars = Bars(self.title, None if batches == float("inf") else int(batches), visible=alone)
@@ -83,33 +90,47 @@ class OverImages(LightningModule, ABC):
 
     def training_step(self, batch: Photo, batch_idx: int) -> None:
         name = batch["name"]
-        if batch["error"]:
-            raise ImageError(batch["error"])
-        pixels = np.ascontiguousarray(batch["pixels"].movedim(0, -1).cpu().numpy())
-        caption = self.codec.caption_of(pixels)
-        facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]
-        key = sha256(b"".join(facts)).hexdigest()
         assert self.bars is not None
         bar = self.bars.begin(name)
-        if not self.is_whole(self.file_of(name), key):
+        try:
+            if batch["error"]:
+                raise ImageError(batch["error"])
+            self._observe(batch, bar)
+            self.names.append(name)
+        except PscxError as error:
+            self.failures[name] = str(error) if batch["error"] else f"'{name}': {error}"
+        finally:
+            bar.end()
+
+    def _observe(self, photo: Photo, bar: Bar) -> None:
+        """Keep what is seen of a photograph, unless it is kept already."""
+        pixels = np.ascontiguousarray(photo["pixels"].movedim(0, -1).cpu().numpy())
+        caption = self.codec.caption_of(pixels)
+        facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]
+        key, file = sha256(b"".join(facts)).hexdigest(), self.file_of(photo["name"])
+        if not self.is_whole(file, key):
             check_encoding(self.psc, pixels)
             psc = self.psc.conditioned(caption)
-            write_whole(self.file_of(name), self.observe(psc, signal_of(psc, pixels), key, bar.advance), force=True)
-        self.names.append(name)
-        bar.end()
+            write_whole(file, self.observe(psc, signal_of(psc, pixels), key, bar.advance), force=True)
 
     def on_train_end(self) -> None:
-        names = sorted(self._gathered())
-        if self.trainer.is_global_zero and names:
-            self.learn(names)
+        names = sorted(name for part in self._gathered(self.names) for name in part)
+        failures = {name: reason for part in self._gathered(self.failures) for name, reason in part.items()}
+        if self.trainer.is_global_zero:
+            write_left_out(self.root, failures)
+            if names:
+                self.learn([*dict.fromkeys(names)])
+        if failures:
+            self.stop_bars()
+            raise left_out(failures, "learnt from")
 
     def teardown(self, stage: str) -> None:
         self.stop_bars()
 
     @property
     def root(self) -> Path:
-        """Where results go."""
-        return Path(self.trainer.default_root_dir)
+        """Where results go: of all processes, where those of the first one do."""
+        return self.folder or Path(self.trainer.default_root_dir)
 
     def file_of(self, name: str) -> Path:
         """Where what was seen of an image is kept."""
@@ -136,12 +157,13 @@ class OverImages(LightningModule, ABC):
             self.bars.__exit__(None, None, None)
             self.bars = None
 
-    def _gathered(self) -> set[str]:
+    def _gathered(self, own: T) -> list[T]:
+        """What each process has."""
         if self.trainer.world_size == 1:
-            return set(self.names)
-        parts: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(parts, self.names)
-        return {name for part in parts for name in part}
+            return [own]
+        parts = [own for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(parts, own)
+        return parts
 
 
 def arrays_file(key: str, **arrays: NDArray[Any]) -> bytes:

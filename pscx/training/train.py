@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from hashlib import sha256
 from typing import Any, Literal
 
 import torch
@@ -107,10 +109,18 @@ class TrainDDPM(LightningModule):
         return (self.prior.predict(x_t, t) - target).square().mean(dim=(1, 2, 3))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        t = torch.multinomial(self.weights.float(), len(batch), replacement=True)
-        loss = self.v_loss(batch, t, torch.randn_like(batch)).mean()
+        draws = self.draws(batch.device, batch_idx)
+        t = torch.multinomial(self.weights.float(), len(batch), replacement=True, generator=draws)
+        noise = torch.randn(batch.shape, generator=draws, dtype=batch.dtype, device=batch.device)
+        loss = self.v_loss(batch, t, noise).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def draws(self, device: torch.device, batch_idx: int) -> torch.Generator:
+        """The source of the noise of one batch: of every process its own, and the same in a run that is resumed."""
+        place = (torch.initial_seed(), self.global_rank, self.global_step, batch_idx)
+        digest = sha256(struct.pack("<QQQQ", *place)).digest()
+        return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         generator = torch.Generator(device=batch.device).manual_seed(batch_idx)

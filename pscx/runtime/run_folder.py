@@ -1,0 +1,195 @@
+"""The folder of a run: its marker, its lock, and which version of it a run takes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pscx.errors import PscxError
+
+MARKER = ".pscx-run"
+VERSION = 1
+TABLES = ("images.csv", "summary.csv", "left_out.csv")
+RESULTS = (
+    *(*TABLES, "streams", "reconstructions", "rows", "observations", "calibration.csv", "rows.csv", "prior"),
+    *("cells", "results.csv"),
+)
+"""What runs leave behind; a folder without any of these is free."""
+LOCKED = (errno.EWOULDBLOCK, errno.EACCES)  # what flock says of a file that another process has locked
+PATIENCE = 1.0  # seconds that another process may take between locking its marker and writing it
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is: a digest of its configuration, and one of the data that it names."""
+
+    configuration: str
+    data: str
+
+    def difference(self, other: Identity | None) -> str:
+        """How ``other``, the run that was there before, differs, in words; it is none where its marker is damaged."""
+        if other is None:
+            return "of unknown origin"
+        return "of other data" if self.configuration == other.configuration else "of another configuration"
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a run has its results in ``folder``, which may have been moved or copied since."""
+    return (folder / MARKER).is_file()
+
+
+def mark(folder: Path) -> None:
+    """Mark a folder that holds several runs and pictures about them, so that nothing below it is taken for data."""
+    if not is_run_folder(folder):
+        marker = _open(folder)
+        _mark(marker, Identity("several", "several"))
+        os.close(marker)
+
+
+def remove_tables(folder: Path) -> None:
+    """Remove the tables of an evaluation: the streams beside them are about to change."""
+    for name in TABLES:
+        with suppress(FileNotFoundError):
+            (folder / name).unlink()
+
+
+class RunFolder:
+    """The folder that a run has taken for itself: marked, and locked until :meth:`release`.
+
+    ``is_new`` is whether it held no results, ``before`` a sentence on why it is not the folder that was asked for.
+    """
+
+    def __init__(self, path: Path, marker: int, is_new: bool, before: str | None = None) -> None:
+        self.path, self.is_new, self.before = path, is_new, before
+        self._marker = marker
+
+    def release(self) -> None:
+        """Unlock the folder, and remove it where nothing was written into it."""
+        with suppress(OSError):
+            if os.listdir(self.path) == [MARKER]:
+                (self.path / MARKER).unlink()
+                self.path.rmdir()
+        os.close(self._marker)
+
+
+def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
+    """Mark and lock ``root`` for a run, or the first of ``root-1``, ``root-2``, ... that may be taken.
+
+    A folder may be taken that a run of the same ``identity`` has had, or that holds no results. Without ``versions``
+    it is ``root`` in any case, and the tables of a run of another identity are removed.
+
+    Raises:
+        PscxError: another process works in the folder, or it cannot be written.
+    """
+    for path in _versions(root, identity) if versions else [root]:
+        if versions and not is_run_folder(path) and _holds_results(path):
+            continue
+        marker = _open(path)
+        try:
+            locked = _lock(marker, path)
+            found = _identity(marker, patient=not locked)
+            same = found == identity
+            if not locked and (same or not versions):
+                raise PscxError(
+                    f"another run of pscx works in '{path}': wait until it is done, or choose another folder with "
+                    "trainer.default_root_dir"
+                )
+            free = locked and not _holds_results(path)
+            if locked and (same or free or not versions):
+                if not same:
+                    remove_tables(path)
+                    _mark(marker, identity)
+                return RunFolder(path, marker, free, None if path == root else _why_not(root, identity))
+        except BaseException:
+            os.close(marker)
+            raise
+        os.close(marker)
+    raise AssertionError("there is always another version")
+
+
+def _why_not(root: Path, identity: Identity) -> str:
+    if not root.exists():
+        return f"'{root}' is gone"
+    return f"'{root}' holds a run {identity.difference(_read(root))}"
+
+
+def _versions(root: Path, identity: Identity) -> Iterator[Path]:
+    """Folders in the order in which they are tried: those of the same run, then all."""
+    if root.name in ("", ".."):
+        root = Path(os.path.abspath(root))
+    if _read(root) == identity:
+        yield root
+    numbers = [path.name.removeprefix(f"{root.name}-") for path in root.parent.glob("*") if path.is_dir()]
+    known = sorted(int(number) for number in numbers if number.isdecimal())
+    for number in known:
+        version = root.with_name(f"{root.name}-{number}")
+        if _read(version) == identity:
+            yield version
+    yield root
+    number = 0
+    while True:
+        number += 1
+        yield root.with_name(f"{root.name}-{number}")
+
+
+def _open(folder: Path) -> int:
+    path = folder / MARKER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise PscxError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def _lock(marker: int, folder: Path) -> bool:
+    """Lock a marker. False where another process has; a lock ends with its process, so none is ever stale."""
+    try:
+        fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in LOCKED:
+            return False
+        text = f"'{folder}' cannot be locked ({error.strerror}): see to it that no other run works there"
+        print(f"pscx: warning: {text}", file=sys.stderr)
+    return True
+
+
+def _mark(marker: int, identity: Identity) -> None:
+    """In place: another file of that name would not be the one that is locked."""
+    os.ftruncate(marker, 0)
+    os.pwrite(marker, json.dumps({"version": VERSION, **asdict(identity)}).encode(), 0)
+    os.fsync(marker)
+
+
+def _identity(marker: int, patient: bool) -> Identity | None:
+    """What a marker says; none where it says nothing, even after a while for one that another process has locked."""
+    end = time.monotonic() + PATIENCE
+    while not (data := os.pread(marker, 4096, 0)) and patient and time.monotonic() < end:
+        time.sleep(0.02)
+    return _parsed(data)
+
+
+def _read(folder: Path) -> Identity | None:
+    try:
+        return _parsed((folder / MARKER).read_bytes())
+    except OSError:
+        return None
+
+
+def _parsed(data: bytes) -> Identity | None:
+    try:
+        content = json.loads(data)
+        return Identity(str(content["configuration"]), str(content["data"])) if content["version"] == VERSION else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _holds_results(folder: Path) -> bool:
+    return any((folder / name).exists() for name in RESULTS)
