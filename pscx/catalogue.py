@@ -12,6 +12,7 @@ from pscx.captioners import CAPTIONERS
 from pscx.config import describe
 from pscx.data import DATA
 from pscx.errors import PscxError
+from pscx.metrics import METRICS
 from pscx.modules import MODULES
 from pscx.plugins import failure_of, shown
 from pscx.registry import Registry, choices, class_path, origin, parameters_of
@@ -22,6 +23,7 @@ SECTIONS: dict[str, Registry[Any]] = {
     **KINDS,
     "caption": CAPTIONERS,
     "target": TARGETS,
+    "metrics": METRICS,
     "model": MODULES,
     "data": DATA,
 }

@@ -15,6 +15,7 @@ from typing import NoReturn
 from pscx import __version__
 from pscx.allocator import keep_freed_memory
 from pscx.errors import PscxError, sentence_of
+from pscx.extras import broken_torchvision
 from pscx.registry import choices
 
 LIGHTNING = {
@@ -49,6 +50,12 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pscx: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        sentence = broken_torchvision(error)
+        if sentence is None:
+            raise
+        print(f"pscx: {sentence}", file=sys.stderr)
+        return 2
 
 
 def run() -> NoReturn:
