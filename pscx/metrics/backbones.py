@@ -84,6 +84,8 @@ SQUEEZENET = Backbone(
     squeezenet, (1, 4, 7, 9, 10, 11, 12), Published(f"{TORCHVISION}squeezenet1_1-b8a52dc0.pth", "b8a52dc0"), 17
 )
 
+BACKBONES = {"alex": ALEXNET, "vgg": VGG16, "squeeze": SQUEEZENET}
+
 
 def activations(network: nn.Sequential, taps: tuple[int, ...], x: Tensor) -> list[Tensor]:
     """What the layers ``taps`` give for ``(n, 3, height, width)``."""

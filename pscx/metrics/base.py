@@ -55,8 +55,8 @@ class Metric(ABC):
         return ()
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each of :meth:`files` by its name, to be kept with results."""
-        return {file.name: sha256_of(file) for file in self.files()}
+        """SHA-256 of each of :meth:`files` by its name and its folder's, to be kept with results."""
+        return {f"{file.parent.name}/{file.name}": sha256_of(file) for file in self.files()}
 
     def prepare(self) -> None:
         """Load all it needs, so that a run fails at its start. Raises :class:`pscx.PscxError` where that is missing."""

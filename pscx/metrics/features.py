@@ -62,8 +62,12 @@ class PatchFeatures(SetMetric):
     def files(self) -> list[Path]:
         if self.network is not None:
             return []
-        _check_source(self.name, self.weights)
-        return [find_weights(self.name, FIDELITY, self.weights, self.download)]
+        if self.weights is None:
+            _need_fidelity(self.name)
+        file = find_weights(self.name, FIDELITY, self.weights, self.download)
+        if not _is_script(file):
+            _need_fidelity(self.name)
+        return [file]
 
     def digests(self) -> dict[str, str]:
         """That of Inception's file, or of a network's class and tensors by the name of the class."""
@@ -110,9 +114,8 @@ def gathered(metric: PatchFeatures, kept: list[Tensor], least: int) -> tuple[Ten
     return first, second
 
 
-def _check_source(name: str, weights: str | None) -> None:
-    scripted = weights is not None and Path(weights).is_file() and _is_script(Path(weights))
-    if not scripted and find_spec("torch_fidelity") is None:
+def _need_fidelity(name: str) -> None:
+    if find_spec("torch_fidelity") is None:
         raise PscxError(
             f"{name} needs a network for its features: install torch-fidelity, or name with the option weights a "
             f"TorchScript such as StyleGAN's {SCRIPTED}, or give a network by its class path"
@@ -130,7 +133,8 @@ class _Scripted(nn.Module):
     def __init__(self, module: torch.jit.ScriptModule) -> None:
         super().__init__()
         self.module = module
-        names = [argument.name for argument in module._c._get_method("forward").schema.arguments]
+        schema = module.forward.schema  # type: ignore[attr-defined]
+        names = [argument.name for argument in schema.arguments]
         self.options = {"return_features": True} if "return_features" in names else {}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ class KID(PatchFeatures):
     """Kernel inception distance (Binkowski et al. 2018, section 3) of patches as in HiFiC; lower is better.
 
     Computed by torchmetrics: the mean over subsets that are drawn at random of the unbiased estimate, with the
-    kernel ``(x y / numbers + 1)^3``. It scatters around 0, also below, for sets of one distribution.
+    kernel ``(x y / numbers + 1)^3``. It is 0 on average for two draws of one distribution, and below 0 for sets that
+    are closer to each other, as pictures and their best reconstructions are.
 
     Args:
         side: of a patch, in pixels, at least 16.
@@ -59,8 +60,8 @@ class KID(PatchFeatures):
         real, fake = gathered(self, list(kept), self.subset_size)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that features are held in memory
-            options = {"subsets": self.subsets, "subset_size": self.subset_size}
-            metric = KernelInceptionDistance(nn.Identity(), **options, sync_on_compute=False)  # of all processes already
+            # What is kept is of all processes already.
+            metric = KernelInceptionDistance(nn.Identity(), self.subsets, self.subset_size, sync_on_compute=False)
         metric.update(real, real=True)
         metric.update(fake, real=False)
         with torch.random.fork_rng(devices=[]):

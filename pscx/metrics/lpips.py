@@ -10,12 +10,11 @@ import torch
 import torchmetrics
 from torch import Tensor
 
-from pscx.metrics.backbones import ALEXNET, SQUEEZENET, VGG16, activations, load, read
+from pscx.metrics.backbones import BACKBONES, activations, load, read
 from pscx.metrics.base import METRICS, Image, ImageMetric
 from pscx.metrics.pixels import tensors
 from pscx.metrics.weights import find_weights
 
-NETWORKS = {"alex": ALEXNET, "vgg": VGG16, "squeeze": SQUEEZENET}
 HEADS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models"
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 EPSILON = 1e-8
@@ -40,10 +39,10 @@ class LPIPS(ImageMetric):
     def __init__(
         self, net: Literal["alex", "vgg", "squeeze"] = "alex", weights: str | None = None, download: bool = False
     ) -> None:
-        if net not in NETWORKS:
-            raise ValueError(f"net must be one of {', '.join(NETWORKS)}, got {net!r}")
+        if net not in BACKBONES:
+            raise ValueError(f"net must be one of {', '.join(BACKBONES)}, got {net!r}")
         self.net, self.weights, self.download = net, weights, download
-        self.backbone = NETWORKS[net]
+        self.backbone = BACKBONES[net]
         self.least_side = self.backbone.least_side
         if net != "alex":
             self.title = f"LPIPS ({net})"
