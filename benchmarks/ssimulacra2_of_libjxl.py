@@ -4,8 +4,8 @@
 
 The tool comes with libjxl 0.8 or later (Debian 13: the package libjxl-devtools). Each image is compared whole and in
 square crops of its upper left corner with what JPEG makes of it. Prints the largest difference for each size, and exit
-code 1 where one is over 0.15. The tool computes in float32, and its rounding counts as error: at scores over 80 by up to
-0.1, below that by up to 0.05.
+code 1 where one is over 0.15. The tool computes in float32, and its rounding counts as error: by up to 0.1 at scores
+over 80, by up to 0.05 below.
 """
 
 from __future__ import annotations
