@@ -14,9 +14,8 @@ def patches(image: NDArray[np.uint8], side: int) -> Tensor:
     Those of a grid from the upper left corner, and where both sides are at least one and a half patches those of a
     grid that begins half a patch lower and further right. What is left over at the other ends is not used.
     """
-    half = side // 2
-    origins = [0, half] if min(image.shape[:2]) >= side + half else [0]
-    return torch.cat([_grid(torch.from_numpy(image[origin:, origin:]).movedim(-1, 0), side) for origin in origins])
+    whole = torch.from_numpy(image).movedim(-1, 0)
+    return torch.cat([_grid(whole[:, origin:, origin:], side) for origin in (0, side // 2)])
 
 
 def _grid(image: Tensor, side: int) -> Tensor:
