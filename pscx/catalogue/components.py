@@ -15,6 +15,7 @@ from pscx.config.checker import describe
 from pscx.config.plugins import failure_of, shown
 from pscx.data import DATA
 from pscx.errors import PscxError
+from pscx.metrics import METRICS
 from pscx.priors import PRIORS
 from pscx.quantizers import QUANTIZERS
 from pscx.rate_control import TARGETS
@@ -34,6 +35,7 @@ SECTIONS: dict[str, Registry[Any]] = {
     "restoration": RESTORATIONS,
     "caption": CAPTIONERS,
     "target": TARGETS,
+    "metrics": METRICS,
     "model": MODULES,
     "data": DATA,
 }

@@ -19,6 +19,7 @@ from pscx.cli.standard import named
 from pscx.errors import PscxError
 from pscx.registry import choices
 from pscx.runtime.allocator import keep_freed_memory
+from pscx.runtime.extras import broken_torchvision
 from pscx.runtime.printing import complain, sentence_of
 from pscx.runtime.suffixes import IMAGE_KINDS
 from pscx.runtime.termination import EXIT_CODE, Terminated, terminable
@@ -63,6 +64,12 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
+    except Exception as error:
+        sentence = broken_torchvision(error)
+        if sentence is None:
+            raise
+        complain(sentence)
+        return 2
 
 
 def run() -> NoReturn:

@@ -36,8 +36,11 @@ def identity_of(tree: Mapping[str, Any], model: LightningModule) -> Identity:
     for name in READING:
         data.pop(name, None)
     if isinstance(model, Evaluate | OverImages):
+        codec = {**options["codec"]["init_args"]}
+        options["codec"] = {**options["codec"], "init_args": codec}
         for name in model.without_effect:
             options.pop(name, None)
+            codec.pop(name, None)
         data.pop("batch_size", None)
         trainer = tree["trainer"]
         facts += [{name: trainer[name] for name in TRAINER if name in trainer}, tree.get("ckpt_path")]
