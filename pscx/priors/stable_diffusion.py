@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pscx.priors.base import PRIORS, Prior, digest
 from pscx.priors.latents import latent_covariance
+from pscx.priors.parameterisations import VariancePreserving
 from pscx.priors.pipeline import load_pipeline
-from pscx.priors.schedules import PREDICTIONS, clean_signal, prediction_of, signal_shares
+from pscx.priors.schedules import PREDICTIONS, noise_levels, prediction_of, signal_shares
 from pscx.runtime.quiet import quiet
 
 # of as many channels as the finest level has, at its size: measured at the published widths
@@ -63,7 +64,8 @@ class StableDiffusion(Prior):
         parts = load_pipeline(path)
         self.pipeline, self.guidance, self.tiling = parts, guidance, vae_tiling
         self.prediction = prediction_of(parts.scheduler)
-        self.alphas_cumprod = signal_shares(parts.scheduler)
+        self.levels = noise_levels(signal_shares(parts.scheduler))
+        self.parameterisation = VariancePreserving(self.levels, self.prediction)
         self.unet, self.vae, self.text_encoder = parts.unet, parts.vae, parts.text_encoder
         self.to(DTYPES[dtype]).eval().requires_grad_(False)
         if vae_slicing:
@@ -83,15 +85,19 @@ class StableDiffusion(Prior):
         other.evaluations = 1 if self.guidance == 1 else 2
         return other
 
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        return self.parameterisation.denoise(self._guided, x, sigma)
+
+    def _guided(self, x_t: Tensor, t: float) -> Tensor:
+        """The network's output at a step, under the caption where there is one."""
         prompt = self.empty if self.caption is None else self.caption
         output = self.predict(x_t, t, prompt)
         if self.evaluations > 1:
             plain = self.predict(x_t, t, self.empty)
             output = plain + self.guidance * (output - plain)
-        return clean_signal(self.prediction, x_t, output, self.alphas_cumprod[t])
+        return output
 
-    def predict(self, x_t: Tensor, t: int, prompt: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, t: float, prompt: Tensor) -> Tensor:
         """The network's own output under a prompt ``(1, tokens, width)``; shape, dtype and device of ``x_t``."""
         x = x_t.to(self.unet.device, self.unet.dtype)
         context = prompt.to(x).expand(len(x), -1, -1)
@@ -131,5 +137,5 @@ class StableDiffusion(Prior):
         if self._fingerprint is None:
             options = [PREDICTIONS.index(self.prediction), self.guidance, self.tiling, self.vae.config.scaling_factor]
             facts = torch.tensor(options, dtype=torch.float64)
-            self._fingerprint = digest(*self.parameters(), self.alphas_cumprod, facts)
+            self._fingerprint = digest(*self.parameters(), self.levels, facts)
         return self._fingerprint
