@@ -174,6 +174,11 @@ def test_known_neighbours_make_the_white_blocks_cheaper() -> None:
     assert white < 0.8 * black, (black, white)
 
 
+def python_blocks(page: Path) -> list[str]:
+    """The Python code of a page, block by block."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
 def blocks(language: str) -> list[str]:
     text = re.sub(r"<!--.*?-->", "", DOC.read_text(), flags=re.DOTALL)
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
