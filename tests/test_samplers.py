@@ -297,6 +297,13 @@ def test_dpm_solver_is_that_of_diffusers(steps: int) -> None:
     torch.testing.assert_close(dpm_solver(PRIOR, start, levels), x.double(), rtol=0, atol=2e-5)
 
 
+def test_dpm_solver_over_levels_that_hardly_differ() -> None:
+    """A logarithm that does not change in 20 bits is a step of no length, and changes nothing."""
+    start = random(2, *SHAPE, seed=8)
+    near = dpm_solver(PRIOR, start, [2.0, 2.0 * (1 - 1e-9), 2.0 * (1 - 2e-9), 0.5, 0.1])
+    torch.testing.assert_close(near, dpm_solver(PRIOR, start, [2.0, 0.5, 0.1]), rtol=0, atol=1e-6)
+
+
 def test_dpm_solver_is_of_second_order() -> None:
     """On a normal the flow is closed form, ``x_0 = C^(1/2) (C + s^2 I)^(-1/2) x``: steps doubled, error / 4."""
     start = random(2, *SHAPE, seed=8)
@@ -510,16 +517,22 @@ class OnGrid(Gaussian):
     continuous = False
 
 
-@pytest.mark.parametrize("prior", [PRIOR, OnGrid()], ids=["continuous", "on-grid"])
+class Exact(Gaussian):
+    """Would take any level, but a schedule must be the same on every machine."""
+
+    exact = True
+
+
+@pytest.mark.parametrize("prior", [PRIOR, OnGrid(), Exact()], ids=["continuous", "on-grid", "exact"])
 @pytest.mark.parametrize("spacing", ["linear", "log"])
 @pytest.mark.parametrize("steps", [2, 3, 10, 50])
 def test_schedule(steps: int, spacing: str, prior: Gaussian) -> None:
     levels = schedule(prior, 10.0, 0.1, steps, spacing)
-    if prior.continuous:
+    if prior is PRIOR:
         assert levels == pytest.approx(visited(10.0, 0.1, steps, spacing), rel=1e-12)
     else:
         assert levels == GRID[oracles.visited_places(GRID, 10.0, 0.1, steps, spacing)].tolist()
-    if prior.continuous and spacing == "log":
+    if prior is PRIOR and spacing == "log":
         assert (levels[0], levels[-1]) == (10.0, 0.1)
     assert len(levels) == steps
     assert all(later < earlier for earlier, later in itertools.pairwise(levels))
@@ -542,6 +555,8 @@ SHARED_MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"steps": 0}, "sampler.steps must be at least 1, got 0"),
     ({"spacing": "cubic"}, "sampler.spacing must be one of linear, log, got 'cubic'"),
     ({"start": 0.1, "stop": 0.2}, r"sampler.start must be over sampler.stop \(0.2\), got 0.1"),
+    ({"stop": float("nan")}, "sampler.stop must be a number, got nan"),
+    ({"start": float("nan")}, r"sampler.start must be over sampler.stop \(0.0\), got nan"),
     ({"warm_start": 0.2, "stop": 0.2}, r"sampler.warm_start must be over sampler.stop \(0.2\), got 0.2"),
 ]
 ETA_MISTAKES: list[tuple[dict[str, object], str]] = [

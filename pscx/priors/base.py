@@ -37,8 +37,8 @@ class Prior(nn.Module, ABC):
     """
 
     continuous: bool = False
-    """Whether the network is told any level as it is. Else it is told the nearest of :attr:`levels`, and schedules
-    visit none but those. An exact prior is not continuous."""
+    """Whether the network is told any level as it is, else the nearest of :attr:`levels`. Schedules visit none but
+    those where it is false, and under an exact prior."""
 
     evaluations: int = 1
     """Network evaluations that :meth:`denoise` takes for each signal."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -31,8 +32,10 @@ class Course:
             raise ValueError(f"sampler.steps must be at least 1, got {self.steps}")
         if self.spacing not in SPACINGS:
             raise ValueError(f"sampler.spacing must be one of {', '.join(SPACINGS)}, got {self.spacing!r}")
+        if isnan(self.stop):
+            raise ValueError(f"sampler.stop must be a number, got {self.stop}")
         for name, level in (("start", self.start), ("warm_start", self.warm_start)):
-            if level is not None and level <= self.stop:
+            if level is not None and not level > self.stop:
                 raise ValueError(f"sampler.{name} must be over sampler.stop ({self.stop}), got {level}")
 
     def begin(self, problem: Problem, indices: range, noise_aware: bool) -> tuple[list[float], Tensor]:

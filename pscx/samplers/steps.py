@@ -14,8 +14,8 @@ def schedule(prior: Prior, start: float | None, stop: float, steps: int, spacing
     """Noise levels from ``start`` down to ``stop``, at most ``steps`` of them, strictly falling.
 
     ``linear`` ones are evenly spaced places on the prior's grid. ``log`` ones are evenly spaced in the logarithm: as
-    they are where the prior is continuous, else the nearest ones on its grid. Levels outside of the grid mean its ends,
-    and ``start`` none its last.
+    they are where the prior is continuous and not exact, else the nearest ones on its grid, since a machine's own
+    logarithm may show in its last digits. Levels outside of the grid mean its ends, and ``start`` none its last.
     """
     grid = prior.levels
     first = len(grid) - 1 if start is None else nearest(grid, start)
@@ -23,7 +23,7 @@ def schedule(prior: Prior, start: float | None, stop: float, steps: int, spacing
     if spacing == "linear":
         places = evenly(first, end, steps) if first > end else [first]
         return [float(grid[place]) for place in sorted({round(place) for place in places}, reverse=True)]
-    if prior.continuous:
+    if prior.continuous and not prior.exact:
         lowest, highest = float(grid[0]), float(grid[-1])
         return logarithmic(min(max(highest if start is None else start, lowest), highest), max(stop, lowest), steps)
     wanted = logarithmic(float(grid[first]), float(grid[end]), steps)
