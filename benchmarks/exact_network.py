@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -34,7 +35,6 @@ from pscx.format.container import unpack
 from pscx.images import to_tensor
 from pscx.metrics import bits_per_pixel, psnr
 from pscx.priors import DDPM
-from pscx.priors.schedules import noise_levels
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.5)
 STEPS = (0.1, 0.2, 0.4)
@@ -58,16 +58,14 @@ def crops(folder: Path, count: int, side: int) -> list[Pixels]:
 def errors(exact: DDPM, plain: DDPM, images: Sequence[Pixels]) -> bool:
     """Print the table of squared errors; whether none is too large."""
     print("| noise | PSNR float | PSNR exact | squared error, exact over float |\n|---|---|---|---|")
-    fine, levels = True, noise_levels(plain.alphas_cumprod)
+    fine = True
     for level in LEVELS:
-        t = int((levels - level).abs().argmin())
-        a = plain.alphas_cumprod[t]
         squares = []
         for number, image in enumerate(images):
             x = to_tensor(image)
             noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(number))
-            x_t = (a.sqrt() * x + (1 - a).sqrt() * noise).float()
-            squares.append([float((prior.denoise(x_t, t) - x).square().mean()) for prior in (plain, exact)])
+            noisy = (x + level * noise).float()
+            squares.append([float((prior.denoise(noisy, level) - x).square().mean()) for prior in (plain, exact)])
         plain_square, exact_square = (fmean(column) for column in zip(*squares, strict=True))
         more = 100 * (exact_square / plain_square - 1)
         psnrs = " | ".join(f"{10 * np.log10(4 / square):.3f}" for square in (plain_square, exact_square))
@@ -93,8 +91,8 @@ def speeds(exact: DDPM, plain: DDPM, side: int, rounds: int) -> None:
     print("\n| network | ms float | ms exact | ratio |\n|---|---|---|---|")
     for batch, size in ((4, side), (4, 2 * side), (1, side // 2)):
         x = torch.randn(batch, 3, size, size)
-        for t, name in ((60, "low noise"), (500, "high noise")):
-            found = seconds([lambda x=x, t=t: plain.denoise(x, t), lambda x=x, t=t: exact.denoise(x, t)], rounds)
+        for level, name in ((0.1, "low noise"), (1.0, "high noise")):
+            found = seconds([partial(prior.denoise, x, level) for prior in (plain, exact)], rounds)
             _tell(f"the prior, {name}, {batch} of {size}x{size}", found)
     torch.manual_seed(0)
     network = UNet2DModel(

@@ -34,7 +34,7 @@ STEPS = (5, 10, 20, 50, 100, 200, 400)
 INNER = 10
 SCALE = 0.15
 Row = dict[str, Any]
-Run = Callable[[Case, list[int]], Normal]
+Run = Callable[[Case, list[float]], Normal]
 
 
 def cases(seed: int) -> dict[str, Case]:
@@ -48,10 +48,7 @@ def cases(seed: int) -> dict[str, Case]:
     image = prior.draw(SIDE, SIDE, generator).flatten()
     variances = torch.full((COUNT,), STEP**2 / 12, dtype=torch.float64)
     noise = variances.sqrt() * _normal(COUNT, generator=generator)
-    return {
-        kind: Case(covariance, prior.alphas_cumprod, rows, rows @ image + noise, variances)
-        for kind, rows in kinds.items()
-    }
+    return {kind: Case(covariance, prior.levels, rows, rows @ image + noise, variances) for kind, rows in kinds.items()}
 
 
 def samplers(etas: list[float], spacing: str) -> dict[str, Run]:
@@ -73,7 +70,7 @@ def measure(etas: list[float], start: float, stop: float, spacing: str, seed: in
         total = target.covariance.trace()
         for name, run in samplers(etas, spacing).items():
             for steps in STEPS:
-                found = run(case, visited(case.alphas, start, stop, steps, spacing))
+                found = run(case, visited(case.grid, start, stop, steps, spacing))
                 yield {
                     "rows": kind,
                     "sampler": name,

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from itertools import pairwise
+from math import log
 
 import torch
 from torch import Tensor
 
-from pscx.priors.schedules import noise_levels
 from pscx.samplers import SAMPLERS, Problem, Sampler
-from pscx.samplers.steps import timesteps
+from pscx.samplers.steps import schedule
 
 
 @SAMPLERS.register("dpm_solver")
 class DPMSolver(Sampler):
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) from noise to a signal that fits the measurements.
 
-    With ``s`` the noise level ``sqrt(1 - a) / sqrt(a)`` at a step, ``l = -log s`` and ``h`` the growth of ``l``::
+    With ``s`` the noise level of a step, ``s'`` of the next, and ``h`` the growth of ``-log s``::
 
-        x0   <- E[x0 | x_t] + H^T g (y - H E[x0 | x_t])
-        D    <- x0 + h' / (2 h) (x0 - previous x0),   h' to the next step, h from the previous one
-        x_t' <- s' / s x_t + (1 - e^-h') D            (x_t over sqrt(a))
+        x0 <- E[x0 | x] + H^T g (y - H E[x0 | x])
+        D  <- x0 + h' / (2 h) (x0 - previous x0),   h' to the next step, h from the previous one
+        x  <- s' / s x + (1 - s' / s) D
 
     ``g = q / (q + v)`` weighs a measurement's noise variance ``v`` against the denoiser's, ``q = s^2 / (1 + s^2)``.
     The noise of the start is the only noise. The last step returns ``x0``.
@@ -39,21 +39,17 @@ class DPMSolver(Sampler):
         self.steps, self.start, self.stop, self.evaluations = steps, start, stop, steps
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
-        prior, levels = problem.prior, noise_levels(problem.prior.alphas_cumprod)
-        times = timesteps(levels, self.start, self.stop, self.steps, "log")
-        x, before, h = float(levels[times[0]]) * problem.draw(indices, 0), torch.zeros(()), 0.0
-        for t, after in zip(times, [*times[1:], None], strict=True):
-            s = float(levels[t])
-            x0 = self.project(problem, prior.denoise(x / (1 + s**2) ** 0.5, t), s**2 / (1 + s**2))
-            if after is None:
-                break
-            last, h = h, log(s / float(levels[after]))
+        levels = schedule(problem.prior, self.start, self.stop, self.steps, "log")
+        x, before, last = levels[0] * problem.draw(indices, 0), torch.zeros(()), 0.0
+        for now, later in pairwise(levels):
+            x0, h = self.clean(problem, x, now), log(now / later)
             ahead = x0 + h / (2 * last) * (x0 - before) if last else x0
-            x, before = exp(-h) * x + (1 - exp(-h)) * ahead, x0
-        return x0
+            x, before, last = later / now * x + (1 - later / now) * ahead, x0, h
+        return self.clean(problem, x, levels[-1])
 
-    def project(self, problem: Problem, x0: Tensor, uncertainty: float) -> Tensor:
-        """``x0 + H^T g (y - H x0)`` for ``(n, *shape)``."""
-        known = problem.measurements
+    def clean(self, problem: Problem, x: Tensor, sigma: float) -> Tensor:
+        """``x0 + H^T g (y - H x0)`` for ``x0 = E[x0 | x]``, ``(n, *shape)``."""
+        known, x0 = problem.measurements, problem.prior.denoise(x, sigma)
+        uncertainty = sigma**2 / (1 + sigma**2)
         gain = uncertainty / (uncertainty + known.variances)
         return x0 + known.adjoint(gain * (known.values - known.forward(x0)))

@@ -37,9 +37,19 @@ def nearest(levels: list[float], wanted: float) -> int:
     return min(range(len(levels)), key=lambda i: abs(levels[i] - wanted))
 
 
-def visited(alphas: Tensor, start: float | None, stop: float, steps: int, spacing: str) -> list[int]:
-    """Step numbers of a sampler, from noise level ``start`` to ``stop``, evenly spaced in step number or log level."""
-    levels = [((1 - float(a)) / float(a)) ** 0.5 for a in alphas]
+def visited(grid: Tensor, start: float | None, stop: float, steps: int, spacing: str) -> list[float]:
+    """Noise levels of a sampler under a prior that takes any, evenly spaced in their logarithm or along the grid."""
+    levels = grid.tolist()
+    if spacing == "linear":
+        return [levels[place] for place in visited_places(grid, start, stop, steps, spacing)]
+    high, low = (min(max(level, levels[0]), levels[-1]) for level in (levels[-1] if start is None else start, stop))
+    shares = [i / max(steps - 1, 1) for i in range(steps)]
+    return [high ** (1 - share) * low**share for share in shares]
+
+
+def visited_places(grid: Tensor, start: float | None, stop: float, steps: int, spacing: str) -> list[int]:
+    """Places of a sampler's levels under a prior that takes those of its grid alone."""
+    levels = grid.tolist()
     first = len(levels) - 1 if start is None else nearest(levels, start)
     last = nearest(levels, stop)
     shares = [i / max(steps - 1, 1) for i in range(steps)]

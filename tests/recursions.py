@@ -1,7 +1,8 @@
 """What each sampler draws under ``N(0, C)``, by its linear recursion of mean and covariance.
 
-Dense matrices, float64, written from the formulas alone, no code of pscx. Step numbers ``times`` fall, as
-:func:`oracles.visited` gives them.
+Dense matrices, float64, written from the papers' formulas alone, no code of pscx: in their variance-preserving state
+``x_t = sqrt(a) x0 + sqrt(1 - a) z``, where the samplers have ``x_t / sqrt(a)``. Noise levels ``s`` fall, as
+:func:`oracles.visited` gives them; ``a = 1 / (1 + s^2)``.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from torch import Tensor
 class Case:
     """``values = rows x + noise`` of these variances is known of ``x ~ N(0, C)``: ``(r, n)``, ``(r,)``, ``(r,)``.
 
-    ``alphas`` are the schedule's signal variances, ``origin`` ``(n,)`` is where a warm start begins.
+    ``grid`` are the prior's noise levels, ``origin`` ``(n,)`` is where a warm start begins.
     """
 
     covariance: Tensor
-    alphas: Tensor
+    grid: Tensor
     rows: Tensor
     values: Tensor
     variances: Tensor
@@ -33,9 +34,9 @@ class Case:
     def eye(self) -> Tensor:
         return torch.eye(len(self.covariance), dtype=torch.float64)
 
-    def shares(self, times: list[int]) -> list[Tensor]:
-        """Signal variance at each visited step; 1 after the last."""
-        return [*(self.alphas[t] for t in times), torch.ones((), dtype=torch.float64)]
+    def shares(self, levels: list[float]) -> list[Tensor]:
+        """Signal variance at each visited level; 1 after the last."""
+        return [*(1 / (1 + torch.tensor([*levels, 0.0], dtype=torch.float64) ** 2))]
 
     def gain(self, a: Tensor | float, noise_aware: bool = True) -> Tensor:
         """Weights of the measurements against a denoiser of variance ``1 - a``: that at noise level 1 is 1 / 2."""
@@ -55,11 +56,11 @@ def advance(state: Normal, matrix: Tensor, offset: Tensor, fresh: Tensor) -> Nor
 
 
 def renoising(
-    case: Case, times: list[int], eta: float, clean_at: Callable[[int], Tensor], gains: list[Tensor], start: Normal
+    case: Case, levels: list[float], eta: float, clean_at: Callable[[int], Tensor], gains: list[Tensor], start: Normal
 ) -> Normal:
     """Clean, correct by ``rows^T gain (y - H x0)``, mix with old and fresh noise; ``clean_at(i)`` is a matrix."""
     state, rows = start, case.rows
-    for i, (a, b) in enumerate(pairwise(case.shares(times))):
+    for i, (a, b) in enumerate(pairwise(case.shares(levels))):
         clean = (case.eye - rows.T @ torch.diag(gains[i]) @ rows) @ clean_at(i)
         kept = ((1 - b) * (1 - eta**2) / (1 - a)).sqrt()
         matrix = b.sqrt() * clean + kept * (case.eye - a.sqrt() * clean)
@@ -68,26 +69,26 @@ def renoising(
     return state
 
 
-def ddrm(case: Case, times: list[int], eta: float, noise_aware: bool = True) -> Normal:
+def ddrm(case: Case, levels: list[float], eta: float, noise_aware: bool = True) -> Normal:
     """Of ``DDRM``."""
-    shares = case.shares(times)[:-1]
+    shares = case.shares(levels)[:-1]
     gains = [case.gain(a, noise_aware) for a in shares]
     start = case.beginning(shares[0], noise_aware)
-    return renoising(case, times, eta, lambda i: wiener(case.covariance, shares[i]), gains, start)
+    return renoising(case, levels, eta, lambda i: wiener(case.covariance, shares[i]), gains, start)
 
 
 def nested(
-    case: Case, times: list[int], inner_steps: int, spacing: str, noise_aware: bool = True, mean_gain: bool = False
+    case: Case, levels: list[float], inner_steps: int, spacing: str, noise_aware: bool = True, mean_gain: bool = False
 ) -> Normal:
     """Of ``Nested``, or with ``mean_gain`` of one that weighs measurements as ``DDRM`` does."""
-    shares = case.shares(times)[:-1]
+    shares = case.shares(levels)[:-1]
     gains = [case.gain(a, noise_aware) for a in shares]
     if noise_aware and not mean_gain:
         gains = [1 - (1 - gain).sqrt() for gain in gains]
-    levels = [float(((1 - a) / a).sqrt()) for a in shares]
-    runs = [visited(case.alphas, level, levels[-1], inner_steps, spacing) for level in levels[:-1]] + [times[-1:]]
+    runs = [visited(case.grid, level, levels[-1], inner_steps, spacing) for level in levels[:-1]] + [levels[-1:]]
     start = case.beginning(shares[0], noise_aware)
-    return renoising(case, times, 1.0, lambda i: solver(case.covariance, case.alphas[runs[i]]), gains, start)
+    clean = [solver(case.covariance, torch.stack(case.shares(run)[:-1])) for run in runs]
+    return renoising(case, levels, 1.0, lambda i: clean[i], gains, start)
 
 
 def solver(covariance: Tensor, shares: Tensor) -> Tensor:
@@ -112,24 +113,24 @@ def solver(covariance: Tensor, shares: Tensor) -> Tensor:
     return past[-1]
 
 
-def dps(case: Case, times: list[int], scale: float, eta: float, noise_aware: bool = True) -> Normal:
+def dps(case: Case, levels: list[float], scale: float, eta: float, noise_aware: bool = True) -> Normal:
     """Of ``DPS`` without its norm: each step walks ``scale`` times the gradient of the squared error."""
-    return guided(case, times, eta, [torch.tensor(2 * scale, dtype=torch.float64)] * len(times), noise_aware)
+    return guided(case, levels, eta, [torch.tensor(2 * scale, dtype=torch.float64)] * len(levels), noise_aware)
 
 
-def pigdm(case: Case, times: list[int], eta: float, weighting: str) -> Normal:
+def pigdm(case: Case, levels: list[float], eta: float, weighting: str) -> Normal:
     """Of ``PiGDM``."""
     pulls = []
-    for a, b in pairwise(case.shares(times)):
+    for a, b in pairwise(case.shares(levels)):
         kept = (1 - b - fresh_variance(a, b, eta)).clamp_min(0).sqrt()
         pulls.append(a.sqrt() if weighting == "paper" else b.sqrt() / a.sqrt() - kept / (1 - a).sqrt())
-    return guided(case, times, eta, pulls, True)
+    return guided(case, levels, eta, pulls, True)
 
 
-def guided(case: Case, times: list[int], eta: float, pulls: list[Tensor], noise_aware: bool) -> Normal:
+def guided(case: Case, levels: list[float], eta: float, pulls: list[Tensor], noise_aware: bool) -> Normal:
     """A DDIM step of the Wiener filter ``J``, plus ``pull J^T rows^T gain (y - H x0)``."""
-    state, rows = case.beginning(case.alphas[times[0]], noise_aware), case.rows
-    for (a, b), pull in zip(pairwise(case.shares(times)), pulls, strict=True):
+    state, rows = case.beginning(case.shares(levels)[0], noise_aware), case.rows
+    for (a, b), pull in zip(pairwise(case.shares(levels)), pulls, strict=True):
         clean, fresh = wiener(case.covariance, a), fresh_variance(a, b, eta)
         back = pull * clean.T @ rows.T @ torch.diag(case.gain(a, noise_aware))
         noise = (case.eye - a.sqrt() * clean) / (1 - a).sqrt()

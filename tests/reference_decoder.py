@@ -224,8 +224,8 @@ class Prior:
             return cos((u + 0.008) / 1.008 * pi / 2) ** 2
 
         b = np.array([min(1 - f((t + 1) / 1000) / f(t / 1000), 0.999) for t in range(1000)]).astype(F4)
-        self.a = np.cumprod((F4(1) - b).astype(np.float64)).astype(F4).astype(np.float64)
-        self.levels = np.sqrt((1 - self.a) / self.a)
+        a = np.cumprod((F4(1) - b).astype(np.float64)).astype(F4).astype(np.float64)
+        self.levels = np.sqrt((1 - a) / a)
         self.table = np.array([round(log(min(level, 250)) * 4096) / 4096 for level in self.levels]).astype(F4)
         self.stride = self.patch * 2 ** (self.networks[0].levels - 1)
 
@@ -234,15 +234,15 @@ class Prior:
         layers = [layer for network in self.networks for layer in network.layers.values()]
         tensors = [tensor for layer in layers for tensor in layer.tensors()]
         border = [] if len(self.networks) == 1 else [np.array(self.border)]
-        for tensor in [*tensors, self.a, self.table, *border]:
+        for tensor in [*tensors, self.levels, self.table, *border]:
             state.update(f"torch.{tensor.dtype}{tuple(tensor.shape)}".encode() + np.ascontiguousarray(tensor).tobytes())
         return state.digest()[:6]
 
-    def denoise(self, x: Array, t: int) -> Array:
+    def denoise(self, x: Array, s: float) -> Array:
         x0 = np.zeros(x.shape)
         for top, bottom, down in self.stretches(x.shape[1]):
             for left, right, across in self.stretches(x.shape[2]):
-                tile = self.denoise_tile(x[:, top:bottom, left:right], t)
+                tile = self.denoise_tile(x[:, top:bottom, left:right], s)
                 x0[:, top:bottom, left:right] += tile * (down[:, None] * across)
         return x0
 
@@ -264,12 +264,14 @@ class Prior:
             found.append((start, stop, rising * (1 - falling)))
         return found
 
-    def denoise_tile(self, x: Array, t: int) -> Array:
+    def denoise_tile(self, x: Array, s: float) -> Array:
         p, (c, h, w) = self.patch, x.shape
+        t, r = int(abs(self.levels - s).argmin()), sqrt(s * s + 1)
         network = self.networks[0 if self.table[t] <= self.border else 1]
-        cut = x.astype(F4).reshape(c, h // p, p, w // p, p).transpose(0, 2, 4, 1, 3).reshape(c * p * p, h // p, w // p)
+        cut = (1 / r * x).astype(F4).reshape(c, h // p, p, w // p, p).transpose(0, 2, 4, 1, 3)
+        cut = cut.reshape(c * p * p, h // p, w // p)
         v = network(cut, self.table[t]).reshape(c, p, p, h // p, w // p).transpose(0, 3, 1, 4, 2).reshape(c, h, w)
-        return sqrt(self.a[t]) * x - sqrt(1 - self.a[t]) * v.astype(np.float64)
+        return 1 / (s * s + 1) * x - s / r * v.astype(np.float64)
 
 
 # The transform.
@@ -736,21 +738,19 @@ class Decoder:
         return fine(mean * free)
 
     def draws(self, k: int, count: int, options: dict[str, Any]) -> Iterator[Array]:
-        times = self.times(options)
+        levels = [float(self.prior.levels[t]) for t in self.times(options)]
         for i in range(count):
             guess = np.zeros(self.shape) if not self.warm(options) else self.estimate
             assert guess is not None
-            a = self.prior.a[times[0]]
-            x = sqrt(a) * self.project(guess, 1.0) + sqrt(1 - a) * self.drawn(k, i, 0)
-            for j, t in enumerate(times):
-                a = self.prior.a[t]
-                x0 = self.project(self.prior.denoise(x, t), (1 - a) / a)
-                if j + 1 < len(times):
-                    b, eta = self.prior.a[times[j + 1]], options["eta"]
+            x = levels[0] * self.drawn(k, i, 0) + self.project(guess, 1.0)
+            for j, s in enumerate(levels):
+                x0 = self.project(self.prior.denoise(x, s), s)
+                if j + 1 < len(levels):
+                    eta = options["eta"]
                     z = eta * self.drawn(k, i, j + 1)
                     if eta < 1:
-                        z += sqrt(1 - eta * eta) * (x - sqrt(a) * x0) / sqrt(1 - a)
-                    x = sqrt(b) * x0 + sqrt(1 - b) * z
+                        z += sqrt(1 - eta * eta) * (x - x0) / s
+                    x = levels[j + 1] * z + x0
             yield x0
 
     def drawn(self, k: int, i: int, step: int) -> Array:
@@ -772,8 +772,8 @@ class Decoder:
         wanted = [exp(l0 + (l1 - l0) * i / (count - 1)) for i in range(count)]
         return sorted({int(abs(levels - level).argmin()) for level in wanted}, reverse=True)
 
-    def project(self, x: Array, q: float) -> Array:
-        u = q / (1 + q)
+    def project(self, x: Array, s: float) -> Array:
+        u = s * s / (1 + s * s)
         gain = u / (u + self.variance)
         missing = (self.value - self.transform.forward(x) * self.known) * gain
         return x + self.transform.inverse(missing * self.known)

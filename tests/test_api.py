@@ -206,7 +206,7 @@ def test_the_batch_travels(codec: Codec, photo: Pixels, tmp_path: Path, monkeypa
     """The network's answers may differ in the last bit between two batches, so both sides take the same."""
     seen: list[int] = []
     denoise = Gaussian.denoise
-    monkeypatch.setattr(Gaussian, "denoise", lambda prior, x, t: seen.append(len(x)) or denoise(prior, x, t))
+    monkeypatch.setattr(Gaussian, "denoise", lambda prior, x, sigma: seen.append(len(x)) or denoise(prior, x, sigma))
     done = load_codec(write_codec(tmp_path), samples=5, batch=2).simulate(photo)
     encoding = seen.copy()
     assert set(encoding) == {1, 2}

@@ -221,10 +221,12 @@ def test_batch_size_changes_rounding_alone(quantizer: str, rows: str) -> None:
 
     Where the grid is the values' own (float8) not a byte differs; seals digest values to their last bit. Rows that
     ``local`` finds on so fine a grid differ more with each place in a block, from 2e-11 at the 14th on; over eight
-    seeds up to 4e-6, where all other cases stay below 5e-14.
+    seeds up to 4e-6, where all other cases stay below 5e-14. Probabilities show such a difference in some of the seeds
+    and symbols in none, so that case has the coder without probabilities.
     """
-    tolerance = 1e-5 if (quantizer, rows) == ("float8", "local") else 1e-8
-    runs = [codec(QUANTIZERS[quantizer], rows=ROWS[rows], batch=batch) for batch in (1, 4, 6)]
+    far = (quantizer, rows) == ("float8", "local")
+    tolerance, coder = (1e-5, Raw()) if far else (1e-8, Posterior())
+    runs = [codec(QUANTIZERS[quantizer], coder, ROWS[rows], batch=batch) for batch in (1, 4, 6)]
     results = [psc.encode(IMAGE) for psc in runs]
     restored = [psc.restore(outcome, SHAPE) for psc, (_, outcome) in zip(runs, results, strict=True)]
     (payload, first), expected = results[0], restored[0]

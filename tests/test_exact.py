@@ -27,7 +27,6 @@ from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.networks.residual_unet import ResidualBlock
 from pscx.priors import DDPM
 from pscx.priors.denoiser import PixelDenoiser
-from pscx.priors.schedules import noise_levels
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -202,9 +201,9 @@ def test_no_library_that_rounds_may_convolve(residual: Path, monkeypatch: pytest
     layer, prior = ExactConvolution(layers()[0].requires_grad_(False)), DDPM(str(residual), exact=True)
     layer(random(1, 40, 8, 8))
     assert len(seen) == len(layer.splits)
-    prior.denoise(torch.zeros(1, 3, 16, 16), 5)
+    prior.denoise(torch.zeros(1, 3, 16, 16), 0.1)
     switched.clear()
-    prior.denoise(torch.zeros(1, 3, 16, 16), 5)
+    prior.denoise(torch.zeros(1, 3, 16, 16), 0.1)
     assert len(seen) > 10
     assert switched == [False]  # once for all layers
     assert not any(seen)
@@ -250,7 +249,7 @@ def test_a_prior_checks_the_machine_before_it_computes(residual: Path, monkeypat
     check_convolutions.cache_clear()
     monkeypatch.setattr(nn.functional, "conv2d", lambda x, w, **kw: plain(x.bfloat16().float(), w, **kw))
     with pytest.raises(PscxError, match="not exact on cpu"):
-        prior.denoise(torch.zeros(1, 3, 16, 16), 5)
+        prior.denoise(torch.zeros(1, 3, 16, 16), 0.1)
     check_convolutions.cache_clear()
 
 
@@ -305,9 +304,10 @@ def test_an_exact_prior_is_close_to_the_float_one_and_known_by_its_fingerprint(
     folder = str(request.getfixturevalue(name))
     plain, exact = DDPM(folder), DDPM(folder, exact=True)
     x = random(2, 3, 16, 24).double()
-    for t in (5, 300, 900):
-        expected = plain.denoise(x, t)
-        error = (exact.denoise(x, t) - expected).square().mean() / (expected - x).square().mean()
+    for sigma in plain.levels[[5, 300, 900]].tolist():
+        noisy = x * (1 + sigma**2) ** 0.5
+        expected = plain.denoise(noisy, sigma)
+        error = (exact.denoise(noisy, sigma) - expected).square().mean() / (expected - x).square().mean()
         assert 0 < float(error) < 1e-3
     assert plain.fingerprint() != exact.fingerprint()
 
@@ -317,10 +317,8 @@ def test_the_shipped_prior_denoises_as_well_when_it_is_exact(level: float) -> No
     """Squared error on photographs at most 1.5 % larger."""
     plain, exact = DDPM(), DDPM(exact=True)
     images = torch.cat([to_tensor(read_image(file)[32:96, 32:96]) for file in sorted(BUNDLED.glob("*.png"))])
-    t = int((noise_levels(plain.alphas_cumprod) - level).abs().argmin())
-    a = plain.alphas_cumprod[t]
-    x_t = (a.sqrt() * images + (1 - a).sqrt() * random(*images.shape)).float()
-    expected, found = (float((prior.denoise(x_t, t) - images).square().mean()) for prior in (plain, exact))
+    x = (images + level * random(*images.shape)).float()
+    expected, found = (float((prior.denoise(x, level) - images).square().mean()) for prior in (plain, exact))
     assert expected != found
     assert found < 1.015 * expected
 

@@ -487,9 +487,9 @@ batch = int(os.environ["PSCX_TEST_BATCH"])
 x = torch.as_tensor(np.random.default_rng(0).standard_normal((5, 3, 16, 24)))
 for exact in (True, False):
     prior, found = DDPM(sys.argv[1], exact=exact), []
-    for t in (3, 500):
+    for sigma in prior.levels[[3, 500]].tolist():
         for form in (torch.contiguous_format, torch.channels_last):
-            parts = [prior.denoise(part.to(memory_format=form), t) for part in x.split(batch)]
+            parts = [prior.denoise(part.to(memory_format=form), sigma) for part in x.split(batch)]
             found.append(torch.cat(parts).numpy())
     assert not exact or np.array_equal(found[0], found[1])
     print(digest(np.stack(found)))
@@ -526,8 +526,9 @@ def test_an_exact_prior_denoises_as_the_float_one(folder: Path) -> None:
     """Error against the float prior, over what the denoiser changes; the fingerprints differ."""
     plain, exact = DDPM(str(folder)), DDPM(str(folder), exact=True)
     x = random(2, 3, 16, 24).double()
-    for t in (5, 300, 900):
-        expected = plain.denoise(x, t)
-        error = (exact.denoise(x, t) - expected).square().mean() / (expected - x).square().mean()
+    for sigma in plain.levels[[5, 300, 900]].tolist():
+        noisy = x * (1 + sigma**2) ** 0.5
+        expected = plain.denoise(noisy, sigma)
+        error = (exact.denoise(noisy, sigma) - expected).square().mean() / (expected - x).square().mean()
         assert 0 < float(error) < 1e-3
     assert plain.fingerprint() != exact.fingerprint()

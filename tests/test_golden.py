@@ -112,8 +112,10 @@ def test_a_second_decoder_changes_networks_at_the_same_step(tmp_path: Path) -> N
     prior, second = DDPM(str(tmp_path), exact=True), ReferencePrior(tmp_path)
     assert second.fingerprint() == prior.fingerprint()
     assert second.table[300] == second.border
-    for t in (0, 299, 300, 301, 999):
-        assert np.array_equal(second.denoise(x.numpy(), t), prior.denoise(x[None], t)[0].numpy())
+    grid = prior.levels[[0, 299, 300, 301, 999]].tolist()
+    for sigma in (*grid, 0.9995 * grid[2]):  # the last between two levels
+        noisy = x * (1 + sigma)
+        assert np.array_equal(second.denoise(noisy.numpy(), sigma), prior.denoise(noisy[None], sigma)[0].numpy())
 
 
 def test_the_border_between_networks_is_part_of_the_fingerprint(tmp_path: Path) -> None:

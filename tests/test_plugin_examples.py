@@ -25,19 +25,16 @@ from pscx.codecs import PSC
 from pscx.coders import Posterior
 from pscx.execution.sharding import ALONE
 from pscx.priors import Gaussian
-from pscx.priors.schedules import noise_levels
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
 from pscx.rows import DCT, ROWS, Local, Random, RowRule, Situation
 from pscx.samplers import DDRM, SAMPLERS, Problem, Sampler
-from pscx.samplers.steps import timesteps
 from pscx.signal.measurements import DenseRows
 from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
 
 SHAPE = (3, 4, 4)
 PRIOR = Gaussian(correlation=0.5, color=0.5, deviation=0.5)
-LEVELS = noise_levels(PRIOR.alphas_cumprod)
 DOC = Path("docs/plugins.md")
 
 
@@ -71,7 +68,7 @@ def flow(noise: Tensor, stop: float) -> Tensor:
     deviations along each eigenvector of ``C``.
     """
     spectrum, vectors = torch.linalg.eigh(PRIOR.covariance(4, 4))
-    first, last = (LEVELS[(LEVELS - level).abs().argmin()] for level in (20.0, stop))
+    first, last = 20.0, stop
     end = ((spectrum + last**2) / (spectrum + first**2)).sqrt() * (vectors.T @ (first * noise))
     return vectors @ (spectrum / (spectrum + last**2) * end)
 
@@ -105,10 +102,9 @@ def test_dpm_solver_weighs_noisy_measurements() -> None:
     rows, values = torch.linalg.qr(random(48, 20, seed=1)).Q.T, random(20, seed=2)
     variances = torch.linspace(0.1, 2, 20, dtype=torch.float64)
     known = problem(rows, values, variances)
-    (t,) = timesteps(LEVELS, 20.0, 0.02, 1, "log")
-    covariance, power = PRIOR.covariance(4, 4), float(LEVELS[t]) ** 2
+    covariance, power = PRIOR.covariance(4, 4), 20.0**2
     noise = known.draw(range(1), 0).flatten()
-    clean = covariance @ torch.linalg.solve(covariance + power * torch.eye(48), float(LEVELS[t]) * noise)
+    clean = covariance @ torch.linalg.solve(covariance + power * torch.eye(48), 20.0 * noise)
     q = power / (1 + power)
     expected = clean + rows.T @ (q / (q + variances) * (values - rows @ clean))
     torch.testing.assert_close(dpm_solver(steps=1).sample(known, range(1)).flatten(), expected)
@@ -176,6 +172,11 @@ def test_known_neighbours_make_the_white_blocks_cheaper() -> None:
         assert torch.equal(codec.decode(payload, (3, 16, 16)).measurements.values, outcome.measurements.values)
     black, white = np.mean(costs, axis=0)
     assert white < 0.8 * black, (black, white)
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The Python code of a page, block by block."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def blocks(language: str) -> list[str]:

@@ -442,7 +442,7 @@ def test_components_by_kind_and_by_name(capsys: pytest.CaptureFixture[str]) -> N
     assert shown("--kind", "sampler") == shown("restoration_sampler") == samplers
     assert shown("row rule") == shown("rows") == shown("--kind", "rows")
     whole = shown("ddrm")
-    assert "x0   <- x0 + H^T g (y - H x0)" in whole
+    assert "x0 <- x0 + H^T g (y - H x0)" in whole
     assert shown("DDRM", "--kind", "sampler") == whole
 
 

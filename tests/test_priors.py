@@ -45,16 +45,18 @@ def test_gaussian_covariance_is_its_formula() -> None:
     torch.testing.assert_close(prior.covariance(2, 4), torch.tensor(wanted, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("t", [0, 10, 300, 700, 999])
-def test_gaussian_denoiser_is_the_dense_wiener_filter(t: int) -> None:
-    """One instance asked for two sizes in turn, in float64 and float32."""
+@pytest.mark.parametrize("sigma", [1e-3, 0.03, 0.7, 4.0, 300.0, *Gaussian().levels[[0, 500, 999]].tolist()])
+def test_gaussian_denoiser_is_the_dense_wiener_filter(sigma: float) -> None:
+    """At levels on and off its grid; one instance asked for two sizes in turn, in float64 and float32."""
     prior = Gaussian(correlation=0.9, color=0.5, deviation=0.4)
     for height, width in ((2, 5), (4, 3), (2, 5)):
         x_t = random(3, 3, height, width)
-        matrix = oracles.wiener(prior.covariance(height, width), prior.alphas_cumprod[t])
+        a = 1 / (1 + torch.tensor(sigma, dtype=torch.float64) ** 2)
+        matrix = oracles.wiener(prior.covariance(height, width), a)
         wanted = (x_t.flatten(1) @ matrix.T).reshape(x_t.shape)
-        torch.testing.assert_close(prior.denoise(x_t, t), wanted, rtol=0, atol=1e-12)
-        single = prior.denoise(x_t.float(), t)
+        x = x_t / a.sqrt()
+        torch.testing.assert_close(prior.denoise(x, sigma), wanted, rtol=0, atol=1e-12)
+        single = prior.denoise(x.float(), sigma)
         assert single.dtype == torch.float32
         torch.testing.assert_close(single, wanted.float(), rtol=1e-5, atol=1e-5)
 
@@ -108,13 +110,13 @@ def test_noise_levels() -> None:
     """``x_t / sqrt(a)`` is the signal plus noise of that level."""
     levels = noise_levels(torch.tensor([0.8, 0.5, 0.1], dtype=torch.float64))
     torch.testing.assert_close(levels, torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64))
-    assert (noise_levels(Gaussian().alphas_cumprod).diff() > 0).all()
+    assert (Gaussian().levels.diff() > 0).all()
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.3, 1.0])
 def test_lognormal_weights(uniform: float) -> None:
     """They sum to 1, keep the uniform share, and the rest is log-normal: median and both quartiles of the level."""
-    alphas = Gaussian().alphas_cumprod
+    alphas = 1 / (1 + Gaussian().levels ** 2)
     weights = lognormal_weights(alphas, center=0.4, spread=0.7, uniform=uniform)
     assert float(weights.sum()) == pytest.approx(1)
     assert float(weights.min()) >= uniform / len(alphas) * (1 - 1e-12)
@@ -179,9 +181,8 @@ def test_every_prediction_becomes_the_clean_signal(prediction: str, patch: int, 
     x0, noise = random(2, 3, 4, 8), random(2, 3, 4, 8, seed=1)
     denoiser = PixelDenoiser(Oracle(x0, patch, scheduler, learned_variance), scheduler)  # type: ignore[arg-type]
     for t in (0, 100, 900):
-        a = scheduler.alphas_cumprod[t].double()
-        x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
-        torch.testing.assert_close(denoiser.denoise(x_t, t), x0, rtol=0, atol=1e-10)
+        sigma = float((1 / scheduler.alphas_cumprod[t].double() - 1).sqrt())
+        torch.testing.assert_close(denoiser.denoise(x0 + sigma * noise, sigma), x0, rtol=0, atol=1e-10)
 
 
 def tiny(channels: int = 12, outputs: int | None = None, prediction: str = "v_prediction") -> PixelDenoiser:
@@ -196,9 +197,9 @@ def test_real_networks_keep_shape_and_dtype(channels: int, outputs: int, stride:
     denoiser = tiny(channels, outputs, "sample")
     assert denoiser.stride == stride
     for dtype in (torch.float32, torch.float64):
-        x_t = random(2, 3, 8, 12).to(dtype)
-        answer = denoiser.denoise(x_t, 500)
-        assert answer.shape == x_t.shape
+        x, sigma = random(2, 3, 8, 12).to(dtype), float(denoiser.parameterisation.levels[500])
+        answer = denoiser.denoise(x * (1 + sigma**2) ** 0.5, sigma)
+        assert answer.shape == x.shape
         assert answer.dtype == dtype
     patch = round((channels / 3) ** 0.5)
     shuffled = functional.pixel_unshuffle(random(2, 3, 8, 12).float(), patch)
@@ -234,12 +235,12 @@ def test_saved_priors_load_as_they_were(folder: Path, layout: str) -> None:
     prior = DDPM(str(folder if layout == "pipeline" else folder.parent / "root"))
     rounded = tiny()
     rounded.network.half().float()
-    x_t = random(1, 3, 8, 8)
-    torch.testing.assert_close(prior.denoise(x_t, 300), rounded.denoise(x_t, 300), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(prior.alphas_cumprod, rounded.alphas_cumprod, rtol=1e-12, atol=0)
+    x = random(1, 3, 8, 8)
+    torch.testing.assert_close(prior.denoise(x, 0.7), rounded.denoise(x, 0.7), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(prior.levels, rounded.parameterisation.levels, rtol=1e-12, atol=0)
     assert prior.stride == 4
     assert prior.signal_shape(8, 12) == (3, 8, 12)
-    assert torch.equal(prior.to_image(prior.to_signal(x_t)), x_t)
+    assert torch.equal(prior.to_image(prior.to_signal(x)), x)
     assert torch.equal(prior.block_covariance(4), photograph_covariance(4))
     assert not any(parameter.requires_grad for parameter in prior.parameters())
     assert not prior.denoiser.network.training
@@ -256,7 +257,7 @@ def test_fingerprint_follows_the_weights(folder: Path) -> None:
         prior.denoiser.network.conv_in.weight[1, 2, 0, 1] += 2**-10
     assert prior.fingerprint() != before
     other = DDPM(str(folder))
-    other.alphas_cumprod = other.alphas_cumprod * (1 - 1e-6)
+    other.levels = other.levels * (1 - 1e-6)
     assert other.fingerprint() != before
 
 
@@ -427,8 +428,8 @@ def test_the_shipped_prior_is_calm_at_every_noise_level() -> None:
     """Pure noise shows no image, whatever level it is said to have: what is made of it is no larger than an image."""
     prior = DDPM()
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for t in (400, 700, 900, 990, 997, 998, 999):
-        assert float(prior.denoise(x, t).abs().max()) < 2, t
+    for sigma in prior.levels[[400, 700, 900, 990, 997, 998, 999]].tolist():
+        assert float(prior.denoise(x * (1 + sigma**2) ** 0.5, sigma).abs().max()) < 2, sigma
 
 
 def test_a_network_is_told_no_level_over_250() -> None:

@@ -21,11 +21,10 @@ from pscx.errors import PscxError
 from pscx.exact import ExactConvolution
 from pscx.priors import DDPM, Gaussian
 from pscx.priors.denoiser import PixelDenoiser
-from pscx.priors.schedules import noise_levels
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Problem, Sampler
 from pscx.samplers.dpm_solver import dpm_solver
 from pscx.samplers.pullback import denoise_with_pullback
-from pscx.samplers.steps import timesteps
+from pscx.samplers.steps import schedule
 from pscx.signal.measurements import DenseRows
 from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
@@ -34,7 +33,7 @@ SHAPE = (3, 4, 4)
 SIZE = 48
 PRIOR = Gaussian(correlation=0.5, color=0.5, deviation=0.5)
 COVARIANCE = PRIOR.covariance(4, 4)
-ALPHAS = PRIOR.alphas_cumprod
+GRID = PRIOR.levels
 WHITE = Gaussian(correlation=0.0, color=0.0, deviation=1.0)
 KLT = torch.linalg.eigh(COVARIANCE).eigenvectors.T.flip(0)
 
@@ -88,17 +87,17 @@ def case_of(problem: Problem, warm: bool = False) -> Case:
     """A problem over one block, for the recursions; ``warm`` begins at its estimate."""
     assert isinstance(problem.prior, Gaussian)
     origin = problem.estimate.flatten() if warm and problem.estimate is not None else None
-    return Case(problem.prior.covariance(4, 4), ALPHAS, *dense(problem), origin)
+    return Case(problem.prior.covariance(4, 4), GRID, *dense(problem), origin)
 
 
-def visited(start: float | None, stop: float, steps: int, spacing: str) -> list[int]:
-    return oracles.visited(ALPHAS, start, stop, steps, spacing)
+def visited(start: float | None, stop: float, steps: int, spacing: str) -> list[float]:
+    return oracles.visited(GRID, start, stop, steps, spacing)
 
 
 def nested_recursion(problem: Problem, steps: int, spacing: str, mean_gain: bool = False) -> oracles.Normal:
     """Of ``Nested(steps, 16, spacing=spacing)``."""
-    times = visited(None, 0.0, steps, spacing)
-    return recursions.nested(case_of(problem), times, 16, spacing, mean_gain=mean_gain)
+    levels = visited(None, 0.0, steps, spacing)
+    return recursions.nested(case_of(problem), levels, 16, spacing, mean_gain=mean_gain)
 
 
 def pigdm_recursion(problem: Problem, steps: int, eta: float, weighting: str) -> oracles.Normal:
@@ -233,14 +232,14 @@ def test_draws_of_every_linear_sampler_follow_its_recursion(name: str) -> None:
     assert_draws(many(sampler, problem, 1000), recursion_of(problem))
 
 
-def dps_algorithm_1(problem: Problem, index: int, times: list[int], zeta: float, aware: bool) -> Tensor:
+def dps_algorithm_1(problem: Problem, index: int, levels: list[float], zeta: float, aware: bool) -> Tensor:
     """DPS as printed, with DDPM's own coefficients and the gradient in closed form; one draw, ``(48,)``."""
     rows, values, variances = dense(problem)
-    noise = [problem.draw(range(index, index + 1), step).flatten() for step in range(len(times) + 1)]
-    share = [float(ALPHAS[t]) for t in times] + [1.0]
+    noise = [problem.draw(range(index, index + 1), step).flatten() for step in range(len(levels) + 1)]
+    share = [1 / (1 + level**2) for level in [*levels, 0.0]]
     first, *weights = ((1 - a) / (1 - a + variances * aware) for a in (0.5, *share[:-1]))
     x = share[0] ** 0.5 * rows.T @ (first * values) + (1 - share[0]) ** 0.5 * noise[0]
-    for i in range(len(times)):
+    for i in range(len(levels)):
         bar, bar_next = share[i], share[i + 1]
         alpha = bar / bar_next
         beta = 1 - alpha
@@ -258,9 +257,9 @@ def dps_algorithm_1(problem: Problem, index: int, times: list[int], zeta: float,
 def test_normalized_dps_is_algorithm_1(aware: bool) -> None:
     """Not linear, so draw by draw: an independent transcription with the same noise."""
     problem = measured(mixed_rows(8), NOISY)
-    times = visited(20.0, 0.05, 7, "log")
+    levels = visited(20.0, 0.05, 7, "log")
     found = DPS(7, 0.3, start=20.0, stop=0.05, spacing="log", noise_aware=aware).sample(problem, range(5)).flatten(1)
-    wanted = torch.stack([dps_algorithm_1(problem, i, times, 0.3, aware) for i in range(5)])
+    wanted = torch.stack([dps_algorithm_1(problem, i, levels, 0.3, aware) for i in range(5)])
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
@@ -268,7 +267,7 @@ def test_nothing_measured_is_ancestral_sampling() -> None:
     """DPS and PiGDM without measurements: DDPM's own chain."""
     problem = Problem(PRIOR, DenseRows(Partition(*SHAPE, block=None)), Noise(7), iteration=5, shape=SHAPE)
     nothing = torch.zeros(0, SIZE, dtype=torch.float64), *torch.zeros(2, 0, dtype=torch.float64)
-    free = recursions.dps(Case(COVARIANCE, ALPHAS, *nothing), visited(None, 0.0, 4, "linear"), 1.0, 1.0)
+    free = recursions.dps(Case(COVARIANCE, GRID, *nothing), visited(None, 0.0, 4, "linear"), 1.0, 1.0)
     for sampler in (DPS(4), PiGDM(4)):
         found = probed(sampler, problem, draws=5)
         torch.testing.assert_close(found.mean, free.mean, rtol=0, atol=1e-10)
@@ -286,27 +285,33 @@ def test_normalized_dps_leaves_an_error_of_exactly_zero() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 8])
 def test_dpm_solver_is_that_of_diffusers(steps: int) -> None:
     """The scheduler of diffusers, which keeps float32, over the same steps."""
-    times = visited(5.0, 0.02, steps, "log")
-    start = random(2, *SHAPE, seed=8)
+    times = oracles.visited_places(GRID, 5.0, 0.02, steps, "log")
+    levels = GRID[times].tolist()
+    start = levels[0] * random(2, *SHAPE, seed=8)
     scheduler = DPMSolverMultistepScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="sample", final_sigmas_type="zero"
     )
     scheduler.set_timesteps(timesteps=times)
-    x = start.float()
-    for t in scheduler.timesteps:
-        x = scheduler.step(PRIOR.denoise(x, int(t)), t, x).prev_sample
-    torch.testing.assert_close(dpm_solver(PRIOR, start, times), x.double(), rtol=0, atol=2e-5)
+    x = start.float() / (1 + levels[0] ** 2) ** 0.5
+    for t, sigma in zip(scheduler.timesteps, levels, strict=True):
+        x = scheduler.step(PRIOR.denoise(x * (1 + sigma**2) ** 0.5, sigma), t, x).prev_sample
+    torch.testing.assert_close(dpm_solver(PRIOR, start, levels), x.double(), rtol=0, atol=2e-5)
+
+
+def test_dpm_solver_over_levels_that_hardly_differ() -> None:
+    """A logarithm that does not change in 20 bits is a step of no length, and changes nothing."""
+    start = random(2, *SHAPE, seed=8)
+    near = dpm_solver(PRIOR, start, [2.0, 2.0 * (1 - 1e-9), 2.0 * (1 - 2e-9), 0.5, 0.1])
+    torch.testing.assert_close(near, dpm_solver(PRIOR, start, [2.0, 0.5, 0.1]), rtol=0, atol=1e-6)
 
 
 def test_dpm_solver_is_of_second_order() -> None:
-    """On a normal the flow is closed form, ``x_0 = C^(1/2) (a C + (1 - a) I)^(-1/2) x_t``: steps doubled, error / 4."""
+    """On a normal the flow is closed form, ``x_0 = C^(1/2) (C + s^2 I)^(-1/2) x``: steps doubled, error / 4."""
     start = random(2, *SHAPE, seed=8)
-    time = visited(3.0, 0.0, 2, "log")[0]
-    a = ALPHAS[time]
-    flow = oracles.root(COVARIANCE) @ torch.linalg.inv(oracles.root(a * COVARIANCE + (1 - a) * torch.eye(SIZE)))
+    flow = oracles.root(COVARIANCE) @ torch.linalg.inv(oracles.root(COVARIANCE + 3.0**2 * torch.eye(SIZE)))
     wanted = (start.flatten(1) @ flow.T).reshape(start.shape)
-    times = [visited(3.0, 0.0, steps, "log") for steps in (10, 20, 40)]
-    errors = [float((dpm_solver(PRIOR, start, t) - wanted).norm()) for t in times]
+    runs = [visited(3.0, 0.0, steps, "log") for steps in (10, 20, 40)]
+    errors = [float((dpm_solver(PRIOR, start, levels) - wanted).norm()) for levels in runs]
     assert all(later < 0.35 * earlier for earlier, later in itertools.pairwise(errors))
 
 
@@ -334,8 +339,8 @@ def test_some_fresh_noise_approaches_the_posterior_of_mixed_rows(spacing: str) -
     target = exact_posterior(problem)
 
     def distances(eta: float) -> list[float]:
-        times = (visited(None, 0.0, steps, spacing) for steps in (10, 40, 160))
-        runs = [recursions.ddrm(case_of(problem), t, eta) for t in times]
+        schedules = (visited(None, 0.0, steps, spacing) for steps in (10, 40, 160))
+        runs = [recursions.ddrm(case_of(problem), levels, eta) for levels in schedules]
         return [oracles.wasserstein(run, target) for run in runs]
 
     for eta, ratio in ((0.5, 0.8), (1.0, 0.95)):
@@ -485,9 +490,9 @@ def test_pullback_is_the_transposed_jacobian_of_a_network() -> None:
     prior = PixelDenoiser(tiny_network(3).double().eval(), DDPMScheduler(prediction_type="v_prediction"))
     x, direction, vector = (random(2, 3, 16, 16, seed=seed) for seed in (1, 2, 3))
     with torch.no_grad():
-        x0, pullback = denoise_with_pullback(prior, x, 300)  # type: ignore[arg-type]
-        along = (prior.denoise(x + 1e-5 * direction, 300) - prior.denoise(x - 1e-5 * direction, 300)) / 2e-5
-        torch.testing.assert_close(x0, prior.denoise(x, 300), rtol=0, atol=0)
+        x0, pullback = denoise_with_pullback(prior, x, 0.7)  # type: ignore[arg-type]
+        along = (prior.denoise(x + 1e-5 * direction, 0.7) - prior.denoise(x - 1e-5 * direction, 0.7)) / 2e-5
+        torch.testing.assert_close(x0, prior.denoise(x, 0.7), rtol=0, atol=0)
     left, right = (vector * along).flatten(1).sum(1), (pullback(vector) * direction).flatten(1).sum(1)
     torch.testing.assert_close(left, right, rtol=1e-6, atol=0)
 
@@ -507,31 +512,52 @@ def test_inference_mode_is_refused_in_a_sentence(name: str) -> None:
         SHORT[name].sample(problem, range(1))
 
 
+class OnGrid(Gaussian):
+    """Takes the levels of its grid alone, as a network of discrete steps does."""
+
+    continuous = False
+
+
+class Exact(Gaussian):
+    """Would take any level, but a schedule must be the same on every machine."""
+
+    exact = True
+
+
+@pytest.mark.parametrize("prior", [PRIOR, OnGrid(), Exact()], ids=["continuous", "on-grid", "exact"])
 @pytest.mark.parametrize("spacing", ["linear", "log"])
 @pytest.mark.parametrize("steps", [2, 3, 10, 50])
-def test_timesteps(steps: int, spacing: str) -> None:
-    levels = noise_levels(ALPHAS)
-    times = timesteps(levels, 10.0, 0.1, steps, spacing)
-    assert times == visited(10.0, 0.1, steps, spacing)
-    assert len(times) == steps
-    assert all(later < earlier for earlier, later in itertools.pairwise(times))
-    assert float(levels[times[0]]) == pytest.approx(10.0, rel=0.02)
-    assert float(levels[times[-1]]) == pytest.approx(0.1, rel=0.02)
+def test_schedule(steps: int, spacing: str, prior: Gaussian) -> None:
+    levels = schedule(prior, 10.0, 0.1, steps, spacing)
+    if prior is PRIOR:
+        assert levels == pytest.approx(visited(10.0, 0.1, steps, spacing), rel=1e-12)
+    else:
+        assert levels == GRID[oracles.visited_places(GRID, 10.0, 0.1, steps, spacing)].tolist()
+    if prior is PRIOR and spacing == "log":
+        assert (levels[0], levels[-1]) == (10.0, 0.1)
+    assert len(levels) == steps
+    assert all(later < earlier for earlier, later in itertools.pairwise(levels))
+    assert levels[0] == pytest.approx(10.0, rel=0.02)
+    assert levels[-1] == pytest.approx(0.1, rel=0.02)
 
 
-def test_timesteps_at_the_schedule_s_ends() -> None:
-    levels = noise_levels(ALPHAS)
-    assert timesteps(levels, None, 0.0, 3, "linear") == [999, 500, 0]
-    assert timesteps(levels, 1e9, 0.0, 2, "log") == [999, 0]
-    assert timesteps(levels, None, 0.0, 1, "linear") == [999]
-    assert timesteps(levels, None, 0.0, 5000, "linear") == list(range(999, -1, -1))
-    assert timesteps(levels, 0.001, 0.0005, 5, "log") == [0]
+def test_schedule_at_the_grid_s_ends() -> None:
+    grid = GRID.tolist()
+    assert schedule(PRIOR, None, 0.0, 3, "linear") == [grid[999], grid[500], grid[0]]
+    assert schedule(PRIOR, None, 0.0, 1, "linear") == [grid[999]]
+    assert schedule(PRIOR, None, 0.0, 5000, "linear") == grid[::-1]
+    for prior in (PRIOR, OnGrid()):
+        assert schedule(prior, 1e9, 0.0, 2, "log") == [grid[999], grid[0]]
+        assert schedule(prior, None, 0.0, 1, "log") == [grid[999]]
+        assert schedule(prior, 0.001, 0.0005, 5, "log") == [grid[0]]
 
 
 SHARED_MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"steps": 0}, "sampler.steps must be at least 1, got 0"),
     ({"spacing": "cubic"}, "sampler.spacing must be one of linear, log, got 'cubic'"),
     ({"start": 0.1, "stop": 0.2}, r"sampler.start must be over sampler.stop \(0.2\), got 0.1"),
+    ({"stop": float("nan")}, "sampler.stop must be a number, got nan"),
+    ({"start": float("nan")}, r"sampler.start must be over sampler.stop \(0.0\), got nan"),
     ({"warm_start": 0.2, "stop": 0.2}, r"sampler.warm_start must be over sampler.stop \(0.2\), got 0.2"),
 ]
 ETA_MISTAKES: list[tuple[dict[str, object], str]] = [

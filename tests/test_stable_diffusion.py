@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -95,10 +96,11 @@ def test_denoising_is_that_of_the_pipeline(kind: str, caption: str, guidance: fl
     wanted = pipeline(caption, latents=x[:1].float(), height=16, width=24, **options).images
     prior = StableDiffusion(folders[kind], guidance=guidance)
     prior = prior.conditioned(caption) if caption else prior
-    shares = [*(prior.alphas_cumprod[t] for t in (751, 501, 251, 1)), torch.ones((), dtype=torch.float64)]
-    for t, a, b in zip((751, 501, 251, 1), shares, shares[1:], strict=False):
-        x0 = prior.denoise(x, t)
-        x = b.sqrt() * x0 + ((1 - b) / (1 - a)).sqrt() * (x - a.sqrt() * x0)
+    levels = prior.levels[[751, 501, 251, 1]].tolist()
+    x = x * (1 + levels[0] ** 2) ** 0.5
+    for sigma, after in pairwise([*levels, 0.0]):
+        x0 = prior.denoise(x, sigma)
+        x = x0 + after / sigma * (x - x0)
     assert x.dtype == torch.float64
     torch.testing.assert_close(x[:1].float(), wanted, rtol=0, atol=3e-5)
     assert prior.evaluations == (2 if caption and guidance != 1 else 1)
@@ -108,12 +110,12 @@ def test_a_caption_changes_the_denoiser(folders: dict[str, str]) -> None:
     """Another for each caption; the prior it came from is as it was, and so is the fingerprint."""
     prior = StableDiffusion(folders[EPSILON])
     x = random(1, *SHAPE)
-    before = prior.denoise(x, 500)
+    before = prior.denoise(x, 1.0)
     cat, dog = prior.conditioned("a cat"), prior.conditioned("a dog")
-    answers = [before, cat.denoise(x, 500), dog.denoise(x, 500)]
+    answers = [before, cat.denoise(x, 1.0), dog.denoise(x, 1.0)]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (answers[one] - answers[other]).abs().max() > 1e-3
-    assert torch.equal(prior.denoise(x, 500), before)
+    assert torch.equal(prior.denoise(x, 1.0), before)
     assert cat.fingerprint() == prior.fingerprint()
 
 
@@ -150,7 +152,7 @@ def test_half_precision(dtype: str, tolerance: float, folders: dict[str, str]) -
     half, single = (StableDiffusion(folders[VELOCITY], dtype=kind) for kind in (dtype, "fp32"))  # type: ignore[arg-type]
     assert {p.dtype for p in half.parameters()} == {{"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]}
     x, image = random(1, *SHAPE), random(1, 3, 16, 16)
-    pairs = [(p.denoise(x, 500), p.to_signal(image), p.to_image(x)) for p in (half, single)]
+    pairs = [(p.denoise(x, 1.0), p.to_signal(image), p.to_image(x)) for p in (half, single)]
     for found, wanted in zip(*pairs, strict=True):
         assert found.dtype == torch.float64
         assert 0 < (found - wanted).abs().max() < tolerance
@@ -198,7 +200,7 @@ class Paper:
         self.unet, self.prompts, self.kind, self.noise = unet, prompts, kind, noise
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
         self.alphas = torch.cumprod(1 - betas, 0).double()  # in single precision, as published
-        self.times = oracles.visited(self.alphas, None, 0.0, steps, "linear")
+        self.times = oracles.visited_places(((1 - self.alphas) / self.alphas).sqrt(), None, 0.0, steps, "linear")
         self.rows, self.values = torch.zeros(0, SIZE).double(), torch.zeros(0).double()
 
     def clean(self, x: Tensor, t: int) -> Tensor:

@@ -406,7 +406,7 @@ def test_a_counted_prior_hides_nothing(latent: Codec) -> None:
             if not name.startswith("_") and not callable(value):
                 assert getattr(counted, name) == getattr(prior, name), name
         assert counted.stride == prior.stride
-        assert counted.alphas_cumprod is prior.alphas_cumprod
+        assert counted.levels is prior.levels
         shape = prior.signal_shape(64, 64)
         assert counted.signal_shape(64, 64) == shape
         assert counted.memory(shape, 3) == prior.memory(shape, 3)

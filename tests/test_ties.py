@@ -19,7 +19,7 @@ from pscx.priors import DDPM
 from pscx.priors.schedules import HIGHEST_LEVEL, log_levels, noise_levels
 from pscx.rows.block_transform import SIGNIFICANT_BITS, prior_variances
 from pscx.samplers import DDRM
-from pscx.samplers.steps import evenly, timesteps
+from pscx.samplers.steps import evenly, schedule
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import GRID, BlockDCT, dct_matrix
 
@@ -47,19 +47,19 @@ def test_betas_of_the_schedule(prior: DDPM) -> None:
     for beta in betas.float():
         share *= float(1 - beta)  # in one order, each product rounded to double precision
         expected.append(share)
-    assert torch.equal(prior.alphas_cumprod, torch.tensor(expected).double())
+    assert torch.equal(prior.denoiser.alphas_cumprod, torch.tensor(expected).double())
 
 
 def test_noise_levels_that_the_network_is_told(prior: DDPM) -> None:
-    scaled = noise_levels(prior.alphas_cumprod).clamp_max(HIGHEST_LEVEL).log() * 4096
+    scaled = noise_levels(prior.denoiser.alphas_cumprod).clamp_max(HIGHEST_LEVEL).log() * 4096
     assert float(off_tie(scaled).min()) > 1e6 * ULP * float(scaled.abs().max())
-    assert torch.equal(log_levels(prior.alphas_cumprod).double() * 4096, scaled.round())
+    assert torch.equal(log_levels(prior.denoiser.alphas_cumprod).double() * 4096, scaled.round())
 
 
 def test_steps_of_the_samplers(prior: DDPM) -> None:
     """The nearest level is nearer than the next by far more than an exponential's error."""
     psc = pscx.load_codec().signal_codec
-    levels = noise_levels(prior.alphas_cumprod)
+    levels = prior.levels
     for sampler in (psc.sampler, psc.final_sampler):
         assert isinstance(sampler, DDRM)
         course = sampler.course
@@ -71,7 +71,7 @@ def test_steps_of_the_samplers(prior: DDPM) -> None:
             wanted = torch.tensor(evenly(float(first), float(last), course.steps), dtype=torch.float64).exp()
             distance, chosen = (levels - wanted[:, None]).abs().sort(dim=1)
             assert bool((distance[:, 1] - distance[:, 0] > 1e6 * ULP * wanted).all())
-            assert timesteps(levels, start, course.stop, course.steps, "log") == chosen[:, 0].tolist()
+            assert schedule(prior, start, course.stop, course.steps, "log") == levels[chosen[:, 0]].tolist()
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 8, 16, 32])

@@ -40,9 +40,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     plain = DDPM.denoise
 
-    def counted(self: DDPM, x_t: Tensor, t: int) -> Tensor:
-        sizes.append(len(x_t))
-        return plain(self, x_t, t)
+    def counted(self: DDPM, x: Tensor, sigma: float) -> Tensor:
+        sizes.append(len(x))
+        return plain(self, x, sigma)
 
     monkeypatch.setattr(DDPM, "denoise", counted)
     return sizes
@@ -118,18 +118,18 @@ class Same(Gaussian):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[int, int]] = []
+        self.calls: list[tuple[float, int]] = []
 
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        self.calls.append((t, len(x_t)))
-        if x_t.isnan().any():
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        self.calls.append((sigma, len(x)))
+        if x.isnan().any():
             raise pscx.PscxError("not a number")
-        return super().denoise(x_t, t)
+        return super().denoise(x, sigma)
 
 
-def task(prior: Same, times: list[int], value: float = 0.0, side: int = 4) -> Task[float]:
+def task(prior: Same, levels: list[float], value: float = 0.0, side: int = 4) -> Task[float]:
     def do() -> float:
-        return float(sum(denoise(prior, torch.full((1, 3, side, side), value), t).sum() for t in times))
+        return float(sum(denoise(prior, torch.full((1, 3, side, side), value), sigma).sum() for sigma in levels))
 
     return Task(do)
 
@@ -161,10 +161,10 @@ def test_what_ends_the_program_ends_all_threads(where: str, stop: type[BaseExcep
     prior, before = Same(), active_count()
     plain, ended = prior.denoise, []
 
-    def failing(x_t: Tensor, t: int) -> Tensor:
-        if t == 1 and where == "network":
+    def failing(x: Tensor, sigma: float) -> Tensor:
+        if sigma == 1 and where == "network":
             raise stop
-        return plain(x_t, t)
+        return plain(x, sigma)
 
     def watched(do: Callable[[], float], fails: bool = False) -> Callable[[], float]:
         def work() -> float:

@@ -76,9 +76,8 @@ def test_the_loss_is_that_of_v() -> None:
     t = torch.tensor([100, 700])
     a = module.prior.alphas_cumprod[t].float()[:, None, None, None]
     predicted = module.prior.predict(a.sqrt() * image + (1 - a).sqrt() * noise, t)
-    x0 = torch.cat(
-        [module.prior.denoise((a.sqrt() * image + (1 - a).sqrt() * noise)[i : i + 1], int(t[i])) for i in range(2)]
-    )
+    levels = module.levels[t].tolist()
+    x0 = torch.cat([module.prior.denoise(image[i : i + 1] + s * noise[i : i + 1], s) for i, s in enumerate(levels)])
     # the error of v is that of x0 over sqrt(1 - a): Salimans and Ho 2022, appendix D
     expected = ((x0 - image).square() / (1 - a)).mean((1, 2, 3))
     torch.testing.assert_close(module.v_loss(image, t, noise), expected, rtol=1e-3, atol=1e-4)
@@ -145,7 +144,7 @@ def test_a_residual_network_is_saved_and_loaded_with_its_class(tmp_path: Path) -
     assert isinstance(again.network, ResidualUNet)
     assert again.stride == 4
     x = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(again.denoise(x, 300), denoiser.denoise(x, 300), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(again.denoise(x, 0.7), denoiser.denoise(x, 0.7), rtol=1e-2, atol=1e-2)
 
 
 def test_the_residual_network_knows_the_noise_level_not_the_step() -> None:
@@ -156,10 +155,10 @@ def test_the_residual_network_knows_the_noise_level_not_the_step() -> None:
         network,
         DDPMScheduler(num_train_timesteps=2000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"),
     )
-    nearest = int((longer.alphas_cumprod - cosine.alphas_cumprod[300]).abs().argmin())
+    level, other = cosine.parameterisation.levels[[300, 600]].tolist()
     x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(cosine.denoise(x, 300), longer.denoise(x, nearest), rtol=1e-2, atol=1e-2)
-    assert (cosine.denoise(x, 300) - cosine.denoise(x, 600)).abs().max() > 0.05
+    torch.testing.assert_close(cosine.denoise(x, level), longer.denoise(x, level), rtol=1e-2, atol=1e-2)
+    assert (cosine.denoise(x, level) - cosine.denoise(x, other)).abs().max() > 0.05
 
 
 def test_muon_moves_convolutions_along_orthonormal_directions() -> None:

@@ -17,7 +17,7 @@ from pscx.codecs import PSC, Account
 from pscx.codecs.counted import CountedPrior
 from pscx.coders import Posterior
 from pscx.priors import DDPM, Gaussian
-from pscx.priors.schedules import noise_levels
+from pscx.priors.schedules import nearest
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean
 from pscx.rows import Situation, Tweedie
@@ -28,7 +28,7 @@ from pscx.signal.partition import Partition
 
 SHAPE = (3, 3, 5)
 PARTITION = Partition(*SHAPE, block=None)
-EXACT = 1e4  # a noise level at which x_t tells nothing
+EXACT = 1e4  # a noise level at which x tells nothing
 SLOW_BUT_SURE = {"passes": 60, "extra": 12}
 
 
@@ -54,7 +54,7 @@ def agrees(rule: Tweedie, known: DenseRows, samples: Tensor | None, covariance: 
 @pytest.mark.parametrize("step", [0.01, 2.0])
 @pytest.mark.parametrize("level", [1.0, 3.0, EXACT])
 def test_nothing_measured_gives_the_klt_at_any_level(level: float, step: float) -> None:
-    """What x_t tells is taken away again; the denoiser is linear, so the step is no matter but for rounding."""
+    """What x tells is taken away again; the denoiser is linear, so the step is no matter but for rounding."""
     for samples in (None, random(4, *SHAPE)):
         rule = at_level(level, per_iteration=7, step=step, **SLOW_BUT_SURE)
         agrees(rule, DenseRows(PARTITION), samples, PRIOR.covariance(*SHAPE[1:]), 1e-6)
@@ -62,7 +62,7 @@ def test_nothing_measured_gives_the_klt_at_any_level(level: float, step: float) 
 
 @pytest.mark.parametrize(("level", "variance"), [(1.0, 0.0), (EXACT, 0.0), (EXACT, 0.02)])
 def test_corrections_give_the_closed_form_posterior(level: float, variance: float) -> None:
-    """Random rows, correlated with all the rest; noisy ones where x_t tells nothing, exact ones at any level."""
+    """Random rows, correlated with all the rest; noisy ones where x tells nothing, exact ones at any level."""
     known = measured(PARTITION, [5], variance)
     posterior = oracles.posterior(PRIOR.covariance(*SHAPE[1:]), known.rows[0], known.values[0], known.variances[0])
     rule = at_level(level, per_iteration=7, corrections=8, **SLOW_BUT_SURE)
@@ -87,16 +87,15 @@ def test_a_small_step_is_the_derivative_of_a_network(tmp_path: Path) -> None:
     """Finite differences against autograd, both in float64: the error falls with the step."""
     prior = DDPM(save_prior(tmp_path, 0))
     prior.denoiser.network.double()
-    t = int((noise_levels(prior.alphas_cumprod) - 1.0).abs().argmin())
-    a = prior.alphas_cumprod[t]
-    x_t, vectors = random(1, 3, 8, 8), random(5, 192, seed=1)
-    points, directions = x_t.repeat(5, 1, 1, 1), vectors.reshape(5, 3, 8, 8)
-    slope = jvp(lambda x: prior.denoise(x, t), points, directions)[1]
-    wanted = ((1 - a) / a.sqrt() * slope).flatten(1)
+    sigma = 0.9
+    x, vectors = 1.4 * random(1, 3, 8, 8), random(5, 192, seed=1)
+    points, directions = x.repeat(5, 1, 1, 1), vectors.reshape(5, 3, 8, 8)
+    slope = jvp(lambda x: prior.denoise(x, sigma), points, directions)[1]
+    wanted = (sigma**2 * slope).flatten(1)
     errors = []
     for step in (1.0, 1e-5):
         known = DenseRows(Partition(3, 8, 8, None))
-        posterior = PosteriorCovariance(prior, known, x_t, t, prior.denoise(x_t, t), 0, step, 2)
+        posterior = PosteriorCovariance(prior, known, x, sigma, prior.denoise(x, sigma), 0, step, 2)
         errors.append(float((posterior.denoised(vectors) - wanted).norm() / wanted.norm()))
     assert errors[1] < 1e-8 < errors[0]
 
@@ -108,8 +107,8 @@ class Amplifier(Gaussian):
         super().__init__()
         self.gain = gain
 
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        return self.gain * x_t
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        return self.gain * x
 
 
 def test_a_jacobian_that_is_no_covariance() -> None:
@@ -118,8 +117,7 @@ def test_a_jacobian_that_is_no_covariance() -> None:
         known = DenseRows(PARTITION)
         prior = Amplifier(gain)
         proposal = at_level(2.0, per_iteration=4).propose(Situation(prior, known, None, 0, 1, 0.0, prior))
-        levels = noise_levels(prior.alphas_cumprod)
-        power = float(levels[(levels - 2.0).abs().argmin()]) ** 2
+        power = float(prior.levels[nearest(prior.levels, 2.0)]) ** 2
         assert proposal.variance.tolist() == pytest.approx([power * FULLEST / (1 - FULLEST)] * count)
         assert proposal.groups == ([count] if count else [])
 

@@ -16,16 +16,17 @@ class CountedPrior(Prior):
     def __init__(self, inner: Prior, account: Account) -> None:
         super().__init__()
         self.inner, self.account = inner, account
-        self.stride, self.alphas_cumprod, self.exact = inner.stride, inner.alphas_cumprod, inner.exact
+        self.stride, self.exact = inner.stride, inner.exact
+        self.levels, self.continuous = inner.levels, inner.continuous
         self.evaluations, self.takes_captions = inner.evaluations, inner.takes_captions
         self.references = inner.references
 
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
         check_cancel()
         started = clock()
-        x0 = denoise(self.inner, x_t.to(self.inner.alphas_cumprod.device), t).to(x_t.device)
+        x0 = denoise(self.inner, x.to(self.inner.levels.device), sigma).to(x.device)
         self.account.network_seconds += clock() - started
-        self.account.evaluations += len(x_t) * self.inner.evaluations
+        self.account.evaluations += len(x) * self.inner.evaluations
         return x0
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:

@@ -92,7 +92,7 @@ def recipe_spec(number: int) -> dict[str, Any]:
 class AbsentPrior(Prior):
     """Stands for a prior that is not loaded yet: a codec with it says how many denoiser evaluations it asks for."""
 
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
         raise AssertionError("the prior is not loaded")
 
     def to_signal(self, image: Tensor) -> Tensor:

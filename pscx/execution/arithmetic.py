@@ -16,7 +16,7 @@ def arithmetic_of(prior: Prior) -> str:
     Where torch may round operands further, or autocast is on, these come behind it. Printable ASCII. The batch, which
     matters as well, is in a codec's spec, so both sides have the same.
     """
-    tensor = next(iter(prior.state_dict().values()), prior.alphas_cumprod)
+    tensor = next(iter(prior.state_dict().values()), prior.levels)
     dtype = str(tensor.dtype).removeprefix("torch.")
     threads = torch.get_num_threads()
     words = f"torch {torch.__version__}, {_place(tensor.device)}, {dtype}, {threads} thread{'s' * (threads > 1)}"

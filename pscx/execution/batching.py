@@ -1,9 +1,9 @@
 """Several images at once, whose network calls are made together.
 
 Each image has its own loop, in a thread of its own, and this is where they meet: a loop that needs the denoiser waits
-until all others do too, and calls for the same step and size become one. Threads take turns, one runs at a time, in an
-order that depends on the images alone. Only calls of an exact prior are merged, whose numbers do not depend on the
-batch: so nothing that an image comes to depends on the images beside it.
+until all others do too, and calls for the same noise level and size become one. Threads take turns, one runs at a time,
+in an order that depends on the images alone. Only calls of an exact prior are merged, whose numbers do not depend on
+the batch: so nothing that an image comes to depends on the images beside it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def together(tasks: Iterable[Task[T]], size: int) -> Iterator[T | Exception]:
     return _Table(tasks, size).results()
 
 
-def denoise(prior: Prior, x_t: Tensor, t: int) -> Tensor:
+def denoise(prior: Prior, x: Tensor, sigma: float) -> Tensor:
     """:meth:`pscx.priors.Prior.denoise`, together with what other images ask for where that changes no bit."""
     image = current_thread()
-    if isinstance(image, _Image) and prior.exact and not x_t.requires_grad:
-        return image.ask(_Call(prior, x_t, t))
-    return prior.denoise(x_t, t)
+    if isinstance(image, _Image) and prior.exact and not x.requires_grad:
+        return image.ask(_Call(prior, x, sigma))
+    return prior.denoise(x, sigma)
 
 
 def clock() -> float:
@@ -66,15 +66,15 @@ class _Call:
     """A call of a denoiser that an image waits for, then its answer or what it raised, and its share of the time."""
 
     prior: Prior
-    x_t: Tensor
-    t: int
+    x: Tensor
+    sigma: float
     answer: Tensor | Exception | None = None
     seconds: float = 0.0
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Calls of one kind can be made as one."""
-        return id(self.prior), self.t, self.x_t.shape[1:], self.x_t.dtype, self.x_t.device
+        return id(self.prior), self.sigma, self.x.shape[1:], self.x.dtype, self.x.device
 
 
 class _Stopped(BaseException):
@@ -186,10 +186,10 @@ class _Table(Generic[T]):
     def _serve(self) -> None:
         """Make one network call, and let the images go on that waited for it.
 
-        The noisiest step comes first: an image that is behind catches up with the others, and shares calls from there.
+        The noisiest level comes first: an image that is behind catches up with the others, and shares calls from there.
         """
         calls = {image: image.call for image in self._images if image.call is not None}
-        first = max(calls.values(), key=lambda call: call.t)
+        first = max(calls.values(), key=lambda call: call.sigma)
         served = [image for image, call in calls.items() if call.kind == first.kind]
         _make([calls[image] for image in served])
         for image in served:
@@ -206,10 +206,10 @@ def _attempt(do: Callable[[], T]) -> T | Exception:
 def _make(calls: list[_Call]) -> None:
     """Answer calls of one kind by one call of the network. If that fails, one by one: each image has its own error."""
     started = time.perf_counter()
-    sizes = [len(call.x_t) for call in calls]
+    sizes = [len(call.x) for call in calls]
     try:
         with torch.no_grad():
-            x0 = calls[0].prior.denoise(torch.cat([call.x_t for call in calls]), calls[0].t)
+            x0 = calls[0].prior.denoise(torch.cat([call.x for call in calls]), calls[0].sigma)
     except Exception as error:
         if len(calls) > 1:
             for call in calls:

@@ -19,8 +19,9 @@ NETWORK = 256  # bytes that a network holds for each number of a signal: some bu
 class Prior(nn.Module, ABC):
     """A diffusion model of images, seen as a denoiser.
 
-    Everything that depends on what the network predicts (noise, v, the clean signal) ends here: a sampler sees
-    :meth:`denoise` and the schedule alone.
+    The contract is that of Karras et al. 2022 (EDM): a signal ``x = x0 + sigma z`` with standard normal ``z`` and its
+    noise level ``sigma``, in units of the signal. What the network is given and what it predicts ends here
+    (:mod:`pscx.priors.parameterisations`): a sampler sees :meth:`denoise` and noise levels alone.
     """
 
     references: tuple[str, ...] = ()
@@ -29,8 +30,16 @@ class Prior(nn.Module, ABC):
     stride: int
     """Sides of an image must be multiples of this (pixels)."""
 
-    alphas_cumprod: Tensor
-    """Share of signal variance at each step, Ho et al. 2020, section 2: shape ``(steps,)``, float64, falling."""
+    levels: Tensor
+    """Noise levels that the model was trained on, ``(count,)`` float64 on the CPU, over 0 and rising.
+
+    Those of a continuous model are a dense grid from its lowest to its highest, along which ``linear`` schedules are
+    even.
+    """
+
+    continuous: bool = False
+    """Whether the network is told any level as it is, else the nearest of :attr:`levels`. Schedules visit none but
+    those where it is false, and under an exact prior."""
 
     evaluations: int = 1
     """Network evaluations that :meth:`denoise` takes for each signal."""
@@ -46,11 +55,10 @@ class Prior(nn.Module, ABC):
         self.kept: dict[str, dict[object, Any]] = {}  # see pscx.priors.kept; copies of a prior share it
 
     @abstractmethod
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        """Estimate of the clean signal ``E[x0 | x_t]`` at step ``t``.
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """Estimate of the clean signal ``E[x0 | x]`` for ``x = x0 + sigma z``.
 
-        ``x_t`` is ``(batch, *signal)`` at variance-preserving scale, any float dtype; the answer has its shape and
-        dtype.
+        ``x`` is ``(batch, *signal)``, any float dtype; the answer has its shape and dtype. ``sigma`` is over 0.
         """
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:

@@ -51,27 +51,27 @@ class DDPM(Prior):
         self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
         self.exact, self._fingerprint = exact, Fingerprint()
         if exact:
-            make_exact(self.denoiser.network, steps=len(self.denoiser.alphas_cumprod))
+            make_exact(self.denoiser.network, steps=len(self.denoiser.parameterisation.levels))
         self.stride = self.denoiser.stride
-        self.alphas_cumprod = self.denoiser.alphas_cumprod
+        self.levels = self.denoiser.parameterisation.levels
 
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
         if not self.exact:
-            return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
+            return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
         if self.denoiser.network.dtype != torch.float32:
             raise PscxError(
                 f"an exact prior computes in float32, and its network was turned into {self.denoiser.network.dtype}: "
                 "leave trainer.precision at 32-true"
             )
-        with exactly(x_t.device):
-            return self.tiles.denoise(lambda part: self._denoise(part, t), x_t, self.stride)
+        with exactly(x.device):
+            return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
 
-    def _denoise(self, x_t: Tensor, t: int) -> Tensor:
+    def _denoise(self, x: Tensor, sigma: float) -> Tensor:
         """Without tiles; samples go through an exact network a few at a time where they are large."""
-        size = self._samples(x_t.shape[-2] * x_t.shape[-1], len(x_t))
-        if size == len(x_t):
-            return self.denoiser.denoise(x_t, t)
-        return torch.cat([self.denoiser.denoise(part, t) for part in torch.split(x_t, size)])
+        size = self._samples(x.shape[-2] * x.shape[-1], len(x))
+        if size == len(x):
+            return self.denoiser.denoise(x, sigma)
+        return torch.cat([self.denoiser.denoise(part, sigma) for part in torch.split(x, size)])
 
     def _samples(self, pixels: int, batch: int) -> int:
         """How many of ``batch`` samples of so many pixels are one call: other than all only where it changes no bit."""
@@ -95,7 +95,7 @@ class DDPM(Prior):
 
     def fingerprint(self) -> bytes:
         network = self.denoiser.network
-        weights = [*network.state_dict().values(), self.alphas_cumprod, self.denoiser.conditions]
+        weights = [*network.state_dict().values(), self.levels, self.denoiser.conditions]
         others = [torch.tensor(network.border, dtype=torch.float64)] if isinstance(network, NoiseExperts) else []
         if self.denoiser.prediction != PREDICTION:
             others.append(torch.tensor(PREDICTIONS.index(self.denoiser.prediction)))

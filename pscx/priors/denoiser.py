@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pscx.networks import NoiseExperts, ResidualUNet
-from pscx.priors.schedules import clean_signal, load_scheduler, log_levels, prediction_of, signal_shares
+from pscx.priors.parameterisations import VariancePreserving
+from pscx.priors.schedules import load_scheduler, log_levels, noise_levels, prediction_of, signal_shares
 from pscx.runtime.hub import local_folder, whole
 from pscx.runtime.quiet import quiet
 
@@ -23,7 +24,7 @@ CONFIGS = ("config.json", "scheduler_config.json", "unet/config.json", "schedule
 
 
 class PixelDenoiser(nn.Module):
-    """A network behind space-to-depth, turned into ``E[x0 | x_t]`` whatever it predicts.
+    """A network behind space-to-depth, turned into ``E[x0 | x]`` whatever it predicts.
 
     Args:
         network: takes ``3 p^2`` channels for an integer ``p >= 1`` and gives as many, or twice as many where it also
@@ -49,6 +50,7 @@ class PixelDenoiser(nn.Module):
         self.stride = patch * 2 ** (len(network.config.block_out_channels) - 1)
         self.alphas_cumprod: Tensor
         self.register_buffer("alphas_cumprod", signal_shares(scheduler), persistent=False)
+        self.parameterisation = VariancePreserving(noise_levels(self.alphas_cumprod), self.prediction)
         self.conditions: Tensor
         steps = torch.arange(len(self.alphas_cumprod))
         conditions = log_levels(self.alphas_cumprod) if isinstance(network, BY_LOG_LEVEL) else steps
@@ -68,11 +70,14 @@ class PixelDenoiser(nn.Module):
         output = self.network(x, self.conditions[t]).sample[:, : x.shape[1]]
         return functional.pixel_shuffle(output, self.patch)
 
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        """``E[x0 | x_t]``, shape and dtype of ``x_t``."""
-        steps = torch.full((len(x_t),), t, device=x_t.device)
-        output = self.predict(x_t.to(self.network.dtype), steps).to(x_t.dtype)
-        return clean_signal(self.prediction, x_t, output, self.alphas_cumprod[t])
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """``E[x0 | x]`` for ``x = x0 + sigma z``, shape and dtype of ``x``."""
+        return self.parameterisation.denoise(self._output, x, sigma)
+
+    def _output(self, x_t: Tensor, t: float) -> Tensor:
+        """:meth:`predict` at one step, in the dtype of ``x_t``."""
+        steps = torch.full((len(x_t),), int(t), device=x_t.device)
+        return self.predict(x_t.to(self.network.dtype), steps).to(x_t.dtype)
 
     def save(self, folder: Path) -> None:
         """Write the present weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pscx.errors import PscxError
 from pscx.priors.base import PRIORS, Prior, digest
+from pscx.priors.schedules import noise_levels, signal_shares
 
 LARGEST_SIDE = 2048  # a square matrix of that size has to be diagonalised
 
@@ -17,8 +18,8 @@ class Gaussian(Prior):
     """Zero-mean Gaussian images with separable first-order autoregressive correlation: the oracle for tests.
 
     The covariance of two values is ``deviation^2 color^[channels differ] correlation^(|dy| + |dx|)``. The denoiser is
-    the Wiener filter ``E[x0|x_t] = sqrt(a) C (a C + (1-a) I)^-1 x_t``, evaluated in the eigenbasis of ``C``, a
-    Kronecker product of three small ones.
+    the Wiener filter ``E[x0 | x] = C (C + sigma^2 I)^-1 x`` at any level, evaluated in the eigenbasis of ``C``, a
+    Kronecker product of three small ones. The grid has the levels of the cosine schedule (Nichol and Dhariwal 2021).
 
     Args:
         correlation: between neighbouring pixels, in [0, 1).
@@ -27,6 +28,8 @@ class Gaussian(Prior):
     """
 
     references = ()
+
+    continuous = True
 
     def __init__(self, correlation: float = 0.95, color: float = 0.9, deviation: float = 0.5) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class Gaussian(Prior):
             raise ValueError(f"prior.deviation must be over 0, got {deviation}")
         self.correlation, self.color, self.deviation = correlation, color, deviation
         self.stride = 1
-        self.alphas_cumprod = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.double()
+        self.levels = noise_levels(signal_shares(DDPMScheduler(beta_schedule="squaredcos_cap_v2")))
         self._spectra: dict[tuple[int, int], tuple[list[Tensor], Tensor]] = {}
 
     def covariance(self, height: int, width: int) -> Tensor:
@@ -45,12 +48,11 @@ class Gaussian(Prior):
         color, rows, columns = self._factors(height, width)
         return torch.kron(color, torch.kron(rows, columns))
 
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        bases, spectrum = self._spectrum(x_t.shape[-2], x_t.shape[-1])
-        a = self.alphas_cumprod[t]
-        gain = a.sqrt() * spectrum / (a * spectrum + 1 - a)
-        z = torch.einsum("ndhw,dc,hy,wx->ncyx", x_t.double(), *bases) * gain
-        return torch.einsum("ncyx,dc,hy,wx->ndhw", z, *bases).to(x_t.dtype)
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        bases, spectrum = self._spectrum(x.shape[-2], x.shape[-1])
+        gain = spectrum / (spectrum + sigma * sigma)
+        z = torch.einsum("ndhw,dc,hy,wx->ncyx", x.double(), *bases) * gain
+        return torch.einsum("ncyx,dc,hy,wx->ndhw", z, *bases).to(x.dtype)
 
     def draw(self, height: int, width: int, generator: torch.Generator) -> Tensor:
         """One image of the model, ``(1, 3, height, width)`` float64; not clipped."""
@@ -73,7 +75,7 @@ class Gaussian(Prior):
 
     def fingerprint(self) -> bytes:
         options = torch.tensor([self.correlation, self.color, self.deviation], dtype=torch.float64)
-        return digest(options, self.alphas_cumprod)
+        return digest(options, self.levels)
 
     def _factors(self, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
         color = self.color + (1 - self.color) * torch.eye(3, dtype=torch.float64)

@@ -36,18 +36,9 @@ def log_levels(alphas_cumprod: Tensor) -> Tensor:
     return ((levels.log() * 4096).round() / 4096).float()
 
 
-def clean_signal(prediction: str, x_t: Tensor, output: Tensor, a: Tensor) -> Tensor:
-    """``E[x0 | x_t]`` from a network's output, whatever it predicts; Salimans and Ho 2022, appendix D, for v.
-
-    ``prediction`` is one of :data:`PREDICTIONS`, ``a`` the schedule's share of signal variance at this
-    step, float64.
-    """
-    signal, noise = (square_root(share.cpu()).to(x_t) for share in (a, 1 - a))
-    if prediction == "v_prediction":
-        return signal * x_t - noise * output
-    if prediction == "epsilon":
-        return (x_t - noise * output) / signal
-    return output
+def nearest(levels: Tensor, sigma: float) -> int:
+    """Place of the level nearest to ``sigma`` among ``levels`` ``(all,)``; one outside of them means an end."""
+    return int((levels - sigma).abs().argmin())
 
 
 def load_scheduler(folder: Path) -> SchedulerMixin:

@@ -12,8 +12,9 @@ from torch import Tensor
 from pscx.priors.base import PRIORS, Prior
 from pscx.priors.fingerprints import Fingerprint
 from pscx.priors.latents import latent_covariance
+from pscx.priors.parameterisations import VariancePreserving
 from pscx.priors.pipeline import load_pipeline
-from pscx.priors.schedules import PREDICTIONS, clean_signal, prediction_of, signal_shares
+from pscx.priors.schedules import PREDICTIONS, noise_levels, prediction_of, signal_shares
 from pscx.runtime.quiet import quiet
 
 # of as many channels as the finest level has, at its size: measured at the published widths
@@ -64,7 +65,8 @@ class StableDiffusion(Prior):
         parts = load_pipeline(path)
         self.pipeline, self.guidance, self.tiling = parts, guidance, vae_tiling
         self.prediction = prediction_of(parts.scheduler)
-        self.alphas_cumprod = signal_shares(parts.scheduler)
+        self.levels = noise_levels(signal_shares(parts.scheduler))
+        self.parameterisation = VariancePreserving(self.levels, self.prediction)
         self.unet, self.vae, self.text_encoder = parts.unet, parts.vae, parts.text_encoder
         self.to(DTYPES[dtype]).eval().requires_grad_(False)
         if vae_slicing:
@@ -84,15 +86,19 @@ class StableDiffusion(Prior):
         other.evaluations = 1 if self.guidance == 1 else 2
         return other
 
-    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        return self.parameterisation.denoise(self._guided, x, sigma)
+
+    def _guided(self, x_t: Tensor, t: float) -> Tensor:
+        """The network's output at a step, under the caption where there is one."""
         prompt = self.empty if self.caption is None else self.caption
         output = self.predict(x_t, t, prompt)
         if self.evaluations > 1:
             plain = self.predict(x_t, t, self.empty)
             output = plain + self.guidance * (output - plain)
-        return clean_signal(self.prediction, x_t, output, self.alphas_cumprod[t])
+        return output
 
-    def predict(self, x_t: Tensor, t: int, prompt: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, t: float, prompt: Tensor) -> Tensor:
         """The network's own output under a prompt ``(1, tokens, width)``; shape, dtype and device of ``x_t``."""
         x = x_t.to(self.unet.device, self.unet.dtype)
         context = prompt.to(x).expand(len(x), -1, -1)
@@ -131,4 +137,4 @@ class StableDiffusion(Prior):
         """Of all weights in their number format, the schedule, what is predicted, guidance and tiling."""
         options = [PREDICTIONS.index(self.prediction), self.guidance, self.tiling, self.vae.config.scaling_factor]
         facts = torch.tensor(options, dtype=torch.float64)
-        return self._fingerprint.of([*self.parameters(), self.alphas_cumprod], [facts])
+        return self._fingerprint.of([*self.parameters(), self.levels], [facts])

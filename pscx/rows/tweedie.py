@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pscx.exact import ordered_mean, square_root
 from pscx.priors.base import Prior
-from pscx.priors.schedules import noise_levels
+from pscx.priors.schedules import nearest
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 from pscx.signal.measurements import DenseRows
@@ -26,12 +26,12 @@ EMPTIEST = 1e-9  # of the noise power: a variance below it is rounding
 class Tweedie(RowRule):
     """Top eigenvectors of the denoiser's Jacobian by subspace iteration (Manor and Michaeli 2024, Algorithm 1).
 
-    With ``a`` the schedule's signal variance and ``s^2 = (1 - a) / a``, Tweedie's formula of second order is::
+    At noise level ``s``, Tweedie's formula of second order is::
 
-        Cov[x0 | x_t] = (1 - a) / sqrt(a) * d E[x0 | x_t] / d x_t
+        Cov[x0 | x] = s^2 * d E[x0 | x] / d x
 
-    ``x_t`` is the mean of the samples, restored to noise level ``s``. What it tells beyond the measurements is taken
-    away again: a variance ``c`` becomes ``1 / (1 / c - 1 / s^2)``, as if ``x_t`` had not been seen. On a Gaussian prior
+    ``x`` is the mean of the samples with noise of that level. What it tells beyond the measurements is taken away
+    again: a variance ``c`` becomes ``1 / (1 / c - 1 / s^2)``, as if ``x`` had not been seen. On a Gaussian prior
     with exact measurements this gives the posterior's own eigenvectors and variances at any ``s``.
 
     Products with the Jacobian are finite differences of the denoiser, as in the paper: one evaluation each, of any
@@ -112,13 +112,13 @@ class Tweedie(RowRule):
 
     def linearised(self, situation: Situation, known: DenseRows, noise: Tensor) -> PosteriorCovariance:
         """The posterior at the mean of the samples (zero without any), restored to this iteration's noise level."""
-        alphas = situation.denoiser.alphas_cumprod.cpu()
-        t = int((noise_levels(alphas) - self.level(situation)).abs().argmin())
-        x_t = square_root(1 - alphas[t]) * known.partition.join(noise[None, None])
+        denoiser = situation.denoiser
+        sigma = float(denoiser.levels[nearest(denoiser.levels, self.level(situation))])
+        x = sigma * known.partition.join(noise[None, None])
         if situation.samples is not None:
-            x_t += square_root(alphas[t]) * ordered_mean([situation.samples])
-        x0 = situation.denoiser.denoise(x_t, t)
-        return PosteriorCovariance(situation.denoiser, known, x_t, t, x0, self.corrections, self.step, self.batch)
+            x += ordered_mean([situation.samples])
+        x0 = denoiser.denoise(x, sigma)
+        return PosteriorCovariance(denoiser, known, x, sigma, x0, self.corrections, self.step, self.batch)
 
     def level(self, situation: Situation) -> float:
         """The noise level of an iteration."""
@@ -128,15 +128,15 @@ class Tweedie(RowRule):
 
 @dataclass(frozen=True)
 class PosteriorCovariance:
-    """``Cov[x0 | x_t, y]`` off the ``known`` rows, as a product with vectors ``(n, dim)``; ``x0`` is ``E[x0 | x_t]``.
+    """``Cov[x0 | x, y]`` off the ``known`` rows, as a product with vectors ``(n, dim)``; ``x0`` is ``E[x0 | x]``.
 
-    ``x_t`` and ``x0`` are ``(1, channels, height, width)``; see :class:`Tweedie` for the rest.
+    ``x``, at noise level ``sigma``, and ``x0`` are ``(1, channels, height, width)``; see :class:`Tweedie` for the rest.
     """
 
     denoiser: Prior
     known: DenseRows
-    x_t: Tensor
-    t: int
+    x: Tensor
+    sigma: float
     x0: Tensor
     corrections: int
     step: float
@@ -144,9 +144,8 @@ class PosteriorCovariance:
 
     @property
     def power(self) -> float:
-        """``s^2``, which no variance given ``x_t`` exceeds."""
-        a = float(self.denoiser.alphas_cumprod[self.t])
-        return (1 - a) / a
+        """``s^2``, which no variance given ``x`` exceeds."""
+        return self.sigma * self.sigma
 
     def free(self, vectors: Tensor) -> Tensor:
         """``vectors`` without what the known rows span."""
@@ -160,14 +159,13 @@ class PosteriorCovariance:
         return self.free(product)
 
     def denoised(self, vectors: Tensor) -> Tensor:
-        """``Cov[x0 | x_t] v``: Tweedie's formula with a finite difference of length ``step sqrt(1 - a)``."""
-        a = self.denoiser.alphas_cumprod[self.t].cpu()
-        size = self.step * square_root(1 - a)
+        """``Cov[x0 | x] v``: Tweedie's formula with a finite difference of length ``step s``."""
+        size = self.step * self.sigma
         lengths = square_root(vectors.square().sum(1, keepdim=True)).clamp_min(torch.finfo(vectors.dtype).tiny)
         moves = self.known.partition.join((vectors * (size / lengths))[:, None])
-        moved = torch.cat([self.denoiser.denoise(self.x_t + part, self.t) for part in torch.split(moves, self.batch)])
+        moved = torch.cat([self.denoiser.denoise(self.x + part, self.sigma) for part in torch.split(moves, self.batch)])
         difference = self.known.partition.split(moved - self.x0)[:, 0]
-        return difference * (lengths / size) * ((1 - a) / square_root(a))
+        return difference * (lengths / size) * self.power
 
     def conditioned(self, product: Tensor) -> Tensor:
         """``C v - C H^T w`` with ``(H C H^T + R) w = H C v`` by conjugate gradients, given ``C v``."""

@@ -33,23 +33,30 @@ def full_gain(variances: Tensor) -> float:
     return 1.0
 
 
-def mean_gain(variances: Tensor, noise_power: float) -> Tensor:
+def uncertainty(sigma: float) -> float:
+    """Variance of the clean signal given the denoiser's mean at noise level ``sigma``: ``q = sigma^2 / (1 + sigma^2)``.
+
+    Song et al. 2023, PiGDM, section 3.2: exact for white signals of variance 1.
+    """
+    power = sigma * sigma
+    return power / (1 + power)
+
+
+def mean_gain(variances: Tensor, sigma: float) -> Tensor:
     """What a measurement weighs against the denoiser's mean: ``q / (q + v)``, the Kalman gain.
 
-    ``v`` are the measurements' ``variances``, ``q = s^2 / (1 + s^2)`` is the denoiser's at ``noise_power`` ``s^2``
-    (Song et al. 2023, PiGDM, section 3.2: exact for white signals of variance 1). Shape and range as ``variances``,
-    in (0, 1]; 1 for exact measurements.
+    ``v`` are the measurements' ``variances``, ``q`` is :func:`uncertainty` at noise level ``sigma``. Shape and range as
+    ``variances``, in (0, 1]; 1 for exact measurements.
     """
-    uncertainty = noise_power / (1 + noise_power)
-    return uncertainty / (uncertainty + variances)
+    q = uncertainty(sigma)
+    return q / (q + variances)
 
 
-def sample_gain(variances: Tensor, noise_power: float) -> Tensor:
+def sample_gain(variances: Tensor, sigma: float) -> Tensor:
     """What a measurement weighs against a sample: ``1 - sqrt(v / (q + v))``, with ``q`` as in :func:`mean_gain`.
 
     A sample keeps its own share of the uncertainty, which the gain of a mean would take away: this is the square-root
     filter for perturbations (Whitaker and Hamill 2002, Eq. 13). It is half of :func:`mean_gain` where ``v`` is large,
     and 1 for exact measurements.
     """
-    uncertainty = noise_power / (1 + noise_power)
-    return 1 - square_root(variances / (uncertainty + variances))
+    return 1 - square_root(variances / (uncertainty(sigma) + variances))

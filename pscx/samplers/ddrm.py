@@ -8,7 +8,6 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from pscx.exact import square_root
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
 from pscx.samplers.consistency import full_gain, mean_gain, project
 from pscx.samplers.course import Course
@@ -18,25 +17,25 @@ from pscx.samplers.course import Course
 class DDRM(Sampler):
     """DDRM (Kawar et al. 2022, section 4) as PSC uses it: project the denoised signal, add noise again.
 
-    With ``a`` the schedule's signal variance at a step, ``a'`` at the next, one step is::
+    From noise level ``s`` to the next, ``s'``, one step is::
 
-        x0   <- E[x0 | x_t]
-        x0   <- x0 + H^T g (y - H x0)
-        x_t' <- sqrt(a') x0 + sqrt(1 - a') (sqrt(1 - eta^2) e + eta z),   e = (x_t - sqrt(a) x0) / sqrt(1 - a)
+        x0 <- E[x0 | x]
+        x0 <- x0 + H^T g (y - H x0)
+        x  <- x0 + s' (sqrt(1 - eta^2) e + eta z),   e = (x - x0) / s
 
     The gain ``g = q / (q + v)`` weighs a measurement's noise variance ``v`` against the denoiser's own,
-    ``q = s^2 / (1 + s^2)`` at noise level ``s`` (Song et al. 2023, PiGDM, Eq. 6); ``noise_aware=False`` sets it to 1,
-    the paper's step. The last step returns ``x0``.
+    ``q = s^2 / (1 + s^2)`` (Song et al. 2023, PiGDM, Eq. 6); ``noise_aware=False`` sets it to 1, the paper's step. The
+    last step returns ``x0``.
 
     Args:
         steps: denoiser evaluations a sample, at least 1.
         eta: share of fresh noise in [0, 1]; 1 is the paper's.
         start: noise level of the first step where no estimate is held yet (units of the signal), or none for the
-            schedule's last.
+            prior's highest.
         warm_start: noise level of the first step where an estimate is held, which then takes the place of the
             unmeasured part; none to start every time from nothing but the measurements.
         stop: noise level of the last step.
-        spacing: of the steps: ``log`` in the noise level, or ``linear`` in the schedule's step number.
+        spacing: of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
         noise_aware: whether measurements are weighed by their noise.
     """
 
@@ -61,21 +60,18 @@ class DDRM(Sampler):
         self.evaluations = steps
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
-        alphas = problem.prior.alphas_cumprod.cpu()
-        times, x = self.course.begin(problem, indices, self.noise_aware)
-        for step, t in enumerate(times):
-            a = alphas[t]
-            gain = partial(mean_gain, noise_power=float((1 - a) / a)) if self.noise_aware else full_gain
-            x0 = problem.prior.denoise(x, t)
+        levels, x = self.course.begin(problem, indices, self.noise_aware)
+        for step, sigma in enumerate(levels):
+            gain = partial(mean_gain, sigma=sigma) if self.noise_aware else full_gain
+            x0 = problem.prior.denoise(x, sigma)
             if self.eta == 1:
                 x = torch.empty(0)  # it is not needed again, and may be hundreds of megabytes
             x0 = project(problem, x0, gain)
-            if step + 1 == len(times):
+            if step + 1 == len(levels):
                 break
-            b = alphas[times[step + 1]]
             noise = problem.draw(indices, step + 1).mul_(self.eta)
             if self.eta < 1:
-                noise += sqrt(1 - self.eta * self.eta) * (x - square_root(a) * x0) / square_root(1 - a)
-            x = noise.mul_(square_root(1 - b)).add_(x0.mul_(square_root(b)))
+                noise += sqrt(1 - self.eta * self.eta) * (x - x0) / sigma
+            x = noise.mul_(levels[step + 1]).add_(x0)
             del noise
         return x0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import sqrt
+
 import torch
 from torch import Tensor
 
@@ -16,15 +19,16 @@ from pscx.samplers.pullback import denoise_with_pullback
 class DPS(Sampler):
     """DPS (Chung et al. 2023, Algorithm 1): an unconditional step, then a gradient step on the measurements' error.
 
-    With ``a`` the schedule's signal variance at a step, ``a'`` at the next (1 after the last), one step is::
+    From noise level ``s`` to the next, ``s'`` (0 after the last), one step is::
 
-        x0   <- E[x0 | x_t]
-        x'   <- DDIM step from a to a', ancestral with eta = 1
-        x_t' <- x' - zeta grad ||y - H x0||^2,   zeta = scale / ||y - H x0||
+        x0 <- E[x0 | x]
+        x' <- DDIM step from s to s', ancestral with eta = 1
+        x  <- x' - zeta sqrt((1 + s^2) (1 + s'^2)) grad ||y - H x0||^2,   zeta = scale / ||y - H x0||
 
-    The gradient is with respect to ``x_t``, through the network. With ``noise_aware`` a squared error of noise
-    variance ``v`` counts ``q / (q + v)`` as in :class:`pscx.samplers.DDRM`; the norm in ``zeta`` counts all fully, so
-    that noisy measurements lose their pull at the end.
+    The gradient is with respect to ``x``, through the network. The root is there because the paper takes it with
+    respect to ``x / sqrt(1 + s^2)``, its variance-preserving state, and moves ``x' / sqrt(1 + s'^2)``. With
+    ``noise_aware`` a squared error of noise variance ``v`` counts ``q / (q + v)`` as in :class:`pscx.samplers.DDRM`;
+    the norm in ``zeta`` counts all fully, so that noisy measurements lose their pull at the end.
 
     Args:
         steps: denoiser evaluations a sample, at least 1, each with its gradient; the paper takes 1000.
@@ -33,11 +37,11 @@ class DPS(Sampler):
             ``H x0`` by about ``2 scale`` of the error at low noise, so ``scale`` 0.5 is a projection.
         eta: of the DDIM step, in [0, 1]; 1 is the paper's.
         start: noise level of the first step where no estimate is held yet (units of the signal), or none for the
-            schedule's last.
+            prior's highest.
         warm_start: noise level of the first step where an estimate is held, which is then where it begins; none to
             start every time from nothing but the measurements.
         stop: noise level of the last step.
-        spacing: of the steps: ``log`` in the noise level, or ``linear`` in the schedule's step number.
+        spacing: of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
         noise_aware: whether measurements are weighed by their noise; not in the paper.
     """
 
@@ -64,19 +68,18 @@ class DPS(Sampler):
         self.scale, self.normalize, self.eta, self.noise_aware = scale, normalize, eta, noise_aware
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
-        times, x = self.course.begin(problem, indices, self.noise_aware)
-        shares = torch.cat([problem.prior.alphas_cumprod[times].cpu(), torch.ones(1, dtype=torch.float64)])
-        for step, t in enumerate(times):
-            a, b = shares[step], shares[step + 1]
-            x0, pullback = denoise_with_pullback(problem.prior, x, t)
-            move = pullback(problem.measurements.adjoint(self._pull(problem, x0, float((1 - a) / a))))
-            x = ddim_step(x, x0, a, b, self.eta, problem.draw(indices, step + 1)) + move
+        levels, x = self.course.begin(problem, indices, self.noise_aware)
+        for step, (sigma, after) in enumerate(pairwise([*levels, 0.0])):
+            x0, pullback = denoise_with_pullback(problem.prior, x, sigma)
+            move = pullback(problem.measurements.adjoint(self._pull(problem, x0, sigma)))
+            x = ddim_step(x, x0, sigma, after, self.eta, problem.draw(indices, step + 1))
+            x += sqrt((1 + sigma**2) * (1 + after**2)) * move
         return x
 
-    def _pull(self, problem: Problem, x0: Tensor, noise_power: float) -> Tensor:
+    def _pull(self, problem: Problem, x0: Tensor, sigma: float) -> Tensor:
         """Minus ``zeta`` times the gradient of the weighed squared error with respect to ``H x0``."""
         error = residual(problem, x0)
-        weight = mean_gain(problem.measurements.variances, noise_power) if self.noise_aware else 1.0
+        weight = mean_gain(problem.measurements.variances, sigma) if self.noise_aware else 1.0
         zeta = self.scale / norm(error) if self.normalize else self.scale
         return 2 * zeta * weight * error
 

@@ -6,24 +6,22 @@ from functools import partial
 
 from torch import Tensor
 
-from pscx.exact import square_root
-from pscx.priors.schedules import noise_levels
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
 from pscx.samplers.consistency import full_gain, project, sample_gain
 from pscx.samplers.course import Course
 from pscx.samplers.dpm_solver import dpm_solver
-from pscx.samplers.steps import timesteps
+from pscx.samplers.steps import schedule
 
 
 @SAMPLERS.register("nested")
 class Nested(Sampler):
     """PSC's final restoration (Elata et al. 2025, reference code): DDRM whose clean signal is a sample, not a mean.
 
-    With ``a`` the schedule's signal variance at a step, ``a'`` at the next, one step is::
+    From noise level ``s`` to the next, ``s'``, one step is::
 
-        x0   <- DPM-Solver++ from x_t to noise level stop, in at most inner_steps steps
-        x0   <- x0 + H^T g (y - H x0)
-        x_t' <- sqrt(a') x0 + sqrt(1 - a') z
+        x0 <- DPM-Solver++ from x to noise level stop, in at most inner_steps steps
+        x0 <- x0 + H^T g (y - H x0)
+        x  <- x0 + s' z
 
     All noise is fresh. The gain is ``g = 1 - sqrt(v / (q + v))`` for a measurement of noise variance ``v``, with ``q``
     as in :class:`pscx.samplers.DDRM`; ``noise_aware=False`` sets it to 1, the reference's step. At low noise the
@@ -33,12 +31,12 @@ class Nested(Sampler):
         steps: outer steps a sample, at least 1.
         inner_steps: denoiser evaluations an outer step, at least 1; fewer where fewer of the schedule are left.
         start: noise level of the first step where no estimate is held yet (units of the signal), or none for the
-            schedule's last.
+            prior's highest.
         warm_start: noise level of the first step where an estimate is held, which then takes the place of the
             unmeasured part; none to start every time from nothing but the measurements.
         stop: noise level of the last step, outer and inner.
-        spacing: of the steps, outer and inner: ``log`` in the noise level, or ``linear`` in the schedule's step
-            number.
+        spacing: of the steps, outer and inner: ``log`` in the noise level, or ``linear`` along the prior's own
+            levels.
         noise_aware: whether measurements are weighed by their noise.
     """
 
@@ -61,15 +59,13 @@ class Nested(Sampler):
         self.evaluations = steps * inner_steps
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
-        alphas = problem.prior.alphas_cumprod.cpu()
-        levels = noise_levels(alphas)
-        times, x = self.course.begin(problem, indices, self.noise_aware)
-        for step, t in enumerate(times):
-            inner = timesteps(levels, float(levels[t]), self.course.stop, self.inner_steps, self.course.spacing)
-            gain = partial(sample_gain, noise_power=float(levels[t] ** 2)) if self.noise_aware else full_gain
-            x0 = project(problem, dpm_solver(problem.prior, x, inner), gain)
-            if step + 1 == len(times):
+        prior, course = problem.prior, self.course
+        levels, x = course.begin(problem, indices, self.noise_aware)
+        for step, sigma in enumerate(levels):
+            inner = schedule(prior, sigma, course.stop, self.inner_steps, course.spacing)
+            gain = partial(sample_gain, sigma=sigma) if self.noise_aware else full_gain
+            x0 = project(problem, dpm_solver(prior, x, inner), gain)
+            if step + 1 == len(levels):
                 break
-            b = alphas[times[step + 1]]
-            x = square_root(b) * x0 + square_root(1 - b) * problem.draw(indices, step + 1)
+            x = x0 + levels[step + 1] * problem.draw(indices, step + 1)
         return x0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from itertools import pairwise
+from math import sqrt
+
 from torch import Tensor
 
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
-from pscx.samplers.consistency import mean_gain
+from pscx.samplers.consistency import mean_gain, uncertainty
 from pscx.samplers.course import Course
 from pscx.samplers.ddim import ddim_step
 from pscx.samplers.pullback import denoise_with_pullback
@@ -16,32 +18,33 @@ WEIGHTINGS = ("paper", "score")
 
 @SAMPLERS.register("pigdm")
 class PiGDM(Sampler):
-    """PiGDM (Song et al. 2023): the posterior's score, were ``p(x0 | x_t)`` normal with covariance ``q I``.
+    """PiGDM (Song et al. 2023): the posterior's score, were ``p(x0 | x)`` normal with covariance ``q I``.
 
-    With ``a`` the schedule's signal variance at a step, ``a'`` at the next (1 after the last), ``v`` a measurement's
-    noise variance and ``q = 1 - a``, the guidance of Eq. 7 times ``q`` is::
+    With ``s`` the noise level, ``s'`` the next (0 after the last), ``v`` a measurement's noise variance and
+    ``q = s^2 / (1 + s^2)``, the guidance of Eq. 7 times ``q`` is::
 
-        x0 <- E[x0 | x_t]
-        g  <- (d x0 / d x_t)^T H^T q (q I + v)^-1 (y - H x0)
+        x0 <- E[x0 | x]
+        g  <- (d x0 / d x)^T H^T q (q I + v)^-1 (y - H x0)
 
     Rows are orthonormal and ``v`` diagonal, so the inverse is a division; exact measurements (``v = 0``) give Eq. 8.
     ``weighting`` says what ``g`` does in a step:
 
-    - ``paper``, Algorithm 1: ``x_t' <- DDIM step(x0) + sqrt(a) g``. The guidance of a step does not depend on how long
-      the step is, so more steps guide more.
-    - ``score``: ``x_t' <- DDIM step(x0 + g / sqrt(a))``, where ``x0 + g / sqrt(a)`` is the posterior's denoiser (Eq. 7
-      and Tweedie's formula). As the steps grow this becomes the reverse diffusion of Eq. 7.
+    - ``paper``, Algorithm 1: ``x <- DDIM step(x0) + sqrt(1 + s'^2) g``, where the root leads from the paper's
+      variance-preserving state to ``x``. The guidance of a step does not depend on how long the step is, so more steps
+      guide more.
+    - ``score``: ``x <- DDIM step(x0 + (s^2 / q) g)``, where ``x0 + (s^2 / q) g`` is the posterior's denoiser (Eq. 7 and
+      Tweedie's formula). As the steps grow this becomes the reverse diffusion of Eq. 7.
 
     Args:
         steps: denoiser evaluations a sample, at least 1, each with its gradient.
         eta: of the DDIM step, in [0, 1]; 1 is the paper's.
         weighting: ``paper`` or ``score``.
         start: noise level of the first step where no estimate is held yet (units of the signal), or none for the
-            schedule's last.
+            prior's highest.
         warm_start: noise level of the first step where an estimate is held, which is then where it begins; none to
             start every time from nothing but the measurements.
         stop: noise level of the last step.
-        spacing: of the steps: ``log`` in the noise level, or ``linear`` in the schedule's step number.
+        spacing: of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
     """
 
     references = ("song2023pigdm",)
@@ -65,17 +68,14 @@ class PiGDM(Sampler):
         self.eta, self.weighting = eta, weighting
 
     def sample(self, problem: Problem, indices: range) -> Tensor:
-        times, x = self.course.begin(problem, indices, noise_aware=True)
-        shares = torch.cat([problem.prior.alphas_cumprod[times].cpu(), torch.ones(1, dtype=torch.float64)])
-        variances = problem.measurements.variances
-        for step, t in enumerate(times):
-            a, b = shares[step], shares[step + 1]
-            x0, pullback = denoise_with_pullback(problem.prior, x, t)
-            gain = mean_gain(variances, float((1 - a) / a))
-            guidance = pullback(problem.measurements.correction(x0, gain))
+        levels, x = self.course.begin(problem, indices, noise_aware=True)
+        known = problem.measurements
+        for step, (sigma, after) in enumerate(pairwise([*levels, 0.0])):
+            x0, pullback = denoise_with_pullback(problem.prior, x, sigma)
+            guidance = pullback(known.correction(x0, mean_gain(known.variances, sigma)))
             noise = problem.draw(indices, step + 1)
             if self.weighting == "score":
-                x = ddim_step(x, x0 + guidance / a.sqrt(), a, b, self.eta, noise)
+                x = ddim_step(x, x0 + sigma**2 / uncertainty(sigma) * guidance, sigma, after, self.eta, noise)
             else:
-                x = ddim_step(x, x0, a, b, self.eta, noise) + a.sqrt() * guidance
+                x = ddim_step(x, x0, sigma, after, self.eta, noise) + sqrt(1 + after**2) * guidance
         return x

@@ -12,8 +12,8 @@ from pscx.exact import ROUNDING
 from pscx.priors.base import Prior
 
 
-def denoise_with_pullback(prior: Prior, x: Tensor, t: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """``x0 = E[x0 | x_t]`` and the map ``v -> (d x0 / d x_t)^T v``, usable once; both ``(n, *shape)``.
+def denoise_with_pullback(prior: Prior, x: Tensor, sigma: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """``x0 = E[x0 | x]`` and the map ``v -> (d x0 / d x)^T v``, usable once; both ``(n, *shape)``.
 
     Rows of the batch do not mix: each has its own Jacobian. Raises :class:`PscxError` under inference mode, where
     torch cannot differentiate, and for an exact network, whose rounding has no gradient.
@@ -24,7 +24,7 @@ def denoise_with_pullback(prior: Prior, x: Tensor, t: int) -> tuple[Tensor, Call
         raise PscxError("this sampler takes gradients through the network: set trainer.inference_mode to false")
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        x0 = prior.denoise(x, t)
+        x0 = prior.denoise(x, sigma)
 
     def pullback(vector: Tensor) -> Tensor:
         return torch.autograd.grad(x0, x, vector)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -149,12 +150,11 @@ class TrainDDPM(LightningModule):
         size = -(-size // self.prior.stride) * self.prior.stride
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(side * side, 3, size, size, generator=generator).to(self.device)
-        times = torch.linspace(len(self.levels) - 1, 0, steps).long()
-        for t, t_next in zip(times, [*times[1:], None], strict=True):
-            x0 = self.prior.denoise(x, int(t)).clamp(-1, 1)
-            a = self.prior.alphas_cumprod[t]
-            b = torch.ones_like(a) if t_next is None else self.prior.alphas_cumprod[t_next]
-            x = b.sqrt() * x0 + (1 - b).sqrt() * (x - a.sqrt() * x0) / (1 - a).sqrt()
+        levels: list[float] = self.levels[torch.linspace(len(self.levels) - 1, 0, steps).long()].tolist()
+        x = x * levels[0]
+        for sigma, after in pairwise([*levels, 0.0]):
+            x0 = self.prior.denoise(x, sigma).clamp(-1, 1)
+            x = x0 + after / sigma * (x - x0)
         return rearrange(x.add(1).div(2).clamp(0, 1), "(r c) k h w -> k (r h) (c w)", r=side)
 
     def rate(self, step: int) -> float:

@@ -1,0 +1,32 @@
+"""Networks of straight paths from signal to noise, Lipman et al. 2023 (flow matching), Liu et al. 2023."""
+
+from __future__ import annotations
+
+import torch
+
+from pscx.priors.parameterisations.base import Parameterisation, Scalings
+
+
+class FlowMatching(Parameterisation):
+    """A network that predicts the velocity ``z - x0`` from ``x_s = (1 - s) x0 + s z`` and the time ``s`` in (0, 1).
+
+    With ``sigma = s / (1 - s)``, ``x_s = (1 - s) x`` and ``x0 = x_s - s velocity``.
+
+    Args:
+        times: the grid has the levels of ``s = k / times`` for ``k = 1, ..., times - 1``; at least 3.
+        time_scale: the network is told ``time_scale s``; over 0, often 1 or 1000.
+    """
+
+    continuous = True
+
+    def __init__(self, times: int = 1000, time_scale: float = 1.0) -> None:
+        if times < 3:
+            raise ValueError(f"times must be at least 3, got {times}")
+        if not time_scale > 0:
+            raise ValueError(f"time_scale must be over 0, got {time_scale}")
+        place = torch.arange(1, times, dtype=torch.float64)
+        self.levels, self.time_scale = place / (times - place), time_scale
+
+    def scalings(self, sigma: float) -> Scalings:
+        signal, noise = 1 / (1 + sigma), sigma / (1 + sigma)
+        return Scalings(signal, -noise, signal, self.time_scale * noise)
