@@ -247,9 +247,11 @@ class Decompressor:
             return None
         for prior in (*self._given, *self._loaded):
             if type(prior) is wanted.kind and prior.fingerprint() == fingerprint:
-                return prior
-        prior = wanted.load(self.prior_path, download=self.download)
-        self._loaded = [*self._loaded, prior][-KEPT_PRIORS:]
+                break
+        else:
+            prior = wanted.load(self.prior_path, download=self.download)
+        if prior not in self._given:
+            self._loaded = [*(other for other in self._loaded if other is not prior), prior][-KEPT_PRIORS:]
         return prior
 
 

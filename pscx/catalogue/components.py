@@ -33,6 +33,7 @@ SECTIONS: dict[str, Registry[Any]] = {
     "quantizer": QUANTIZERS,
     "coder": CODERS,
     "restoration": RESTORATIONS,
+    "restoration_sampler": SAMPLERS,
     "caption": CAPTIONERS,
     "target": TARGETS,
     "metrics": METRICS,

@@ -236,7 +236,7 @@ class Checker:
         try:
             built(form)
         except ConfigError as error:
-            option = re.fullmatch(r"[a-z_]+\.([a-z_]+) (.*)", str(error), re.DOTALL)
+            option = re.fullmatch(r"[a-z_]+\.([a-z_]+)(?: of \w+)? (.*)", str(error), re.DOTALL)
             if option is None or option[1] not in form["init_args"]:
                 raise
             self.fail(_join(path, option[1]), option[2])

@@ -26,6 +26,7 @@ from pscx.registry import choices
 from pscx.runs.modules import MODULES
 from pscx.runs.accelerators import tell_of_idle_accelerator
 from pscx.runs.run_identity import data_paths, identity_of
+from pscx.runtime.printing import complain
 from pscx.runtime.quiet import quiet
 from pscx.runtime.run_folder import RunFolder, take
 from pscx.runtime.termination import keep_terminable
@@ -150,7 +151,7 @@ class _Folder:
         root = own_root(self.tree)
         self.taken = take(root, identity_of(self.tree, model), self.versions)
         if self.taken.before is not None:
-            print(f"pscx: {self.taken.before}: this run is in '{self.taken.path}'", file=sys.stderr)
+            complain(f"{self.taken.before}: this run is in '{self.taken.path}'")
         return self.taken.path
 
 
