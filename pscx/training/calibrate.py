@@ -76,10 +76,10 @@ class Calibrate(OverImages):
         if not NAME.fullmatch(table):
             raise ValueError(f"table must be a plain lower-case word, got {table!r}")
         check_held_out(held_out)
-        codec = copy(codec)
-        self.quantizer, self.coder = codec.quantizer, codec.coder
-        self.recorder = codec.coder = Recorder(codec.coder)
         super().__init__(codec, caption)
+        self.quantizer, self.coder = codec.quantizer, codec.coder
+        self.psc = copy(codec)
+        self.recorder = self.psc.coder = Recorder(codec.coder)
         self.table, self.held_out = table, held_out
 
     def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:

@@ -1,7 +1,7 @@
 """User recipes: YAML files ``NAME.yaml`` in folders that a user names, or that installed packages bring.
 
-Such a file holds ``model: {codec: ...}`` and nothing else, every component by its registered name: no text but a ``path``
-has a dot, so a stranger's file imports nothing.
+Such a file holds ``model: {codec: ...}`` and nothing else. Components have their registered names: no text but a
+``path`` has a dot, so that a stranger's file imports nothing.
 """
 
 from __future__ import annotations
