@@ -20,9 +20,10 @@ from pscx.codecs import CODECS, Account, Outcome, Progress, SignalCodec, Watch
 from pscx.codecs.pixels import check_encoding, padded, shown, signal_of
 from pscx.codecs.replay import Replay
 from pscx.codecs.specs import Wanted, codec_spec, parse_spec, recipe_number, recipe_spec, wanted_of_spec
+from pscx.codecs.user_recipes import user_digest, user_spec
 from pscx.codecs.with_prior import PriorCodec
 from pscx.config.checker import Checker, ConfigError, Layer, build, built, option_layer, read_yaml
-from pscx.config.recipes import RECIPES
+from pscx.config.recipes import USER_RECIPE, recipe_names
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.execution.batching import Task, together
 from pscx.format.container import SIDE_LIMIT, TEXT_LIMIT, Header, is_whole, unpack
@@ -225,8 +226,7 @@ class Decompressor:
         return outcome, shape
 
     def _codec_of(self, header: Header, restorations: int) -> SignalCodec:
-        spec = recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
-        wanted = wanted_of_spec(spec, header.parameter, header.seed)
+        wanted = wanted_of_spec(_spec_of(header), header.parameter, header.seed)
         self.limits.check_work(wanted.evaluations(restorations), header.height, header.width)
         self.limits.check_memory(picture_memory(header.height, header.width))
         codec = wanted.codec(self._prior(wanted, header.fingerprint))
@@ -420,21 +420,30 @@ class Codec(Decompressor):
         """What a stream of an image of that size says, at the codec's own parameter."""
         spec = codec_spec(self.signal_codec)
         number = recipe_number(spec)
+        digest = b"" if number else user_digest(spec)
         return Header(
             height=height,
             width=width,
             fingerprint=self.signal_codec.fingerprint(),
-            recipe=number,
-            spec="" if number else json.dumps(spec, separators=(",", ":")),
+            recipe=USER_RECIPE if digest else number,
+            spec="" if number or digest else json.dumps(spec, separators=(",", ":")),
             parameter=self.signal_codec.parameter,
             seed=self.signal_codec.seed,
             caption=caption,
             arithmetic=self.signal_codec.arithmetic(),
+            digest=digest,
         )
 
     def caption_of(self, pixels: Pixels) -> str:
         """What the captioner says of an image; empty without one."""
         return "" if self.captioner is None else _checked_caption(self.captioner.caption(pixels))
+
+
+def _spec_of(header: Header) -> Any:
+    """The spec that a stream names or holds, not trusted. Raises :class:`StreamError` where it names an unknown one."""
+    if header.recipe == USER_RECIPE:
+        return user_spec(header.digest)
+    return recipe_spec(header.recipe) if header.recipe else parse_spec(header.spec)
 
 
 def shares_calls(data: bytes) -> bool:
@@ -461,7 +470,7 @@ def load_codec(
     """A codec from a recipe's name or a YAML file, of which only the ``model`` section (and ``recipe``) is used.
 
     Args:
-        config: ``default`` or another recipe, else a file.
+        config: ``default`` or another recipe, also a user recipe (:func:`pscx.load_recipes`), else a file.
         step: parameter of the quantizer, in place of the config's quantizer and target; or none for what that says.
         prior_path: see :class:`Decompressor`.
         **overrides: options of the codec, such as ``sampler={"steps": 3}`` or ``seed=1``, and ``caption="blip2"`` or
@@ -477,9 +486,10 @@ def load_codec(
     >>> codec.decompress(data).shape
     (64, 64, 3)
     """
-    known = str(config) in RECIPES.values()
+    names = recipe_names()
+    known = str(config) in names
     if not known and not Path(config).exists():
-        raise ConfigError(f"'{config}' is neither a config file nor a recipe{choices(str(config), RECIPES.values())}")
+        raise ConfigError(f"'{config}' is neither a config file nor a recipe{choices(str(config), names)}")
     layers = [option_layer("recipe", str(config)) if known else read_yaml(config)]
     beside = parameters_of(Compressing)
     places = {key: f"model.{key}" if key in beside else f"model.codec.{key}" for key in overrides}

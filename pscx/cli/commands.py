@@ -428,14 +428,22 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"format version  {facts['version']}",
         f"image           {facts['width']} x {facts['height']} pixels",
         f"size            {facts['bytes']} bytes, of which payload {facts['payload_bytes']}; {facts['bpp']:.4f} bpp",
-        f"codec           {'recipe ' + facts['recipe'] if facts['recipe'] else ''}".rstrip(),
-        *([] if facts["recipe"] else _as_yaml(facts["spec"])),
+        f"codec           {_recipe(facts)}".rstrip(),
+        *([] if facts["spec"] is None else _as_yaml(facts["spec"])),
         f"prior           fingerprint {facts['fingerprint']}",
         *([] if facts["parameter"] is None else [f"{facts['parameter_name']:16}{facts['parameter']:g}"]),
         f"seed            {facts['seed']}",
         f"arithmetic      {facts['arithmetic'] or 'the same on every machine'}",
     ]
     return lines + ([f"caption         {facts['caption']!r}"] if facts["caption"] else [])
+
+
+def _recipe(facts: dict[str, Any]) -> str:
+    """What a stream says of its recipe; empty where it holds a spec."""
+    name, digest = facts["recipe"], facts["recipe_digest"]
+    if digest is None:
+        return f"recipe {name}" if name else ""
+    return f"recipe {name} (digest {digest})" if name else f"a user recipe that is not here (digest {digest})"
 
 
 def _as_yaml(spec: Any) -> list[str]:

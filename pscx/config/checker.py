@@ -144,7 +144,7 @@ class Checker:
 
     def tree(self, base: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
         """All layers merged over ``base`` and over the recipe that the key ``recipe`` of any of them names."""
-        recipe = next((layer.values["recipe"] for layer in reversed(self.layers) if "recipe" in layer.values), None)
+        recipe = self._recipe()
         if recipe is not None:
             try:
                 base = merge(merge(base, self._module()), _canonical(read_recipe(recipe)))
@@ -153,6 +153,10 @@ class Checker:
         for layer in self.layers:
             base = merge(base, {key: value for key, value in layer.values.items() if key != "recipe"})
         return dict(base)
+
+    def _recipe(self) -> Any:
+        """What the key ``recipe`` of the last layer that has it says, or none."""
+        return next((layer.values["recipe"] for layer in reversed(self.layers) if "recipe" in layer.values), None)
 
     def _module(self) -> dict[str, Any]:
         """The name of the module that the last layer asks for, before a recipe says what its codec is made of."""
@@ -227,6 +231,8 @@ class Checker:
         if layer is not None and layer.problem:
             raise ConfigError(layer.problem)
         source = None if layer is None else layer.source
+        if layer is None and path.startswith("model.codec") and self._recipe() is not None:
+            source = f"recipe '{self._recipe()}'"
         between = " " if reason.startswith(("must ", "is ", "needs ", "cannot ")) else ": "
         where = f"option {source}" if source == f"--{path}" else f"{source}: {path}" if source else path
         raise ConfigError(f"{where}{between}{reason}")

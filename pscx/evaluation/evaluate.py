@@ -23,6 +23,7 @@ from pscx.api import Codec, Pixels
 from pscx.captioners import Captioner
 from pscx.codecs import Account, Patterns, SignalCodec, Watch
 from pscx.codecs.specs import codec_spec
+from pscx.codecs.user_recipes import user_digest
 from pscx.config.checker import ConfigError
 from pscx.data.base import Photo
 from pscx.errors import LeftOutError, PscxError
@@ -251,7 +252,9 @@ class Evaluate(LightningModule):
     def _key(self, original: Pixels, caption: str) -> str:
         """What an image's result depends on, as a digest: another key, and it is made anew."""
         codec = self.codec.signal_codec
-        options = [codec_spec(codec), codec.parameter, codec.seed, codec.fingerprint().hex()]
+        spec = codec_spec(codec)
+        options = [spec, codec.parameter, codec.seed, codec.fingerprint().hex()]
+        options += filter(None, [user_digest(spec).hex()])  # a stream that names a recipe is shorter
         options += [self.restorations, self.simulate, caption]
         options += [None if self.codec.target is None else TARGETS.spec(self.codec.target)]
         told = json.dumps([VERSION, *options, original.shape], sort_keys=True).encode()

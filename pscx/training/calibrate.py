@@ -21,6 +21,8 @@ from pscx.coders.table import VARIABLE, Table
 from pscx.evaluation.evaluate import as_csv
 from pscx.registry import NAME
 from pscx.runtime.files import write_whole
+from pscx.training.codec_file import NAME as CODEC_FILE
+from pscx.training.codec_file import codec_file
 from pscx.training.fitting import Group, Recorder, code_length, fit_posterior, fit_table
 from pscx.training.over_images import (
     Advance,
@@ -45,7 +47,8 @@ class Calibrate(OverImages):
 
     Every image is encoded once; its symbols do not depend on the coder, so other coders are then measured on the same
     symbols. Under the trainer's ``default_root_dir`` come ``posterior.yaml``, ``static.yaml`` and ``adaptive.yaml``,
-    each a config with the ``coder`` that was learnt, to be added to the codec's own by a second ``--config``; the table
+    each a config with the ``coder`` that was learnt, to be added to the codec's own by a second ``--config``;
+    ``codec.yaml``, the whole codec with the first of them, or with that of its own coder's kind; the table
     ``NAME.json`` that the last two name; and ``calibration.csv`` with the bits before and after. A table is found in
     the folder that the environment variable PSCX_TABLES names, by encoder and decoder alike.
 
@@ -73,10 +76,10 @@ class Calibrate(OverImages):
         if not NAME.fullmatch(table):
             raise ValueError(f"table must be a plain lower-case word, got {table!r}")
         check_held_out(held_out)
-        codec = copy(codec)
-        self.quantizer, self.coder = codec.quantizer, codec.coder
-        self.recorder = codec.coder = Recorder(codec.coder)
         super().__init__(codec, caption)
+        self.quantizer, self.coder = codec.quantizer, codec.coder
+        self.psc = copy(codec)
+        self.recorder = self.psc.coder = Recorder(codec.coder)
         self.table, self.held_out = table, held_out
 
     def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
@@ -114,6 +117,8 @@ class Calibrate(OverImages):
             head = f"# What pscx fit learnt: a second --config beside that of the codec{place}.\n"
             text = head + yaml.safe_dump({"model": {"codec": {"coder": coder}}}, sort_keys=False)
             write_whole(self.root / f"{coder['name']}.yaml", text.encode(), force=True)
+        own = next((coder for coder in coders if CODERS.find(coder["name"]) is type(self.coder)), coders[0])
+        write_whole(self.root / CODEC_FILE, codec_file(self.psc, coder=own), force=True)
 
     def compared(self, posterior: Posterior, table: Table, first: list[Groups], second: list[Groups]) -> list[Row]:
         """Bits of all images, of those that were learnt from and of the others, a coder a row."""

@@ -21,6 +21,8 @@ from pscx.rows.regression import Observed, fit_weights, mean_bits, observe, pred
 from pscx.runtime.files import write_whole
 from pscx.signal.distributions import Array
 from pscx.signal.measurements import Coordinates
+from pscx.training.codec_file import NAME as CODEC_FILE
+from pscx.training.codec_file import codec_file
 from pscx.training.over_images import (
     Advance,
     OverImages,
@@ -42,9 +44,10 @@ class FitRows(OverImages):
     from ``dct`` are a little better when learnt again from themselves.
 
     Under the trainer's ``default_root_dir`` come ``rows.yaml``, a config with the rule that was learnt, to be added to
-    the codec's own by a second ``--config``; and ``rows.csv`` with the bits that a coefficient would cost, to within a
-    constant, by the predictions before and after. What was seen is kept in ``observations/NAME.npz`` as soon as an
-    image is done; a run that was interrupted and is started again takes it from there.
+    the codec's own by a second ``--config``; ``codec.yaml``, the whole codec with that rule; and ``rows.csv`` with the
+    bits that a coefficient would cost, to within a constant, by the predictions before and after. What was seen is kept
+    in ``observations/NAME.npz`` as soon as an image is done; a run that was interrupted and is started again takes it
+    from there.
 
     Args:
         codec: its row rule is ``dct`` or ``learned``, and the rule that is learnt has its block and its quotas; it has
@@ -124,6 +127,7 @@ class FitRows(OverImages):
         config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
         head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
         write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
+        write_whole(self.root / CODEC_FILE, codec_file(self.psc, rows=ROWS.spec(learned)), force=True)
         self.stop_bars()
         before = [[one.predicted for one in part] for part in parts]
         after = [[predicted_by(one, weights) for one in part] for part in parts]
