@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]
 
 
 class FirstRows(Patterns):
-    """Watches an encoder (:data:`pscx.codecs.base.Watch`) for the first rows of the block in the middle."""
+    """Watches an encoder (:data:`pscx.codecs.Watch`) for the first rows of the block in the middle."""
 
     def __init__(self) -> None:
         self.rows: list[Tensor] = []

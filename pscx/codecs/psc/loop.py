@@ -90,7 +90,7 @@ Rounds = Generator[Question | Seal, Tensor | None, Known]
 
 @dataclass(frozen=True)
 class Loop:
-    """The parts of the loop; see :class:`pscx.codecs.psc.PSC`."""
+    """The parts of the loop; see :class:`pscx.codecs.PSC`."""
 
     prior: Prior
     sampler: Sampler
