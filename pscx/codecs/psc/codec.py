@@ -37,9 +37,9 @@ NUMBER, STATES = 8, 4  # bytes of a float64; copies of the signals of a micro-ba
 class PSC(PriorCodec):
     """PSC (Elata, Michaeli and Elad, TMLR 2025, Algorithm 1): measure what posterior samples disagree about.
 
-    In each iteration both sides draw ``samples`` of the posterior given all that is known, and the row rule chooses
-    what to measure next from their covariance. The encoder sends the quantized measurements, entropy-coded by their
-    predicted mean and variance; the decoder draws the same samples, so the rows are never sent.
+    In each iteration both sides draw ``samples`` posterior samples, given the measurements so far. From these the row
+    rule chooses what to measure next. The encoder sends the quantized measurements, entropy-coded under their predicted
+    mean and variance. The decoder draws the same samples, so the rows are never sent.
 
     Args:
         prior: the diffusion model.
@@ -47,12 +47,12 @@ class PSC(PriorCodec):
         rows: chooses what to measure.
         quantizer: turns a measurement into a symbol.
         coder: turns symbols into bytes.
-        restoration: makes the final picture from all that was measured.
-        restoration_sampler: draws for the restoration; the loop's sampler if none is given.
-        samples: posterior samples an iteration, at least 1 (``s`` of the paper).
-        iterations: rounds of sampling and measuring, at least 1 (``N`` of the paper).
-        batch: size of a micro-batch: at most this many samples go through the network in one call.
-        seed: of all noise, in [0, 2^64).
+        restoration: makes the final picture from all measurements.
+        restoration_sampler: draws the samples of the restoration; default: the loop's sampler.
+        samples: posterior samples per iteration, at least 1 (``s`` of the paper).
+        iterations: iterations of sampling and measuring, at least 1 (``N`` of the paper). Each makes one segment.
+        batch: micro-batch: the largest number of samples in one network call, at least 1.
+        seed: seed of all noise, in [0, 2^64).
         antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
 
     Raises:
@@ -93,12 +93,12 @@ class PSC(PriorCodec):
 
     @property
     def final_sampler(self) -> Sampler:
-        """What draws for the restoration."""
+        """The sampler of the restoration."""
         return self.restoration_sampler or self.sampler
 
     @property
     def loop(self) -> Loop:
-        """The loop with these parts."""
+        """The loop with these components."""
         parts = (self.prior, self.sampler, self.rows, self.quantizer)
         return Loop(*parts, self.samples, self.iterations, self.batch, self.noise, self.spread, self.antithetic)
 
