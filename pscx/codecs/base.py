@@ -105,7 +105,7 @@ class SignalCodec(ABC):
     @property
     @abstractmethod
     def segments(self) -> int:
-        """Number of segments of a payload, at least 1. Each ends with a checksum; those before a bad one can be shown."""
+        """Number of segments of a payload, at least 1. Each has a checksum; those before a bad one stay usable."""
 
     @property
     @abstractmethod
@@ -217,7 +217,7 @@ class Recorder(ABC):
 
     @abstractmethod
     def __call__(self, codec: SignalCodec, segment: Segment) -> None:
-        """Take a segment in."""
+        """Called with each segment."""
 
     @abstractmethod
     def finish(self) -> Replay:
@@ -229,7 +229,7 @@ class Patterns(ABC):
 
     @abstractmethod
     def __call__(self, codec: SignalCodec, segment: Segment) -> None:
-        """Take a segment in; segment 0 begins anew."""
+        """Called with each segment; segment 0 starts a new record."""
 
     @abstractmethod
     def picture(self) -> Any:
