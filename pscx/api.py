@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -321,9 +322,10 @@ class Codec(Decompressor):
         """
         target = target or self.target
         trials = self._trials(image, caption, progress, on_trial, watch)
-        setting = self._setting(target, trials)
-        run = trials.run(setting)
-        return Encoded(run.data, trials.account(), "" if target is None else target.outcome(trials, setting))
+        with _encoding(trials):
+            setting = self._setting(target, trials)
+            run = trials.run(setting)
+            return Encoded(run.data, trials.account(), "" if target is None else target.outcome(trials, setting))
 
     def compress_many(
         self, images: Iterable[Image | Pixels | Tensor], *, batch: int = BATCH, **options: Any
@@ -384,7 +386,7 @@ class Codec(Decompressor):
     ) -> tuple[Run, Account]:
         """The encoding that the target asks for, and what it has cost to come by."""
         trials = self._trials(image, caption, progress, on_trial, watch)
-        with out_of_memory(f"encoding {trials.pixels.shape[1]}x{trials.pixels.shape[0]} pixels"):
+        with _encoding(trials):
             return trials.run(self._setting(target or self.target, trials)), trials.account()
 
     def _trials(
@@ -508,6 +510,12 @@ def build_codec(layers: list[Layer], step: float | None = None, prior_path: str 
         raise ConfigError(f"model.caption must be null: the {takes_none(codec)}")
     beside = {"captioner": forms.get("caption"), "target": forms.get("target")}
     return build(Codec, {"codec": codec, "prior_path": prior_path, **beside})
+
+
+def _encoding(trials: Trials) -> AbstractContextManager[None]:
+    """Says out of memory as such."""
+    height, width = trials.pixels.shape[:2]
+    return out_of_memory(f"encoding {width}x{height} pixels")
 
 
 def takes_none(codec: SignalCodec) -> str:
