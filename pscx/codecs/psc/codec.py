@@ -124,6 +124,7 @@ class PSC(PriorCodec):
         return self.quantizer.quality_range
 
     def with_parameter(self, parameter: float | None) -> PSC:
+        """This codec with the quantizer at another parameter. Raises ``ValueError`` if that is not allowed."""
         if parameter == self.quantizer.parameter:
             return self
         other = copy(self)
@@ -137,11 +138,13 @@ class PSC(PriorCodec):
         return lcm(stride, self.rows.stride * pixels_each)
 
     def evaluations(self, restorations: int) -> int:
+        """Upper bound of the denoiser evaluations (NFE): those of the samples, the row rule and the restorations."""
         loop = self.iterations * (self.samples * self.sampler.evaluations + self.rows.evaluations)
         final = restorations * self.restoration.draws * self.final_sampler.evaluations
         return self.prior.evaluations * (loop + final)
 
     def memory(self, shape: tuple[int, ...]) -> int:
+        """Estimated peak memory in bytes: a micro-batch of signals, the prior and the row rule."""
         batch = micro_batch(self.prior, shape, min(self.batch, max(self.samples, self.restoration.draws)))
         loop = NUMBER * STATES * batch * torch.Size(shape).numel()
         rows = self.rows.memory(shape, self.samples, self.iterations)
@@ -151,6 +154,7 @@ class PSC(PriorCodec):
     def encode(
         self, signal: Tensor, progress: Progress | None = None, keep: int | None = None, *, watch: Watch | None = None
     ) -> tuple[bytes, Known]:
+        """The payload of a signal; see :func:`pscx.codecs.psc.encoding.encode`."""
         return encode(self.loop, self.coder, signal, progress, keep, self._reporter(watch))
 
     @torch.no_grad()
@@ -164,11 +168,13 @@ class PSC(PriorCodec):
         arithmetic: str = "",
         watch: Watch | None = None,
     ) -> Known:
+        """The encoder's measurements; see :class:`pscx.codecs.psc.decoding.Decoding`."""
         side = Decoding(self.loop, self.coder, payload, shape, arithmetic, arithmetic_of(self.prior))
         return side.known(progress, partial, self._reporter(watch))
 
     @torch.no_grad()
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
+        """Restoration number ``index``, ``(channels, height, width)`` float64, from the final sampler's draws."""
         assert isinstance(outcome, Known)
         prior = CountedPrior(self.prior, outcome.account)
         problem = self.loop.problem(prior, outcome.measurements, FINAL, shape, outcome.estimate)
@@ -179,9 +185,11 @@ class PSC(PriorCodec):
         return finite(signal, "the restored values")
 
     def recorder(self, height: int, width: int) -> PSCRecorder:
+        """Records a decoding for a report."""
         return PSCRecorder(height, width, self.coder, self.quantizer)
 
     def first_rows(self) -> FirstRows:
+        """Draws the first rows of the block in the middle."""
         return FirstRows()
 
     def _reporter(self, watch: Watch | None) -> Callable[[Seal], None] | None:
