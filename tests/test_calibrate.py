@@ -233,7 +233,7 @@ def refused_without_its_table(
     message = capsys.readouterr().err
     assert message.startswith("pscx: ")
     assert message.count("\n") == 1
-    assert "coder.table 'calibrated' must be the one with digest 't" in message
+    assert "coder.table: 'calibrated' must be the one with digest 't" in message
     monkeypatch.setenv(VARIABLE, str(root))
     assert main(["decompress", str(stream), "-o", output]) == 0
 
