@@ -302,7 +302,8 @@ class Checker:
             if isinstance(value, Mapping) or annotation in (None, Any):
                 self.fail(path, sentence(str(error)))
             self.fail(path, f"must be {describe(annotation)}, got {value!r}")
-        return checked.as_dict()["value"]
+        # What jsonargparse makes of a class may hold objects, such as members of an Enum, which it cannot read again.
+        return _class_form(value) if _names_a_class(value) else checked.as_dict()["value"]
 
 
 @lru_cache(1024)

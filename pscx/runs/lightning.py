@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
@@ -64,7 +63,7 @@ def run_configuration(command: str, tree: Mapping[str, Any], rest: Sequence[str]
     Without ``versions`` the run takes its folder whatever it holds.
     """
     with _Folder(tree, versions) as folder:
-        return _launch([command, "--config", yaml.safe_dump(tree, sort_keys=False), *rest], folder)
+        return _launch([command, *rest], folder)
 
 
 def _launch(args: list[str], folder: _Folder | None = None) -> int:
@@ -175,7 +174,8 @@ class _CLI(LightningCLI):
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: ArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        checked = {} if self.folder is None else {args[0]: Namespace(self.folder.tree)}
+        self.config = parser.parse_args(args, namespace=Namespace(checked))
 
     def instantiate_classes(self) -> None:
         try:
