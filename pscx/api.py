@@ -20,7 +20,7 @@ from pscx.codecs.pixels import check_encoding, padded, shown, signal_of
 from pscx.codecs.replay import Replay
 from pscx.codecs.specs import Wanted, codec_spec, parse_spec, recipe_number, recipe_spec, wanted_of_spec
 from pscx.codecs.with_prior import PriorCodec
-from pscx.config.checker import Checker, ConfigError, Layer, build, built, option_layer, read_yaml
+from pscx.config import Checker, ConfigError, Layer, build, built, option_layer, read_yaml
 from pscx.config.recipes import RECIPES
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.execution.batching import Task, together

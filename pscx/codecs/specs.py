@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pscx.codecs.base import CODECS, SignalCodec
 from pscx.codecs.bounds import check_bounds
-from pscx.config.checker import STREAM_LIMIT, Checker, ConfigError, Layer, build, built, class_of
+from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, Stream, build, built, class_of
 from pscx.config.recipes import RECIPES, read_recipe
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
@@ -212,7 +212,7 @@ def _parts(family: type[SignalCodec], checked: Mapping[str, Any]) -> dict[str, A
 def _checked(spec: Mapping[str, Any]) -> tuple[type[SignalCodec], dict[str, Any]]:
     check_bounds(spec)
     name = spec.get("name", FAMILY) if isinstance(spec, Mapping) else FAMILY
-    checker = Checker([], trusted=False)
+    checker = Checker([], Stream())
     family = checker.find(CODECS, name, "codec")
     options = parameters_of(family)
     needed = {key for key, p in options.items() if p.default is not None} - {BESIDE, *_scalar(family)}

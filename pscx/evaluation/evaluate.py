@@ -23,7 +23,7 @@ from pscx.api import Codec, Pixels
 from pscx.captioners import Captioner
 from pscx.codecs import Account, Patterns, SignalCodec, Watch
 from pscx.codecs.specs import codec_spec
-from pscx.config.checker import ConfigError
+from pscx.config import ConfigError
 from pscx.data.base import Photo
 from pscx.errors import LeftOutError, PscxError
 from pscx.evaluation.log import Log, figures

@@ -1,4 +1,4 @@
-"""``pscx fit``, ``validate``, ``test`` and ``predict``: LightningCLI behind the configuration of :mod:`pscx.config.checker`."""
+"""``pscx fit``, ``validate``, ``test`` and ``predict``: LightningCLI behind the configuration of :mod:`pscx.config`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.distributed import DistError
 
-from pscx.config.checker import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
+from pscx.config import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
 from pscx.data import DATA
 from pscx.evaluation import Evaluate
 from pscx.registry import choices
