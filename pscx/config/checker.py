@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, get_args
 
 from pscx.config.build import built
-from pscx.config.canonical import class_form, names_a_class, option_name
+from pscx.config.canonical import class_form, option_name
 from pscx.config.kinds import kind_in, names_of
 from pscx.config.layers import ConfigError
 from pscx.config.plugins import failure_of
@@ -39,7 +39,7 @@ class Checker(Sources):
     ``trust`` says what names and values of that origin may be; see :mod:`pscx.config.untrusted`.
     """
 
-    trust: Trust = Own()
+    trust: Trust = field(default_factory=Own)
 
     def component(
         self, registry: Registry[Any], value: Any, path: str, base: type[Any] | None = None
@@ -143,5 +143,4 @@ class Checker(Sources):
             if isinstance(value, Mapping) or annotation in (None, Any):
                 self.fail(path, sentence(str(error)))
             self.fail(path, f"must be {describe(annotation)}, got {value!r}")
-        # What jsonargparse makes of a class may hold objects, such as members of an Enum, which it cannot read again.
-        return class_form(value) if names_a_class(value) else checked.as_dict()["value"]
+        return checked.as_dict()["value"]

@@ -174,8 +174,10 @@ class _CLI(LightningCLI):
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: ArgumentParser, args: Any) -> None:
-        checked = {} if self.folder is None else {args[0]: Namespace(self.folder.tree)}
-        self.config = parser.parse_args(args, namespace=Namespace(checked))
+        checked = Namespace()  # type: ignore[no-untyped-call]
+        if self.folder is not None:
+            checked[args[0]] = Namespace(**self.folder.tree)  # type: ignore[no-untyped-call]
+        self.config = parser.parse_args(args, namespace=checked)
 
     def instantiate_classes(self) -> None:
         try:
