@@ -277,9 +277,10 @@ class Codec(Decompressor):
         """
         target = target or self.target
         trials = self._trials(image, caption, progress, on_trial, watch)
-        setting = setting_for(target, trials)
-        run = trials.run(setting)
-        return Encoded(run.data, trials.account(), "" if target is None else target.outcome(trials, setting))
+        with out_of_memory(_encoding(trials.pixels)):
+            setting = setting_for(target, trials)
+            run = trials.run(setting)
+            return Encoded(run.data, trials.account(), "" if target is None else target.outcome(trials, setting))
 
     def compress_many(
         self, images: Iterable[Image | Pixels | Tensor], *, batch: int = BATCH, **options: Any

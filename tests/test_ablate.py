@@ -119,7 +119,7 @@ def test_the_grid_is_run_and_the_table_is_tidy(finished: tuple[Lab, str, str]) -
         folder = lab.run / "cells" / row["cell"]
         own = next(one for one in rows_of(folder / "images.csv") if one.pop("name") == row["image"])
         assert own.items() <= row.items()
-        options = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
+        options = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["codec"]["init_args"]
         assert options["quantizer"]["init_args"]["step"] == float(row["model.codec.quantizer.step"])
         assert options["sampler"]["init_args"]["eta"] == {"ddrm": 0.5, "fresh": 1.0}[row["model.codec.sampler"]]
         assert options["sampler"]["init_args"]["steps"] == 2  # of the base, below both values
@@ -385,7 +385,7 @@ def test_every_cell_may_fail(lab: Lab, capsys: pytest.CaptureFixture[str]) -> No
     for image in lab.images.rglob("*.png"):
         image.write_bytes(b"no image")
     assert lab.ablate() == 1
-    assert capsys.readouterr().out.count("is not a PNG, JPEG or WebP image") == 2 * 6
+    assert capsys.readouterr().out.count("is not a PNG, JPEG, WebP, TIFF or BMP image") == 2 * 6
     assert not (lab.run / "results.csv").exists()
 
 
@@ -399,21 +399,21 @@ def axes(**changes: Any) -> dict[str, Any]:
     ("changes", "parts"),
     [
         (axes(modle__sampler=["ddrm"]), ["axes.modle.sampler", "did you mean 'model'?"]),
-        (axes(model__samplr=["ddrm"]), ["model.samplr", "did you mean 'sampler'?", "cell sampler=ddrm"]),
+        (axes(model__codec__samplr=["ddrm"]), ["model.codec.samplr", "did you mean 'sampler'?", "cell sampler=ddrm"]),
         (
-            axes(model__sampler=["ddrn"]),
+            axes(model__codec__sampler=["ddrn"]),
             ["grid.yaml: model.codec.sampler: unknown sampler 'ddrn'", "did you mean 'ddrm'?"],
         ),
-        (axes(model__sampler=[{"name": "ddrm", "etta": 1}]), ["has no option 'etta'", "did you mean 'eta'?"]),
+        (axes(model__codec__sampler=[{"name": "ddrm", "etta": 1}]), ["has no option 'etta'", "did you mean 'eta'?"]),
         (
-            axes(model__sampler=[{"label": "fresh", "value": {"name": "ddrm", "eta": 7}}]),
+            axes(model__codec__sampler=[{"label": "fresh", "value": {"name": "ddrm", "eta": 7}}]),
             ["sampler.eta must lie in [0, 1], got 7", "cell "],
         ),
-        (axes(model__sampler=["ddrm", "ddrm"]), ["two values are called 'ddrm'"]),
-        (axes(model__sampler="ddrm"), ["axes.model.sampler must be a list of values"]),
-        (axes(model__sampler=[]), ["axes.model.sampler must be a list of values"]),
+        (axes(model__codec__sampler=["ddrm", "ddrm"]), ["two values are called 'ddrm'"]),
+        (axes(model__codec__sampler="ddrm"), ["axes.model.codec.sampler must be a list of values"]),
+        (axes(model__codec__sampler=[]), ["axes.model.codec.sampler must be a list of values"]),
         (axes(model=["evaluate"]), ["axes.model", "an axis is an option of"]),
-        (axes(model__rows=["local", "pca"], model__rows__block=[8]), ["no option 'block'", "rows=pca"]),
+        (axes(model__codec__rows=["local", "pca"], model__codec__rows__block=[8]), ["no option 'block'", "rows=pca"]),
         (axes(trainer__default_root_dir=["a", "b"]), ["axes.trainer.default_root_dir cannot be an axis"]),
         ({"axes": {}}, ["axes must hold at least one axis"]),
         ({"axes": ["model.codec.sampler"]}, ["axes must be a mapping"]),

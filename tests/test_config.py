@@ -142,7 +142,7 @@ def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
         (["--model.codec.sampler.eta", "[1]"], ["must be a number, got [1]"]),
         (["--model.codec.sampler.steps", "0"], ["sampler.steps must be at least 1, got 0"]),
         (["--model.codec.samplez", "3"], ["codec 'psc' has no option 'samplez'", "did you mean 'samples'?"]),
-        (["--model.codec.samples", "3"], ["model has no option 'samples'", "so write model.codec.samples"]),
+        (["--model.samples", "3"], ["has no option 'samples'", "so write model.codec.samples"]),
         (["--model.codec.samples", "0"], ["samples must be at least 1"]),
         (["--model.codec.samples", "null"], ["--model.codec.samples must be an integer, got null"]),
         (["--model.codec.rows", "null"], ["--model.codec.rows is missing", "choose a row rule from"]),

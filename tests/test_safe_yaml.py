@@ -130,7 +130,9 @@ def test_the_home_folder_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert data_root("--data.root=~/x") == f"{tmp_path}/x"
     values = read_yaml(write_codec(tmp_path, "data: {root: ['~/a', ~b, a~/]}\nckpt_path: ~/last.ckpt\n")).values
     assert values == {"data": {"root": [f"{tmp_path}/a", "~b", "a~/"]}, "ckpt_path": f"{tmp_path}/last.ckpt"}
-    assert option_layer("model.codec.prior.path", "~/net").values == {"model": {"prior": {"path": f"{tmp_path}/net"}}}
+    assert option_layer("model.codec.prior.path", "~/net").values == {
+        "model": {"codec": {"prior": {"path": f"{tmp_path}/net"}}}
+    }
 
 
 def test_init_args_that_are_no_mapping_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

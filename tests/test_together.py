@@ -19,7 +19,8 @@ from torch import Tensor
 
 import pscx
 from pscx.api import Codec
-from pscx.cli import commands, main
+from pscx.cli import commands
+from pscx.cli.main import main
 from pscx.execution.batching import Task, clock, denoise, together
 from pscx.format.container import SIDE_LIMIT
 from pscx.priors import DDPM, Gaussian

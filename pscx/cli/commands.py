@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pscx.cli.jobs import Job, Rule, plan, refuse_existing, say, sources
 from pscx.cli.standard import STANDARD, read_standard, write_standard
-from pscx.codecs.bounds import check_bounds
 from pscx.errors import PscxError, StreamError
 from pscx.format.container import unpack
 from pscx.format.info import stream_info
+from pscx.runtime.bounds import check_bounds
 from pscx.runtime.files import write_whole
 from pscx.runtime.printing import complain, printable
 from pscx.runtime.progress import Bar, Bars

@@ -16,12 +16,12 @@ from typing import Any, Literal, get_origin
 from torch import Tensor
 
 from pscx.codecs.base import CODECS, SignalCodec
-from pscx.codecs.bounds import check_bounds
 from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, Stream, build, built, class_of
 from pscx.config.recipes import RECIPES, read_recipe
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
 from pscx.registry import NAME, parameters_of, registry_of
+from pscx.runtime.bounds import check_bounds
 from pscx.runtime.hub import no_downloads
 
 FAMILY = "psc"  # what a spec that names no family is of
