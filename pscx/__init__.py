@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pscx.api import Codec, Decompressor, Simulation, load_codec
     from pscx.codecs.psc.codec import PSC
-    from pscx.config.checker import ConfigError
+    from pscx.config import ConfigError
     from pscx.config.plugins import load_plugins
     from pscx.config.recipes.folders import load_recipes
     from pscx.errors import ImageError, PscxError, StreamError
@@ -41,7 +41,7 @@ __all__ = [
 _HOMES = {
     "PSC": "pscx.codecs.psc.codec",
     "Codec": "pscx.api",
-    "ConfigError": "pscx.config.checker",
+    "ConfigError": "pscx.config",
     "Decompressor": "pscx.api",
     "ImageError": "pscx.errors",
     "PscxError": "pscx.errors",

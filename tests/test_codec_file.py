@@ -15,7 +15,7 @@ from pscx import Decompressor, load_codec, load_recipes, stream_info
 from pscx.api import build_codec
 from pscx.cli.main import main
 from pscx.codecs.specs import codec_spec
-from pscx.config.checker import read_yaml
+from pscx.config import read_yaml
 from pscx.config.recipes import folders
 
 DCT = CODEC.replace("local, block: 8, per_iteration: 2.5", "dct, block: 8, per_iteration: 4.0").replace("0.25", "0.02")

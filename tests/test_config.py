@@ -14,11 +14,12 @@ from tiny import CODEC, write_codec
 from pscx.api import build_codec
 from pscx.codecs import PSC
 from pscx.codecs.specs import recipe_spec
-from pscx.config.checker import (
+from pscx.config import (
     RUN_OPTIONS,
     Checker,
     ConfigError,
     Layer,
+    Stream,
     build,
     describe,
     merge,
@@ -279,7 +280,7 @@ def test_a_tree_from_a_stream_is_not_trusted(value: Any, part: str) -> None:
     from pscx.samplers import SAMPLERS
 
     with pytest.raises(ConfigError, match=part):
-        Checker([], trusted=False).component(SAMPLERS, value, "sampler")
+        Checker([], Stream()).component(SAMPLERS, value, "sampler")
 
 
 def test_types_in_words() -> None:

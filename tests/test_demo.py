@@ -23,7 +23,7 @@ from tiny import CODEC, write_codec
 
 from pscx import load_codec
 from pscx.api import Decompressor
-from pscx.config.checker import ConfigError
+from pscx.config import ConfigError
 from pscx.demo.feed import end_all, told
 from pscx.demo.offline import OFFLINE, environment, offline
 from pscx.demo.rivals import largest, rival

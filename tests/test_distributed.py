@@ -18,7 +18,7 @@ from tiny import EXACT, save_prior, write_codec
 from pscx import read_image
 from pscx.api import Codec
 from pscx.cli.main import main
-from pscx.config.checker import ConfigError
+from pscx.config import ConfigError
 from pscx.data.base import Share
 from pscx.evaluation.evaluate import Evaluate, _ranks_per_image
 

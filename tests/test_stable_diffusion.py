@@ -27,7 +27,7 @@ from pscx.codecs import PSC
 from pscx.codecs.psc.codec import FINAL
 from pscx.codecs.specs import codec_spec
 from pscx.coders import Raw
-from pscx.config.checker import ConfigError
+from pscx.config import ConfigError
 from pscx.errors import PscxError, StreamError
 from pscx.format.container import pack, unpack
 from pscx.priors import StableDiffusion

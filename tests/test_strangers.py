@@ -25,7 +25,7 @@ from pscx.cli.main import main
 from pscx.codecs import PSC, Account
 from pscx.codecs.counted import CountedPrior
 from pscx.codecs.specs import Wanted, codec_spec, wanted_of_spec
-from pscx.config.checker import Checker, ConfigError
+from pscx.config import Checker, ConfigError
 from pscx.errors import CancelledError
 from pscx.evaluation import Evaluate
 from pscx.format.container import pack, unpack

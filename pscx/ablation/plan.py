@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pscx.config.checker import (
+from pscx.config import (
     SECTIONS,
     Checker,
     ConfigError,

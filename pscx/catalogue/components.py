@@ -11,7 +11,7 @@ from typing import Any
 from pscx.captioners import CAPTIONERS
 from pscx.codecs import CODECS
 from pscx.coders import CODERS
-from pscx.config.checker import describe
+from pscx.config import describe
 from pscx.config.plugins import failure_of, shown
 from pscx.data import DATA
 from pscx.errors import PscxError

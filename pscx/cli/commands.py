@@ -27,7 +27,7 @@ from pscx.runtime.suffixes import IMAGE_KINDS, IMAGES, STREAM
 if TYPE_CHECKING:
     from pscx.ablation import Launcher
     from pscx.api import Codec, Pixels
-    from pscx.config.checker import Layer
+    from pscx.config import Layer
 
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
 STREAM_SIZE_LIMIT = 1 << 30
@@ -156,7 +156,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     """
     from pscx.ablation import read_plan, read_results
     from pscx.ablation.report import write_report
-    from pscx.config.checker import split_options
+    from pscx.config import split_options
     from pscx.runs.accelerators import tell_of_idle_accelerator
 
     layers, unknown = split_options(["--config", options.config, *rest])
@@ -194,7 +194,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
 def cite(options: Namespace, rest: list[str]) -> int:
     """``pscx cite``: prints the BibTeX entries of a config's or a recipe's parts."""
     from pscx.catalogue.citations import bibliography
-    from pscx.config.checker import split_options
+    from pscx.config import split_options
 
     layers, unknown = split_options([*_codec_options(options), *rest])
     if unknown:
@@ -261,7 +261,7 @@ def _codec_options(options: Namespace) -> list[str]:
 
 def _compress_layers(options: Namespace, rest: list[str]) -> list[Layer]:
     """The configuration that the options of ``pscx compress`` add up to."""
-    from pscx.config.checker import option_layer, split_options
+    from pscx.config import option_layer, split_options
 
     seed = [] if options.seed is None else ["--model.codec.seed", options.seed]
     layers, unknown = split_options([*_codec_options(options), *seed, *rest])

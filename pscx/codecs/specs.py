@@ -16,7 +16,7 @@ from typing import Any, Literal, get_origin
 from torch import Tensor
 
 from pscx.codecs.base import CODECS, SignalCodec
-from pscx.config.checker import STREAM_LIMIT, Checker, ConfigError, Layer, build, built, class_of
+from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, Stream, WrittenRun, build, built, class_of
 from pscx.config.recipes import RECIPES, read_shipped
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
@@ -95,7 +95,7 @@ def spec_of_layer(layer: Layer) -> dict[str, Any]:
 
     Raises :class:`PscxError` where there is no such codec, or a stream cannot hold it.
     """
-    checked = Checker([layer], imports=False).component(CODECS, layer.values["model"]["codec"], "model.codec")
+    checked = Checker([layer], WrittenRun()).component(CODECS, layer.values["model"]["codec"], "model.codec")
     family, options = class_of(checked), checked["init_args"]
     parts = _parts(family, options)
     if options.get("prior") is not None:
@@ -226,7 +226,7 @@ def _parts(family: type[SignalCodec], checked: Mapping[str, Any]) -> dict[str, A
 def _checked(spec: Mapping[str, Any]) -> tuple[type[SignalCodec], dict[str, Any]]:
     check_bounds(spec)
     name = spec.get("name", FAMILY) if isinstance(spec, Mapping) else FAMILY
-    checker = Checker([], trusted=False)
+    checker = Checker([], Stream())
     family = checker.find(CODECS, name, "codec")
     options = parameters_of(family)
     needed = {key for key, p in options.items() if p.default is not None} - {BESIDE, *_scalar(family)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pscx.codecs.specs import spec_of_layer
-from pscx.config.checker import read_yaml
+from pscx.config import read_yaml
 from pscx.config.recipes import DIGEST
 from pscx.config.recipes.folders import HOW, read_user_recipe, recipe_files, recipe_folders, set_aside
 from pscx.errors import PscxError, StreamError

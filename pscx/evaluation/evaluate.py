@@ -24,7 +24,7 @@ from pscx.captioners import Captioner
 from pscx.codecs import Account, Patterns, SignalCodec, Watch
 from pscx.codecs.specs import codec_spec
 from pscx.codecs.user_recipes import user_digest
-from pscx.config.checker import ConfigError
+from pscx.config import ConfigError
 from pscx.data.base import Photo
 from pscx.errors import LeftOutError, PscxError
 from pscx.evaluation.log import Log, figures

@@ -14,7 +14,7 @@ import numpy as np
 from pscx.api import Decompressor
 from pscx.codecs import CODECS
 from pscx.codecs.replay import Map, Replay
-from pscx.config.checker import Checker, built, read_yaml
+from pscx.config import Checker, WrittenRun, built, read_yaml
 from pscx.errors import PscxError
 from pscx.format.container import unpack
 from pscx.format.limits import Limits
@@ -110,7 +110,7 @@ class Gallery:
             path = self._prior_path
             return self._decompressors.setdefault("", Decompressor(prior_path=path, limits=self._limits))
         layer = read_yaml(run.folder / CONFIG)
-        codec = Checker([layer], imports=False).component(CODECS, layer.values["model"].get("codec"), "model.codec")
+        codec = Checker([layer], WrittenRun()).component(CODECS, layer.values["model"].get("codec"), "model.codec")
         form = codec["init_args"].get("prior")
         if form is None:
             return Decompressor(limits=self._limits)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from pscx.config.checker import Layer
+from pscx.config import Layer
 
 
 def accelerator() -> str | None:

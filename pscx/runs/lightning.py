@@ -1,4 +1,4 @@
-"""``pscx fit``, ``validate``, ``test`` and ``predict``: LightningCLI behind the configuration of :mod:`pscx.config.checker`."""
+"""``pscx fit``, ``validate``, ``test`` and ``predict``: LightningCLI behind the configuration of :mod:`pscx.config`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
@@ -19,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.distributed import DistError
 
-from pscx.config.checker import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
+from pscx.config import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
 from pscx.data import DATA
 from pscx.evaluation import Evaluate
 from pscx.registry import choices
@@ -65,7 +64,7 @@ def run_configuration(command: str, tree: Mapping[str, Any], rest: Sequence[str]
     Without ``versions`` the run takes its folder whatever it holds.
     """
     with _Folder(tree, versions) as folder:
-        return _launch([command, "--config", yaml.safe_dump(tree, sort_keys=False), *rest], folder)
+        return _launch([command, *rest], folder)
 
 
 def _launch(args: list[str], folder: _Folder | None = None) -> int:
@@ -176,7 +175,10 @@ class _CLI(LightningCLI):
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: ArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        checked = Namespace()  # type: ignore[no-untyped-call]
+        if self.folder is not None:
+            checked[args[0]] = Namespace(**self.folder.tree)  # type: ignore[no-untyped-call]
+        self.config = parser.parse_args(args, namespace=checked)
 
     def instantiate_classes(self) -> None:
         try:

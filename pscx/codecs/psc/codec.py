@@ -62,7 +62,6 @@ class PSC(PriorCodec):
     references = ("elata2025psc",)
 
     turned = "quantizer"
-
     shares_samples = True
 
     def __init__(
@@ -155,7 +154,7 @@ class PSC(PriorCodec):
         self, signal: Tensor, progress: Progress | None = None, keep: int | None = None, *, watch: Watch | None = None
     ) -> tuple[bytes, Known]:
         """The payload of a signal; see :func:`pscx.codecs.psc.encoding.encode`."""
-        return encode(self.loop, self.coder, signal, progress, keep, self._reporter(watch))
+        return encode(self.loop, self.coder, signal, progress, keep, reporter(self, watch))
 
     @torch.no_grad()
     def decode(
@@ -170,7 +169,7 @@ class PSC(PriorCodec):
     ) -> Known:
         """The encoder's measurements; see :class:`pscx.codecs.psc.decoding.Decoding`."""
         side = Decoding(self.loop, self.coder, payload, shape, arithmetic, arithmetic_of(self.prior))
-        return side.known(progress, partial, self._reporter(watch))
+        return side.known(progress, partial, reporter(self, watch))
 
     @torch.no_grad()
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
@@ -192,5 +191,7 @@ class PSC(PriorCodec):
         """Draws the first rows of the block in the middle."""
         return FirstRows()
 
-    def _reporter(self, watch: Watch | None) -> Callable[[Seal], None] | None:
-        return None if watch is None else lambda seal: watch(self, seal)
+
+def reporter(codec: PSC, watch: Watch | None) -> Callable[[Seal], None] | None:
+    """What the loop tells of each segment it has done, or none."""
+    return None if watch is None else lambda seal: watch(codec, seal)
