@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
+from pscx.config.plain import is_plain
 from pscx.config.plugins import HOW, PACKAGE, failure_of
 from pscx.config.recipes import read_recipe
 from pscx.errors import PscxError
@@ -284,7 +285,9 @@ class Checker:
                 self.fail(path, f"must be a word or a number of at most {STREAM_LIMIT} in a stream")
 
     def _plain(self, annotation: Any, value: Any, path: str) -> Any:
-        from jsonargparse import ArgumentError
+        if is_plain(annotation, value):
+            return value
+        from jsonargparse import ArgumentError  # which takes long to load
 
         if value is None and annotation not in (Any, None) and type(None) not in get_args(annotation):
             self.fail(path, f"must be {describe(annotation)}, got null")

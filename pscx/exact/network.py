@@ -35,6 +35,10 @@ def make_exact(
     Raises:
         ValueError: a number is out of range, or a part of the network has no exact form.
     """
+    if any(type(module).__module__.startswith("diffusers.") for module in network.modules()):
+        from pscx.exact.diffusers_layers import register  # imports diffusers, which other networks do without
+
+        register()
     found = list(exact_layers(network, "", Precision(weight_bits, activation_bits, steps)))
     for parent, name, layer in found:
         setattr(parent, name, layer)
