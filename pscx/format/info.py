@@ -7,6 +7,10 @@ from typing import Any
 
 from pscx.config.recipes import RECIPES, read_recipe
 from pscx.format.container import VERSION, Header, unpack
+from pscx.registry import Registry
+
+PARAMETERS = dict.fromkeys(("deadzone", "rdo", "trellis", "uniform"), "step")
+"""What quantizers call their parameter, by name: to load them would load torch."""
 
 
 def stream_info(data: bytes) -> dict[str, Any]:
@@ -37,13 +41,13 @@ def stream_info(data: bytes) -> dict[str, Any]:
 
 
 def _parameter_name(header: Header) -> str:
-    from pscx.quantizers import QUANTIZERS
-
     spec = read_recipe(RECIPES[header.recipe])["model"]["codec"] if header.recipe in RECIPES else _readable(header.spec)
     form = spec.get("quantizer") if isinstance(spec, dict) else None
     name = form.get("name") if isinstance(form, dict) else form
-    quantizer = QUANTIZERS.find(name) if isinstance(name, str) else None
-    return "parameter" if quantizer is None else quantizer.parameter_name
+    if not isinstance(name, str):
+        return "parameter"
+    loaded = [registry.find(name) for registry in Registry.kinds.values() if registry.kind == "quantizer"]
+    return next((cls.parameter_name for cls in loaded if cls is not None), PARAMETERS.get(name, "parameter"))
 
 
 def _readable(spec: str) -> Any:
