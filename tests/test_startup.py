@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from diffusers import DDPMScheduler
 from jsonargparse import ArgumentError
+from tiny import tiny_network
 
 from pscx.cli.lightning_help import MODULES as MODULES_SHOWN
 from pscx.cli.lightning_help import OF_COMMAND, RUN_OPTIONS
 from pscx.cli.main import main
 from pscx.config.checker import _parser_of
 from pscx.config.plain import is_plain
+from pscx.exact import FORMS, FRAMES
 from pscx.format.info import PARAMETERS, stream_info
+from pscx.priors.denoiser import PixelDenoiser
 from pscx.quantizers import QUANTIZERS
 from pscx.quantizers.base import Quantizer
 from pscx.runs.lightning import _own_options
 from pscx.runs.modules import MODULES
+from pscx.runtime.quiet import importing
 
 COMMANDS = (
     *("compress", "decompress", "info", "components", "ablate", "cite", "report", "demo"),
@@ -30,7 +37,7 @@ UNUSED = {
     *("diffusers", "transformers", "huggingface_hub", "torchmetrics", "scipy", "matplotlib", "lightning", "pandas"),
     *("jsonargparse", "tensorboard", "sympy", "torch._dynamo"),
 }
-"""What the default codec does without. torch itself loads the last two for its compiler."""
+"""What the default codec does without; the last two are what torch loads for its compiler."""
 STREAMS = ("tests/golden/recipes/default.pscx", "tests/golden/uniform_posterior.pscx")
 
 COMMAND = """
@@ -46,13 +53,15 @@ print("LOADED", code, *(sorted(name for name in loaded if name in installed)))
 CODEC = """
 import sys
 import numpy as np
+import torch
+before = set(sys.modules)
 import pscx
 codec = pscx.load_codec("default", iterations=2, sampler={"steps": 1}, restoration_sampler={"steps": 1})
 image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
 for options in ({}, {"quality": 20}, {"psnr": 12}):
     data = codec.compress(image, **options)
 assert pscx.Decompressor().decompress(data).shape == (16, 16, 3)
-print("LOADED 0", *sys.modules)
+print("LOADED 0", *(set(sys.modules) - before))
 """
 
 
@@ -96,7 +105,7 @@ def test_info_loads_nothing_heavy(stream: str, options: list[str]) -> None:
 def test_the_default_codec_loads_what_it_uses() -> None:
     """To load it, compress, with a search for a PSNR too, and decompress."""
     found = loaded(CODEC)
-    assert "torch" in found
+    assert {"pscx.api", "safetensors"} <= found
     assert not found & UNUSED
 
 
@@ -134,6 +143,60 @@ def test_info_knows_the_parameter_of_a_quantizer_that_is_loaded(monkeypatch: pyt
     assert stream_info(Path(STREAMS[1]).read_bytes())["parameter_name"] == "width"
 
 
+# Libraries that are loaded late
+
+
+def test_a_late_library_is_as_quiet_as_an_early_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers and transformers set the level of their messages when they are imported."""
+    (tmp_path / "talkative.py").write_text("import logging\nlogging.getLogger('diffusers').setLevel(logging.INFO)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    logger = logging.getLogger("diffusers")
+    before = logger.level
+    try:
+        for level, expected in ((logging.NOTSET, logging.INFO), (logging.CRITICAL, logging.CRITICAL)):
+            monkeypatch.delitem(sys.modules, "talkative", raising=False)
+            logger.setLevel(level)
+            with importing():
+                import_module("talkative")
+            assert logger.level == expected
+    finally:
+        logger.setLevel(before)
+
+
+def test_a_network_of_diffusers_is_loaded_quietly(tmp_path: Path) -> None:
+    """In a process of its own, where nothing has imported diffusers before."""
+    folder = str(tmp_path / "prior")
+    PixelDenoiser(tiny_network(), DDPMScheduler()).save(tmp_path / "prior")
+    code = (
+        "import logging, sys\nfrom pscx.priors import DDPM\nfrom pscx.runtime.quiet import LOGGERS, quiet\n"
+        "assert 'diffusers' not in sys.modules\n"
+        f"with quiet():\n    DDPM({folder!r})\n    assert 'diffusers' in sys.modules\n"
+        "    assert {name: logging.getLogger(name).level for name in LOGGERS} == LOGGERS\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_form_of_ones_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of diffusers' layers are added when one is met, which may be after a plugin's."""
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.embeddings import TimestepEmbedding
+
+    from pscx.exact.diffusers_layers import register
+
+    def form(layer: Any, precision: Any) -> Any:
+        return layer
+
+    def check(module: Any) -> None:
+        pass
+
+    monkeypatch.setitem(FORMS, Attention, form)
+    monkeypatch.setitem(FRAMES, TimestepEmbedding, check)
+    register()
+    assert FORMS[Attention] is form
+    assert FRAMES[TimestepEmbedding] is check
+
+
 # Plain values, which jsonargparse is not asked about
 
 VALUES: tuple[Any, ...] = (
@@ -162,8 +225,10 @@ def test_plain_values_are_what_jsonargparse_makes_of_them(hint: Any) -> None:
 
 @pytest.mark.parametrize(
     ("hint", "value"),
-    [(int, 5), (float, 0.5), (bool, True), (str, "ddrm"), (int | None, None), (Literal["log"], "log")]
-    + [(list[float], [0.5]), (list[float] | None, [])],
+    [
+        *((int, 5), (float, 0.5), (bool, True), (str, "ddrm"), (int | None, None), (Literal["log"], "log")),
+        *((list[float], [0.5]), (list[float] | None, [])),
+    ],
 )
 def test_common_values_are_plain(hint: Any, value: Any) -> None:
     assert is_plain(hint, value)
@@ -171,8 +236,10 @@ def test_common_values_are_plain(hint: Any, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("hint", "value"),
-    [(int, True), (float, 1), (int, 1.0), (str, "null"), (str, 5), (float | int, 1), (Any, 1), (Literal[1], True)]
-    + [(list[float], [1]), (list[float], (0.5,)), (bool, 1), (int, None)],
+    [
+        *((int, True), (float, 1), (int, 1.0), (str, "null"), (str, 5), (float | int, 1), (Any, 1), (Literal[1], True)),
+        *((list[float], [1]), (list[float], (0.5,)), (bool, 1), (int, None)),
+    ],
 )
 def test_values_of_another_type_are_not_plain(hint: Any, value: Any) -> None:
     assert not is_plain(hint, value)

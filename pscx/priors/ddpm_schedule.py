@@ -14,6 +14,7 @@ from torch import Tensor
 
 CONFIG = "scheduler_config.json"
 NAME = "DDPMScheduler"
+NUMBERS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}  # and what they are by default
 OFFSET = 0.008  # s of Nichol and Dhariwal 2021, Eq. 17
 LARGEST_BETA = 0.999
 
@@ -60,12 +61,20 @@ class DDPMSchedule:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> DDPMSchedule | None:
-        """That of a ``scheduler_config.json``, or none where it is not one of :data:`BETAS`."""
+        """That of a ``scheduler_config.json``, or none where it is not one of :data:`BETAS`.
+
+        Raises ``ValueError`` for a number that is none or out of range.
+        """
         betas = BETAS.get(str(config.get("beta_schedule", "linear")))
         if betas is None or config.get("_class_name", NAME) != NAME or config.get("trained_betas") is not None:
             return None
-        steps = config.get("num_train_timesteps", 1000)
-        noise = betas(steps, config.get("beta_start", 1e-4), config.get("beta_end", 0.02))
+        steps, start, end = (config.get(key, default) for key, default in NUMBERS.items())
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"scheduler.num_train_timesteps must be an integer of at least 1, got {steps!r}")
+        for key, number in (("beta_start", start), ("beta_end", end)):
+            if type(number) not in (int, float):
+                raise ValueError(f"scheduler.{key} must be a number, got {number!r}")
+        noise = betas(steps, start, end)
         if config.get("rescale_betas_zero_snr", False):
             noise = ending_in_noise(noise)
         return cls(config, torch.cumprod(1 - noise, 0))
