@@ -32,7 +32,7 @@ COMMANDS = (
     *("compress", "decompress", "info", "components", "ablate", "cite", "report", "demo"),
     *("test", "predict", "fit", "validate"),
 )
-LIGHT = {"pscx", "yaml", "rich", "pygments", "markdown_it", "mdurl"}  # what printing text and reading recipes takes
+LIGHT = {"pscx", "yaml", "cython_runtime", "rich", "pygments"}  # what printing text and reading recipes takes
 UNUSED = {
     *("diffusers", "transformers", "huggingface_hub", "torchmetrics", "scipy", "matplotlib", "lightning", "pandas"),
     *("jsonargparse", "tensorboard", "sympy", "torch._dynamo"),
@@ -42,13 +42,10 @@ STREAMS = ("tests/golden/recipes/default.pscx", "tests/golden/uniform_posterior.
 
 COMMAND = """
 import sys
-from importlib.metadata import packages_distributions
-before = set(sys.modules)
 from pscx.cli.main import main
 code = main(sys.argv[1:])
-installed = packages_distributions()
-loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
-print("LOADED", code, *(sorted(name for name in loaded if name in installed)))
+loaded = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
+print("LOADED", code, *(name for name in loaded if name[0] != "_"))
 """
 CODEC = """
 import sys

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pscx.cli.jobs import Job, Rule, plan, refuse_existing, say, sources
 from pscx.cli.standard import STANDARD, read_standard, write_standard
+from pscx.config.bounds import check_bounds
 from pscx.errors import PscxError, StreamError
-from pscx.format.bounds import check_bounds
 from pscx.format.container import unpack
 from pscx.format.info import stream_info
 from pscx.runtime.files import write_whole

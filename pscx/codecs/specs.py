@@ -16,10 +16,10 @@ from typing import Any, Literal, get_origin
 from torch import Tensor
 
 from pscx.codecs.base import CODECS, SignalCodec
+from pscx.config.bounds import check_bounds
 from pscx.config.checker import STREAM_LIMIT, Checker, ConfigError, Layer, build, built, class_of
 from pscx.config.recipes import RECIPES, read_recipe
 from pscx.errors import PscxError, StreamError
-from pscx.format.bounds import check_bounds
 from pscx.priors import PRIORS, Prior
 from pscx.registry import NAME, parameters_of, registry_of
 from pscx.runtime.hub import no_downloads
