@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +153,6 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert captured.err.startswith("pscx: ")
     assert captured.err.count("\n") == 1
     assert {path.name for path in tmp_path.rglob("*.csv")} <= {"left_out.csv"}  # of a crop that fits no image
-
-
-def test_help_is_that_of_lightning() -> None:
-    """In a process of its own: it lists subclasses, and those of plugins of other tests may still be there."""
-    command = [sys.executable, "-m", "pscx.cli.main", "test", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "--trainer.default_root_dir" in done.stdout
 
 
 def test_a_bar_moves_inside_an_image(

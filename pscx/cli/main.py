@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from pscx import __version__
 from pscx.cli.jobs import Output
+from pscx.cli.lightning_help import describe
 from pscx.cli.standard import named
 from pscx.errors import PscxError
 from pscx.registry import choices
@@ -97,10 +98,11 @@ def _run(args: list[str]) -> int:
     plugins, args = _folders("--plugins", args)
     recipes, args = _folders("--recipes", args)
     _check_names(args)
-    if args and not args[0].startswith("-"):
+    asks = bool({"-h", "--help"} & set(takewhile(lambda arg: arg != "--", args)))  # makes no component and no parser
+    if args and not args[0].startswith("-") and not asks:
         _load_plugins(args[0], plugins)
         _load_recipes(args[0], recipes)
-    if args and args[0] in LIGHTNING:
+    if args and args[0] in LIGHTNING and not asks:
         from pscx.runs.lightning import run_lightning
 
         return run_lightning(args[0], args[1:])
@@ -212,7 +214,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     _add_report(_command(commands, "report", "one page about runs of test or ablate, to be looked at"))
     _add_demo(_command(commands, "demo", "a page on this machine that compresses photographs and decodes streams"))
     for name, text in LIGHTNING.items():
-        _command(commands, name, text)
+        describe(_command(commands, name, text), name)
     return parser, commands.choices
 
 

@@ -21,6 +21,7 @@ from pscx.config.build import built
 from pscx.config.canonical import class_form, option_name
 from pscx.config.kinds import kind_in, names_of
 from pscx.config.layers import ConfigError
+from pscx.config.plain import is_plain
 from pscx.config.plugins import failure_of
 from pscx.config.sources import Sources
 from pscx.config.trust import Own, Trust
@@ -127,7 +128,9 @@ class Checker(Sources):
         return cls
 
     def _plain(self, annotation: Any, value: Any, path: str) -> Any:
-        from jsonargparse import ArgumentError
+        if is_plain(annotation, value):
+            return value
+        from jsonargparse import ArgumentError  # which takes long to load
 
         if value is None and annotation not in (Any, None) and type(None) not in get_args(annotation):
             self.fail(path, f"must be {describe(annotation)}, got null")

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pscx.config.recipes import RECIPES, USER_RECIPE, read_shipped
 from pscx.format.container import VERSION, Header, unpack
+from pscx.registry import Registry
+
+PARAMETERS = dict.fromkeys(("deadzone", "rdo", "trellis", "uniform"), "step")
+"""What quantizers call their parameter, by name: to load them would load torch."""
 
 if TYPE_CHECKING:
     from pscx.codecs.user_recipes import UserRecipe
@@ -56,8 +60,6 @@ def _user_recipe(digest: bytes) -> UserRecipe | None:
 
 
 def _parameter_name(header: Header) -> str:
-    from pscx.quantizers import QUANTIZERS
-
     spec: Any = _readable(header.spec)
     if header.recipe in RECIPES:
         spec = read_shipped(RECIPES[header.recipe])["model"]["codec"]
@@ -66,8 +68,10 @@ def _parameter_name(header: Header) -> str:
         spec = None if found is None else found.spec
     form = spec.get("quantizer") if isinstance(spec, dict) else None
     name = form.get("name") if isinstance(form, dict) else form
-    quantizer = QUANTIZERS.find(name) if isinstance(name, str) else None
-    return "parameter" if quantizer is None else quantizer.parameter_name
+    if not isinstance(name, str):
+        return "parameter"
+    loaded = [registry.find(name) for registry in Registry.kinds.values() if registry.kind == "quantizer"]
+    return next((cls.parameter_name for cls in loaded if cls is not None), PARAMETERS.get(name, "parameter"))
 
 
 def _readable(spec: str) -> Any:

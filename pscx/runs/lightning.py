@@ -48,9 +48,9 @@ RANKS = ("NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # rank_
 
 def run_lightning(command: str, args: list[str]) -> int:
     """Check the configuration, then hand it over to Lightning. Returns the exit code."""
+    if any(arg.partition("=")[0].endswith(".help") for arg in args):  # jsonargparse's, as --trainer.logger.help
+        return _launch([command, *("--help" if arg == "--trainer.help" else arg for arg in args)])
     layers, rest = split_options(args)
-    if {"-h", "--help"} & set(rest):
-        return _launch([command, *rest])
     _check_rest(command, rest)
     tree = configuration(command, layers)
     if tree["trainer"].get("accelerator") == "cpu":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
@@ -15,10 +15,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from pscx.networks import NoiseExperts, ResidualUNet
-from pscx.priors.denoiser import Network, PixelDenoiser, load_denoiser
+from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.schedules import lognormal_weights, noise_levels
 from pscx.training.muon import MuonAdamW, check_muon
 
+Network: TypeAlias = UNet2DModel | ResidualUNet | NoiseExperts
 OPTIMIZERS = ("muon", "adamw")
 VALIDATION_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 4.0)
 
