@@ -47,7 +47,7 @@ from pscx.codecs.specs import codec_spec
 from pscx.data.files import image_files
 from pscx.data.folder import unique_names
 from pscx.evaluation.bd import bd_rate
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.tables import as_csv
 from pscx.format.container import unpack
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr
 from pscx.rate_control import Step

@@ -23,7 +23,7 @@ import torch
 from rich.progress import Progress
 
 import pscx
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.tables import as_csv
 from pscx.metrics import bits_per_pixel, psnr
 from pscx.rate_control import BPP, PSNR, Target, TargetError
 from pscx.runtime.files import write_whole

@@ -41,7 +41,7 @@ BATCH = 8
 KEPT_PRIORS = 2
 DOUBT = "the checksum of the stream does not match, so the image may be wrong"
 T = TypeVar("T")
-EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "logged_pictures")
+EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "metrics", "logged_pictures")
 
 
 @dataclass(frozen=True)

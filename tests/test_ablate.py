@@ -28,7 +28,7 @@ from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED
 from pscx.errors import ImageError
 from pscx.evaluation.bd import bd_rate
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.tables import as_csv
 
 GRID: dict[str, Any] = {
     **yaml.safe_load(CODEC),

@@ -32,7 +32,7 @@ class Account:
     That of an encoder that tried several settings has the segments of the last encoding and the cost of all of them.
     """
 
-    segment_rows: list[int] = field(default_factory=list)
+    segment_symbols: list[int] = field(default_factory=list)
     segment_bits: list[float] = field(default_factory=list)
     evaluations: int = 0
     network_seconds: float = 0.0

@@ -35,7 +35,7 @@ OWN_NAME = "init_args:name"  # stands for an option called name, as name stands 
 RUN_OPTIONS = ("seed_everything", "ckpt_path", "verbose", "weights_only", "return_predictions")
 """What a config may hold beside its sections: the options of Lightning's commands."""
 STREAM_LIMIT = 4096
-LIGHT = ("sampler", "row rule", "quantizer", "coder", "restoration", "target")
+LIGHT = ("sampler", "row rule", "quantizer", "coder", "restoration", "target", "metric")
 """Kinds whose components hold no network and no data: they are built once more to be checked."""
 
 
@@ -191,6 +191,12 @@ class Checker:
             self._try(form, path)
         return form
 
+    def components(self, registry: Registry[Any], base: type[Any], values: Any, path: str) -> list[dict[str, Any]]:
+        """:meth:`component` of each of a list at ``path``, such as ``model.metrics``."""
+        if not isinstance(values, list):
+            self.fail(path, f"must be a list, each item the name of a {registry.kind} or a mapping, got {values!r}")
+        return [self.component(registry, value, path, base) for value in values]
+
     def find(self, registry: Registry[Any], name: Any, path: str) -> type[Any]:
         """The class of that name. Fails where there is none."""
         if not isinstance(name, str):
@@ -217,6 +223,9 @@ class Checker:
         if kind is not None and not (value is None and NoneType in get_args(annotation)):
             registry, base = kind
             return self.component(registry, value, path, base)
+        items = _kind_of_items(annotation)
+        if items is not None and value is not None:
+            return self.components(*items, value, path)
         if not self.trusted:
             self._check_stream_value(value, path)
         return self._plain(annotation, value, path)
@@ -446,6 +455,13 @@ def _kind_in(annotation: Any) -> tuple[Registry[Any], type[Any]] | None:
     candidates: Iterable[Any] = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     kinds = ((registry_of(c), c) for c in candidates if isinstance(c, type))
     return next(((registry, base) for registry, base in kinds if registry is not None), None)
+
+
+def _kind_of_items(annotation: Any) -> tuple[Registry[Any], type[Any]] | None:
+    """:func:`_kind_in` of the items of a list, or of a list or null."""
+    candidates = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    lists = [get_args(one) for one in candidates if get_origin(one) is list]
+    return _kind_in(lists[0][0]) if lists and lists[0] else None
 
 
 def _deeper(parameters: Mapping[str, Parameter], path: str, key: str) -> str:

@@ -21,7 +21,7 @@ from torch.distributed import DistError
 
 from pscx.config.checker import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
 from pscx.data import DATA
-from pscx.evaluation import Evaluate
+from pscx.evaluation import DEFAULT_METRICS, Evaluate
 from pscx.registry import choices
 from pscx.runs.modules import MODULES
 from pscx.runs.accelerators import tell_of_idle_accelerator
@@ -32,7 +32,7 @@ from pscx.runtime.termination import keep_terminable
 from pscx.training import Calibrate, FitRows
 from pscx.training.over_images import OverImages
 
-DEFAULTS = {"model": {"name": "evaluate"}, "data": {"name": "folder"}}
+DEFAULTS = {"model": {"name": "evaluate", "metrics": [*DEFAULT_METRICS]}, "data": {"name": "folder"}}
 FIT_DEFAULTS = {"model": {"name": "calibrate"}, "data": {"name": "folder"}}  # what fit does with a codec
 # Under inference mode enable_grad would not bring back the gradients that some samplers take.
 TRAINER = {"inference_mode": False}

@@ -18,7 +18,7 @@ from pscx.coders import CODERS, Encoder, Posterior
 from pscx.coders.adaptive import MEMORY, WEIGHT, AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.tables import as_csv
 from pscx.registry import NAME
 from pscx.runtime.files import write_whole
 from pscx.training.fitting import Group, Recorder, code_length, fit_posterior, fit_table

@@ -27,7 +27,7 @@ from pscx.codecs.pixels import check_encoding, signal_of
 from pscx.codecs.specs import codec_spec
 from pscx.data.base import Photo
 from pscx.errors import ImageError, PscxError
-from pscx.evaluation.evaluate import left_out, write_left_out
+from pscx.evaluation.tables import left_out, write_left_out
 from pscx.runtime.files import write_whole
 from pscx.runtime.progress import Bar, Bars
 
