@@ -20,7 +20,7 @@ from pscx.evaluation.measuring import Measuring, default_metrics
 from pscx.evaluation.progress import Shown
 from pscx.evaluation.ranks import check_alike, ranks_per_image
 from pscx.evaluation.stage import Stage
-from pscx.evaluation.tables import left_out, numbers, show, summary, write_left_out, write_tables
+from pscx.evaluation.tables import left_out, logged, show, summary, write_left_out, write_tables
 from pscx.execution.sharding import ALONE, spread_over
 from pscx.format.limits import UNBOUNDED
 from pscx.metrics import Metric
@@ -135,34 +135,38 @@ class Evaluate(LightningModule):
         return shown if isinstance(batch, list) else shown[0]
 
     def on_test_epoch_end(self) -> None:
-        """Write the tables over all ranks. Raises ``LeftOutError`` where images were left out."""
+        """Write the tables over all ranks, and log the means."""
         assert self.stage is not None
         records = sorted(self.stage.gathered(self.stage.records), key=lambda record: str(record["name"]))
-        failures = self.stage.all_failures()
         states = self.stage.gathered([self.measuring.state.state()])
         first = self.trainer.is_global_zero and records
         of_set = self.trainer.strategy.broadcast(self.measuring.of_set(states) if first else {})
-        means = {**summary(records), **of_set, "left_out": len(failures)}
+        means = {**summary(records), **of_set, "left_out": len(self.stage.all_failures())}
         if self.trainer.is_global_zero:
-            write_tables(self.root, records, means, self.measuring.facts, failures)
+            write_tables(self.root, records, means, self.measuring.facts)
             self.stage.shown.stop()
             if records and self.stage.log is not None:
-                self.stage.log.end(records, means)
+                self.stage.log.end(records)
             if records:
                 show(means, self.root)
         world = self.trainer.world_size  # all processes have the same means, which their maximum keeps to the last bit
-        self.log_dict(numbers(means), logger=False, reduce_fx="max", sync_dist=world > 1)  # loggers have them from Log
-        if failures:
-            self.teardown("test")
-            raise left_out(failures, "coded")
+        self.log_dict(logged(means, self.device), reduce_fx="max", sync_dist=world > 1)
+
+    def on_test_end(self) -> None:
+        """Raises ``LeftOutError`` where images were left out, now that the means are logged."""
+        self._end()
 
     def on_predict_epoch_end(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """One error for all images that were left out, if there are any."""
         assert self.stage is not None
+        self.stage.shown.stop()
         failures = self.stage.all_failures()
         if self.trainer.is_global_zero:
             write_left_out(self.root, failures)
         if failures:
-            self.teardown("predict")
             raise left_out(failures, "coded")
 
     def teardown(self, stage: str) -> None:

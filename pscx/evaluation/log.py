@@ -20,9 +20,9 @@ Pixels = NDArray[np.uint8]
 class Log:
     """Gives the records of an evaluation and pictures to ``loggers``.
 
-    Each number goes to ``image/NAME`` at the image's place in the order in which they were done, and the means at the
-    end, those of metrics of the set among them, to ``mean/NAME``. Pictures go to loggers with a method ``log_image``
-    (Weights & Biases and those alike) or an experiment with ``add_image`` (TensorBoard); others get the numbers alone.
+    Each number goes to ``image/NAME`` at the image's place in the order in which they were done; the means are logged
+    by the module itself. Pictures go to loggers with a method ``log_image`` (Weights & Biases and those alike) or an
+    experiment with ``add_image`` (TensorBoard); others get the numbers alone.
 
     Args:
         loggers: those of the trainer.
@@ -44,16 +44,17 @@ class Log:
         step = len(self._logged)
         shown = pictures if self.wants_pictures else {}
         self._logged.add(record["name"])
-        self._numbers("image", record, step)
+        known = {key: value for key, value in record.items() if key not in PLACE and value is not None}
+        for logger in self.loggers:
+            logger.log_metrics({f"image/{key}": float(value) for key, value in known.items()}, step)
         for what, pixels in shown.items():
             self._picture(f"{record['name']}/{what}", pixels, step)
 
-    def end(self, records: Sequence[Record], means: Record) -> None:
+    def end(self, records: Sequence[Record]) -> None:
         """All images are done, those of other processes among them."""
         for record in records:
             if record["name"] not in self._logged:
                 self.image(record, {})
-        self._numbers("mean", means, len(records))
         if any(map(_takes_pictures, self.loggers)):
             for column, measure in self.measures.items():
                 if not measure.of_set:
@@ -61,12 +62,6 @@ class Log:
                     self._picture(f"rate_distortion/{column}", picture, len(records))
         for logger in self.loggers:
             logger.save()
-
-    def _numbers(self, group: str, record: Record, step: int) -> None:
-        known = {key: value for key, value in record.items() if key not in PLACE and value is not None}
-        numbers = {f"{group}/{key}": float(value) for key, value in known.items()}
-        for logger in self.loggers:
-            logger.log_metrics(numbers, step)
 
     def _picture(self, tag: str, pixels: Pixels, step: int) -> None:
         for logger in filter(_takes_pictures, self.loggers):

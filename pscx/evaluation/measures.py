@@ -43,7 +43,7 @@ def read_measures(folder: Path) -> dict[str, Measure]:
 
 def read_versions(folder: Path) -> dict[str, str]:
     """The version of each metric of a run by its column; raises as :func:`read_measures`."""
-    return {column: str(facts["version"]) for column, facts in dict(read_json(folder / FILE)).items()}
+    return {column: str(facts.get("version")) for column, facts in dict(read_json(folder / FILE)).items()}
 
 
 def as_json(facts: Mapping[str, Mapping[str, Any]]) -> bytes:

@@ -45,9 +45,11 @@ def summary(records: Sequence[Mapping[str, Any]]) -> Record:
     return means
 
 
-def numbers(means: Record) -> dict[str, float | Tensor]:
-    """The means that there are, as LightningModules log them: in float64."""
-    return {key: torch.tensor(float(n), dtype=torch.float64) for key, n in means.items() if n is not None}
+def logged(means: Record, device: torch.device) -> dict[str, float | Tensor]:
+    """The means that there are, ``mean/NAME``, as LightningModules log them: in float64 where the device has that."""
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    known = {key: value for key, value in means.items() if value is not None}
+    return {f"mean/{key}": torch.tensor(value, dtype=dtype, device=device) for key, value in known.items()}
 
 
 def as_csv(records: Sequence[Mapping[str, Any]]) -> bytes:
@@ -65,11 +67,9 @@ def write_tables(
     records: Sequence[Record],
     means: Record,
     facts: Mapping[str, Mapping[str, Any]],
-    failures: Mapping[str, str],
 ) -> None:
     """The tables in place of those of an earlier run; those of means last. ``facts`` are those of the metrics."""
     remove_tables(root)
-    write_left_out(root, failures)
     if records:
         write_whole(root / measures.FILE, measures.as_json(facts), force=True)
         write_whole(root / "images.csv", as_csv(records), force=True)

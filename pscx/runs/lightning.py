@@ -120,6 +120,8 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     for module, own in ((Evaluate, EVALUATION), (Calibrate, LEARNING), (FitRows, LEARNING)):
         if tree["model"]["class_path"].endswith(f".{module.__name__}"):
             defaults |= own
+    if command == "test" and tree["model"]["class_path"].endswith(f".{Evaluate.__name__}"):
+        tree.setdefault("verbose", False)  # it prints a table of its own
     if trainer.get("default_root_dir", "") is None:
         trainer = {key: value for key, value in trainer.items() if key != "default_root_dir"}
     tree["trainer"] = checker.options(Trainer, {**defaults, **trainer}, "trainer", "the trainer")
