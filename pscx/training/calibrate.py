@@ -34,7 +34,7 @@ from pscx.training.over_images import (
 )
 
 Groups = list[Group]
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 
 class Calibrate(OverImages):
@@ -98,9 +98,9 @@ class Calibrate(OverImages):
         table = fit_table(self.quantizer, together)
         self.write(posterior, table)
         self.stop_bars()
-        rows = self.compared(posterior, table, first, second)
-        write_whole(self.root / "calibration.csv", as_csv(rows), force=True)
-        show(rows, self.root)
+        records = self.compared(posterior, table, first, second)
+        write_whole(self.root / "calibration.csv", as_csv(records), force=True)
+        show(records, self.root)
         if not second:
             print(caution(len(first), self.held_out))
 
@@ -115,22 +115,23 @@ class Calibrate(OverImages):
             text = head + yaml.safe_dump({"model": {"codec": {"coder": coder}}}, sort_keys=False)
             write_whole(self.root / f"{coder['name']}.yaml", text.encode(), force=True)
 
-    def compared(self, posterior: Posterior, table: Table, first: list[Groups], second: list[Groups]) -> list[Row]:
-        """Bits of all images, of those that were learnt from and of the others, a coder a row."""
+    def compared(self, posterior: Posterior, table: Table, first: list[Groups], second: list[Groups]) -> list[Record]:
+        """Bits of all images, of those that were learnt from and of the others, a coder a record."""
         encoders: dict[str, Callable[[], Encoder]] = {
             "before": self.coder.encoder,
             "posterior": posterior.encoder,
             "static": lambda: StaticEncoder(table),
             "adaptive": lambda: AdaptiveEncoder(Counts(table, WEIGHT, MEMORY)),
         }
-        rows: list[Row] = []
+        records: list[Record] = []
         for name, make in encoders.items():
             learnt, others = (sum(code_length(make(), self.quantizer, one) for one in part) for part in (first, second))
-            rows.append({"coder": name, "learnt_bits": learnt, "held_out_bits": others if second else None})
+            records.append({"coder": name, "learnt_bits": learnt, "held_out_bits": others if second else None})
         measure = "held_out_bits" if second else "learnt_bits"
-        for row in rows:
-            row["saved_percent"] = 100 * (1 - row[measure] / rows[0][measure]) if rows[0][measure] else 0.0
-        return rows
+        for record in records:
+            first_bits = records[0][measure]
+            record["saved_percent"] = 100 * (1 - record[measure] / first_bits) if first_bits else 0.0
+        return records
 
 
 def groups_file(groups: Groups, key: str) -> bytes:

@@ -129,8 +129,8 @@ class FitRows(OverImages):
         after = [[predicted_by(one, weights) for one in part] for part in parts]
         table = [compared("before", parts, before), compared("learned", parts, after)]
         measure = "held_out_bits" if parts[1] else "learnt_bits"
-        for row in table:
-            row["saved_bits"] = table[0][measure] - row[measure]
+        for record in table:
+            record["saved_bits"] = table[0][measure] - record[measure]
         write_whole(self.root / "rows.csv", as_csv(table), force=True)
         show(table, self.root, decimals=3)
         if not parts[1]:
@@ -138,7 +138,7 @@ class FitRows(OverImages):
 
 
 def compared(name: str, parts: list[list[Observed]], variances: list[list[Array]]) -> dict[str, Any]:
-    """A row of the table: bits of the coefficients that were learnt from and of those that were held out."""
+    """A record of the table: bits of the coefficients that were learnt from and of those that were held out."""
     learnt, held_out = (mean_bits(part, by) if part else None for part, by in zip(parts, variances, strict=True))
     return {"rows": name, "learnt_bits": learnt, "held_out_bits": held_out}
 
