@@ -8,7 +8,8 @@ target how many images met it, the range of what they got, and the mean number o
 code 1 where a target was missed; one that an image cannot have is counted as refused, with what was said.
 
 Under ``-o`` comes ``targets.csv`` with a record for each image and target; those that are there already are not
-measured again, so a run that was stopped goes on. Those of another recipe, or of the same before a change, are left alone.
+measured again, so a run that was stopped goes on. Those of another recipe, or of the same before a change, are left
+alone.
 """
 
 from __future__ import annotations
