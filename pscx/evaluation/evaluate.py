@@ -18,7 +18,7 @@ from pscx.evaluation.coding import Coding
 from pscx.evaluation.log import Log
 from pscx.evaluation.measuring import Measuring, default_metrics
 from pscx.evaluation.progress import Shown
-from pscx.evaluation.ranks import check_alike, ranks_per_image
+from pscx.evaluation.ranks import check_alike, check_ranks, ranks_per_image
 from pscx.evaluation.stage import Stage
 from pscx.evaluation.tables import left_out, logged, show, summary, write_left_out, write_tables
 from pscx.execution.sharding import ALONE, spread_over
@@ -80,8 +80,7 @@ class Evaluate(LightningModule):
         super().__init__()
         if restorations < 1:
             raise ValueError(f"restorations must be at least 1, got {restorations}")
-        if ranks_per_image != "auto" and ranks_per_image < 1:
-            raise ValueError(f"ranks_per_image must be auto or at least 1, got {ranks_per_image}")
+        check_ranks(ranks_per_image)
         if logged_pictures < 0:
             raise ValueError(f"logged_pictures must be at least 0, got {logged_pictures}")
         self.network = codec.network  # Lightning moves it to its device
@@ -101,15 +100,13 @@ class Evaluate(LightningModule):
         photos = getattr(getattr(self.trainer, "datamodule", None), "photos", None)
         world = self.trainer.world_size
         check_alike(getattr(photos, "names", None), world)
-        images = len(photos) if isinstance(photos, Sized) else None  # a stream has no length
-        size = ranks_per_image(self.ranks_per_image, world, images)
+        size = ranks_per_image(self.ranks_per_image, world, len(photos) if isinstance(photos, Sized) else None)
         self.spread = self.codec.signal_codec.spread = spread_over(world, self.trainer.global_rank, size)
 
     @property
     def image_share(self) -> tuple[int, int]:
         """Into how many shares the images are cut, and which of them is this process's."""
-        size = self.spread.size
-        return self.trainer.world_size // size, self.trainer.global_rank // size
+        return self.trainer.world_size // self.spread.size, self.trainer.global_rank // self.spread.size
 
     def on_test_start(self) -> None:
         self.measuring.start()
@@ -139,9 +136,8 @@ class Evaluate(LightningModule):
         assert self.stage is not None
         records = sorted(self.stage.gathered(self.stage.records), key=lambda record: str(record["name"]))
         states = self.stage.gathered([self.measuring.state.state()])
-        first = self.trainer.is_global_zero and records
-        of_set = self.trainer.strategy.broadcast(self.measuring.of_set(states) if first else {})
-        means = {**summary(records), **of_set, "left_out": len(self.stage.all_failures())}
+        own = self.measuring.of_set(states) if self.trainer.is_global_zero and records else {}
+        means = {**summary(records), **self.trainer.strategy.broadcast(own), "left_out": len(self.stage.all_failures())}
         if self.trainer.is_global_zero:
             write_tables(self.root, records, means, self.measuring.facts)
             self.stage.shown.stop()

@@ -13,8 +13,17 @@ from pscx.execution.sharding import Spread
 T = TypeVar("T")
 
 
+def check_ranks(wanted: int | str) -> None:
+    """Raise ``ValueError`` where an image cannot have so many processes."""
+    if not isinstance(wanted, str) and wanted < 1:
+        raise ValueError(f"ranks_per_image must be auto or at least 1, got {wanted}")
+
+
 def ranks_per_image(wanted: int | str, world: int, images: int | None) -> int:
-    """How many of ``world`` processes work on one of so many images. Raises ``ConfigError`` where it does not fit."""
+    """How many of ``world`` processes work on one of so many images; a stream of images has no number.
+
+    Raises ``ConfigError`` where it does not fit.
+    """
     if wanted == "auto":
         fitting = [size for size in range(1, world + 1) if world % size == 0 and world // size <= (images or world)]
         return fitting[0] if fitting else world
