@@ -15,7 +15,7 @@ from tiny_latent import save_stable_diffusion
 
 from pscx import Decompressor, read_image
 from pscx.cli.main import main
-from pscx.evaluation.evaluate import MEANS, as_csv, summary
+from pscx.evaluation.tables import as_csv, summary
 from pscx.metrics import psnr, ssim
 from pscx.networks import NoiseExperts
 from pscx.priors.denoiser import load_denoiser
@@ -116,7 +116,8 @@ def test_results_go_under_the_name_of_the_config(
     config = write_codec(tmp_path, name="mine.yaml")
     assert main(["test", "--config", config, "--data.root", str(image_folder), "--data.subset", "1"]) == 0
     assert {path.name for path in Path("runs/mine").iterdir()} == {
-        *(".pscx-run", "config.yaml", "images.csv", "summary.csv", "streams", "reconstructions", "rows", "logs")
+        *(".pscx-run", "config.yaml", "images.csv", "summary.csv", "metrics.json"),
+        *("streams", "reconstructions", "records", "logs"),
     }
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -166,7 +167,7 @@ def test_a_bar_moves_inside_an_image(
 
 
 def test_the_summary_leaves_out_what_is_missing() -> None:
-    row: dict[str, Any] = dict.fromkeys((*MEANS, *TIMES), 1.0)
+    row: dict[str, Any] = {"name": "a", "height": 16, **dict.fromkeys(("psnr", "ms_ssim", "encode_seconds"), 1.0)}
     means = summary([{**row, "ms_ssim": None}, {**row, "psnr": 3.0, "ms_ssim": 0.5}])
     assert (means["images"], means["psnr"], means["ms_ssim"]) == (2, 2.0, 0.5)
     assert summary([{**row, "ms_ssim": None}])["ms_ssim"] is None

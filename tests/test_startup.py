@@ -17,7 +17,7 @@ from tiny import tiny_network
 from pscx.cli.lightning_help import MODULES as MODULES_SHOWN
 from pscx.cli.lightning_help import OF_COMMAND, RUN_OPTIONS
 from pscx.cli.main import main
-from pscx.config.checker import _parser_of
+from pscx.config import _parser_of
 from pscx.config.plain import is_plain
 from pscx.exact import FORMS, FRAMES
 from pscx.format.info import PARAMETERS, stream_info

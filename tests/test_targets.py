@@ -268,7 +268,7 @@ def test_rows_that_are_left_out_cost_little_and_decode(codec: Codec, photo: Pixe
     signal = signal_of(codec.signal_codec, photo)
     psc = codec.signal_codec.with_parameter(0.03125)
     whole, outcome = psc.encode(signal)
-    first, second, third = outcome.account.segment_rows
+    first, second, third = outcome.account.segment_symbols
     assert min(first, second, third) > 40
     sizes = []
     for keep in (0, first // 2, first, first + second // 2, first + second + third):

@@ -298,7 +298,7 @@ def test_a_batch_that_was_stopped_goes_on(
 
     monkeypatch.setattr(Codec, "simulate", simulate)
     assert main(call) == 130
-    kept = {path.stem for path in (root / "rows").iterdir()}
+    kept = {path.stem for path in (root / "records").iterdir()}
     assert "a" in kept
     assert "sub__a" not in kept
     error.pop(0)

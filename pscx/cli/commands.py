@@ -154,8 +154,9 @@ def ablate(options: Namespace, rest: list[str]) -> int:
 
     Exit code 1 if any failed, 2 if images were left out of any.
     """
-    from pscx.ablation import read_plan, read_results
+    from pscx.ablation import is_done, read_plan, read_results
     from pscx.ablation.report import write_report
+    from pscx.ablation.results import in_short
     from pscx.config import split_options
     from pscx.runs.accelerators import tell_of_idle_accelerator
 
@@ -166,7 +167,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     with quiet():
         plan = read_plan(layers)
     cells = {cell.id: cell for cell in plan.cells}
-    to_do = {key: cell for key, cell in cells.items() if read_results(cell.folder) is None}
+    to_do = {key: cell for key, cell in cells.items() if not is_done(cell)}
     if options.dry_run:
         for cell in cells.values():
             print(f"{'to do' if cell.id in to_do else 'done '}  {cell.id}  {cell.name}")
@@ -182,7 +183,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             errors[cell.id] = outcome.error
             says = f"failed: {outcome.error}"
         elif means is not None:
-            says = f"{means.mean('bpp'):.4g} bpp, {means.mean('psnr'):.4g} dB, {says}"
+            says = f"{in_short(means)}, {says}"
             says += f", {means.left_out} left out (see '{cell.folder / 'left_out.csv'}')" if means.left_out else ""
         complain(f"cell {count} of {len(to_do)} ({cell.name}): {says}")
     found = {key: read_results(cell.folder, left_out=True) for key, cell in cells.items()}

@@ -32,7 +32,7 @@ class Account:
     If rate control made several encodings, the segments are those of the last one, and the costs are sums.
     """
 
-    segment_rows: list[int] = field(default_factory=list)
+    segment_symbols: list[int] = field(default_factory=list)
     segment_bits: list[float] = field(default_factory=list)
     evaluations: int = 0
     network_seconds: float = 0.0

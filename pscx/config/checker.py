@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 from pscx.config.build import built
 from pscx.config.canonical import class_form, option_name
-from pscx.config.kinds import kind_in, names_of
+from pscx.config.kinds import kind_in, kind_of_items, names_of
 from pscx.config.layers import ConfigError
 from pscx.config.plain import is_plain
 from pscx.config.plugins import failure_of
@@ -29,7 +29,7 @@ from pscx.config.values import parser_of, takes_text
 from pscx.config.words import deeper, describe, join, sentence, what
 from pscx.registry import Registry, choices, class_path, parameters_of
 
-LIGHT = ("sampler", "row rule", "quantizer", "coder", "restoration", "target")
+LIGHT = ("sampler", "row rule", "quantizer", "coder", "restoration", "target", "metric")
 """Kinds whose components hold no network and no data: they are built once more to be checked."""
 
 
@@ -65,6 +65,12 @@ class Checker(Sources):
             self._try(form, path)
         return form
 
+    def components(self, registry: Registry[Any], base: type[Any], values: Any, path: str) -> list[dict[str, Any]]:
+        """:meth:`component` of each of a list at ``path``, such as ``model.metrics``."""
+        if not isinstance(values, list):
+            self.fail(path, f"must be a list, each item the name of a {registry.kind} or a mapping, got {values!r}")
+        return [self.component(registry, value, path, base) for value in values]
+
     def find(self, registry: Registry[Any], name: Any, path: str) -> type[Any]:
         """The class of that name. Fails where there is none."""
         if not isinstance(name, str):
@@ -91,6 +97,9 @@ class Checker(Sources):
         if kind is not None and not (value is None and NoneType in get_args(annotation)):
             registry, base = kind
             return self.component(registry, value, path, base)
+        items = kind_of_items(annotation)
+        if items is not None and value is not None:
+            return self.components(*items, value, path)
         try:
             self.trust.check(value)
         except ValueError as error:

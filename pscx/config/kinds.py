@@ -29,6 +29,13 @@ def kind_in(annotation: Any) -> tuple[Registry[Any], type[Any]] | None:
     return next(((registry, base) for registry, base in kinds if registry is not None), None)
 
 
+def kind_of_items(annotation: Any) -> tuple[Registry[Any], type[Any]] | None:
+    """:func:`kind_in` of the items of a list, or of a list or null."""
+    candidates = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    lists = [get_args(one) for one in candidates if get_origin(one) is list]
+    return kind_in(lists[0][0]) if lists and lists[0] else None
+
+
 def names_of(registry: Registry[Any], base: type[Any]) -> list[str]:
     """Names of the components of a type."""
     return sorted(name for name, cls in registry.classes.items() if issubclass(cls, base))

@@ -80,7 +80,7 @@ class Gallery:
         path = run.stream(image)
         data = read_bounded(path, STREAM_BYTES)
         reconstruction = read_image(run.reconstruction(image))
-        original, missing = self._originals.of(run, image, reconstruction)
+        original, missing = self._originals.of(run, image)
         try:
             with quiet():
                 played = self._decompressor(run).replay(data, bar.advance)
@@ -93,7 +93,7 @@ class Gallery:
             "run": run.name,
             "width": width,
             "height": height,
-            "facts": _facts(run.row(image)),
+            "facts": _facts(run.record(image)),
             "original": None if original is None else _photograph(original, room),
             "missing": missing,
             "reconstruction": _photograph(reconstruction, room),
@@ -126,9 +126,9 @@ def _photograph(pixels: Pixels, room: int) -> dict[str, Any]:
     return {"uri": uri, "factor": factor}
 
 
-def _facts(row: Mapping[str, str]) -> dict[str, float]:
-    """The numbers of an image's row, as far as they are finite."""
-    numbers = {key: float(value) for key, value in row.items() if key != "name" and value}
+def _facts(record: Mapping[str, str]) -> dict[str, float]:
+    """The numbers of an image's record, as far as they are finite."""
+    numbers = {key: float(value) for key, value in record.items() if key != "name" and value}
     return {key: number for key, number in numbers.items() if isfinite(number)}
 
 

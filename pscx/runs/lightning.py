@@ -20,7 +20,7 @@ from torch.distributed import DistError
 
 from pscx.config import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
 from pscx.data import DATA
-from pscx.evaluation import Evaluate
+from pscx.evaluation import DEFAULT_METRICS, Evaluate
 from pscx.registry import choices
 from pscx.runs.modules import MODULES
 from pscx.runs.accelerators import tell_of_idle_accelerator
@@ -32,7 +32,7 @@ from pscx.runtime.termination import keep_terminable
 from pscx.training import Calibrate, FitRows
 from pscx.training.over_images import OverImages
 
-DEFAULTS = {"model": {"name": "evaluate"}, "data": {"name": "folder"}}
+DEFAULTS = {"model": {"name": "evaluate", "metrics": [*DEFAULT_METRICS]}, "data": {"name": "folder"}}
 FIT_DEFAULTS = {"model": {"name": "calibrate"}, "data": {"name": "folder"}}  # what fit does with a codec
 # Under inference mode enable_grad would not bring back the gradients that some samplers take.
 TRAINER = {"inference_mode": False}
@@ -120,6 +120,8 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     for module, own in ((Evaluate, EVALUATION), (Calibrate, LEARNING), (FitRows, LEARNING)):
         if tree["model"]["class_path"].endswith(f".{module.__name__}"):
             defaults |= own
+    if command == "test" and tree["model"]["class_path"].endswith(f".{Evaluate.__name__}"):
+        tree.setdefault("verbose", False)  # it prints a table of its own
     if trainer.get("default_root_dir", "") is None:
         trainer = {key: value for key, value in trainer.items() if key != "default_root_dir"}
     tree["trainer"] = checker.options(Trainer, {**defaults, **trainer}, "trainer", "the trainer")

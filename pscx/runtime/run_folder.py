@@ -17,9 +17,9 @@ from pscx.runtime.printing import complain
 
 MARKER = ".pscx-run"
 VERSION = 1
-TABLES = ("images.csv", "summary.csv", "left_out.csv")
+TABLES = ("images.csv", "summary.csv", "left_out.csv", "metrics.json")
 RESULTS = (
-    *(*TABLES, "streams", "reconstructions", "rows", "observations", "calibration.csv", "rows.csv", "prior"),
+    *(*TABLES, "streams", "reconstructions", "records", "observations", "calibration.csv", "rows.csv", "prior"),
     *("cells", "results.csv"),
 )
 """What runs leave behind; a folder without any of these is free."""

@@ -13,7 +13,7 @@ from pscx.captioners import Captioner
 from pscx.codecs import PSC, Segment, SignalCodec
 from pscx.codecs.psc.loop import Seal
 from pscx.errors import ImageError
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.tables import as_csv
 from pscx.rows import ROWS, Learned
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.learned import FEATURES
@@ -133,8 +133,8 @@ class FitRows(OverImages):
         after = [[predicted_by(one, weights) for one in part] for part in parts]
         table = [compared("before", parts, before), compared("learned", parts, after)]
         measure = "held_out_bits" if parts[1] else "learnt_bits"
-        for row in table:
-            row["saved_bits"] = table[0][measure] - row[measure]
+        for record in table:
+            record["saved_bits"] = table[0][measure] - record[measure]
         write_whole(self.root / "rows.csv", as_csv(table), force=True)
         show(table, self.root, decimals=3)
         if not parts[1]:
@@ -142,7 +142,7 @@ class FitRows(OverImages):
 
 
 def compared(name: str, parts: list[list[Observed]], variances: list[list[Array]]) -> dict[str, Any]:
-    """A row of the table: bits of the coefficients that were learnt from and of those that were held out."""
+    """A record of the table: bits of the coefficients that were learnt from and of those that were held out."""
     learnt, held_out = (mean_bits(part, by) if part else None for part, by in zip(parts, variances, strict=True))
     return {"rows": name, "learnt_bits": learnt, "held_out_bits": held_out}
 

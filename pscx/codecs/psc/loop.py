@@ -128,7 +128,7 @@ class Loop:
             except StreamError as error:
                 return Known(account, iteration, measurements, estimate, cut=error)
             self._append(measured, measurements, estimated=estimate is not None)
-            account.segment_rows.append(len(proposal.block))
+            account.segment_symbols.append(len(proposal.block))
         return Known(account, self.iterations, measurements, estimate)
 
     def situation(self, known: Measurements, samples: Tensor | None, iteration: int, denoiser: Prior) -> Situation:
