@@ -97,8 +97,7 @@ class Decompressor:
 
         ``cancel()`` is asked before each network evaluation; where it is true, ``CancelledError`` is raised.
         """
-        indices = range(index, index + 1)
-        return self.decode(data, indices, partial=partial, progress=progress, cancel=cancel).images[0]
+        return self.decode(data, range(index, index + 1), partial=partial, progress=progress, cancel=cancel).images[0]
 
     def decompress_samples(
         self,
