@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pscx.codecs.replay import Replay
@@ -96,6 +97,11 @@ class SignalCodec(ABC):
     def network(self) -> nn.Module | None:
         """What has to be on the right device, or none."""
         return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where signals live, and all that is made of them but symbols and payloads."""
+        return torch.device("cpu")
 
     @property
     @abstractmethod

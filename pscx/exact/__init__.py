@@ -9,6 +9,7 @@ from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.gelu import ExactGELU
 from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.guard import exactly
+from pscx.exact.integers import number
 from pscx.exact.linear import ExactLinear
 from pscx.exact.logarithm import logarithm
 from pscx.exact.network import ROUNDING, check_convolutions, make_exact
@@ -39,6 +40,7 @@ __all__ = [
     "exponential",
     "logarithm",
     "make_exact",
+    "number",
     "ordered_mean",
     "plain_convolutions",
     "square_root",

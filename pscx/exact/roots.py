@@ -8,8 +8,9 @@ from torch import Tensor
 
 
 def square_root(values: Tensor) -> Tensor:
-    """``sqrt`` of a float32 or float64 tensor on the CPU, correctly rounded.
+    """``sqrt`` of a float32 or float64 tensor, correctly rounded.
 
-    That of torch is within one unit in the last place, and differs between instruction sets.
+    On a CPU, torch's is within one unit in the last place, and differs between instruction sets. That of another
+    device is looked at by :func:`pscx.exact.check_roots`.
     """
-    return torch.as_tensor(np.sqrt(values.numpy()))
+    return torch.as_tensor(np.sqrt(values.numpy())) if values.device.type == "cpu" else values.sqrt()
