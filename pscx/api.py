@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
@@ -24,6 +25,7 @@ from pscx.config.checker import Checker, ConfigError, Layer, build, built, optio
 from pscx.config.recipes import RECIPES
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.execution.batching import Task, together
+from pscx.execution.placement import CPU, chosen, move
 from pscx.format.container import SIDE_LIMIT, TEXT_LIMIT, Header, is_whole, unpack
 from pscx.format.info import stream_info
 from pscx.format.limits import Limits, picture_memory
@@ -41,6 +43,7 @@ BATCH = 8
 KEPT_PRIORS = 2
 DOUBT = "the checksum of the stream does not match, so the image may be wrong"
 T = TypeVar("T")
+Self = TypeVar("Self", bound="Decompressor")
 EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "logged_pictures")
 
 
@@ -109,6 +112,7 @@ class Decompressor:
         limits: what a stream may ask for; see :class:`pscx.format.limits.Limits`.
         download: fetch a prior that is not on this machine from its default place. Without it nothing is fetched unless
             ``prior_path`` is a hub id.
+        device: where priors compute, and all that is made of signals; see :meth:`to`.
     """
 
     def __init__(
@@ -118,10 +122,28 @@ class Decompressor:
         limits: Limits | None = None,
         *,
         download: bool = False,
+        device: str | torch.device = CPU,
     ) -> None:
         self.prior_path, self.limits, self.download = prior_path, limits or Limits(), download
         self._given = [] if prior is None else [prior]
         self._loaded: list[Prior] = []  # the last few that were used
+        self.device = chosen(device)
+        if self.device != CPU:
+            self.to(self.device)
+
+    def to(self: Self, device: str | torch.device) -> Self:
+        """Compute on a device from now on: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, another of torch's, or ``auto``.
+
+        ``auto`` is the accelerator of this machine if it gives the CPU's bits, and the CPU if not. What an exact codec
+        makes is the same on every device; a device that fails a check of its arithmetic is refused for it. Priors are
+        moved, those that are loaded later too; returns the object itself.
+
+        Raises :class:`PscxError` where there is no such device here, or it will not do.
+        """
+        self.device = chosen(device)
+        for prior in (*self._given, *self._loaded):
+            move(prior, self.device, exact=prior.exact)
+        return self
 
     def decompress(
         self,
@@ -248,6 +270,7 @@ class Decompressor:
             if type(prior) is wanted.kind and prior.fingerprint() == fingerprint:
                 return prior
         prior = wanted.load(self.prior_path, download=self.download)
+        move(prior, self.device, exact=prior.exact)
         self._loaded = [*self._loaded, prior][-KEPT_PRIORS:]
         return prior
 
@@ -452,7 +475,12 @@ def _in_place(tasks: Iterable[Task[T]], batch: int) -> list[T | PscxError]:
 
 
 def load_codec(
-    config: str | Path = "default", *, step: float | None = None, prior_path: str | None = None, **overrides: Any
+    config: str | Path = "default",
+    *,
+    step: float | None = None,
+    prior_path: str | None = None,
+    device: str | torch.device = CPU,
+    **overrides: Any,
 ) -> Codec:
     """A codec from a recipe's name or a YAML file, of which only the ``model`` section (and ``recipe``) is used.
 
@@ -460,6 +488,7 @@ def load_codec(
         config: ``default`` or another recipe, else a file.
         step: parameter of the quantizer, in place of the config's quantizer and target; or none for what that says.
         prior_path: see :class:`Decompressor`.
+        device: where it computes; see :meth:`Decompressor.to`.
         **overrides: options of the codec, such as ``sampler={"steps": 3}`` or ``seed=1``, and ``caption="blip2"`` or
             ``target``.
 
@@ -480,7 +509,7 @@ def load_codec(
     beside = parameters_of(Compressing)
     places = {key: f"model.{key}" if key in beside else f"model.codec.{key}" for key in overrides}
     layers += [option_layer(places[key], value) for key, value in overrides.items()]
-    return build_codec(layers, step, prior_path)
+    return build_codec(layers, step, prior_path).to(device)
 
 
 def build_codec(layers: list[Layer], step: float | None = None, prior_path: str | None = None) -> Codec:

@@ -160,6 +160,16 @@ def _register() -> None:
     _registered.append(library)
 
 
+_tensor_of_torch = torch.tensor
+
+
+def _tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
+    """``torch.tensor``, which fails within itself for a device of Python."""
+    place = CPU if device is None else torch.device(device)
+    made = _tensor_of_torch(data, **options, device=CPU if place.type == NAME else place)
+    return made.to(place)
+
+
 @contextmanager
 def device() -> Iterator[torch.device]:
     """The device, there until the context ends; counts begin at nothing."""
@@ -170,9 +180,11 @@ def device() -> Iterator[torch.device]:
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # wrappers cannot take each other's place
     backend.present = True
+    torch.tensor = _tensor
     try:
         yield PLACE
     finally:
+        torch.tensor = _tensor_of_torch
         backend.present = False
         torch.__future__.set_overwrite_module_params_on_conversion(before)
 

@@ -33,7 +33,7 @@ def check_encoding(codec: SignalCodec, pixels: Pixels) -> None:
     """Raise :class:`pscx.runtime.memory.OutOfMemoryError` where encoding an image takes more memory than is left."""
     height, width = pixels.shape[:2]
     shape = codec.signal_shape(*padded(codec, height, width))
-    check_memory(codec.memory(shape), f"encoding {width}x{height} pixels")
+    check_memory(codec.memory(shape), f"encoding {width}x{height} pixels", codec.device)
 
 
 def shown(codec: SignalCodec, signal: Tensor, height: int, width: int) -> Pixels:

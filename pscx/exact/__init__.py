@@ -15,7 +15,7 @@ from pscx.exact.logarithm import logarithm
 from pscx.exact.network import ROUNDING, check_convolutions, make_exact
 from pscx.exact.products import check_products
 from pscx.exact.residual_block import ExactResidualBlock
-from pscx.exact.roots import square_root
+from pscx.exact.roots import check_roots, square_root
 from pscx.exact.silu import ExactSiLU
 from pscx.exact.sums import ordered_mean
 from pscx.exact.timesteps import ExactTimesteps
@@ -36,6 +36,7 @@ __all__ = [
     "Precision",
     "check_convolutions",
     "check_products",
+    "check_roots",
     "exactly",
     "exponential",
     "logarithm",
