@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import lightning_device
@@ -23,6 +24,7 @@ from pscx.execution.placement import chosen
 from pscx.runtime import devices, homes
 from pscx.training import TrainDDPM
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 CONFIG = "configs/quickstart.yaml"
 
 
@@ -215,3 +217,16 @@ def test_float64_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "zeros", refuse)
     assert homes.home_of.__wrapped__(torch.device("meta")) == torch.device("cpu")
     assert homes.home_of.__wrapped__(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_the_benchmark_of_accelerators(standin: torch.device, tmp_path: Path) -> None:
+    """Its short form: the CPU's bytes and pixels, at most four transfers a segment, and a file that is dated."""
+    import accelerator
+
+    options = ["--device", NAME, "--short", "--small", "16", "--large", "24", "--output", str(tmp_path)]
+    file = accelerator.main(options)
+    head, line = (text for text in file.read_text().splitlines() if text.startswith(("| recipe", "| fast")))
+    found = dict(zip(head.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=True))
+    assert (found["payload"], found["pixels"]) == ("True", "True")
+    assert 0 < int(found["transfers"]) <= 4
+    assert file.name.endswith(f"{NAME}-short.md")
