@@ -63,11 +63,11 @@ def main() -> None:
                 process.kill()
                 process.wait()
                 kills += 1
-                done = len(list((killed / "rows").glob("*.json"))) if (killed / "rows").exists() else 0
+                done = len(list((killed / "records").glob("*.json"))) if (killed / "records").exists() else 0
                 print(f"kill {kills} after {wait:.2f} s: {done} of {options.images} images done", flush=True)
                 continue
-            for row in (killed / "rows").glob("*.json"):  # it ended: begin anew, for the kills that are left
-                row.unlink()
+            for record in (killed / "records").glob("*.json"):  # it ended: begin anew, for the kills that are left
+                record.unlink()
         timed(images, killed)
         same = results(killed) == results(alone)
         print(f"the table and the streams of the killed run are {'' if same else 'NOT '}those of the run left alone")

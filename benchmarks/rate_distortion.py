@@ -7,10 +7,11 @@ pscx or a config file, at several steps of its quantizer, or one of jpeg, jp2, w
 the central 64x64 of the first N images also goes through the recipe ``paper-pixel`` with 4, 8 and 16 iterations (dense
 rows, float8, 8 bits a row), and through the recipes of pscx.
 
-Under ``-o`` comes ``points.csv``, with a row for each image, codec and setting; rows that are there already are not
-measured again, so a run that was stopped goes on, and one with another codec adds to it. A recipe that has changed is
-another version of it. Then ``about.json`` (machine, versions, date), ``summary.md`` (what is printed: BD-rates, PSNR at
-given rates) and the curves, ``psnr.svg`` and ``ms_ssim.svg``.
+Under ``-o`` comes ``points.csv``, with a record for each image, codec and setting; those that are there already, with
+all metrics, are not measured again, so a run that was stopped goes on, and one with another codec adds to it.
+``--metrics`` names any metrics of an image (``pscx components metrics``). A recipe that has changed is another version
+of it. Then ``about.json`` (machine, versions, date), ``summary.md`` (what is printed: BD-rates, PSNR at
+given rates) and the curves, ``psnr.svg`` and so on.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 
@@ -41,15 +41,17 @@ import pscx
 from pscx.ablation.plan import Axis, Plan
 from pscx.ablation.plot import draw
 from pscx.ablation.report import markdown
-from pscx.ablation.results import MEASURES, Curve, Results
+from pscx.ablation.results import Curve, Results
 from pscx.api import Simulation
 from pscx.codecs.specs import codec_spec
 from pscx.data.files import image_files
 from pscx.data.folder import unique_names
 from pscx.evaluation.bd import bd_rate
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.measures import Measure
+from pscx.evaluation.measuring import facts_of
+from pscx.evaluation.tables import as_csv
 from pscx.format.container import unpack
-from pscx.metrics import bits_per_pixel, ms_ssim, psnr
+from pscx.metrics import METRICS, MSSSIM, PSNR, ImageMetric, bits_per_pixel
 from pscx.rate_control import Step
 from pscx.runtime.files import write_whole
 
@@ -58,15 +60,14 @@ sys.path.append(str(Path(__file__).parent))
 from file_formats import FORMATS, FileFormat  # found through the line above
 
 Pixels = NDArray[np.uint8]
-Row = dict[str, str]
+Record = dict[str, str]
 Key = tuple[str, ...]
 KEY = ("image", "crop", "codec", "version", "setting")
-VALUES = ("bytes", "payload", "bpp", "psnr", "ms_ssim", "lpips", "seconds", "evaluations")
-SHOWN = ("psnr", "ms_ssim")
+COSTS = ("bytes", "payload", "bpp", "seconds", "evaluations")
+SHOWN: tuple[ImageMetric, ...] = (PSNR(), MSSSIM())
 STEPS = (2.2, 1.3, 0.75, 0.42, 0.24)
 RATES = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 PAPER, PAPER_SIDE, PAPER_ITERATIONS = "paper-pixel", 64, (4, 8, 16)
-LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Cell:
 
     @property
     def key(self) -> Key:
-        """Its row of the table has these in the columns of ``KEY``."""
+        """Its record of the table has these in the columns of ``KEY``."""
         return (self.name, str(self.crop), self.contender.name, self.contender.version, self.setting)
 
 
@@ -171,8 +172,8 @@ def plan(files: Mapping[str, Path], found: Sequence[Contender], crop: int, paper
     return large + [Cell(*file, PAPER_SIDE, one, setting) for one in own for file in few for setting in one.settings]
 
 
-def measure(cell: Cell, pixels: Pixels) -> Row:
-    """The row of a cell."""
+def measure(cell: Cell, pixels: Pixels, metrics: Sequence[ImageMetric] = SHOWN) -> Record:
+    """The record of a cell."""
     started = time.perf_counter()
     done = cell.contender.run(pixels, cell.setting)
     seconds = time.perf_counter() - started
@@ -181,9 +182,7 @@ def measure(cell: Cell, pixels: Pixels) -> Row:
         "bytes": done.size,
         "payload": done.payload,
         "bpp": bits_per_pixel(done.size, height, width),
-        "psnr": psnr(pixels, done.decoded),
-        "ms_ssim": ms_ssim(pixels, done.decoded),
-        "lpips": lpips(pixels, done.decoded),
+        **{metric.column: metric.value(pixels, done.decoded) for metric in metrics},
         "seconds": round(seconds, 3),
         "evaluations": done.evaluations,
     }
@@ -191,20 +190,16 @@ def measure(cell: Cell, pixels: Pixels) -> Row:
     return dict(zip(KEY, cell.key, strict=True)) | texts
 
 
-def has_lpips() -> bool:
-    """Whether LPIPS can be had without a download."""
-    weights = Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_WEIGHTS
-    return find_spec("torchvision") is not None and weights.is_file()
-
-
-def lpips(first: Pixels, second: Pixels) -> float | None:
-    """LPIPS with AlexNet (Zhang et al. 2018), 0 for equal images; or none, see :func:`has_lpips`."""
-    if not has_lpips():
-        return None
-    from torchmetrics.functional.image import learned_perceptual_image_patch_similarity as between
-
-    pair = [torch.from_numpy(image.copy()).movedim(-1, 0)[None] / 127.5 - 1 for image in (first, second)]
-    return float(between(*pair, net_type="alex"))
+def metrics_of(names: Sequence[str]) -> tuple[ImageMetric, ...]:
+    """The metrics of these names, ready. Raises :class:`pscx.PscxError` where there is none, or weights are missing."""
+    found = []
+    for name in dict.fromkeys(["psnr", *names]):
+        cls = METRICS.find(name)
+        if cls is None or not issubclass(cls, ImageMetric):
+            raise pscx.PscxError(f"--metrics takes metrics of an image, see pscx components metrics, got '{name}'")
+        found.append(cls())
+        found[-1].prepare()
+    return tuple(found)
 
 
 def central(pixels: Pixels, side: int) -> Pixels:
@@ -215,26 +210,34 @@ def central(pixels: Pixels, side: int) -> Pixels:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def read(path: Path, names: Sequence[str] = KEY) -> dict[Key, Row]:
-    """The rows of a table by their keys; none where there is no file."""
+def read(path: Path, names: Sequence[str] = KEY) -> dict[Key, Record]:
+    """The records of a table by their keys; none where there is no file."""
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {tuple(row[name] for name in names): row for row in csv.DictReader(file)}
+        return {tuple(record[name] for name in names): record for record in csv.DictReader(file)}
 
 
-def fill(cells: Sequence[Cell], path: Path) -> dict[Key, Row]:
-    """Measure the cells that the table lacks, and write it after each; returns the rows of all cells."""
-    table = {key: dict.fromkeys((*KEY, *VALUES), "") | row for key, row in read(path).items()}
-    to_do = [cell for cell in cells if cell.key not in table]
+def fill(cells: Sequence[Cell], path: Path, metrics: Sequence[ImageMetric] = SHOWN) -> dict[Key, Record]:
+    """Measure the cells that the table lacks, and write it after each; returns the records of all cells."""
+    columns = (*KEY, *COSTS[:3], *(metric.column for metric in metrics), *COSTS[3:])
+    table = {key: dict.fromkeys(columns, "") | record for key, record in read(path).items()}
+    to_do = [cell for cell in cells if not _is_measured(table.get(cell.key), cell, metrics)]
     with Progress() as bars:
         bar = bars.add_task("points", total=len(cells), completed=len(cells) - len(to_do))
         for cell in to_do:
             bars.update(bar, description=f"{cell.contender.name} {cell.setting} {cell.name}")
-            table[cell.key] = measure(cell, central(pscx.read_image(cell.file), cell.crop))
+            known = table.get(cell.key, {})
+            table[cell.key] = known | measure(cell, central(pscx.read_image(cell.file), cell.crop), metrics)
             write_whole(path, as_csv(list(table.values())), force=True)
             bars.advance(bar)
     return {cell.key: table[cell.key] for cell in cells}
+
+
+def _is_measured(record: Record | None, cell: Cell, metrics: Sequence[ImageMetric]) -> bool:
+    """Whether a table has a cell with every metric that is defined for its size."""
+    wanted = [metric.column for metric in metrics if metric.fits(cell.crop, cell.crop)]
+    return record is not None and all(record[column] for column in wanted)
 
 
 @dataclass(frozen=True)
@@ -245,31 +248,41 @@ class Point:
     values: Mapping[str, float | None]
 
 
-def curves(rows: Sequence[Row]) -> dict[str, list[Point]]:
+def curves(records: Sequence[Record]) -> dict[str, list[Point]]:
     """The mean points of each codec, by rising rate."""
-    groups: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        groups.setdefault(row["codec"], {}).setdefault(row["setting"], []).append(row)
+    groups: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        groups.setdefault(record["codec"], {}).setdefault(record["setting"], []).append(record)
     return {
         codec: sorted((_mean(*item) for item in settings.items()), key=lambda point: point.values["bpp"] or 0.0)
         for codec, settings in groups.items()
     }
 
 
-def front(points: Sequence[Point], quality: str) -> list[Point]:
+def front(points: Sequence[Point], quality: str, higher_is_better: bool = True) -> list[Point]:
     """The points by rising rate that are worth their bytes: none is above its quality at no more.
 
     Of a codec with variants, such as two subsamplings, a point is left out where the curve of another variant passes
     above it.
     """
     kept: list[Point] = []
-    for point in points:
-        value, best = point.values[quality], kept[-1].values[quality] if kept else None
+    points = [point for point in points if point.values.get(quality) is not None]
+    upright = [_upright(point, quality, higher_is_better) for point in points]
+    best: float | None = None
+    for point, own in zip(points, upright, strict=True):
+        value = own.values[quality]
         rivals = {variant(other.setting) for other in points} - {variant(point.setting)}
-        beaten = any(_passes_above(point, [p for p in points if variant(p.setting) == v], quality) for v in rivals)
+        beaten = any(_passes_above(own, [p for p in upright if variant(p.setting) == v], quality) for v in rivals)
         if value is not None and (best is None or value > best) and not beaten:
             kept.append(point)
+            best = value
     return kept
+
+
+def _upright(point: Point, quality: str, higher_is_better: bool) -> Point:
+    """A point whose quality is better where it is higher."""
+    value = point.values[quality]
+    return point if higher_is_better or value is None else Point(point.setting, {**point.values, quality: -value})
 
 
 def variant(setting: str) -> str:
@@ -277,18 +290,19 @@ def variant(setting: str) -> str:
     return re.sub(r"[\d.]+", "", setting, count=1)
 
 
-def pairs(points: Sequence[Point], quality: str) -> list[tuple[float, float]]:
+def pairs(points: Sequence[Point], quality: str, higher_is_better: bool = True) -> list[tuple[float, float]]:
     """``(bpp, quality)`` of the points on the front."""
-    return [(point.values["bpp"] or 0.0, point.values[quality] or 0.0) for point in front(points, quality)]
+    found = front(points, quality, higher_is_better)
+    return [(point.values["bpp"] or 0.0, point.values[quality] or 0.0) for point in found]
 
 
-def by_image(rows: Sequence[Row]) -> list[dict[str, list[Point]]]:
+def by_image(records: Sequence[Record]) -> list[dict[str, list[Point]]]:
     """The curves of each image on its own."""
-    images = dict.fromkeys(row["image"] for row in rows)
-    return [curves([row for row in rows if row["image"] == image]) for image in images]
+    images = dict.fromkeys(record["image"] for record in records)
+    return [curves([record for record in records if record["image"] == image]) for image in images]
 
 
-def bd_table(images: Sequence[Mapping[str, list[Point]]], qualities: Sequence[str] = SHOWN) -> str:
+def bd_table(images: Sequence[Mapping[str, list[Point]]], metrics: Sequence[ImageMetric] = SHOWN) -> str:
     """BD-rate of every codec of pscx against every other codec, in percent: of each image, then the mean over images.
 
     Settings mean another rate on each image for some codecs and the same for others, so curves through means over
@@ -298,9 +312,9 @@ def bd_table(images: Sequence[Mapping[str, list[Point]]], qualities: Sequence[st
     lines = []
     for own in (name for name in names if name not in FORMATS):
         for anchor in (name for name in names if name != own):
-            values = [_mean_difference(images, anchor, own, quality) for quality in qualities]
+            values = [_mean_difference(images, anchor, own, metric) for metric in metrics]
             lines.append([own, anchor, *values])
-    return markdown(["codec", "against", *(f"BD-rate in %, {MEASURES[q].partition(' ')[0]}" for q in qualities)], lines)
+    return markdown(["codec", "against", *(f"BD-rate in %, {metric.title}" for metric in metrics)], lines)
 
 
 def rate_table(images: Sequence[Mapping[str, list[Point]]]) -> str:
@@ -312,62 +326,65 @@ def rate_table(images: Sequence[Mapping[str, list[Point]]]) -> str:
     return markdown(["PSNR (dB) at", *(f"{rate:g} bpp" for rate in RATES)], lines)
 
 
-def equal_bytes_table(rows: Sequence[Row], anchor: str = "jpeg") -> str:
+def equal_bytes_table(records: Sequence[Record], anchor: str = "jpeg") -> str:
     """Mean PSNR of pscx at the bytes of each file of another codec, read off each image's own curve."""
-    files = [row for row in rows if row["codec"] == anchor]
-    own = [name for name in dict.fromkeys(row["codec"] for row in rows) if name not in FORMATS]
+    files = [record for record in records if record["codec"] == anchor]
+    own = [name for name in dict.fromkeys(record["codec"] for record in records) if name not in FORMATS]
     lines = []
-    for setting in dict.fromkeys(row["setting"] for row in files):
-        there = [row for row in files if row["setting"] == setting]
-        means = [fmean(float(row[key]) for row in there) for key in ("bpp", "psnr")]
-        found = [[at_bytes([r for r in rows if r["codec"] == name], row) for row in there] for name in own]
+    for setting in dict.fromkeys(record["setting"] for record in files):
+        there = [record for record in files if record["setting"] == setting]
+        means = [fmean(float(record[key]) for record in there) for key in ("bpp", "psnr")]
+        found = [[at_bytes([r for r in records if r["codec"] == name], record) for record in there] for name in own]
         texts = ["-" if None in values else f"{_average(values):.2f}" for values in found]
         lines.append([setting, f"{means[0]:.3f}", f"{means[1]:.2f}", *texts])
     return markdown([f"at the bytes of {anchor}", "bpp", f"{anchor} (dB)", *(f"{name} (dB)" for name in own)], lines)
 
 
-def at_bytes(rows: Sequence[Row], row: Row) -> float | None:
-    """PSNR of a codec's rows of the image of ``row`` at its bytes; none outside of its curve."""
-    points = sorted((float(r["bytes"]), float(r["psnr"])) for r in rows if r["image"] == row["image"])
-    return _read_off(points, float(row["bytes"]))
+def at_bytes(records: Sequence[Record], record: Record) -> float | None:
+    """PSNR of a codec's records of the image of ``record`` at its bytes; none outside of its curve."""
+    points = sorted((float(r["bytes"]), float(r["psnr"])) for r in records if r["image"] == record["image"])
+    return _read_off(points, float(record["bytes"]))
 
 
-def settings_table(found: Mapping[str, list[Point]]) -> str:
+def settings_table(found: Mapping[str, list[Point]], metrics: Sequence[ImageMetric] = SHOWN) -> str:
     """Which settings of each codec make its curve, and what they cost."""
     lines = []
     for name, points in found.items():
         for point in points:
-            best = ", ".join(quality for quality in SHOWN if point in front(points, quality))
-            numbers = (point.values[key] for key in ("bpp", *SHOWN, "lpips", "seconds", "evaluations"))
+            best = ", ".join(m.column for m in metrics if point in front(points, m.column, m.higher_is_better))
+            columns = ("bpp", *(metric.column for metric in metrics), "seconds", "evaluations")
+            numbers = (point.values.get(key) for key in columns)
             lines.append([name, point.setting, *("-" if n is None else f"{n:.4g}" for n in numbers), best])
-    header = ["codec", "setting", "bpp", "PSNR (dB)", "MS-SSIM", "LPIPS", "seconds", "evaluations", "on the curve of"]
+    labels = [_measure_of(metric).label for metric in metrics]
+    header = ["codec", "setting", "bpp", *labels, "seconds", "evaluations", "on the curve of"]
     return markdown(header, lines)
 
 
-def paper_table(rows: Sequence[Row]) -> str:
+def paper_table(records: Sequence[Record]) -> str:
     """The small crops, image by image."""
     columns = ("image", "codec", "setting", "bpp", "psnr", "evaluations")
-    lines = [[f"{float(row[key]):.4g}" if key in ("bpp", "psnr") else row[key] for key in columns] for row in rows]
+    lines = [
+        [f"{float(record[key]):.4g}" if key in ("bpp", "psnr") else record[key] for key in columns]
+        for record in records
+    ]
     return markdown(columns, sorted(lines))
 
 
-def pictures(found: Mapping[str, list[Point]], root: Path) -> dict[str, bytes]:
-    """``psnr.svg`` and ``ms_ssim.svg``: the front of each codec."""
+def pictures(found: Mapping[str, list[Point]], root: Path, metrics: Sequence[ImageMetric] = SHOWN) -> dict[str, bytes]:
+    """``psnr.svg`` and so on: the front of each codec."""
     axes = [Axis("codec", {name: name for name in found}), Axis("setting", {})]
     baseline = {"codec": "jpeg" if "jpeg" in found else next(iter(found))}
     whole = Plan(axes, "setting", baseline, [], root)
     files: dict[str, bytes] = {}
-    for quality in SHOWN:
-        lines = [
-            Curve({"codec": name}, [_result(point, quality) for point in front(points, quality)])
-            for name, points in found.items()
-        ]
+    for metric in metrics:
+        fronts = {name: front(points, metric.column, metric.higher_is_better) for name, points in found.items()}
+        lines = [Curve({"codec": name}, [_result(point, metric) for point in kept]) for name, kept in fronts.items()]
         drawn = [line for line in lines if line.points]
         files |= {name: data for name, data in draw(whole, drawn).items() if name.endswith(".svg")} if drawn else {}
     return files
 
 
-def about(options: argparse.Namespace, found: Sequence[Contender]) -> bytes:
+def about(options: argparse.Namespace, found: Sequence[Contender], metrics: Sequence[ImageMetric]) -> bytes:
     """Where and with what the last run was made, as JSON."""
     packages = ("torch", "numpy", "pillow", "torchmetrics", "constriction")
     facts = {
@@ -377,32 +394,35 @@ def about(options: argparse.Namespace, found: Sequence[Contender]) -> bytes:
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "codecs": {contender.name: contender.version for contender in found},
-        "lpips": "AlexNet" if has_lpips() else "left empty: torchvision or its AlexNet weights are not installed",
+        "metrics": {metric.column: facts_of(metric) for metric in metrics},
     }
     return f"{json.dumps(facts, indent=1)}\n".encode()
 
 
-def report(rows: Sequence[Row], crop: int) -> tuple[str, dict[str, list[Point]]]:
+def report(
+    records: Sequence[Record], crop: int, metrics: Sequence[ImageMetric] = SHOWN
+) -> tuple[str, dict[str, list[Point]]]:
     """The tables, and the curves at the large crop."""
-    large = [row for row in rows if row["crop"] == str(crop)]
+    large = [record for record in records if record["crop"] == str(crop)]
     found = curves(large)
-    small = [row for row in rows if row["crop"] != str(crop)]
-    images = len({row["image"] for row in rows})
+    small = [record for record in records if record["crop"] != str(crop)]
+    images = len({record["image"] for record in records})
     parts = [
         f"Means over {images} images, central {crop}x{crop}, whole files.",
         "Rate at equal quality, of each image, then the mean (below 0: fewer bits than the codec it is against):",
-        bd_table(by_image(large)),
+        bd_table(by_image(large), metrics),
         rate_table(by_image(large)),
         *([equal_bytes_table(large)] if "jpeg" in found else []),
-        settings_table(found),
+        settings_table(found, metrics),
     ]
     if small:
-        parts += [f"Central {PAPER_SIDE}x{PAPER_SIDE}:", bd_table(by_image(small), ["psnr"])]
-        if all(row["payload"] for row in small):
-            bare = [row | {"bpp": str(bits_per_pixel(int(row["payload"]), PAPER_SIDE, PAPER_SIDE))} for row in small]
+        parts += [f"Central {PAPER_SIDE}x{PAPER_SIDE}:", bd_table(by_image(small), [PSNR()])]
+        if all(record["payload"] for record in small):
+            rates = [bits_per_pixel(int(record["payload"]), PAPER_SIDE, PAPER_SIDE) for record in small]
+            bare = [record | {"bpp": str(rate)} for record, rate in zip(small, rates, strict=True)]
             parts += [
                 "The same of payloads alone, without what a file says of its codec:",
-                bd_table(by_image(bare), ["psnr"]),
+                bd_table(by_image(bare), [PSNR()]),
             ]
         parts += [paper_table(small)]
     return "\n\n".join(parts), found
@@ -416,20 +436,19 @@ def main(args: Sequence[str] | None = None) -> None:
         parser.error(f"--crop must be other than {PAPER_SIDE}, the side of the crops of --paper")
     try:
         files = images(options.folder, options.limit)
+        metrics = metrics_of(options.metrics)
         found = list(contenders(options.codecs or ["default", *_installed()], options.steps))
     except pscx.PscxError as error:
         parser.error(str(error))
     cells = plan(files, found, options.crop, options.paper)
     options.output.mkdir(parents=True, exist_ok=True)
-    write_whole(options.output / "about.json", about(options, found), force=True)
-    rows = list(fill(cells, options.output / "points.csv").values())
-    text, means = report(rows, options.crop)
+    write_whole(options.output / "about.json", about(options, found, metrics), force=True)
+    records = list(fill(cells, options.output / "points.csv", metrics).values())
+    text, means = report(records, options.crop, metrics)
     write_whole(options.output / "summary.md", f"{text}\n".encode(), force=True)
-    for name, data in pictures(means, options.output).items():
+    for name, data in pictures(means, options.output, metrics).items():
         write_whole(options.output / name, data, force=True)
     print(text)
-    if not has_lpips():
-        print("\nno LPIPS: torchvision or its AlexNet weights are not installed")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -441,6 +460,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=float, nargs="+", default=STEPS, metavar="STEP", help="of pscx's quantizer")
     parser.add_argument("--crop", type=int, default=256, help="side of the central square, in pixels")
+    names = [METRICS.name_of(type(metric)) for metric in SHOWN]
+    parser.add_argument(
+        "--metrics", nargs="+", default=names, metavar="METRIC", help="of an image; PSNR is always among them"
+    )
     parser.add_argument("--limit", type=int, default=None, help="the first N images alone")
     parser.add_argument(
         "--paper", type=int, default=0, metavar="N", help="images that also go through the paper's recipe"
@@ -456,24 +479,26 @@ def _installed() -> list[str]:
     return [name for name in FORMATS if name not in missing]
 
 
-def _mean(setting: str, rows: Sequence[Row]) -> Point:
-    return Point(setting, {key: _mean_of([row[key] for row in rows]) for key in VALUES})
+def _mean(setting: str, records: Sequence[Record]) -> Point:
+    columns = dict.fromkeys(key for record in records for key in record if key not in KEY)
+    return Point(setting, {key: _mean_of([record.get(key, "") for record in records]) for key in columns})
 
 
 def _mean_of(texts: Sequence[str]) -> float | None:
     return fmean(map(float, texts)) if all(texts) else None
 
 
-def _mean_difference(images: Sequence[Mapping[str, list[Point]]], anchor: str, own: str, quality: str) -> str:
-    values = [_difference(found[anchor], found[own], quality) for found in images]
+def _mean_difference(images: Sequence[Mapping[str, list[Point]]], anchor: str, own: str, metric: ImageMetric) -> str:
+    values = [_difference(found[anchor], found[own], metric) for found in images]
     there = [value for value in values if value is not None]
     some = f" ({len(there)} of {len(images)})" if len(there) < len(images) else ""
     return f"{fmean(there):+.1f}{some}" if there else "-"
 
 
-def _difference(anchor: list[Point], test: list[Point], quality: str) -> float | None:
+def _difference(anchor: list[Point], test: list[Point], metric: ImageMetric) -> float | None:
+    higher = metric.higher_is_better
     try:
-        return bd_rate(pairs(anchor, quality), pairs(test, quality))
+        return bd_rate(pairs(anchor, metric.column, higher), pairs(test, metric.column, higher), higher)
     except ValueError:  # no quality in common, or no values
         return None
 
@@ -496,9 +521,14 @@ def _passes_above(point: Point, others: Sequence[Point], quality: str) -> bool:
     return value is not None and rival is not None and rival > value
 
 
-def _result(point: Point, quality: str) -> Results:
-    values = {"bpp": point.values["bpp"], **dict.fromkeys(MEASURES), quality: point.values[quality]}
-    return Results([], {key: "" if value is None else str(value) for key, value in values.items()})
+def _result(point: Point, metric: ImageMetric) -> Results:
+    values = {"bpp": point.values["bpp"], metric.column: point.values[metric.column]}
+    means = {key: "" if value is None else str(value) for key, value in values.items()}
+    return Results([], means, {metric.column: _measure_of(metric)})
+
+
+def _measure_of(metric: ImageMetric) -> Measure:
+    return Measure(metric.title, metric.unit, metric.higher_is_better)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ by a file of at most the bits asked for, and at least 98 % of them; a PSNR by on
 target how many images met it, the range of what they got, and the mean number of encodings that the search took. Exit
 code 1 where a target was missed; one that an image cannot have is counted as refused, with what was said.
 
-Under ``-o`` comes ``targets.csv`` with a row for each image and target; rows that are there already are not measured
-again, so a run that was stopped goes on. Those of another recipe, or of the same before a change, are left alone.
+Under ``-o`` comes ``targets.csv`` with a record for each image and target; those that are there already are not
+measured again, so a run that was stopped goes on. Those of another recipe, or of the same before a change, are left
+alone.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ import torch
 from rich.progress import Progress
 
 import pscx
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.tables import as_csv
 from pscx.metrics import bits_per_pixel, psnr
 from pscx.rate_control import BPP, PSNR, Target, TargetError
 from pscx.runtime.files import write_whole
 
 sys.path.append(str(Path(__file__).parent))
 
-from rate_distortion import Row, central, digest, images, read  # found through the line above
+from rate_distortion import Record, central, digest, images, read  # found through the line above
 
 SHORTEST = 0.98  # of a rate that was asked for
 CLOSE = 0.1  # dB
 KEY = ("image", "crop", "recipe", "version", "target", "value")
 
 
-def measured(codec: pscx.Codec, file: Path, row: Row) -> Row:
+def measured(codec: pscx.Codec, file: Path, record: Record) -> Record:
     """What an image got; ``error`` says why it got nothing."""
-    pixels = central(pscx.read_image(file), int(row["crop"]))
-    value = float(row["value"])
-    target: Target = BPP(value) if row["target"] == "bpp" else PSNR(value)
+    pixels = central(pscx.read_image(file), int(record["crop"]))
+    value = float(record["value"])
+    target: Target = BPP(value) if record["target"] == "bpp" else PSNR(value)
     try:
         done = codec.encode(pixels, target=target)
     except TargetError as error:
-        return {**row, "bpp": "", "psnr": "", "encodings": "", "error": str(error)}
+        return {**record, "bpp": "", "psnr": "", "encodings": "", "error": str(error)}
     again = pscx.Decompressor().decompress(done.data)
     rate, quality = bits_per_pixel(len(done.data), *pixels.shape[:2]), psnr(pixels, again)
     return {
-        **row,
+        **record,
         "bpp": f"{rate:.5f}",
         "psnr": f"{quality:.4f}",
         "encodings": str(done.account.encodings),
@@ -57,33 +58,33 @@ def measured(codec: pscx.Codec, file: Path, row: Row) -> Row:
     }
 
 
-def met(row: Row) -> bool:
+def met(record: Record) -> bool:
     """Whether an image got what was asked for."""
-    value = float(row["value"])
-    if row["error"]:
+    value = float(record["value"])
+    if record["error"]:
         return False
-    if row["target"] == "bpp":
-        return SHORTEST * value <= float(row["bpp"]) <= value
-    return abs(float(row["psnr"]) - value) <= CLOSE
+    if record["target"] == "bpp":
+        return SHORTEST * value <= float(record["bpp"]) <= value
+    return abs(float(record["psnr"]) - value) <= CLOSE
 
 
-def report(rows: Sequence[Row]) -> bool:
+def report(records: Sequence[Record]) -> bool:
     """Print a line for each target; whether none was missed, refusals aside."""
     print("| target | met | refused | from | to | encodings |\n|---|---|---|---|---|---|")
     missed = False
-    for kind, value in dict.fromkeys((row["target"], row["value"]) for row in rows):
-        part = [row for row in rows if (row["target"], row["value"]) == (kind, value)]
-        done = [row for row in part if not row["error"]]
+    for kind, value in dict.fromkeys((record["target"], record["value"]) for record in records):
+        part = [record for record in records if (record["target"], record["value"]) == (kind, value)]
+        done = [record for record in part if not record["error"]]
         hits = sum(map(met, part))
         missed |= hits < len(done)
-        got = [float(row[kind]) for row in done]
+        got = [float(record[kind]) for record in done]
         ends = (
             f"{min(got):.4f} | {max(got):.4f} | {fmean(int(r['encodings']) for r in done):.1f}" if got else "- | - | -"
         )
         print(f"| {kind} {value} | {hits} of {len(part)} | {len(part) - len(done)} | {ends} |")
-    for row in rows:
-        if row["error"]:
-            print(f"\n{row['image']}, {row['target']} {row['value']}: {row['error']}")
+    for record in records:
+        if record["error"]:
+            print(f"\n{record['image']}, {record['target']} {record['value']}: {record['error']}")
     return not missed
 
 
@@ -104,16 +105,16 @@ def main(args: Sequence[str] | None = None) -> int:
     except pscx.PscxError as error:
         parser.error(str(error))
     table = options.output / "targets.csv"
-    rows = read(table, KEY)
+    records = read(table, KEY)
     targets = [("bpp", value) for value in options.bpp] + [("psnr", value) for value in options.psnr]
     place = (str(options.crop), options.recipe, digest(codec))
     cells = [(file, (name, *place, kind, f"{value:g}")) for kind, value in targets for name, file in files.items()]
     with Progress() as bar:
         for file, key in bar.track(cells, description="targets"):
-            if key not in rows:
-                rows[key] = measured(codec, file, dict(zip(KEY, key, strict=True)))
-                write_whole(table, as_csv(list(rows.values())), force=True)
-    return 0 if report([rows[key] for _, key in cells]) else 1
+            if key not in records:
+                records[key] = measured(codec, file, dict(zip(KEY, key, strict=True)))
+                write_whole(table, as_csv(list(records.values())), force=True)
+    return 0 if report([records[key] for _, key in cells]) else 1
 
 
 if __name__ == "__main__":

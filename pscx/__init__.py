@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pscx.api import Codec, Decompressor, Simulation, load_codec
     from pscx.codecs.psc.codec import PSC
-    from pscx.config.checker import ConfigError
+    from pscx.config import ConfigError
     from pscx.config.plugins import load_plugins
+    from pscx.config.recipes.folders import load_recipes
     from pscx.errors import ImageError, PscxError, StreamError
     from pscx.format.info import stream_info
     from pscx.images import read_image, write_image
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "load_codec",
     "load_plugins",
+    "load_recipes",
     "read_image",
     "stream_info",
     "write_image",
@@ -39,7 +41,7 @@ __all__ = [
 _HOMES = {
     "PSC": "pscx.codecs.psc.codec",
     "Codec": "pscx.api",
-    "ConfigError": "pscx.config.checker",
+    "ConfigError": "pscx.config",
     "Decompressor": "pscx.api",
     "ImageError": "pscx.errors",
     "PscxError": "pscx.errors",
@@ -47,6 +49,7 @@ _HOMES = {
     "StreamError": "pscx.errors",
     "load_codec": "pscx.api",
     "load_plugins": "pscx.config.plugins",
+    "load_recipes": "pscx.config.recipes.folders",
     "read_image": "pscx.images",
     "stream_info": "pscx.format.info",
     "write_image": "pscx.images",

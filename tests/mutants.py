@@ -18,11 +18,12 @@ import numpy as np
 from sealing import resealed
 from tiny import save_prior
 
-from pscx import Decompressor, PscxError, load_codec
+from pscx import Decompressor, PscxError, load_codec, load_recipes
 from pscx.catalogue.components import SECTIONS
 from pscx.format.container import STREAM_CHECK, Header, pack, unpack
 from pscx.format.limits import Limits
 from pscx.priors import DDPM
+from pscx.training.codec_file import codec_file
 
 KINDS = {key: SECTIONS[key] for key in ("prior", "sampler", "rows", "quantizer", "coder", "restoration")}
 
@@ -86,6 +87,14 @@ class Fuzzer:
             for prior in ({"name": "ddpm", "path": path, "exact": True}, {"name": "gaussian"}):
                 made = load_codec("default", prior=prior, **{**SMALL, **codec})
                 self.seeds.append((prior["name"], made.compress(pixels)))
+        recipes = folder / "recipes"
+        recipes.mkdir()
+        for name in self.decoders:
+            prior = {"name": name, "path": path, "exact": True} if name == "ddpm" else {"name": name}
+            made = load_codec("default", prior=prior, **{**SMALL, **CODECS[0]})
+            (recipes / f"{name}.yaml").write_bytes(codec_file(made.signal_codec))
+            load_recipes(recipes)
+            self.seeds.append((name, made.compress(pixels)))
 
     def decoder_and_mutant(self, number: int) -> tuple[Decompressor, Mutant]:
         """Mutant ``number``, and a decoder with the prior of the stream that it was made from."""
@@ -127,9 +136,9 @@ def mutant(source: random.Random, data: bytes, others: Sequence[bytes]) -> Mutan
         "payload longer, checksum": lambda: pack(header, payload + source.randbytes(source.randint(1, 40))),
         "payload at random, checksum": lambda: pack(header, source.randbytes(source.randint(0, 60))),
         "payload of another, checksum": lambda: pack(header, unpack(source.choice(others))[1]),
-        "spec, checksum": lambda: pack_or({"spec": respecified(source, header.spec)}, payload, data),
+        "spec, checksum": lambda: pack_or({"spec": respecified(source, header.spec or "{}")}, payload, data),
         "spec and payload, checksum": lambda: pack_or(
-            {"spec": respecified(source, header.spec)}, source.randbytes(30), data
+            {"spec": respecified(source, header.spec or "{}")}, source.randbytes(30), data
         ),
         "header at random, checksum": lambda: resealed(data[:9] + source.randbytes(source.randint(0, 80))),
     }
@@ -159,7 +168,8 @@ def replaced(source: random.Random, header: Header) -> dict[str, Any]:
         "height": lambda: source.choice([1, 2, header.height + 1, 63, 200, 4096, 65535]),
         "width": lambda: source.choice([1, 2, header.width - 1, 65, 201, 4096, 65535]),
         "fingerprint": lambda: source.randbytes(6),
-        "recipe": lambda: source.choice([0, 1, 2, 3, 255]),
+        "recipe": lambda: source.choice([0, 1, 2, 3, 6, 255]),
+        "digest": lambda: source.choice([b"", source.randbytes(6)]),
         "spec": lambda: source.choice(["", "{}", "[]", "null", "[" * 900, "1", '{"prior":' * 400, header.spec + "}"]),
         "parameter": lambda: source.choice([None, 2.0**-133, 2.0**-20, 0.5, 512.0, 2.0**100]),
         "seed": lambda: source.choice([0, 1, 1 << 63, (1 << 64) - 1]),

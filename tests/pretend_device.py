@@ -165,9 +165,9 @@ _tensor_of_torch = torch.tensor
 
 def _tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
     """``torch.tensor``, which fails within itself for a device of Python."""
-    place = CPU if device is None else torch.device(device)
-    made = _tensor_of_torch(data, **options, device=CPU if place.type == NAME else place)
-    return made.to(place)
+    if device is None or torch.device(device).type != NAME:
+        return _tensor_of_torch(data, device=device, **options)
+    return _tensor_of_torch(data, **options).to(device)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import ceil, cos, exp, floor, lcm, log, pi, sqrt
@@ -42,13 +42,14 @@ class Stream:
     payload: bytes
 
 
-def read(data: bytes) -> Stream:
+def read(data: bytes, recipes: Sequence[dict[str, Any]] = ()) -> Stream:
+    """``recipes`` are the specs of the user recipes that this decoder keeps."""
     assert data[:3] == b"\xb7PX"
     assert data[3] >> 4 == 2
     assert crc16(data[:7] + data[9:]) == int.from_bytes(data[7:9], "big")
     flags, at = data[3] & 15, 9
     assert flags & 12 == 0  # no caption; an exact codec
-    assert data[4] == 0  # the spec is embedded
+    assert data[4] in (0, 255)  # the spec is embedded, or a user recipe
 
     def take(count: int) -> bytes:
         nonlocal at
@@ -67,9 +68,30 @@ def read(data: bytes) -> Stream:
     height, width, fingerprint = varint() + 1, varint() + 1, take(6)
     step = struct.unpack(">f", take(2) + b"\0\0")[0] if flags & 1 else 0.0
     seed = varint() if flags & 2 else 0
-    spec = json.loads(zlib.decompress(take(varint()), -15))
+    if data[4] == 255:
+        wanted = take(6)
+        spec = next(recipe for recipe in recipes if digest(recipe) == wanted)
+    else:
+        spec = json.loads(zlib.decompress(take(varint()), -15))
     assert crc16(data[:5] + data[9:at]) == int.from_bytes(data[5:7], "big")
     return Stream(height, width, fingerprint, step, seed, spec, data[at:])
+
+
+def digest(spec: dict[str, Any]) -> bytes:
+    """What names a user recipe."""
+    return sha256(as_json(spec).encode("ascii")).digest()[:6]
+
+
+def as_json(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{as_json(key)}:{as_json(value[key])}" for key in sorted(value)) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(as_json, value)) + "]"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def crc16(data: bytes) -> int:
@@ -566,8 +588,8 @@ def between(low: int, high: int, whole: int) -> int:
 
 
 class Decoder:
-    def __init__(self, data: bytes, folder: Path) -> None:
-        self.stream, self.prior = read(data), Prior(folder)
+    def __init__(self, data: bytes, folder: Path, recipes: Sequence[dict[str, Any]] = ()) -> None:
+        self.stream, self.prior = read(data, recipes), Prior(folder)
         assert self.prior.fingerprint() == self.stream.fingerprint
         self.spec, self.rows = self.stream.spec, self.stream.spec["rows"]
         names = {key: self.spec[key]["name"] for key in ("sampler", "rows", "quantizer", "coder", "restoration")}

@@ -8,8 +8,9 @@ import itertools
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ import yaml
 from PIL import Image
 from tiny import CODEC
 
-from pscx.ablation import Axis, Plan, read_results
+from pscx.ablation import Axis, Plan, read_plan, read_results
 from pscx.ablation.plan import labels_of
 from pscx.ablation.plot import COLORS, crossed, look, one_at_a_time, varied_alone
-from pscx.ablation.results import Curve, Results, alike
+from pscx.ablation.report import write_report
+from pscx.ablation.results import Curve, Results, alike, compared, measures
 from pscx.api import Codec
 from pscx.cli.main import main
+from pscx.config import split_options
 from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED
 from pscx.errors import ImageError
 from pscx.evaluation.bd import bd_rate
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.measures import Measure
 
 GRID: dict[str, Any] = {
     **yaml.safe_load(CODEC),
@@ -42,6 +45,7 @@ GRID: dict[str, Any] = {
     "exclude": [{"model.codec.sampler": "ddrm", "model.codec.coder": "raw"}],
 }
 TRAINING = {"model": {}, "axes": {"model.decay": [0.3, 0.5]}, "rate": "model.decay", "baseline": {}, "exclude": []}
+PSNR = {"psnr": Measure("PSNR", "dB")}
 LABELS = [("ddrm", "posterior"), ("fresh", "posterior"), ("fresh", "raw")]
 
 
@@ -119,7 +123,7 @@ def test_the_grid_is_run_and_the_table_is_tidy(finished: tuple[Lab, str, str]) -
         folder = lab.run / "cells" / row["cell"]
         own = next(one for one in rows_of(folder / "images.csv") if one.pop("name") == row["image"])
         assert own.items() <= row.items()
-        options = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]
+        options = yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["codec"]["init_args"]
         assert options["quantizer"]["init_args"]["step"] == float(row["model.codec.quantizer.step"])
         assert options["sampler"]["init_args"]["eta"] == {"ddrm": 0.5, "fresh": 1.0}[row["model.codec.sampler"]]
         assert options["sampler"]["init_args"]["steps"] == 2  # of the base, below both values
@@ -196,17 +200,17 @@ def test_no_two_curves_of_a_panel_look_alike(sizes: tuple[int, ...]) -> None:
 def test_panels_without_a_curve_are_not_drawn(coders: int, tmp_path: Path) -> None:
     sizes = {"sampler": 4, "rows": 5, "quantizer": 4, "coder": coders, "step": 2}
     axes = [Axis(f"model.{name}", {str(value): value for value in range(size)}) for name, size in sizes.items()]
-    points = [Results([], {"bpp": str(rate), "psnr": str(20 + rate)}) for rate in (1, 2)]
+    points = [Results([], {"bpp": str(rate), "psnr": str(20 + rate)}, PSNR) for rate in (1, 2)]
     keys = [axis.key for axis in axes[:4]]
     labels = [dict(zip(keys, one, strict=True)) for one in itertools.product(*(axis.values for axis in axes[:4]))]
     plan = Plan(axes, "model.step", labels[0], [], tmp_path)
-    figure = crossed(plan, [Curve(one, points) for one in labels], "psnr")
+    figure = crossed(plan, [Curve(one, points) for one in labels], "psnr", PSNR["psnr"])
     assert sum(panel.get_visible() for panel in figure.axes) == coders
 
 
 def drawn(plan: Plan, *labels: str) -> Curve:
     """A curve of two points with these labels."""
-    points = [Results([], {"bpp": str(rate), "psnr": str(30 + rate)}) for rate in (0.5, 1.0)]
+    points = [Results([], {"bpp": str(rate), "psnr": str(30 + rate)}, PSNR) for rate in (0.5, 1.0)]
     return Curve(dict(zip([axis.key for axis in plan.curve_axes], labels, strict=True)), points)
 
 
@@ -220,7 +224,7 @@ def test_axes_that_are_varied_one_at_a_time_have_a_panel_each() -> None:
     plan = plan_of(2, 3, 1)
     found = [drawn(plan, *labels) for labels in ("000", "100", "010", "020")]
     assert varied_alone(plan, found)
-    figure = one_at_a_time(plan, found, "psnr")
+    figure = one_at_a_time(plan, found, "psnr", PSNR["psnr"])
     texts = [(panel.get_title(), [text.get_text() for text in panel.get_legend().get_texts()]) for panel in figure.axes]
     assert texts == [("a", ["0", "1"]), ("b", ["0", "1", "2"])]
     colors = [[line.get_color() for line in panel.get_lines()] for panel in figure.axes]
@@ -268,16 +272,18 @@ def test_a_cell_counts_as_done_only_when_its_results_are_whole(copied: Lab, caps
     assert all(read_results(cell) for cell in cells)
 
 
-def test_a_measure_that_finished_cells_lack_is_missing(copied: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    for cell in copied.cells[:3]:
-        for table in ("images.csv", "summary.csv"):
-            rows = [{key: row[key] for key in row if key != "ssim"} for row in rows_of(cell / table)]
-            (cell / table).write_bytes(as_csv(rows))
-    before = copied.stamps()
-    assert copied.ablate() == 0
-    assert copied.stamps() == before
-    assert sorted(row["ssim"] == "" for row in copied.tidy) == [False] * 6 + [True] * 6
-    text = capsys.readouterr().out
+def test_a_metric_that_cells_left_out_lack_is_missing(finished: tuple[Lab, str, str]) -> None:
+    lab = finished[0]
+    where = ["--data.root", str(lab.images), "--trainer.default_root_dir", str(lab.run)]
+    plan = read_plan(split_options(["--config", str(lab.folder / "grid.yaml"), *where])[0])
+    results = {cell.id: read_results(cell.folder) for cell in plan.cells}
+    found = {}
+    for number, (key, result) in enumerate(results.items()):
+        assert result is not None
+        known = {key: measure for key, measure in result.measures.items() if key != "ssim"}
+        means = {key: value for key, value in result.means.items() if key != "ssim"}
+        found[key] = replace(result, means=means, measures=known) if number < 3 else result
+    text = write_report(replace(plan, root=lab.folder / "fewer"), found, {})
     header, *rows = table_after(text[: text.index("Rate at equal quality")], "Means over images")
     assert [row[header.index("ssim")] == "-" for row in rows].count(True) == 3
 
@@ -372,20 +378,75 @@ def test_an_image_that_cannot_be_read_is_left_out_of_every_cell(lab: Lab, capsys
 
 
 def test_means_are_over_the_images_that_all_cells_have() -> None:
-    rows = [{"name": name, "bpp": bpp, "psnr": "30.0"} for name, bpp in (("a", "1.0"), ("b", "3.0"))]
-    both = Results(rows, {"images": "2", "bpp": "2.0", "psnr": "30.0", "left_out": "0"})
-    one = Results(rows[:1], {"images": "1", "bpp": "1.0", "psnr": "30.0", "left_out": "1"})
-    compared = alike({"both": both, "one": one})
-    assert [(result.mean("bpp"), len(result.images)) for result in compared.values()] == [(1.0, 1), (1.0, 1)]
+    records = [{"name": name, "bpp": bpp, "psnr": "30.0"} for name, bpp in (("a", "1.0"), ("b", "3.0"))]
+    known = {**PSNR, "fid": Measure("FID", "", False, of_set=True)}
+    both = Results(records, {"images": "2", "bpp": "2.0", "psnr": "30.0", "fid": "7", "left_out": "0"}, known)
+    one = Results(records[:1], {"images": "1", "bpp": "1.0", "psnr": "30.0", "fid": "9", "left_out": "1"}, known)
+    found = alike({"both": both, "one": one})
+    assert [(result.mean("bpp"), len(result.images)) for result in found.values()] == [(1.0, 1), (1.0, 1)]
+    assert [result.mean("fid") for result in found.values()] == [None, None]  # of other images
     assert alike({"both": both}) == {"both": both}
-    assert alike({"one": one, "b": Results(rows[1:], {})})["one"] == one
+    assert alike({"one": one, "b": Results(records[1:], {}, {})})["one"] == one
+
+
+def points(**columns: Sequence[float]) -> Curve:
+    """A curve by its columns, ``gmsd`` better where it is lower."""
+    known = {**PSNR, "gmsd": Measure("GMSD", "", higher_is_better=False)}
+    means = [dict(zip(columns, map(str, values), strict=True)) for values in zip(*columns.values(), strict=True)]
+    return Curve({}, [Results([], one, known) for one in means])
+
+
+def test_a_metric_that_falls_with_the_rate_is_compared_as_it_is() -> None:
+    own = points(bpp=(0.25, 0.5, 1.0), psnr=(28, 31, 34), gmsd=(0.3, 0.2, 0.1))
+    half = points(bpp=(0.125, 0.25, 0.5), psnr=(28, 31, 34), gmsd=(0.3, 0.2, 0.1))
+    assert list(measures([own])) == ["psnr", "gmsd"]
+    value, about = compared(own, half, "gmsd")
+    assert value == pytest.approx(-50)
+    assert about == "GMSD 0.1 to 0.3"
+    assert compared(own, half, "psnr")[0] == pytest.approx(value)
+
+
+def test_a_point_that_is_no_better_than_one_of_fewer_bits_is_left_out_and_that_is_said() -> None:
+    own = points(bpp=(0.25, 0.5, 1.0), psnr=(28, 31, float("inf")), gmsd=(0.3, 0.2, 0.1))
+    bent = points(bpp=(0.125, 0.25, 0.3, 0.5), psnr=(28, 31, 30, 34), gmsd=(0.3, 0.2, 0.2, 0.1))
+    value, about = compared(own, bent, "gmsd")
+    assert value == pytest.approx(-50)
+    assert about == "GMSD 0.1 to 0.3, without 1 point no better than one of fewer bits"
+    assert own.of("psnr") == [(0.25, 28), (0.5, 31)]
+    falling = points(bpp=(1, 2, 3), gmsd=(0.1, 0.2, 0.3))
+    value, about = compared(falling, own, "gmsd")
+    assert value is None
+    assert about == "anchor: a curve needs at least 2 points, got 1, without 2 points no better than one of fewer bits"
+
+
+def test_metrics_are_measured_in_finished_cells_and_nothing_is_coded_again(
+    copied: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = {path: path.stat().st_mtime_ns for path in copied.run.glob("cells/*/streams/*")}
+    monkeypatch.setattr(Codec, "simulate", None)
+    assert copied.ablate("--model.metrics", "[psnr, gmsd]") == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("pscx: cell ") == 6
+    assert {path: path.stat().st_mtime_ns for path in copied.run.glob("cells/*/streams/*")} == streams
+    assert all(0 < float(record["gmsd"]) < 1 for record in copied.tidy)
+    assert "ssim" not in copied.tidy[0]
+    assert "BD-rate in % (GMSD)" in captured.out
+    assert (copied.run / "gmsd.svg").exists()
+    before = copied.stamps()
+    assert copied.ablate("--model.metrics", "[gmsd]") == 0  # they are there
+    assert copied.stamps() == before
+
+
+def test_metrics_are_no_axis(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab.ablate(axes={**GRID["axes"], "model.metrics": [["psnr"], ["ssim"]]}) == 2
+    assert "axes.model.metrics cannot be an axis" in capsys.readouterr().err
 
 
 def test_every_cell_may_fail(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     for image in lab.images.rglob("*.png"):
         image.write_bytes(b"no image")
     assert lab.ablate() == 1
-    assert capsys.readouterr().out.count("is not a PNG, JPEG or WebP image") == 2 * 6
+    assert capsys.readouterr().out.count("is not a PNG, JPEG, WebP, TIFF or BMP image") == 2 * 6
     assert not (lab.run / "results.csv").exists()
 
 
@@ -399,21 +460,21 @@ def axes(**changes: Any) -> dict[str, Any]:
     ("changes", "parts"),
     [
         (axes(modle__sampler=["ddrm"]), ["axes.modle.sampler", "did you mean 'model'?"]),
-        (axes(model__samplr=["ddrm"]), ["model.samplr", "did you mean 'sampler'?", "cell sampler=ddrm"]),
+        (axes(model__codec__samplr=["ddrm"]), ["model.codec.samplr", "did you mean 'sampler'?", "cell sampler=ddrm"]),
         (
-            axes(model__sampler=["ddrn"]),
+            axes(model__codec__sampler=["ddrn"]),
             ["grid.yaml: model.codec.sampler: unknown sampler 'ddrn'", "did you mean 'ddrm'?"],
         ),
-        (axes(model__sampler=[{"name": "ddrm", "etta": 1}]), ["has no option 'etta'", "did you mean 'eta'?"]),
+        (axes(model__codec__sampler=[{"name": "ddrm", "etta": 1}]), ["has no option 'etta'", "did you mean 'eta'?"]),
         (
-            axes(model__sampler=[{"label": "fresh", "value": {"name": "ddrm", "eta": 7}}]),
+            axes(model__codec__sampler=[{"label": "fresh", "value": {"name": "ddrm", "eta": 7}}]),
             ["sampler.eta must lie in [0, 1], got 7", "cell "],
         ),
-        (axes(model__sampler=["ddrm", "ddrm"]), ["two values are called 'ddrm'"]),
-        (axes(model__sampler="ddrm"), ["axes.model.sampler must be a list of values"]),
-        (axes(model__sampler=[]), ["axes.model.sampler must be a list of values"]),
+        (axes(model__codec__sampler=["ddrm", "ddrm"]), ["two values are called 'ddrm'"]),
+        (axes(model__codec__sampler="ddrm"), ["axes.model.codec.sampler must be a list of values"]),
+        (axes(model__codec__sampler=[]), ["axes.model.codec.sampler must be a list of values"]),
         (axes(model=["evaluate"]), ["axes.model", "an axis is an option of"]),
-        (axes(model__rows=["local", "pca"], model__rows__block=[8]), ["no option 'block'", "rows=pca"]),
+        (axes(model__codec__rows=["local", "pca"], model__codec__rows__block=[8]), ["no option 'block'", "rows=pca"]),
         (axes(trainer__default_root_dir=["a", "b"]), ["axes.trainer.default_root_dir cannot be an axis"]),
         ({"axes": {}}, ["axes must hold at least one axis"]),
         ({"axes": ["model.codec.sampler"]}, ["axes must be a mapping"]),

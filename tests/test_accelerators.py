@@ -11,7 +11,7 @@ import yaml
 from tiny import CODEC, write_codec
 
 from pscx.cli.main import main
-from pscx.config.checker import Layer, option_layer, read_yaml
+from pscx.config import Layer, option_layer, read_yaml
 from pscx.runs.accelerators import accelerator
 from pscx.runs.lightning import configuration
 

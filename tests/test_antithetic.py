@@ -121,5 +121,5 @@ def test_segments_that_short_seals_may_have_missed_do_not_count(coder: Coder, it
         _, short = codec(outcome.segments, coder=coder).encode(image())
         known = (outcome.measurements.values, short.measurements.values)
         right += int(torch.equal(*known) and outcome.segments < iterations)
-    assert len(whole.account.segment_rows) == iterations
+    assert len(whole.account.segment_symbols) == iterations
     assert right > len(places) * (1 - 2.0**-SEGMENT_BITS) - 4

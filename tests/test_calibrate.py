@@ -193,7 +193,7 @@ def test_fit_calibrates_a_codec_and_the_results_are_used(
         options = ["--data.root", str(image_folder), "--model.simulate", "false", "--data.subset", "2"]
         assert main(["test", "--config", config, *extra, *options, "--trainer.default_root_dir", str(tested)]) == 0
         sizes[name] = sum(int(row["bytes"]) for row in table_of(tested / "images.csv"))
-    spec = yaml.safe_load((root / "posterior.yaml").read_text())["model"]["coder"]
+    spec = yaml.safe_load((root / "posterior.yaml").read_text())["model"]["codec"]["coder"]
     assert len(spec["gains"]) == 3
     capsys.readouterr()
     refused_without_its_table(tmp_path / "static" / "streams" / "a.pscx", root, capsys, monkeypatch)
@@ -225,7 +225,7 @@ def refused_without_its_table(
     (root / "elsewhere").mkdir()
     monkeypatch.setenv(VARIABLE, str(root / "elsewhere"))
     assert main(["decompress", str(stream), "-o", output]) == 2
-    assert "coder.table 'calibrated' is not known: put calibrated.json into a folder" in capsys.readouterr().err
+    assert "coder.table: 'calibrated' is not known: put calibrated.json into a folder" in capsys.readouterr().err
     table = read_table(root / "calibrated.json")
     table.chances[0, 0, 0] += 1
     (root / "elsewhere" / "calibrated.json").write_bytes(table.to_json())
@@ -233,7 +233,7 @@ def refused_without_its_table(
     message = capsys.readouterr().err
     assert message.startswith("pscx: ")
     assert message.count("\n") == 1
-    assert "coder.table 'calibrated' must be the one with digest 't" in message
+    assert "coder.table: 'calibrated' must be the one with digest 't" in message
     monkeypatch.setenv(VARIABLE, str(root))
     assert main(["decompress", str(stream), "-o", output]) == 0
 

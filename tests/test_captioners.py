@@ -57,8 +57,8 @@ def test_blip2_captions_every_image_of_a_test(folder: str, image_folder: Path, t
     """``caption: {name: blip2, ...}`` in a config; what is in each stream is that image's caption, or nothing."""
     config = tmp_path / "codec.yaml"
     config.write_text(
-        "recipe: paper-pixel\nmodel:\n  samples: 2\n  iterations: 1\n  sampler: {steps: 1}\n"
-        f"  prior: {{name: stable_diffusion, path: {save_stable_diffusion(tmp_path / 'prior')}}}\n"
+        "recipe: paper-pixel\nmodel:\n  codec:\n    samples: 2\n    iterations: 1\n    sampler: {steps: 1}\n"
+        f"    prior: {{name: stable_diffusion, path: {save_stable_diffusion(tmp_path / 'prior')}}}\n"
         f"  caption: {{name: blip2, path: {folder}, max_tokens: 4}}\n"
     )
     run = ["test", "--config", str(config), "--data.root", str(image_folder), "--model.simulate", "false"]

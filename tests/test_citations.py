@@ -12,7 +12,7 @@ import pscx
 from pscx.catalogue.citations import FILE, OURS, bibliography, cited_by, entries
 from pscx.catalogue.components import SECTIONS
 from pscx.cli.main import main
-from pscx.config.checker import Layer, option_layer
+from pscx.config import Layer, option_layer
 from pscx.errors import PscxError
 from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.registry import Registry

@@ -15,7 +15,8 @@ from PIL import Image
 from tiny import CODEC, save_prior, write_codec
 
 from pscx import __version__, load_codec, read_image
-from pscx.cli import commands, main
+from pscx.cli import commands
+from pscx.cli.main import main
 
 Pixels = NDArray[np.uint8]
 

@@ -70,7 +70,7 @@ def test_decoder_finds_what_the_encoder_measured(quantizer: str, coder: str, row
     decoded = psc.decode(payload, SHAPE)
     for mine, theirs in zip(state(encoded), state(decoded), strict=True):
         assert torch.equal(mine, theirs)
-    assert decoded.account.segment_rows == encoded.account.segment_rows
+    assert decoded.account.segment_symbols == encoded.account.segment_symbols
     restored = [psc.restore(outcome, SHAPE, index) for outcome in (encoded, decoded) for index in (0, 1)]
     assert torch.equal(restored[0], restored[2])
     assert torch.equal(restored[1], restored[3])
@@ -144,7 +144,7 @@ def test_coders_are_told_the_segment() -> None:
     payload, outcome = psc.encode(IMAGE)
     psc.decode(payload, SHAPE)
     assert coder.told[0] == coder.told[1]
-    used = [segment for segment, rows in enumerate(outcome.account.segment_rows) if rows]
+    used = [segment for segment, rows in enumerate(outcome.account.segment_symbols) if rows]
     assert sorted(set(coder.told[0])) == used
     assert len(used) > 2
 
@@ -159,7 +159,7 @@ def test_values_are_those_of_the_image(rows: str) -> None:
     assert off.abs().max() > 0.04
     used = torch.arange(known.values.shape[1]) < known.counts[:, None]
     assert (known.variances[used] > 0).all()
-    assert len(known) == sum(outcome.account.segment_rows) > 0
+    assert len(known) == sum(outcome.account.segment_symbols) > 0
 
 
 @pytest.mark.parametrize(("coder", "rows"), list(itertools.product(CODERS, ROWS)))
@@ -209,7 +209,7 @@ def test_account_counts_denoiser_evaluations(rows: str, sampled: int, batch: int
         psc.restore(outcome, SHAPE)
         assert outcome.account.evaluations == 4 * 6 * sampled + 3 * 3
         assert 0 < outcome.account.network_seconds <= outcome.account.seconds
-        assert len(outcome.account.segment_rows) == 4
+        assert len(outcome.account.segment_symbols) == 4
     assert len(encoded.account.segment_bits) == 4
     assert decoded.account.segment_bits == []
 
@@ -243,7 +243,7 @@ def test_payload_is_what_was_counted(rows: str) -> None:
     """Raw: exactly 8 bits a row and the seals. Posterior: the ideal bits and the seals, to within three bytes."""
     seals = 3 * SEGMENT_BITS + LAST_SEGMENT_BITS
     payload, outcome = codec(Float8(), Raw(), ROWS[rows]).encode(IMAGE)
-    assert outcome.account.segment_bits == [8 * count for count in outcome.account.segment_rows]
+    assert outcome.account.segment_bits == [8 * count for count in outcome.account.segment_symbols]
     assert len(payload) == -(-(8 * len(outcome.measurements) + seals) // 8)
     payload, outcome = codec(Uniform(0.1), Posterior(), ROWS[rows]).encode(IMAGE)
     assert 0 <= 8 * len(payload) - sum(outcome.account.segment_bits) - seals < 24
@@ -253,7 +253,7 @@ def test_iterations_with_nothing_to_measure() -> None:
     """A floor over every variance leaves the seals alone; the prior's mean is what is left to restore."""
     psc = codec(Uniform(0.1), rows=Local(block=8, floor=1e3))
     payload, outcome = psc.encode(IMAGE)
-    assert outcome.account.segment_rows == [0, 0, 0, 0]
+    assert outcome.account.segment_symbols == [0, 0, 0, 0]
     assert len(payload) <= 3
     assert len(psc.decode(payload, SHAPE).measurements) == 0
 

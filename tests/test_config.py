@@ -14,11 +14,12 @@ from tiny import CODEC, write_codec
 from pscx.api import build_codec
 from pscx.codecs import PSC
 from pscx.codecs.specs import recipe_spec
-from pscx.config.checker import (
+from pscx.config import (
     RUN_OPTIONS,
     Checker,
     ConfigError,
     Layer,
+    Stream,
     build,
     describe,
     merge,
@@ -141,7 +142,7 @@ def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
         (["--model.codec.sampler.eta", "[1]"], ["must be a number, got [1]"]),
         (["--model.codec.sampler.steps", "0"], ["sampler.steps must be at least 1, got 0"]),
         (["--model.codec.samplez", "3"], ["codec 'psc' has no option 'samplez'", "did you mean 'samples'?"]),
-        (["--model.codec.samples", "3"], ["model has no option 'samples'", "so write model.codec.samples"]),
+        (["--model.samples", "3"], ["has no option 'samples'", "so write model.codec.samples"]),
         (["--model.codec.samples", "0"], ["samples must be at least 1"]),
         (["--model.codec.samples", "null"], ["--model.codec.samples must be an integer, got null"]),
         (["--model.codec.rows", "null"], ["--model.codec.rows is missing", "choose a row rule from"]),
@@ -279,7 +280,7 @@ def test_a_tree_from_a_stream_is_not_trusted(value: Any, part: str) -> None:
     from pscx.samplers import SAMPLERS
 
     with pytest.raises(ConfigError, match=part):
-        Checker([], trusted=False).component(SAMPLERS, value, "sampler")
+        Checker([], Stream()).component(SAMPLERS, value, "sampler")
 
 
 def test_types_in_words() -> None:

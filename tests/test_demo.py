@@ -23,7 +23,7 @@ from tiny import CODEC, write_codec
 
 from pscx import load_codec
 from pscx.api import Decompressor
-from pscx.config.checker import ConfigError
+from pscx.config import ConfigError
 from pscx.demo.feed import end_all, told
 from pscx.demo.offline import OFFLINE, environment, offline
 from pscx.demo.rivals import largest, rival
@@ -361,6 +361,6 @@ def test_an_uploaded_stream_may_take_little(views: Views, photo: Path, tmp_path:
     codec = load_codec(config, restoration={"samples": 400})
     path.write_bytes(codec.compress(np.array(Image.open(photo))))
     assert "evaluations times pixels" in mistake(views.decode(str(path)))
-    Decompressor().limits.check_work(codec.signal_codec, 32, 40, 1)  # what the command takes
+    Decompressor().limits.check_work(codec.signal_codec.evaluations(1), 32, 40)  # what the command takes
     for recipe in ("default", "fast", "best"):
-        views.decompressor.limits.check_work(load_codec(recipe).signal_codec, 40, 50, 1)
+        views.decompressor.limits.check_work(load_codec(recipe).signal_codec.evaluations(1), 40, 50)

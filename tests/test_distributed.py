@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from tiny import EXACT, save_prior, write_codec
 from pscx import read_image
 from pscx.api import Codec
 from pscx.cli.main import main
-from pscx.config.checker import ConfigError
+from pscx.config import ConfigError
 from pscx.data.base import Share
-from pscx.evaluation.evaluate import Evaluate, _ranks_per_image
+from pscx.evaluation.ranks import check_alike, ranks_per_image
 
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
 
@@ -61,7 +60,7 @@ def test_a_run_that_was_stopped_goes_on(image_folder: Path, tmp_path: Path, call
     root = tmp_path / "run"
     calls[:] = [-2, -1]
     assert main(arguments(config, image_folder, root)) == 130  # two were done, the third was not begun
-    assert not (root / "rows" / "sub__a.json").exists()
+    assert not (root / "records" / "sub__a.json").exists()
     calls.clear()
     assert main(arguments(config, image_folder, root)) == 0
     assert len(calls) == 1
@@ -79,7 +78,7 @@ def test_what_no_longer_holds_is_made_anew(change: str, image_folder: Path, tmp_
     if change == "reconstruction":
         (root / "reconstructions" / "a.png").unlink()
     if change == "row":
-        (root / "rows" / "a.json").write_text(json.dumps({"key": 1})[:-3])
+        (root / "records" / "a.json").write_text(json.dumps({"key": 1})[:-3])
     if change == "image":
         Image.fromarray(255 - read_image(image_folder / "a.png")).save(image_folder / "a.png")
     calls.clear()
@@ -143,7 +142,7 @@ STALE = """
 import os
 from pscx.data import folder
 from pscx.errors import ImageError
-from pscx.evaluation.evaluate import Kept
+from pscx.evaluation.kept import Kept
 
 def unreadable(file):
     raise ImageError(f"'{file}' cannot be read")
@@ -170,7 +169,7 @@ def test_the_first_process_of_an_image_decides_what_is_there(image_folder: Path,
         )
         assert done.returncode == 0, done.stderr
         assert [row["name"] for row in table(tmp_path / "run")] == ["a", "b"]
-        stamps.append({path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "rows").iterdir()})
+        stamps.append({path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "records").iterdir()})
     assert stamps[0] == stamps[1]  # the second run has taken what was kept
 
 
@@ -193,10 +192,9 @@ def test_processes_that_see_different_images_are_told(monkeypatch: pytest.Monkey
         parts[:] = [own, [*own, "c"]]
 
     monkeypatch.setattr("torch.distributed.all_gather_object", gather)
-    module = SimpleNamespace(trainer=SimpleNamespace(world_size=2))
     with pytest.raises(ConfigError, match="all processes must see the same images, but they see 2, 3, not the same"):
-        Evaluate._check_alike(module, ["a", "b"])  # type: ignore[arg-type]
-    Evaluate._check_alike(module, None)  # type: ignore[arg-type]
+        check_alike(["a", "b"], 2)
+    check_alike(None, 2)
 
 
 @pytest.mark.parametrize(("images", "shares"), [(7, 2), (3, 3), (12, 5), (1, 1)])
@@ -212,14 +210,14 @@ def test_shares_hold_every_image_once(images: int, shares: int) -> None:
     [("auto", 1, 5, 1), ("auto", 4, 5, 1), ("auto", 4, 3, 2), ("auto", 6, 1, 6), (2, 4, 2, 2), ("auto", 2, None, 1)],
 )
 def test_processes_for_each_image(wanted: int | str, world: int, images: int | None, size: int) -> None:
-    assert _ranks_per_image(wanted, world, images) == size
+    assert ranks_per_image(wanted, world, images) == size
 
 
 def test_processes_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="must divide the number of processes, 4, got 3"):
-        _ranks_per_image(3, 4, 9)
+        ranks_per_image(3, 4, 9)
     with pytest.raises(ConfigError, match="3 images are too few for 4 processes"):
-        _ranks_per_image(1, 4, 3)
+        ranks_per_image(1, 4, 3)
 
 
 def test_ranks_per_image_below_one(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

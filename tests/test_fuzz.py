@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mutants import Fuzzer, peak_memory
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+
+from pscx.config.recipes import folders
 
 COUNT = 2000
 SECONDS = 5.0  # of the processor, for one mutant
@@ -27,8 +30,10 @@ FORBIDDEN = (
 
 
 @pytest.fixture(scope="module")
-def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Fuzzer:
-    return Fuzzer(tmp_path_factory.mktemp("prior"))
+def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folders, "_named", {})
+        yield Fuzzer(tmp_path_factory.mktemp("prior"))
 
 
 def test_every_mutant_is_an_image_or_a_sentence(fuzzer: Fuzzer) -> None:

@@ -113,8 +113,8 @@ def test_an_image_is_captioned_once(
     monkeypatch.setattr(Fixed, "caption", counted)
     config = tmp_path / "codec.yaml"
     config.write_text(
-        "recipe: paper-pixel\nmodel:\n  samples: 2\n  iterations: 1\n  sampler: {steps: 1}\n"
-        f"  prior: {{name: stable_diffusion, path: {latent}}}\n  caption: {{name: fixed, text: cat}}\n"
+        "recipe: paper-pixel\nmodel:\n  codec:\n    samples: 2\n    iterations: 1\n    sampler: {steps: 1}\n"
+        f"    prior: {{name: stable_diffusion, path: {latent}}}\n  caption: {{name: fixed, text: cat}}\n"
     )
     run = ["test", "--config", str(config), "--data.root", str(image_folder), "--model.simulate", simulate]
     for times in (1, 2):

@@ -159,8 +159,8 @@ PARTS = {
     "pscx.execution.sharding.LARGE": 1,
     "pscx.priors.ddpm.CALL": 1,
     "pscx.coders.posterior.PART": 5,
-    "pscx.codecs.psc.codec.PART": 7,
-    "pscx.codecs.psc.codec.LARGE": 1,
+    "pscx.codecs.psc.loop.PART": 7,
+    "pscx.codecs.psc.encoding.LARGE": 1,
 }
 
 

@@ -12,6 +12,7 @@ import pscx
 
 ROOT = Path(pscx.__file__).parent
 LOOSE = 5  # Python files at the top of the package
+CLASS_LINES, FUNCTION_LINES = 150, 50
 
 
 def module_of(file: Path) -> str:
@@ -81,6 +82,17 @@ def test_no_room_depends_on_itself_through_others() -> None:
 
 def test_few_files_lie_loose() -> None:
     assert len(list(ROOT.glob("*.py"))) <= LOOSE
+
+
+def test_classes_and_functions_are_short() -> None:
+    long = set()
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                limit = CLASS_LINES if isinstance(node, ast.ClassDef) else FUNCTION_LINES
+                if (node.end_lineno or node.lineno) - node.lineno + 1 > limit:
+                    long.add(f"{module}.{node.name}")
+    assert long == set()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import pscx
 from pscx.cli.main import main
-from pscx.codecs import PSC
+from pscx.codecs import PSC, Segment, SignalCodec
 from pscx.codecs.pixels import signal_of
 from pscx.codecs.psc.loop import Seal
 from pscx.data.folder import BUNDLED
@@ -222,10 +222,12 @@ def test_the_shipped_weights_predict_better_than_the_rule_dct() -> None:
         pixels = np.ascontiguousarray(pscx.read_image(BUNDLED / f"{name}.png")[64:160, 64:160])
         signal = signal_of(codec.signal_codec, pixels).double()
 
-        def watch(psc: PSC, seal: Seal, signal: Tensor = signal) -> None:
+        def watch(psc: SignalCodec, seal: Segment, signal: Tensor = signal) -> None:
+            assert isinstance(psc, PSC)
+            assert isinstance(seal, Seal)
             if seal.samples is None:
                 return
-            here = psc.situation(seal.before, seal.samples, seal.segment, psc.prior)
+            here = psc.loop.situation(seal.before, seal.samples, seal.segment, psc.prior)
             observed.append(observe(here, signal, before.predicted(here), len(seal.measured.symbols), 2000))
 
         codec.signal_codec.encode(signal_of(codec.signal_codec, pixels), watch=watch)
@@ -247,7 +249,7 @@ def test_fit_learns_a_rule_that_a_codec_takes(image_folder: Path, tmp_path: Path
     assert (before["rows"], learned["rows"]) == ("before", "learned")
     assert float(learned["learnt_bits"]) < float(before["learnt_bits"]) - EXPENSIVE
     assert abs(float(learned["saved_bits"]) - float(before["held_out_bits"]) + float(learned["held_out_bits"])) < 1e-6
-    rule = yaml.safe_load((root / "rows.yaml").read_text())["model"]["rows"]
+    rule = yaml.safe_load((root / "rows.yaml").read_text())["model"]["codec"]["rows"]
     assert (rule["name"], rule["block"], rule["per_iteration"]) == ("learned", 8, 4.0)
     options = ["--config", config, "--config", str(root / "rows.yaml"), "--data.root", str(image_folder)]
     assert main(["test", *options, "--trainer.default_root_dir", str(tmp_path / "test")]) == 0

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from pscx.config.checker import Checker, Layer, built
+from pscx.config import Checker, Layer, built
 from pscx.errors import PscxError
 from pscx.metrics import DISTS, LPIPS, METRICS
 from pscx.metrics.backbones import BACKBONES, Backbone

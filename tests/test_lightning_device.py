@@ -179,10 +179,10 @@ def test_a_device_whose_arithmetic_is_off_is_not_taken(
     try:
         with pytest.raises(PscxError, match=f"means on {NAME}:0 are not the CPU's to the last bit"):
             load_codec(config, device=NAME)
-        assert load_codec(config, device="auto").device == torch.device("cpu")
+        assert load_codec(config, device="auto").signal_codec.device == torch.device("cpu")
         assert f"although there is an accelerator ({NAME}): means on" in told[0]
         inexact = write_codec(tmp_path, text.replace("exact: true", "exact: false"))
-        assert load_codec(inexact, device=NAME).device == standin
+        assert load_codec(inexact, device=NAME).signal_codec.device == standin
     finally:
         proof.check_arithmetic.cache_clear()
 

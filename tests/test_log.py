@@ -18,12 +18,16 @@ from tiny import write_codec
 from pscx import load_codec, read_image
 from pscx.cli.main import main
 from pscx.codecs.psc.first_rows import FirstRows
-from pscx.evaluation.evaluate import Kept
-from pscx.evaluation.log import Log, figures, rate_distortion
+from pscx.evaluation.kept import Kept
+from pscx.evaluation.log import Log
+from pscx.evaluation.measures import Measure
+from pscx.evaluation.progress import figures
+from pscx.evaluation.rate_distortion import rate_distortion
 from pscx.images import decode_image
 from pscx.runtime.progress import Bars
 
-ROW = {"name": "a", "height": 16, "width": 16, "bpp": 0.5, "psnr": 30.0, "evaluations": 20, "encode_seconds": 4.0}
+PSNR, SSIM = Measure("PSNR", "dB"), Measure("SSIM")
+RECORD = {"name": "a", "height": 16, "width": 16, "bpp": 0.5, "psnr": 30.0, "evaluations": 20, "encode_seconds": 4.0}
 
 
 class Pictures(Logger):
@@ -78,7 +82,7 @@ def test_numbers_are_those_of_the_tables(image_folder: Path, tmp_path: Path) -> 
     root = evaluate(tmp_path / "run", write_codec(tmp_path), image_folder)
     logged = table(root / "logs" / "csv" / "metrics.csv")
     images, (means,) = table(root / "images.csv"), table(root / "summary.csv")
-    assert [line["step"] for line in logged] == ["0", "1", "2", "3"]
+    assert [line["step"] for line in logged] == ["0", "1", "2", "0"]
     events = board(root)
     for name in ("bytes", "bpp", "psnr", "evaluations", "encode_seconds"):
         values = [float(row[name]) for row in images]
@@ -98,9 +102,11 @@ def test_pictures_are_those_of_the_files_also_when_a_run_goes_on(image_folder: P
         events = board(root)
         tags = set(events.Tags()["images"])
         kinds = ("original", "reconstruction", "first_rows")
-        assert tags == {f"{name}/{kind}" for name in ("a", "b") for kind in kinds} | {"rate_distortion"}
+        assert tags == {f"{name}/{kind}" for name in ("a", "b") for kind in kinds} | {
+            f"rate_distortion/{name}" for name in ("psnr", "ssim", "ms_ssim")
+        }
         files = {"a/original": image_folder / "a.png", "b/reconstruction": root / "reconstructions" / "b.png"}
-        files["b/first_rows"] = root / "rows" / "b.png"
+        files["b/first_rows"] = root / "records" / "b.png"
         for tag, file in files.items():
             shown = decode_image(events.Images(tag)[-1].encoded_image_string, tag)
             assert np.array_equal(shown, read_image(file)), tag
@@ -111,7 +117,7 @@ def test_loggers_are_what_the_config_says(image_folder: Path, tmp_path: Path) ->
     config = write_codec(tmp_path)
     evaluate(tmp_path / "none", config, image_folder, "--trainer.logger", "false")
     assert not (tmp_path / "none" / "logs").exists()
-    assert not list((tmp_path / "none" / "rows").glob("*.png"))
+    assert not list((tmp_path / "none" / "records").glob("*.png"))
     name = f"{CSVLogger.__module__}.{CSVLogger.__name__}"
     own = f"{{class_path: {name}, init_args: {{save_dir: {tmp_path / 'elsewhere'}, name: x, version: y}}}}"
     evaluate(tmp_path / "own", config, image_folder, "--trainer.logger", own)
@@ -122,7 +128,7 @@ def test_loggers_are_what_the_config_says(image_folder: Path, tmp_path: Path) ->
 
 def test_a_result_that_is_written_anew_has_no_old_picture(tmp_path: Path) -> None:
     pixels = np.zeros((16, 16, 3), np.uint8)
-    kept = Kept(tmp_path, "a", "key")
+    kept = Kept(tmp_path, "a", "key", "original")
     kept.write(b"", [pixels], {}, pixels)
     assert np.array_equal(kept.patterns()["first_rows"], pixels)
     kept.write(b"", [pixels], {}, None)
@@ -140,21 +146,20 @@ def test_a_number_of_pictures_below_zero_is_refused(
 def test_any_logger_with_log_image_gets_pictures_and_one_without_gets_numbers(tmp_path: Path) -> None:
     pixels = np.zeros((16, 16, 3), np.uint8)
     takes, numbers = Pictures(), CSVLogger(tmp_path, name="", version="")
-    log = Log([takes, numbers], 1)
-    log.image(ROW, {"original": pixels})
+    log = Log([takes, numbers], 1, {"psnr": PSNR, "fid": Measure("FID", of_set=True)})
+    log.image(RECORD, {"original": pixels})
     assert not log.wants_pictures
-    log.end([ROW, {**ROW, "name": "b", "psnr": float("inf")}], {"bpp": 0.5, "ms_ssim": None})
-    assert [step for _, step in takes.numbers] == [0, 1, 2]  # b is another process's
+    log.end([RECORD, {**RECORD, "name": "b", "psnr": float("inf"), "ms_ssim": None}])
+    assert [step for _, step in takes.numbers] == [0, 1]  # b is another process's
     assert takes.numbers[0][0] == {
         "image/bpp": 0.5,
         "image/psnr": 30,
         "image/evaluations": 20,
         "image/encode_seconds": 4,
     }
-    assert takes.numbers[2][0] == {"mean/bpp": 0.5}
-    assert {tag: step for tag, (_, step) in takes.pictures.items()} == {"a/original": 0, "rate_distortion": 2}
-    assert len(table(tmp_path / "metrics.csv")) == 3
-    assert not Log([numbers], 1).wants_pictures
+    assert {tag: step for tag, (_, step) in takes.pictures.items()} == {"a/original": 0, "rate_distortion/psnr": 2}
+    assert len(table(tmp_path / "metrics.csv")) == 2
+    assert not Log([numbers], 1, {}).wants_pictures
 
 
 @pytest.mark.parametrize("rows", ["pca", "dct"])
@@ -176,15 +181,19 @@ def test_first_rows_are_rows_of_the_block_in_the_middle(rows: str, tmp_path: Pat
 
 
 def test_points_are_drawn_where_they_can_be() -> None:
-    empty, one = rate_distortion([{**ROW, "psnr": float("inf")}]), rate_distortion([ROW])
+    none = [{**RECORD, "psnr": value} for value in (float("inf"), None)]
+    empty, one = (rate_distortion(records, "psnr", PSNR) for records in (none, [RECORD]))
     assert one.shape == (400, 600, 3)
     assert not np.array_equal(empty, one)
 
 
 def test_a_bar_tells_rate_psnr_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert figures([]) == ""
-    told = figures([ROW, {**ROW, "bpp": 1.0, "psnr": 32.0}])
-    assert told == "0.750 bpp, 31.00 dB, 5 evaluations/s"
+    measures = {"ssim": SSIM, "psnr": PSNR}
+    assert figures([], measures) == ""
+    told = figures([RECORD, {**RECORD, "bpp": 1.0, "psnr": 32.0}], measures)  # nothing is known of SSIM
+    assert told == "0.750 bpp, PSNR 31.00 dB, 5 evaluations/s"
+    assert figures([{**RECORD, "ssim": 0.9}], measures) == "0.500 bpp, SSIM 0.9000, 5 evaluations/s"
+    assert figures([RECORD], {}) == "0.500 bpp, 5 evaluations/s"
     for terminal in (True, False):
         text = io.StringIO()
         console = Console(file=text, force_terminal=terminal, width=160)

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from tiny import write_codec
 
-from pscx import Codec, ImageError, PscxError, load_codec, memory, read_image
+from pscx import Codec, ImageError, PscxError, load_codec, read_image
 from pscx.cli.main import main
+from pscx.runtime import memory
 from pscx.runtime.memory import OutOfMemoryError, check_memory, memory_left, out_of_memory
 
 GB = 10**9
@@ -107,7 +108,7 @@ def test_a_picture_is_checked_before_it_is_decoded(tmp_path: Path, monkeypatch: 
 
 def test_out_of_memory_while_a_picture_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (16, 16)).save(tmp_path / "x.png")
-    monkeypatch.setattr("pscx.images._rgb", lambda *args: unable())
+    monkeypatch.setattr("pscx.images.reading.rgb", lambda *args: unable())
     with pytest.raises(ImageError, match=r"^out of memory while reading '.*x\.png'$"):
         read_image(tmp_path / "x.png")
 
@@ -117,7 +118,7 @@ def test_no_message_ends_in_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise IndexError
 
     Image.new("L", (16, 16)).save(tmp_path / "x.png")
-    monkeypatch.setattr("pscx.images._rgb", silent)
+    monkeypatch.setattr("pscx.images.reading.rgb", silent)
     with pytest.raises(ImageError, match=r"cannot be decoded: IndexError$"):
         read_image(tmp_path / "x.png")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import pscx
 from pscx.cli.main import main
-from pscx.config.checker import Checker, Layer, built
+from pscx.config import Checker, Layer, built
 from pscx.errors import PscxError
 from pscx.metrics import METRICS, ImageMetric, Metric, SetMetric
 from pscx.runtime.extras import broken_torchvision

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from pscx.metrics import bits_per_pixel, ms_ssim, psnr, ssim
 
@@ -59,6 +60,12 @@ def test_psnr(cat, sigma):
     other = noisy(cat, sigma)
     expected = 10 * np.log10(255**2 / np.mean((cat.astype(float) - other) ** 2))
     assert psnr(cat, other) == pytest.approx(expected, rel=1e-7)
+
+
+def test_psnr_is_that_of_torchmetrics(cat):
+    pictures = [torch.from_numpy(image).double() for image in (cat, cat[::-1].copy())]
+    expected = float(peak_signal_noise_ratio(*pictures, data_range=255.0))
+    assert psnr(cat, cat[::-1].copy()) == pytest.approx(expected, rel=1e-7)
 
 
 def test_psnr_of_opposites_and_of_equals(cat):

@@ -642,7 +642,7 @@ def test_odd_files_through_the_commands(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["decompress", str(tmp_path / "out")]) == 0
     expected = {"p3": RED, "cmyk": (255, 127, 0), "deep": (156,) * 3, "clear": (255,) * 3}
     for name, colour in expected.items():
-        found = list((tmp_path / "out").rglob(f"{name}.png"))
+        found = list((tmp_path / "out").rglob(f"{name}.decoded.png"))
         assert np.abs(read_image(found[0]).mean((0, 1)) - colour).max() < 8
     test = ["test", "--config", config, "--data.root", str(root), "--trainer.default_root_dir", str(tmp_path / "run")]
     assert main(test) == 2

@@ -90,7 +90,7 @@ def test_a_cut_stream_holds_what_an_encoder_of_fewer_iterations_measures(
     for size in (bits // 8 + 3).astype(int).tolist():
         outcome = codec.signal_codec.decode(payload[:size], tuple(signal.shape), partial=True)
         _, short = load_codec(name, coder=coder, iterations=outcome.segments).signal_codec.encode(signal)
-        assert len(outcome.account.segment_rows) == outcome.segments
+        assert len(outcome.account.segment_symbols) == outcome.segments
         for mine, theirs in zip(held(outcome), held(short), strict=True):
             assert torch.equal(mine, theirs)
         seen.add(outcome.segments)

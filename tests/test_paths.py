@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from tiny import CODEC, write_codec
 
-from pscx import files, load_codec, read_image, standard
+from pscx import load_codec, read_image
+from pscx.cli import standard
 from pscx.cli.main import main
 from pscx.cli.up_to_date import UpToDate
 from pscx.errors import PscxError
@@ -24,6 +25,7 @@ from pscx.format.container import pack, unpack
 from pscx.images import decode_image
 from pscx.rate_control import PSNR
 from pscx.rate_control.trials import Setting
+from pscx.runtime import files
 from pscx.runtime.files import ExistsError, check_output, write_whole
 from pscx.runtime.progress import Bars
 

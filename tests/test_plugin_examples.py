@@ -167,7 +167,7 @@ def test_known_neighbours_make_the_white_blocks_cheaper() -> None:
     for seed in range(4):
         signal = prior.draw(16, 16, torch.Generator().manual_seed(seed))[0]
         payload, outcome = codec.encode(signal)
-        assert outcome.account.segment_rows == [8, 8]
+        assert outcome.account.segment_symbols == [8, 8]
         costs.append(outcome.account.segment_bits)
         assert torch.equal(codec.decode(payload, (3, 16, 16)).measurements.values, outcome.measurements.values)
     black, white = np.mean(costs, axis=0)

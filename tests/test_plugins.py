@@ -457,7 +457,7 @@ def test_components_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         "doc": "DDRM with a fixed number of steps.",
         "options": [{"name": "steps", "type": "an integer", "default": 2}],
     }
-    assert facts["module", "evaluate"]["options"][0] == {"name": "prior", "type": "Prior"}
+    assert facts["module", "evaluate"]["options"][0] == {"name": "codec", "type": "SignalCodec"}
     assert {kind for kind, _ in facts} == {registry.kind for registry in Registry.kinds.values()}
 
 

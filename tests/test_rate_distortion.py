@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import CODEC, write_codec
 
 from pscx.data.folder import BUNDLED
-from pscx.metrics import psnr
+from pscx.metrics import GMSD, psnr
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -47,31 +47,53 @@ def test_a_run_is_written_goes_on_and_takes_another_codec(
     rows = points(out)
     assert len(rows) == 2 * (2 + len(file_formats.FORMATS["jpeg"].settings))
     for row in rows:
-        assert (row["crop"], row["ms_ssim"], row["lpips"]) == ("32", "", "")
+        assert (row["crop"], row["ms_ssim"]) == ("32", "")  # too small for it
         assert float(row["bpp"]) == 8 * int(row["bytes"]) / 32**2
         assert (row["evaluations"] == "") == (row["payload"] == "") == (row["codec"] == "jpeg")
         assert row["payload"] == "" or 0 < int(row["payload"]) < int(row["bytes"])
     text = capsys.readouterr().out
-    assert "no LPIPS: torchvision or its AlexNet weights are not installed" in text
     assert (out / "summary.md").read_text().strip() in text
-    assert "jpeg" in json.loads((out / "about.json").read_text())["codecs"]
+    about = json.loads((out / "about.json").read_text())
+    assert "jpeg" in about["codecs"]
+    assert about["metrics"]["psnr"]["unit"] == "dB"
     assert (out / "psnr.svg").read_text().startswith("<?xml")
     assert not (out / "ms_ssim.svg").exists()
 
     measured: list[str] = []
     once = benchmark.measure
-    monkeypatch.setattr(benchmark, "measure", lambda cell, pixels: measured.append(cell.setting) or once(cell, pixels))
+    monkeypatch.setattr(benchmark, "measure", lambda cell, *args: measured.append(cell.setting) or once(cell, *args))
     lines = (out / "points.csv").read_text().splitlines()
     (out / "points.csv").write_text("\n".join(lines[:-1]) + "\n")  # as if it had been stopped before the last
     benchmark.main([*args, "jpeg", "webp"])
     assert measured == [*(2 * list(file_formats.FORMATS["webp"].settings)), "step 0.1"]
     again = points(out)
-    assert list(again[0]) == [*benchmark.KEY, *benchmark.VALUES]
+    columns = ("bytes", "payload", "bpp", "psnr", "ms_ssim", "seconds", "evaluations")
+    assert list(again[0]) == [*benchmark.KEY, *columns]
     assert again[: len(rows) - 1] == rows[:-1]
     changed = write_codec(tmp_path, CODEC.replace("iterations: 3", "iterations: 2"), "own.yaml")
     measured.clear()
     benchmark.main([*args[:-1], changed])
     assert measured == 2 * ["step 1.0", "step 0.1"]
+
+
+def test_any_metric_is_measured_and_compared_the_right_way(folder: Path, tmp_path: Path) -> None:
+    out, own = tmp_path / "out", write_codec(tmp_path, CODEC, "own.yaml")
+    args = [str(folder), "-o", str(out), "--crop", "32", "--steps", "1", "0.1", "--codecs", own, "jpeg"]
+    benchmark.main([*args, "--limit", "1"])
+    benchmark.main([*args, "--limit", "1", "--metrics", "gmsd"])  # which the points lack
+    assert all(float(record["gmsd"]) > 0 and float(record["psnr"]) > 0 for record in points(out))
+    assert "BD-rate in %, GMSD" in (out / "summary.md").read_text()
+    assert (out / "gmsd.svg").exists()
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main([*args, "--metrics", "fid"])
+
+
+def test_half_the_rate_at_every_quality_is_50_percent_less_also_where_lower_is_better() -> None:
+    def curve(share: float) -> list[benchmark.Point]:
+        return [benchmark.Point(f"{n}", {"bpp": share * 2**n, "gmsd": 0.3 - 0.05 * n}) for n in range(5)]
+
+    assert benchmark.pairs(curve(1), "gmsd", False) == [(2**n, 0.3 - 0.05 * n) for n in range(5)]
+    assert benchmark._difference(curve(1), curve(0.5), GMSD()) == pytest.approx(-50)
 
 
 def test_the_paper_is_compared_on_small_crops(
@@ -165,7 +187,9 @@ def test_bd_rates_are_averaged_over_images_and_not_taken_of_average_curves() -> 
             by_rate = {"codec": "own", "setting": f"step {n}", "bpp": 0.1 * 2**n, "psnr": quality - 3 * np.log2(cost)}
             for facts in (by_quality, by_rate):
                 texts = {key: str(value) for key, value in facts.items()}
-                rows.append({"image": image} | dict.fromkeys(benchmark.VALUES, "") | texts)
+                rows.append(
+                    {"image": image} | dict.fromkeys(("payload", "ms_ssim", "seconds", "evaluations"), "") | texts
+                )
     for row in rows:
         row["bytes"] = str(float(row["bpp"]) * 1000)
     assert "| -50.0 (2 of 3) " in benchmark.bd_table(benchmark.by_image(rows))

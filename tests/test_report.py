@@ -135,12 +135,12 @@ def test_a_replay_is_what_was_encoded(coder: str, rows: str, tmp_path: Path) -> 
         encoded = codec.encode(np.array(image)[20:50, 40:72])
     played = codec.replay(encoded.data)
     account = encoded.account
-    assert [step.rows for step in played.steps] == account.segment_rows
+    assert [step.rows for step in played.steps] == account.segment_symbols
     assert [step.bits for step in played.steps] == pytest.approx(account.segment_bits)
     assert sum(step.block_bits.sum() for step in played.steps) == pytest.approx(sum(account.segment_bits))
     assert played.payload == unpack(encoded.data)[1]
     if played.grid == (1, 1):
-        assert len(played.patterns) == min(12, sum(account.segment_rows))
+        assert len(played.patterns) == min(12, sum(account.segment_symbols))
     assert all(pattern.row.shape[0] == 3 for pattern in played.patterns)
     assert played.patterns
     for pattern in played.patterns:

@@ -18,6 +18,7 @@ from pscx.ablation.results import Curve, Results
 from pscx.cli.main import main
 from pscx.data.folder import BUNDLED
 from pscx.errors import PscxError
+from pscx.evaluation.measures import Measure
 from pscx.report.inside import is_plain
 
 pytest.importorskip("plotly", reason="the extra 'report' is not installed")
@@ -110,7 +111,11 @@ def test_an_image_s_name_is_no_path(name: str, run: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    "linked", ["streams/cat.pscx", "reconstructions/cat.png", "streams", "images.csv", "config.yaml"]
+    "linked",
+    [
+        *("streams/cat.pscx", "reconstructions/cat.png", "records/cat.json", "streams"),
+        *("images.csv", "metrics.json", "config.yaml"),
+    ],
 )
 def test_links_out_of_the_folder_are_not_followed(linked: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outside = run.parent / "outside"
@@ -131,7 +136,7 @@ def test_the_folder_itself_and_links_inside_it_may_be_links(run: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"rows": "many"}, "'rows' must hold numbers"),
+        ({"measurements": "many"}, "'measurements' must hold numbers"),
         ({"ssim": "1,2"}, "'ssim' must hold numbers"),
         ({"<script>": "x"}, "'<script>' must hold numbers"),
     ],
@@ -139,6 +144,30 @@ def test_the_folder_itself_and_links_inside_it_may_be_links(run: Path) -> None:
 def test_tables_hold_numbers(values: dict[str, str], says: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table(run, **values)
     assert says in refused(run, capsys)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"psnr": {', '"../psnr": {'),
+        ('"PSNR"', '"P\\nSNR"'),
+        ('"PSNR"', f'"{"P" * 100}"'),
+        ('"PSNR"', "3"),
+        ('"higher_is_better": true', '"higher_is_better": "yes"'),
+        ('"of": "image"', '"of": "all"'),
+        ('"unit": "dB"', '"units": "dB"'),
+        ("{", "["),
+    ],
+)
+def test_metrics_that_are_none(before: str, after: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(run, "metrics.json", lambda text: text.replace(before, after, 1))
+    assert "is not whole" in refused(run, capsys)
+
+
+def test_what_a_metric_is_called_is_escaped(run: Path) -> None:
+    change(run, "metrics.json", lambda text: text.replace('"PSNR"', '"<script>alert(1)<"'))
+    assert main(["report", str(run), "-o", str(run.parent / "page.html")]) == 0
+    assert "<script>alert" not in (run.parent / "page.html").read_text()
 
 
 def test_tables_that_are_no_tables(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +246,8 @@ def test_labels_are_no_formulas(label: str) -> None:
     for first in axes[0].values:
         for second in axes[1].values:
             means = {"bpp": "1", "psnr": "30", "ssim": "", "ms_ssim": ""}
-            found.append(Curve({axes[0].key: first, axes[1].key: second}, [Results([], means)]))
+            point = Results([], means, {"psnr": Measure(label, label)})
+            found.append(Curve({axes[0].key: first, axes[1].key: second}, [point]))
     for baseline, curves in ((found[0], found), (found[0], found[:3])):
         files = draw(Plan([*axes, Axis("r", {"0": None})], "r", baseline.labels, [], Path()), curves)
         assert files["psnr.svg"].startswith(b"<?xml")

@@ -407,7 +407,7 @@ def test_dct_leaves_nothing_that_matters_where_it_completes() -> None:
         rule = DCT(block=8, per_iteration=2.0, depth=4, floor=0.0, complete=complete)
         codec = PSC(PRIOR, DDRM(3), rule, Uniform(0.02), Posterior(), Mean(), samples=4, iterations=4)
         _, outcome = codec.encode(image)
-        counts.append(outcome.account.segment_rows)
+        counts.append(outcome.account.segment_symbols)
         errors.append(float((codec.restore(outcome, (3, 16, 16)) - image).square().mean()))
     assert counts[0][:2] == counts[1][:2] == counts[2][:2]
     assert sum(counts[0]) < sum(counts[1]) < sum(counts[2])
@@ -419,7 +419,7 @@ def test_dct_never_measures_a_coefficient_twice() -> None:
     codec = PSC(PRIOR, DDRM(3), rule, Uniform(0.01), Posterior(), Mean(), samples=4, iterations=6)
     image = PRIOR.draw(8, 8, torch.Generator().manual_seed(0))[0]
     _, outcome = codec.encode(image)
-    assert sum(outcome.account.segment_rows) == len(outcome.measurements) == 3 * 64  # all of them in the end
+    assert sum(outcome.account.segment_symbols) == len(outcome.measurements) == 3 * 64  # all of them in the end
     assert float((codec.restore(outcome, (3, 8, 8)) - image).square().mean()) < 2e-4
 
 
@@ -492,7 +492,7 @@ def test_rows_stay_orthonormal_over_a_whole_run(rule: RowRule) -> None:
         rows = known.rows[block, :count]
         torch.testing.assert_close(rows @ rows.T, torch.eye(count, dtype=torch.float64), rtol=0, atol=1e-10)
     assert len(known) > 30
-    assert sum(outcome.account.segment_rows) == len(known)
+    assert sum(outcome.account.segment_symbols) == len(known)
 
 
 def test_orthonormalize_keeps_directions_in_order() -> None:

@@ -23,7 +23,8 @@ from pscx.cli.main import main
 from pscx.data.files import image_files
 from pscx.data.names import LONGEST, short_enough
 from pscx.errors import ImageError, PscxError
-from pscx.evaluation.evaluate import Kept, completed
+from pscx.evaluation.kept import Kept
+from pscx.metrics import GMSD
 from pscx.runtime.run_folder import MARKER, Identity, remove_tables, take
 
 ONE, TWO = Identity("a", "data"), Identity("b", "data")
@@ -97,7 +98,7 @@ def test_other_data_or_another_configuration_is_another_folder(here: Path, capsy
     assert said[4] == said[1]
     assert {path.name for path in Path("runs").iterdir()} == {"mine", "mine-1", "mine-2"}
     assert "default_root_dir: runs/mine-1" in Path("runs/mine-1/config.yaml").read_text()
-    rows = [json.loads(Path(f"runs/{name}/rows/x.json").read_text())["key"] for name in ("mine", "mine-1", "mine-2")]
+    rows = [json.loads(Path(f"runs/{name}/records/x.json").read_text())["key"] for name in ("mine", "mine-1", "mine-2")]
     assert len(set(rows)) == 3
     assert evaluate("--data.root", "B", "--trainer.default_root_dir", "runs/mine") == 0  # an explicit root too
     assert "this run is in 'runs/mine-1'" in capsys.readouterr().err
@@ -159,6 +160,7 @@ def test_two_runs_in_one_folder(
     assert evaluate("--data.root", ".") == 0
     assert codes == [0, 2, 0]
     says = capsys.readouterr().err.splitlines()
+    says = [line for line in says if "left out" not in line]
     assert says[0].startswith("pscx: another run of pscx works in 'runs/mine': wait until it is done, or choose")
     assert says[1:] == ["pscx: 'runs/mine' holds a run of other data: this run is in 'runs/mine-1'"]
     assert names_of(Path("runs/mine")) == ["a", "b"]
@@ -270,14 +272,14 @@ def test_a_short_name_stays_and_no_letter_is_cut() -> None:
     assert long != short_enough("é" * (LONGEST + 1))
 
 
-def test_rows_of_an_older_run_are_completed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_of_an_older_run_are_completed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluate("--data.root", ".") == 0
     root = Path("runs/mine")
     before = rows_of(root / "images.csv")
-    for file in root.glob("rows/*.json"):
+    for file in root.glob("records/*.json"):
         content = json.loads(file.read_text())
-        for name in ("ssim", "encode_seconds"):
-            del content["row"][name]
+        del content["record"]["encode_seconds"], content["metrics"]["ssim"]
+        content["metrics"]["psnr"] = {"value": 1.0, "version": "of other weights"}
         file.write_text(json.dumps(content))
     monkeypatch.setattr(Codec, "simulate", None)  # nothing is made anew
     assert evaluate("--data.root", ".") == 0
@@ -286,17 +288,20 @@ def test_rows_of_an_older_run_are_completed(here: Path, monkeypatch: pytest.Monk
     assert rows_of(root / "summary.csv")[0]["encode_seconds"] == ""
 
 
-def test_a_row_with_all_measures_stays_as_it_is() -> None:
-    row = {"name": "a", "bpp": 1.0}
-    assert completed(row, *2 * (read_image_of_zeros(),))["psnr"] == float("inf")
-    whole = completed(row, *2 * (read_image_of_zeros(),))
-    assert completed(whole, *2 * (cast("Any", None),)) is whole
-
-
-def read_image_of_zeros() -> Any:
-    import numpy as np
-
-    return np.zeros((16, 16, 3), np.uint8)
+def test_other_metrics_are_measured_where_the_run_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate("--data.root", ".") == 0
+    root = Path("runs/mine")
+    monkeypatch.setattr(Codec, "simulate", None)
+    assert evaluate("--data.root", ".", "--model.metrics", "[gmsd, psnr]") == 0
+    record = rows_of(root / "images.csv")[0]
+    original, picture = read_image(f"{record['name']}.png"), read_image(root / f"reconstructions/{record['name']}.png")
+    assert float(record["gmsd"]) == GMSD()(original, picture)
+    assert list(record)[4:7] == ["bpp", "gmsd", "psnr"]
+    assert "ssim" not in record
+    stamps = [path.stat().st_mtime_ns for path in root.glob("records/*.json")]
+    monkeypatch.setattr(GMSD, "measure", None)  # it was kept
+    assert evaluate("--data.root", ".", "--model.metrics", "[gmsd, ssim]") == 0
+    assert [path.stat().st_mtime_ns for path in root.glob("records/*.json")] == stamps
 
 
 def test_tables_are_removed_and_nothing_else(tmp_path: Path) -> None:

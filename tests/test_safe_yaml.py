@@ -11,7 +11,7 @@ from tiny import CODEC, save_prior, write_codec
 
 from pscx.cli.main import main
 from pscx.coders.table import read_table
-from pscx.config.checker import Checker, ConfigError, Layer, option_layer, read_yaml, split_options
+from pscx.config import Checker, ConfigError, Layer, WrittenRun, option_layer, read_yaml, split_options
 from pscx.data import DATA
 from pscx.runtime.safe_yaml import BYTES, DEPTH, UnreadableError, parse_json, parse_yaml, read_bounded, read_json
 
@@ -130,7 +130,9 @@ def test_the_home_folder_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert data_root("--data.root=~/x") == f"{tmp_path}/x"
     values = read_yaml(write_codec(tmp_path, "data: {root: ['~/a', ~b, a~/]}\nckpt_path: ~/last.ckpt\n")).values
     assert values == {"data": {"root": [f"{tmp_path}/a", "~b", "a~/"]}, "ckpt_path": f"{tmp_path}/last.ckpt"}
-    assert option_layer("model.codec.prior.path", "~/net").values == {"model": {"prior": {"path": f"{tmp_path}/net"}}}
+    assert option_layer("model.codec.prior.path", "~/net").values == {
+        "model": {"codec": {"prior": {"path": f"{tmp_path}/net"}}}
+    }
 
 
 def test_init_args_that_are_no_mapping_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +144,7 @@ def test_init_args_that_are_no_mapping_are_refused(tmp_path: Path, capsys: pytes
 def test_nothing_is_imported_for_a_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stranger.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    checker = Checker([Layer("run", {"data": {"name": "stranger.Data"}})], imports=False)
+    checker = Checker([Layer("run", {"data": {"name": "stranger.Data"}})], WrittenRun())
     with pytest.raises(ConfigError, match=r"run: data: 'stranger\.Data' is no registered class"):
         checker.component(DATA, "stranger.Data", "data")
     assert checker.component(DATA, "pscx.data.folder.FolderData", "data")["class_path"].endswith("FolderData")

@@ -17,7 +17,7 @@ from pairs import coarse, jpeg
 from seeded_features import SeededFeatures
 from torch import Tensor, nn
 
-from pscx.config.checker import Checker, Layer, built
+from pscx.config import Checker, Layer, built
 from pscx.errors import PscxError
 from pscx.metrics import FID, KID, METRICS, SetMetric, SetState
 from pscx.metrics.patches import patches

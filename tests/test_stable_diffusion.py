@@ -27,7 +27,7 @@ from pscx.codecs import PSC
 from pscx.codecs.psc.codec import FINAL
 from pscx.codecs.specs import codec_spec
 from pscx.coders import Raw
-from pscx.config.checker import ConfigError
+from pscx.config import ConfigError
 from pscx.errors import PscxError, StreamError
 from pscx.format.container import pack, unpack
 from pscx.priors import StableDiffusion
@@ -327,9 +327,9 @@ def test_captions_on_the_command_line(
     """``compress --caption``, ``info`` and ``decompress --prior``; a caption of the config gives way."""
     config = tmp_path / "codec.yaml"
     prior = f"{{name: stable_diffusion, path: {folders[EPSILON]}}}"
-    short = "sampler: {steps: 2}\n  samples: 3\n  iterations: 2\n  rows: {per_iteration: 2}"
+    short = "sampler: {steps: 2}\n    samples: 3\n    iterations: 2\n    rows: {per_iteration: 2}"
     caption = "caption: {name: fixed, text: a dog}"
-    config.write_text(f"recipe: paper-pixel\nmodel:\n  prior: {prior}\n  {short}\n  {caption}\n")
+    config.write_text(f"recipe: paper-pixel\nmodel:\n  codec:\n    prior: {prior}\n    {short}\n  {caption}\n")
     image, stream = str(image_folder / "a.png"), tmp_path / "x.pscx"
     for options, text in (([], "a dog"), (["--caption", "a cat"], "a cat"), (["--model.caption", "null"], None)):
         assert main(["compress", image, "-o", str(stream), "--config", str(config), "--force", *options]) == 0
@@ -402,7 +402,7 @@ def test_pixel_priors_take_no_caption(image_folder: Path, tmp_path: Path, capsys
         == 2
     )
     message = capsys.readouterr().err
-    assert message == "pscx: model.caption must be null: the prior is a Gaussian, which takes none\n"
+    assert message == "pscx: model.caption must be null: the prior is a Gaussian, which takes no captions\n"
 
 
 @pytest.mark.parametrize(

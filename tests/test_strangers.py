@@ -25,7 +25,7 @@ from pscx.cli.main import main
 from pscx.codecs import PSC, Account
 from pscx.codecs.counted import CountedPrior
 from pscx.codecs.specs import Wanted, codec_spec, wanted_of_spec
-from pscx.config.checker import Checker, ConfigError
+from pscx.config import Checker, ConfigError
 from pscx.errors import CancelledError
 from pscx.evaluation import Evaluate
 from pscx.format.container import pack, unpack
@@ -101,12 +101,11 @@ def test_durations_and_budgets_in_words() -> None:
 
 
 def test_one_s_own_codec_is_not_bounded(codec: Codec) -> None:
-    psc = codec.signal_codec
-    parts = (psc.prior, psc.sampler, psc.rows, psc.quantizer, psc.coder, psc.restoration)
-    assert Evaluate(*parts).codec.limits == UNBOUNDED
-    UNBOUNDED.check_work(psc, 1 << 14, 1 << 14, 4096)
+    assert Evaluate(codec.signal_codec).codec.limits == UNBOUNDED
+    work = codec.signal_codec.evaluations(4096)
+    UNBOUNDED.check_work(work, 1 << 14, 1 << 14)
     with pytest.raises(StreamError):
-        Limits().check_work(psc, 1 << 14, 1 << 14, 4096)
+        Limits().check_work(work, 1 << 14, 1 << 14)
 
 
 # Cancelling.
@@ -317,7 +316,7 @@ def test_names_of_files_reach_no_terminal_as_they_are(
             assert main([*command, str(path)]) == code
             printed = capsys.readouterr()
             assert fits_a_terminal(printed.out + printed.err)
-            assert "a\\x1b[31mb\\nc[red].p" in printed.out + printed.err
+            assert "a\\x1b[31mb\\nc[red]." in printed.out + printed.err
     assert main(["decompress", "--force", str(path) + "\x1b[0m"]) == 2
     assert "no such file" in (error := capsys.readouterr().err)
     assert fits_a_terminal(error)
@@ -345,7 +344,7 @@ def test_a_prior_of_another_kind_is_not_taken_for_its_fingerprint(codec: Codec, 
     header = unpack(forged)[0]
     wanted = wanted_of_spec(json.loads(header.spec), header.parameter, 0)
     with pytest.raises(StreamError, match="with a prior of the kind DDPM, and this one is a Gaussian"):
-        wanted.signal_codec(codec.signal_codec.prior)
+        wanted.codec(codec.signal_codec.prior)
 
 
 @pytest.fixture
@@ -431,14 +430,14 @@ def test_every_method_of_a_prior_is_counted_too() -> None:
 def test_an_option_out_of_range_is_called_by_its_own_place(
     key: str, codec: Codec, data: bytes, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    option = [f"--model.{key}.steps", "0"]
-    says = f"pscx: option --model.{key}.steps must be at least 1, got 0\n"
+    option = [f"--model.codec.{key}.steps", "0"]
+    says = f"pscx: option --model.codec.{key}.steps must be at least 1, got 0\n"
     image = str(image_folder / "a.png")
     assert main(["compress", image, "-o", str(tmp_path / "x.pscx"), "--recipe", "fast", *option]) == 2
     assert capsys.readouterr().err == says
     assert main(["test", "--recipe", "fast", "--data.root", str(image_folder), *option]) == 2
     assert capsys.readouterr().err == says
-    with pytest.raises(ConfigError, match=rf"^--model.{key}: model.{key}.steps must be at least 1, got 0$"):
+    with pytest.raises(ConfigError, match=rf"^--model.codec.{key}: model.codec.{key}.steps must be at least 1, got 0$"):
         load_codec("fast", **{key: {"steps": 0}})
     forged = with_spec(data, lambda spec: spec.update({key: {**spec["sampler"], "steps": 0}}))
     with pytest.raises(StreamError, match=rf"cannot be had: {key}.steps must be at least 1, got 0$"):
@@ -448,13 +447,14 @@ def test_an_option_out_of_range_is_called_by_its_own_place(
 def test_a_spec_s_work_is_known_without_its_prior(codec: Codec) -> None:
     spec = codec_spec(codec.signal_codec)
     wanted = wanted_of_spec(spec, codec.signal_codec.quantizer.parameter, 0)
-    psc = wanted.signal_codec(codec.signal_codec.prior)
+    psc = wanted.codec(codec.signal_codec.prior)
     assert isinstance(psc, PSC)
     for height in (16, 4000):
         outcomes = []
-        for loop in (wanted, psc):
+        for asking in (wanted, psc):
             try:
-                outcomes.append(Limits(pixel_evaluations=1 << 22).check_work(loop, height, height, 2))
+                work = asking.evaluations(2)
+                outcomes.append(Limits(pixel_evaluations=1 << 22).check_work(work, height, height))
             except StreamError as error:
                 outcomes.append(str(error))
         assert outcomes[0] == outcomes[1]

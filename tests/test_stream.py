@@ -27,6 +27,7 @@ def random_header(source: random.Random) -> Header:
         source.randbytes(6),
         recipe,
         spec=source.choice(texts[1:]) if recipe == 0 else "",
+        digest=source.randbytes(6) if recipe == 255 else b"",
         parameter=source.choice(parameters),
         seed=source.choice([0, 1, 127, 128, (1 << 64) - 1, source.getrandbits(64)]),
         caption=source.choice(texts),
@@ -56,6 +57,14 @@ def test_bytes_of_all_fields() -> None:
     assert stream[9:] == b"\x00\xab\x02abcdef\x3f\x80\xac\x02" + texts + b"!"
 
 
+def test_bytes_of_a_user_recipe() -> None:
+    header = replace(SMALL, height=4096, width=4096, recipe=255, digest=b"digest")
+    stream = pack(header, b"payload")
+    assert stream[:5] == MAGIC + b"\x21\xff"
+    assert stream[9:] == b"\xff\x1f\xff\x1f\x01\x02\x03\x04\x05\x06\x3f\x00digestpayload"
+    assert len(stream) - len(b"payload") == 27
+
+
 def test_round_trip() -> None:
     source = random.Random(0)
     for _ in range(300):
@@ -66,7 +75,8 @@ def test_round_trip() -> None:
 def test_every_flipped_byte_and_every_truncation_is_refused() -> None:
     source = random.Random(1)
     header = replace(SMALL, recipe=0, spec='{"coder": "raw"}', seed=77, caption="a boat")
-    for stream in (pack(SMALL, b"payload"), pack(header, source.randbytes(30))):
+    own = replace(header, recipe=255, spec="", digest=b"digest")
+    for stream in (pack(SMALL, b"payload"), pack(header, source.randbytes(30)), pack(own, source.randbytes(30))):
         for place in range(len(stream)):
             for flip in (1, 0x80, 0xFF, source.randint(1, 255)):
                 refused(stream[:place] + bytes([stream[place] ^ flip]) + stream[place + 1 :])
@@ -76,7 +86,11 @@ def test_every_flipped_byte_and_every_truncation_is_refused() -> None:
 
 def test_a_header_whose_check_fails_is_never_used() -> None:
     """Of a stream that may be cut or damaged: each flipped bit of the header is refused, each of the rest is known."""
-    stream = pack(replace(SMALL, recipe=0, spec='{"coder": "raw"}', seed=77, caption="a boat"), b"payload")
+    for codec in ({"recipe": 0, "spec": '{"coder": "raw"}'}, {"recipe": 255, "digest": b"digest"}):
+        check_that_a_damaged_header_is_not_used(pack(replace(SMALL, **codec, seed=77, caption="a boat"), b"payload"))
+
+
+def check_that_a_damaged_header_is_not_used(stream: bytes) -> None:
     for place in range(len(stream)):
         for bit in range(8):
             damaged = stream[:place] + bytes([stream[place] ^ 1 << bit]) + stream[place + 1 :]
@@ -111,7 +125,7 @@ def test_any_content_under_a_right_checksum_is_a_header_or_refused() -> None:
     good = pack(replace(SMALL, recipe=0, spec="{}" * 40, seed=1 << 40, caption="a boat"), b"xyz")
     for _ in range(20_000):
         if source.random() < 0.5:
-            data = sealed(bytes([32 + source.randrange(16), source.choice([0, 1])]), source.randbytes(40))
+            data = sealed(bytes([32 + source.randrange(16), source.choice([0, 1, 255])]), source.randbytes(40))
         else:
             place = source.randrange(9, len(good))
             after = good[9:place] + source.randbytes(1) + good[place + 1 :]
@@ -162,6 +176,7 @@ def test_wrong_kind_and_newer_version_have_their_own_sentences() -> None:
         (b"\x20\x01", b"\xfe\xff\x03\xfe\xff\x03abcdef", "height times width"),
         (b"\x20\x01", b"\x7f\x7fabcde", "a field of 6 bytes is cut short"),
         (b"\x24\x01", b"\x7f\x7fabcdef\x0aboat", "a field of 10 bytes is cut short"),
+        (b"\x20\xff", b"\x7f\x7fabcdefdiges", "a field of 6 bytes is cut short"),
         (b"\x24\x01", b"\x7f\x7fabcdef\x02\x03\x00", "flagged but empty"),
         (b"\x24\x01", b"\x7f\x7fabcdef\x01\x07", "invalid block type"),
     ],
@@ -204,6 +219,10 @@ def test_texts_are_bounded_and_whole() -> None:
         ({"recipe": 256}, "recipe must lie in 0..255, got 256"),
         ({"recipe": 0}, "spec must be given if and only if recipe is 0"),
         ({"spec": "{}"}, "spec must be given if and only if recipe is 0"),
+        ({"recipe": 255}, "digest must have 6 bytes if and only if recipe is 255, got 0 and recipe 255"),
+        ({"recipe": 255, "digest": b"abcde"}, "digest must have 6 bytes if and only if recipe is 255, got 5"),
+        ({"digest": b"abcdef"}, "digest must have 6 bytes if and only if recipe is 255, got 6 and recipe 1"),
+        ({"recipe": 255, "digest": b"abcdef", "spec": "{}"}, "spec must be given if and only if recipe is 0"),
         ({"seed": 1 << 64}, "seed must lie in"),
         ({"seed": -1}, "seed must lie in"),
         ({"parameter": 0.05}, "parameter must be exact in bfloat16, got 0.05"),

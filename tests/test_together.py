@@ -19,7 +19,8 @@ from torch import Tensor
 
 import pscx
 from pscx.api import Codec
-from pscx.cli import commands, main
+from pscx.cli import commands
+from pscx.cli.main import main
 from pscx.execution.batching import Task, clock, denoise, together
 from pscx.format.container import SIDE_LIMIT
 from pscx.priors import DDPM, Gaussian
@@ -297,7 +298,7 @@ def test_a_batch_that_was_stopped_goes_on(
 
     monkeypatch.setattr(Codec, "simulate", simulate)
     assert main(call) == 130
-    kept = {path.stem for path in (root / "rows").iterdir()}
+    kept = {path.stem for path in (root / "records").iterdir()}
     assert "a" in kept
     assert "sub__a" not in kept
     error.pop(0)

@@ -155,7 +155,7 @@ def test_rows_stay_orthonormal_until_nothing_is_left() -> None:
     _, outcome = codec.encode(image)
     known = outcome.measurements
     assert isinstance(known, DenseRows)
-    assert outcome.account.segment_rows == [20, 20, 20, 20, 16, 0, 0, 0]
+    assert outcome.account.segment_symbols == [20, 20, 20, 20, 16, 0, 0, 0]
     eye = torch.eye(96, dtype=torch.float64)
     torch.testing.assert_close(known.rows[0] @ known.rows[0].T, eye, rtol=0, atol=1e-10)
 

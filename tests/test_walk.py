@@ -87,8 +87,8 @@ def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
 
 
 def test_runs_are_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(tmp_path, "a.png", f"runs/fast/{MARKER}", "runs/fast/rows/b.png", "runs/fast/streams/b.pscx")
-    make(tmp_path, f".elsewhere/{MARKER}", ".elsewhere/rows/c.png")
+    make(tmp_path, "a.png", f"runs/fast/{MARKER}", "runs/fast/records/b.png", "runs/fast/streams/b.pscx")
+    make(tmp_path, f".elsewhere/{MARKER}", ".elsewhere/records/c.png")
     (tmp_path / "moved").symlink_to(tmp_path / ".elsewhere")
     assert image_files(tmp_path) == [tmp_path / "a.png"]
     notice = f"pscx: '{tmp_path}': left out 1 hidden, 2 folders of results of pscx\n"

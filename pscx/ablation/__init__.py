@@ -1,6 +1,6 @@
 """Ablations: a grid of configurations, each evaluated as ``pscx test`` does, and their rate-distortion curves."""
 
-from pscx.ablation.launch import Launcher, Outcome, run_cell, run_here
+from pscx.ablation.launch import Launcher, Outcome, is_done, run_cell, run_here
 from pscx.ablation.on_ray import RayLauncher
 from pscx.ablation.plan import Axis, Cell, Plan, read_plan
 from pscx.ablation.results import Results, read_results
@@ -14,6 +14,7 @@ __all__ = [
     "Plan",
     "RayLauncher",
     "Results",
+    "is_done",
     "load_plan",
     "read_plan",
     "read_results",

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from pscx.ablation.plan import Cell
 from pscx.ablation.results import read_results
+from pscx.config import built
 from pscx.errors import LeftOutError, PscxError
+from pscx.evaluation.measures import read_versions
+from pscx.evaluation.measuring import default_metrics, facts_of
 from pscx.runs.lightning import run_configuration
 from pscx.runtime.termination import terminable
 
@@ -28,6 +31,19 @@ class Outcome:
 
 Launcher = Callable[[Iterable[Cell]], Iterator[Outcome]]
 """Yields outcomes as they come, in any order; a cell that fails is an outcome, not an exception."""
+
+
+def is_done(cell: Cell) -> bool:
+    """Whether a cell's results are whole, and measured by all metrics that it asks for, with the same weights.
+
+    Raises :class:`PscxError` where a metric's weights are missing.
+    """
+    if read_results(cell.folder) is None:
+        return False
+    forms = cell.tree["model"]["init_args"].get("metrics")
+    metrics = default_metrics() if forms is None else built(forms)
+    there = read_versions(cell.folder)
+    return all(there.get(metric.column) == facts_of(metric)["version"] for metric in metrics)
 
 
 def run_here(cells: Iterable[Cell]) -> Iterator[Outcome]:

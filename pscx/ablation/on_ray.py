@@ -13,6 +13,7 @@ from pscx.ablation.launch import Outcome, run_cell
 from pscx.ablation.plan import Cell
 from pscx.ablation.results import read_results
 from pscx.config.plugins import load, plugin_folders
+from pscx.config.recipes.folders import load_recipes, named_folders
 from pscx.errors import PscxError
 from pscx.runtime.extras import required
 from pscx.runtime.termination import terminable
@@ -66,7 +67,7 @@ class RayLauncher:
     def _outcomes(self, ray: Any, cells: Iterable[Cell]) -> Iterator[Outcome]:
         send = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(_run_there).remote
         variables = {key: value for key, value in os.environ.items() if key.startswith(VARIABLES)}
-        started, place = time.perf_counter(), (os.getcwd(), variables, plugin_folders())
+        started, place = time.perf_counter(), (os.getcwd(), variables, plugin_folders(), named_folders())
         pending = {send(cell, *place): cell for cell in cells}
         try:
             while pending:
@@ -97,12 +98,15 @@ class RayLauncher:
             raise PscxError(f"{need} must fit into a machine of the cluster, whose machines have {have}")
 
 
-def _run_there(cell: Cell, folder: str, variables: Mapping[str, str], plugins: Sequence[str]) -> Outcome:
-    """In a process of the cluster: a cell as it would be run in ``folder``, with these variables and plugins."""
+def _run_there(
+    cell: Cell, folder: str, variables: Mapping[str, str], plugins: Sequence[str], recipes: Sequence[str]
+) -> Outcome:
+    """In a process of the cluster: a cell run as in ``folder``, with these variables, plugins and recipes."""
     try:
         os.chdir(folder)
         os.environ.update(variables)
         load(plugins)
+        load_recipes(*recipes)
         return run_cell(cell)
     except (OSError, PscxError) as error:
         return Outcome(cell, f"cannot be run on the machine '{platform.node()}': {error}", 0.0)

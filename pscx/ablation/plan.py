@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pscx.config.checker import (
+from pscx.config import (
     SECTIONS,
     Checker,
     ConfigError,
@@ -47,8 +47,8 @@ class Axis:
 class Cell:
     """One combination: a label an axis, and the whole configuration of a ``pscx test``.
 
-    ``id`` is a digest of that configuration, defaults included and the folder of the results left out, and of the
-    prior's weights. It says nothing of what the images are, only where.
+    ``id`` is a digest of that configuration, defaults included, the folder of the results and the metrics left out, and
+    of the prior's weights. It says nothing of what the images are, only where.
     """
 
     id: str
@@ -135,6 +135,8 @@ class _Reader:
             self._fail(path, f"an axis is an option of model, data or trainer{choices(section, SECTIONS)}")
         if key == "trainer.default_root_dir":
             self._fail(path, "cannot be an axis: each cell has a folder of its own")
+        if key.startswith("model.metrics"):
+            self._fail(path, "cannot be an axis: give all cells all metrics, which compare codecs")
         if any(layer.source == f"--{key}" for layer in self.layers):
             raise ConfigError(f"option --{key} is an axis of this ablation: its values stand in the config file")
         if not isinstance(values, list) or not values:
@@ -202,6 +204,7 @@ class _Reader:
             raise ConfigError(f"{error}{_where(labels)}") from error
         trainer = {key: value for key, value in tree["trainer"].items() if key != "default_root_dir"}
         facts = {**with_defaults({**tree, "trainer": trainer}), "prior": fingerprint.hex()}
+        facts["model"]["init_args"].pop("metrics", None)  # a finished cell is measured anew, not coded
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:ID_DIGITS]
         return Cell(digest, labels, {**tree, "trainer": {**trainer, "default_root_dir": str(root / "cells" / digest)}})
 

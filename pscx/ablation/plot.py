@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pscx.ablation.plan import Axis, Plan
-from pscx.ablation.results import MEASURES, Curve, measures
+from pscx.ablation.results import Curve, measures
+from pscx.evaluation.measures import Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,9 @@ PLAIN = {"color": "#555555", "marker": "o", "linestyle": "-"}
 PANEL = (5.0, 4.2)
 PANELS_A_ROW = 3
 BASELINE = "baseline"
+
+Drawn = tuple[Curve, Sequence[tuple[float, float]]]
+"""A curve, and its points ``(rate, quality)``."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,17 @@ class Look:
 
 
 def draw(plan: Plan, found: Sequence[Curve]) -> dict[str, bytes]:
-    """``MEASURE.svg`` and ``MEASURE.png`` for each measure of quality; the same curves give the same bytes."""
+    """``COLUMN.svg`` and ``COLUMN.png`` for each metric; the same curves give the same bytes."""
     import matplotlib
 
     files = {}
     with matplotlib.rc_context({"svg.hashsalt": "pscx", "font.size": 10}):
-        for measure in measures(found):
-            figure = (one_at_a_time if varied_alone(plan, found) else crossed)(plan, found, measure)
+        for column, measure in measures(found).items():
+            figure = (one_at_a_time if varied_alone(plan, found) else crossed)(plan, found, column, measure)
             for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                 data = io.BytesIO()
                 figure.savefig(data, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
-                files[f"{measure}.{suffix}"] = data.getvalue()
+                files[f"{column}.{suffix}"] = data.getvalue()
     return files
 
 
@@ -87,25 +91,27 @@ def varied_alone(plan: Plan, found: Sequence[Curve]) -> bool:
     return len(axes) > 1 and enough and all(len(_differences(plan, curve)) <= 1 for curve in found)
 
 
-def one_at_a_time(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
+def one_at_a_time(plan: Plan, found: Sequence[Curve], column: str, measure: Measure) -> Figure:
     """A panel an axis: the baseline, and the curves that differ from it there."""
     axes = [axis for axis in plan.curve_axes if len(_drawn(axis, found).values) > 1]
     figure, panels = _panels(len(axes), len(axes) if len(axes) <= PANELS_A_ROW else -(-len(axes) // 2))
     for panel, axis in zip(panels, axes, strict=True):
         curves = [curve for curve in found if not _differences(plan, curve) - {axis.key}]
-        _panel(panel, axis.name, curves, plan, Look({"color": axis, "marker": axis}, []), measure)
+        own = Look({"color": axis, "marker": axis}, [])
+        _panel(panel, axis.name, [(curve, curve.of(column)) for curve in curves], plan, own, measure)
         lines = [line for line in panel.get_lines() if line.get_gid() != BASELINE]
         panel.legend(lines, [_plain(curve.labels[axis.key]) for curve in curves], loc="lower right", fontsize=9)
     return figure
 
 
-def crossed(plan: Plan, found: Sequence[Curve], measure: str) -> Figure:
+def crossed(plan: Plan, found: Sequence[Curve], column: str, measure: Measure) -> Figure:
     """All curves, their axes told apart by :func:`look`."""
     shown = look([_drawn(axis, found) for axis in plan.curve_axes])
     titles = list(dict.fromkeys(shown.panel(curve.labels) for curve in found))
     figure, panels = _panels(len(titles), min(len(titles), PANELS_A_ROW))
     for title, axes in zip(titles, panels, strict=True):
-        _panel(axes, title, [curve for curve in found if shown.panel(curve.labels) == title], plan, shown, measure)
+        own = [(curve, curve.of(column)) for curve in found if shown.panel(curve.labels) == title]
+        _panel(axes, title, own, plan, shown, measure)
     figure.legend(handles=list(_legend(shown)), loc="outside right upper", frameon=False)
     return figure
 
@@ -135,16 +141,15 @@ def _drawn(axis: Axis, found: Sequence[Curve]) -> Axis:
     return Axis(axis.key, {label: value for label, value in axis.values.items() if label in labels})
 
 
-def _panel(axes: Axes, title: str, found: Sequence[Curve], plan: Plan, shown: Look, measure: str) -> None:
+def _panel(axes: Axes, title: str, found: Sequence[Drawn], plan: Plan, shown: Look, measure: Measure) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    for curve in found:
-        points = curve.of(measure)
+    for curve, points in found:
         rates, qualities = [rate for rate, _ in points], [quality for _, quality in points]
         if curve.labels == plan.baseline:
             axes.plot(rates, qualities, color="#cccccc", linewidth=7, solid_capstyle="round", zorder=1, gid=BASELINE)
         axes.plot(rates, qualities, markersize=5, linewidth=1.5, **shown.style(curve.labels))
-    axes.set(title=_plain(title), xscale="log", xlabel="rate (bpp)", ylabel=MEASURES[measure])
+    axes.set(title=_plain(title), xscale="log", xlabel="rate (bpp)", ylabel=_plain(measure.label))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

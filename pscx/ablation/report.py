@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from pscx.ablation.plan import Plan, in_words, short
 from pscx.ablation.plot import draw
-from pscx.ablation.results import MEASURES, Curve, Results, alike, compared, curves, measures
+from pscx.ablation.results import Curve, Results, alike, columns, compared, curves, measures
 from pscx.ablation.saved import save_plan
-from pscx.evaluation.evaluate import MEANS, as_csv
+from pscx.evaluation.tables import as_csv
 from pscx.runtime.files import write_whole
 
 TABLE = "results.csv"
@@ -27,7 +27,7 @@ def write_report(plan: Plan, results: Mapping[str, Results], errors: Mapping[str
         save_plan(plan)
         write_whole(plan.root / TABLE, as_csv(tidy(plan, results)), force=True)
         pictures = draw(plan, found)
-        links = [f"![{MEASURES[measure]} over rate]({measure}.png)" for measure in measures(found)]
+        links = [f"![{measure.label} over rate]({column}.png)" for column, measure in measures(found).items()]
         write_whole(plan.root / SUMMARY, "\n\n".join([text, *links, ""]).encode(), force=True)
         for name, data in pictures.items():
             write_whole(plan.root / name, data, force=True)
@@ -35,13 +35,17 @@ def write_report(plan: Plan, results: Mapping[str, Results], errors: Mapping[str
 
 
 def tidy(plan: Plan, results: Mapping[str, Results]) -> list[dict[str, str]]:
-    """A row a cell and image: the id, the label on each axis, then what ``pscx test`` says of the image."""
+    """A record a cell and image: the id, the label on each axis, then what ``pscx test`` says of the image."""
     return [
-        {"cell": cell.id, **cell.labels, "image": row["name"], **{key: row[key] for key in row if key != "name"}}
+        {"cell": cell.id, **cell.labels, "image": record["name"], **_without_name(record)}
         for cell in plan.cells
         if cell.id in results
-        for row in results[cell.id].images
+        for record in results[cell.id].images
     ]
+
+
+def _without_name(record: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in record.items() if key != "name"}
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -54,7 +58,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cells_table(plan: Plan, results: Mapping[str, Results], errors: Mapping[str, str]) -> str:
-    shown = [key for key in MEANS if any(result.means.get(key) for result in results.values())]
+    shown = columns(results.values())
     rows = []
     for cell in plan.cells:
         result = results.get(cell.id)
@@ -74,7 +78,7 @@ def _which(results: Mapping[str, Results]) -> str:
     """Which images the means are over, where cells have left out some."""
     if not any(result.left_out for result in results.values()):
         return ""
-    names = [frozenset(row["name"] for row in result.images) for result in results.values()]
+    names = [frozenset(record["name"] for record in result.images) for result in results.values()]
     if len(set(names)) > 1:  # alike() found none
         return " of each cell, which have no image in common"
     return f" ({len(names[0])} that all cells have)"
@@ -84,11 +88,11 @@ def _bd_table(plan: Plan, found: Sequence[Curve]) -> str:
     shown = measures(found)
     rows = []
     for curve in found:
-        differences = [compared(found[0], curve, measure) for measure in shown]
+        differences = [compared(found[0], curve, column) for column in shown]
         values = ["-" if value is None else f"{value:+.1f}" for value, _ in differences]
         rows.append([*curve.labels.values(), *values, "; ".join(dict.fromkeys(about for _, about in differences))])
     names = [axis.name for axis in plan.curve_axes]
-    header = [*names, *(f"BD-rate in % ({MEASURES[measure].partition(' ')[0]})" for measure in shown), "over"]
+    header = [*names, *(f"BD-rate in % ({measure.title})" for measure in shown.values()), "over"]
     baseline = in_words(plan.baseline) or "the only curve"
     title = (
         f"Rate at equal quality against the baseline ({baseline}), curves over {short(plan.rate)}; below 0: fewer bits"

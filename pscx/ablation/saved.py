@@ -53,7 +53,9 @@ def _checked(plan: Plan) -> Plan:
     labelled = [dict(plan.baseline), *(dict(cell.labels) for cell in plan.cells)]
     if not all(isinstance(text, str) for key, labels in values.items() for text in (key, *labels)):
         raise ValueError("a label is not text")
-    if not all(labels.keys() == values.keys() for labels in labelled):
+    if dict(plan.baseline).keys() != values.keys() - {plan.rate}:
+        raise ValueError("the baseline has other axes")
+    if not all(cell.labels.keys() == values.keys() for cell in plan.cells):
         raise ValueError("a cell has other axes")
     if not all(label in values[key] for labels in labelled for key, label in labels.items()):
         raise ValueError("a cell has a label that its axis does not have")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pscx.captioners.base import CAPTIONERS, Captioner
 from pscx.runtime.hub import local_folder, whole
-from pscx.runtime.quiet import quiet, without_bars
+from pscx.runtime.quiet import importing, quiet, without_bars
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -61,7 +61,8 @@ class Blip2(Captioner):
 def load_blip2(path: str) -> tuple[Any, Any]:
     """Processor and network. Raises ``FileNotFoundError`` in one sentence where they cannot be loaded."""
     try:
-        from transformers import Blip2ForConditionalGeneration, Blip2Processor
+        with importing():
+            from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
         with quiet():
             folder = local_folder(path, FILES)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pscx.ablation import read_plan
-from pscx.config.checker import Checker, Layer, class_of, with_defaults
+from pscx.config import Checker, Layer, class_of, with_defaults
 from pscx.errors import PscxError
 from pscx.registry import class_path
 from pscx.runs.lightning import DEFAULTS

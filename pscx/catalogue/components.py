@@ -11,7 +11,7 @@ from typing import Any
 from pscx.captioners import CAPTIONERS
 from pscx.codecs import CODECS
 from pscx.coders import CODERS
-from pscx.config.checker import describe
+from pscx.config import describe
 from pscx.config.plugins import failure_of, shown
 from pscx.data import DATA
 from pscx.errors import PscxError
@@ -33,6 +33,7 @@ SECTIONS: dict[str, Registry[Any]] = {
     "quantizer": QUANTIZERS,
     "coder": CODERS,
     "restoration": RESTORATIONS,
+    "restoration_sampler": SAMPLERS,
     "caption": CAPTIONERS,
     "target": TARGETS,
     "metrics": METRICS,

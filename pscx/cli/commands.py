@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from pscx.cli.jobs import Job, Rule, plan, refuse_existing, say, sources
 from pscx.cli.standard import STANDARD, read_standard, write_standard
-from pscx.codecs.bounds import check_bounds
 from pscx.errors import PscxError, StreamError
 from pscx.format.container import unpack
 from pscx.format.info import stream_info
+from pscx.runtime.bounds import check_bounds
 from pscx.runtime.files import write_whole
 from pscx.runtime.printing import complain, printable
 from pscx.runtime.progress import Bar, Bars
@@ -28,7 +28,7 @@ from pscx.runtime.suffixes import IMAGE_KINDS, IMAGES, STREAM
 if TYPE_CHECKING:
     from pscx.ablation import Launcher
     from pscx.api import Codec, Pixels
-    from pscx.config.checker import Layer
+    from pscx.config import Layer
 
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
 STREAM_SIZE_LIMIT = 1 << 30
@@ -157,9 +157,10 @@ def ablate(options: Namespace, rest: list[str]) -> int:
 
     Exit code 1 if any failed, 2 if images were left out of any.
     """
-    from pscx.ablation import read_plan, read_results
+    from pscx.ablation import is_done, read_plan, read_results
     from pscx.ablation.report import write_report
-    from pscx.config.checker import split_options
+    from pscx.ablation.results import in_short
+    from pscx.config import split_options
     from pscx.runs.accelerators import DEVICE, device_layers, on_best_device
 
     placed, _ = device_layers([] if options.device is None else [DEVICE, options.device])
@@ -171,7 +172,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     with quiet():
         plan = read_plan(layers)
     cells = {cell.id: cell for cell in plan.cells}
-    to_do = {key: cell for key, cell in cells.items() if read_results(cell.folder) is None}
+    to_do = {key: cell for key, cell in cells.items() if not is_done(cell)}
     if options.dry_run:
         for cell in cells.values():
             print(f"{'to do' if cell.id in to_do else 'done '}  {cell.id}  {cell.name}")
@@ -190,7 +191,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             errors[cell.id] = outcome.error
             says = f"failed: {outcome.error}"
         elif means is not None:
-            says = f"{means.mean('bpp'):.4g} bpp, {means.mean('psnr'):.4g} dB, {says}"
+            says = f"{in_short(means)}, {says}"
             says += f", {means.left_out} left out (see '{cell.folder / 'left_out.csv'}')" if means.left_out else ""
         complain(f"cell {count} of {len(to_do)} ({cell.name}): {says}")
     found = {key: read_results(cell.folder, left_out=True) for key, cell in cells.items()}
@@ -202,7 +203,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
 def cite(options: Namespace, rest: list[str]) -> int:
     """``pscx cite``: prints the BibTeX entries of a config's or a recipe's parts."""
     from pscx.catalogue.citations import bibliography
-    from pscx.config.checker import split_options
+    from pscx.config import split_options
 
     layers, unknown = split_options([*_codec_options(options), *rest])
     if unknown:
@@ -270,7 +271,7 @@ def _codec_options(options: Namespace) -> list[str]:
 
 def _compress_layers(options: Namespace, rest: list[str]) -> list[Layer]:
     """The configuration that the options of ``pscx compress`` add up to."""
-    from pscx.config.checker import option_layer, split_options
+    from pscx.config import option_layer, split_options
 
     seed = [] if options.seed is None else ["--model.codec.seed", options.seed]
     layers, unknown = split_options([*_codec_options(options), *seed, *rest])
@@ -437,14 +438,22 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"format version  {facts['version']}",
         f"image           {facts['width']} x {facts['height']} pixels",
         f"size            {facts['bytes']} bytes, of which payload {facts['payload_bytes']}; {facts['bpp']:.4f} bpp",
-        f"codec           {'recipe ' + facts['recipe'] if facts['recipe'] else ''}".rstrip(),
-        *([] if facts["recipe"] else _as_yaml(facts["spec"])),
+        f"codec           {_recipe(facts)}".rstrip(),
+        *([] if facts["spec"] is None else _as_yaml(facts["spec"])),
         f"prior           fingerprint {facts['fingerprint']}",
         *([] if facts["parameter"] is None else [f"{facts['parameter_name']:16}{facts['parameter']:g}"]),
         f"seed            {facts['seed']}",
         f"arithmetic      {facts['arithmetic'] or 'the same on every machine'}",
     ]
     return lines + ([f"caption         {facts['caption']!r}"] if facts["caption"] else [])
+
+
+def _recipe(facts: dict[str, Any]) -> str:
+    """What a stream says of its recipe; empty where it holds a spec."""
+    name, digest = facts["recipe"], facts["recipe_digest"]
+    if digest is None:
+        return f"recipe {name}" if name else ""
+    return f"recipe {name} (digest {digest})" if name else f"a user recipe that is not here (digest {digest})"
 
 
 def _as_yaml(spec: Any) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pscx.cli.standard import STANDARD, check_standard_output, is_standard_output, named
 from pscx.errors import PscxError
 from pscx.runtime.files import ExistsError, check_folder, check_output
+from pscx.runtime.printing import printable
 from pscx.runtime.run_folder import is_run_folder
 from pscx.runtime.walk import Found, walk
 
@@ -129,7 +130,7 @@ def sources(inputs: Sequence[Path], rule: Rule) -> tuple[list[Source], list[str]
 def say(lines: Iterable[str]) -> None:
     """Print lines on stderr."""
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def check_source(path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import TextIOWrapper
 from itertools import islice, takewhile
 from math import inf
@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from pscx import __version__
 from pscx.cli.jobs import Output
+from pscx.cli.lightning_help import describe
 from pscx.cli.standard import named
 from pscx.errors import PscxError
 from pscx.registry import choices
@@ -32,10 +33,12 @@ LIGHTNING = {
 }
 INTERRUPTED = 130
 WITHOUT_PLUGINS = ("info",)  # makes no component
+WITHOUT_RECIPES = ("components",)
 WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.codec.sampler.steps
 SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.codec.sampler.steps 5."
 DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best that gives the bits of the CPU (default: auto)"
 PLUGINS_HELP = "--plugins FOLDER loads the components of a folder of plugins; it may be given more than once."
+RECIPES_HELP = "--recipes FOLDER makes the user recipes in a folder known, likewise."
 
 
 class UsageError(PscxError):
@@ -93,11 +96,14 @@ def run() -> NoReturn:
 
 
 def _run(args: list[str]) -> int:
-    folders, args = _plugin_folders(args)
+    plugins, args = _folders("--plugins", args)
+    recipes, args = _folders("--recipes", args)
     _check_names(args)
-    if args and not args[0].startswith("-"):
-        _load_plugins(args[0], folders)
-    if args and args[0] in LIGHTNING:
+    asks = bool({"-h", "--help"} & set(takewhile(lambda arg: arg != "--", args)))  # makes no component and no parser
+    if args and not args[0].startswith("-") and not asks:
+        _load_plugins(args[0], plugins)
+        _load_recipes(args[0], recipes)
+    if args and args[0] in LIGHTNING and not asks:
         from pscx.runs.lightning import run_lightning
 
         return run_lightning(args[0], args[1:])
@@ -132,8 +138,11 @@ def _check_names(args: list[str]) -> None:
             raise UsageError(f"{parser.prog.removeprefix('pscx ')} has no option '{arg}'{choices(name, set(known))}")
 
 
-def _plugin_folders(args: list[str]) -> tuple[list[str], list[str]]:
-    """``--plugins FOLDER``, wherever it stands, and the rest: plugins must be there before any parser is made."""
+def _folders(option: str, args: list[str]) -> tuple[list[str], list[str]]:
+    """``--plugins FOLDER``, wherever it stands, and the rest: plugins must be there before any parser is made.
+
+    Likewise ``--recipes``, which is the other ``option`` of every command that takes such folders.
+    """
     folders: list[str] = []
     rest: list[str] = []
     queue = iter(args)
@@ -141,12 +150,12 @@ def _plugin_folders(args: list[str]) -> tuple[list[str], list[str]]:
         name, equals, value = arg.partition("=")
         if arg == "--":
             return folders, [*rest, arg, *queue]
-        if name != "--plugins":
+        if name != option:
             rest.append(arg)
             continue
         value = value if equals else next(queue, "")
         if not value or value.startswith("--"):
-            raise UsageError("option --plugins needs a folder")
+            raise UsageError(f"option {option} needs a folder")
         folders.append(value)
     return folders, rest
 
@@ -160,6 +169,16 @@ def _load_plugins(command: str, folders: list[str]) -> None:
 
     for failure in load(folders):
         complain(f"warning: {failure}")
+
+
+def _load_recipes(command: str, folders: list[str]) -> None:
+    if command in WITHOUT_RECIPES:
+        if folders:
+            raise UsageError(f"{command} has no option '--recipes': it makes no codec")
+        return
+    from pscx.config.recipes.folders import load_recipes
+
+    load_recipes(*folders)
 
 
 def _settings(args: list[str]) -> tuple[list[str], list[str]]:
@@ -196,18 +215,25 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     _add_report(_command(commands, "report", "one page about runs of test or ablate, to be looked at"))
     _add_demo(_command(commands, "demo", "a page on this machine that compresses photographs and decodes streams"))
     for name, text in LIGHTNING.items():
-        _command(commands, name, text)
+        describe(_command(commands, name, text), name)
     return parser, commands.choices
 
 
 def _command(commands: _SubParsersAction[_Parser], name: str, text: str) -> ArgumentParser:
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-    parser.epilog = None if name in WITHOUT_PLUGINS else PLUGINS_HELP
+    parser.epilog = " ".join(_folders_help(name))
     return parser
 
 
+def _folders_help(command: str) -> Iterator[str]:
+    if command not in WITHOUT_PLUGINS:
+        yield PLUGINS_HELP
+    if command not in WITHOUT_RECIPES:
+        yield RECIPES_HELP
+
+
 def _add_compress(parser: ArgumentParser) -> None:
-    parser.epilog = f"{SETTINGS_HELP} {PLUGINS_HELP}"
+    parser.epilog = f"{SETTINGS_HELP} {parser.epilog}"
     _add_files(parser, "IMAGE", f"{IMAGE_KINDS} files, folders of them, or - for standard input")
     _add_codec(parser)
     _add_targets(parser)
@@ -219,7 +245,9 @@ def _add_compress(parser: ArgumentParser) -> None:
 
 def _add_codec(parser: ArgumentParser) -> None:
     parser.add_argument("--config", type=_text, metavar="YAML", help="a config file; its model section is used")
-    parser.add_argument("--recipe", type=_text, metavar="NAME", help="a codec that ships with pscx (default: default)")
+    parser.add_argument(
+        "--recipe", type=_text, metavar="NAME", help="a codec that ships with pscx, or a user recipe (default: default)"
+    )
 
 
 def _add_targets(parser: ArgumentParser) -> None:
@@ -265,7 +293,7 @@ def _add_budget(parser: ArgumentParser) -> None:
 
 
 def _add_ablate(parser: ArgumentParser) -> None:
-    parser.epilog = f"--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share. {PLUGINS_HELP}"
+    parser.epilog = f"--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share. {parser.epilog}"
     parser.add_argument(
         "--config", type=_text, metavar="YAML", required=True, help="a file with axes, as in configs/ablations"
     )
@@ -280,7 +308,7 @@ def _add_ablate(parser: ArgumentParser) -> None:
 
 
 def _add_cite(parser: ArgumentParser) -> None:
-    parser.epilog = f"{SETTINGS_HELP} {PLUGINS_HELP}"
+    parser.epilog = f"{SETTINGS_HELP} {parser.epilog}"
     _add_codec(parser)
 
 

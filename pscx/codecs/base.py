@@ -1,7 +1,7 @@
-"""What a family of zero-shot codecs must do: encode a signal into a payload, decode it, and restore.
+"""The interface of a codec family: encode a signal into a payload, decode it, and restore.
 
-The rest of pscx (files, rate control, limits, evaluation, report, demo) knows a family by this contract alone. A signal
-is what a codec measures: the image itself, or a latent. Data flows like this::
+The rest of pscx (files, rate control, limits, evaluation, report, demo) uses a family through this interface only. A
+signal is what a codec codes: the image itself, or a latent. Data flows like this::
 
     image -> signal -> encode -> payload -> decode -> outcome -> restore -> signal -> image
 """
@@ -22,18 +22,18 @@ from pscx.execution.sharding import ALONE, Spread
 from pscx.registry import Registry, parameters_of
 
 Progress = Callable[[int, int], None]
-"""Called with the segments that are done and the number of all."""
+"""Called with the number of finished segments and the number of all segments."""
 
 
 @dataclass
 class Account:
-    """What a run cost: symbols and ideal bits of each segment, network evaluations (NFE), seconds in the network and in
-    all.
+    """The cost of an encoding or decoding: symbols and ideal bits of each segment, network evaluations (number of
+    function evaluations, NFE), seconds in the network, seconds in all.
 
-    That of an encoder that tried several settings has the segments of the last encoding and the cost of all of them.
+    If rate control made several encodings, the segments are those of the last one, and the costs are sums.
     """
 
-    segment_rows: list[int] = field(default_factory=list)
+    segment_symbols: list[int] = field(default_factory=list)
     segment_bits: list[float] = field(default_factory=list)
     evaluations: int = 0
     network_seconds: float = 0.0
@@ -43,9 +43,9 @@ class Account:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What either side holds after the last segment; a family adds what its restoration needs.
+    """What both sides hold after the last segment; a family adds what its restoration needs.
 
-    ``segments`` is how many were whole, and ``cut`` why there are no more, where a payload ended early.
+    ``segments`` is the number of good segments. ``cut`` is the reason why there are no more, if a payload ended early.
     """
 
     account: Account
@@ -55,10 +55,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment that is coded, or known to be right; ``segment`` counts from 0.
+    """One segment that was encoded, or decoded with the right checksum; ``segment`` counts from 0.
 
-    ``estimate`` is what the segments before it say of the signal, ``(channels, height, width)`` float64, or none where
-    they say nothing.
+    ``estimate`` is the estimate of the signal from the segments before it, ``(channels, height, width)`` float64, if
+    there is one.
     """
 
     segment: int
@@ -66,36 +66,35 @@ class Segment:
 
 
 class SignalCodec(ABC):
-    """A family of zero-shot codecs of signals, in one configuration.
+    """A family of zero-shot codecs of signals; an object is one configuration of it.
 
-    Each constructor option is kept as an attribute of the same name: :meth:`options` is what a stream says of the
-    codec. Of these, ``seed`` has a field of its own in a stream, and so has :attr:`parameter`.
+    Each constructor option is an attribute of the same name, and :meth:`options` is what a stream stores of the codec.
+    ``seed`` and :attr:`parameter` have fields of their own in a stream.
     """
 
     references: tuple[str, ...] = ()
     """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     seed: int
-    """Of all noise, in [0, 2^64)."""
+    """Seed of all noise, in [0, 2^64)."""
 
     turned: str
-    """The option that :attr:`parameter` sets: a component that has a parameter of its own, such as ``quantizer``, or a
-    number. A stream has a field for the parameter."""
+    """Name of the option that rate control changes, a component such as ``quantizer`` or a number: :attr:`parameter`."""
 
     spread: Spread = ALONE
-    """The processes that work on one image together."""
+    """The processes that share the samples of one image."""
 
     shares_samples: bool = False
-    """Whether several processes may work on one image together (:attr:`spread`)."""
+    """Whether several processes can share the samples of one image (:attr:`spread`)."""
 
     @property
     def takes_captions(self) -> bool:
-        """Whether :meth:`conditioned` knows what to do with a caption."""
+        """Whether :meth:`conditioned` accepts a caption."""
         return False
 
     @property
     def network(self) -> nn.Module | None:
-        """What has to be on the right device, or none."""
+        """The network that has to be moved to the device, if there is one."""
         return None
 
     @property
@@ -111,26 +110,26 @@ class SignalCodec(ABC):
     @property
     @abstractmethod
     def segments(self) -> int:
-        """Segments of a payload, at least 1. Each ends with a checksum; what precedes the first bad one can show."""
+        """Number of segments of a payload, at least 1. Each has a checksum; those before a bad one stay usable."""
 
     @property
     @abstractmethod
     def parameter(self) -> float | None:
-        """The one number that rate control turns, exact in bfloat16 (a stream carries two bytes), or none."""
+        """The number that rate control changes, exact in bfloat16 (a stream stores two bytes), or none."""
 
     @property
     @abstractmethod
     def parameter_name(self) -> str:
-        """What :attr:`parameter` is called, such as ``step``."""
+        """Name of :attr:`parameter` in messages, such as ``step``."""
 
     @property
     @abstractmethod
     def quality_range(self) -> tuple[float, float]:
-        """The parameters that quality 1 and quality 100 stand for; what a search for a rate or a PSNR keeps to."""
+        """The parameters of quality 1 and quality 100; a search for a rate or a PSNR stays between them."""
 
     @abstractmethod
     def with_parameter(self, parameter: float | None) -> SignalCodec:
-        """This codec at another :attr:`parameter`. Raises ``ValueError`` where that is not allowed."""
+        """This codec with another :attr:`parameter`. Raises ``ValueError`` if that is not allowed."""
 
     @property
     @abstractmethod
@@ -151,19 +150,19 @@ class SignalCodec(ABC):
 
     @abstractmethod
     def fingerprint(self) -> bytes:
-        """Bytes that identify the weights that both sides need; a stream carries them."""
+        """Bytes that identify the weights that both sides need; a stream stores them."""
 
     @abstractmethod
     def arithmetic(self) -> str:
-        """What the codec computes with, in printable ASCII; empty where it is :attr:`exact`."""
+        """The arithmetic that the codec computes with, in printable ASCII; empty if it is :attr:`exact`."""
 
     @abstractmethod
     def evaluations(self, restorations: int) -> int:
-        """Network evaluations (NFE) of one decoding with so many restorations, at most."""
+        """Upper bound of the network evaluations (NFE) of one decoding with this number of restorations."""
 
     @abstractmethod
     def memory(self, shape: tuple[int, ...]) -> int:
-        """Bytes that decoding and restoring a signal of this shape hold at once, roughly."""
+        """Estimated peak memory of decoding and restoring a signal of this shape, in bytes."""
 
     @abstractmethod
     def encode(
@@ -171,8 +170,8 @@ class SignalCodec(ABC):
     ) -> tuple[bytes, Outcome]:
         """The payload of a signal ``(channels, height, width)``, and what a decoder will hold.
 
-        With ``keep`` only the first so many symbols are spent on the signal and the others cost next to nothing: a fine
-        control of the rate, which a decoder need not know. ``watch`` is shown each segment.
+        With ``keep`` only the first ``keep`` symbols carry information and the others cost almost nothing. This is a
+        fine control of the rate that needs no change in the decoder. ``watch`` is called with each segment.
         """
 
     @abstractmethod
@@ -186,20 +185,20 @@ class SignalCodec(ABC):
         arithmetic: str = "",
         watch: Watch | None = None,
     ) -> Outcome:
-        """What the encoder held, from its payload alone; ``arithmetic`` is what the stream says of the encoder's.
+        """What the encoder held, from its payload alone; ``arithmetic`` is the encoder's, as the stream has it.
 
-        Raises ``StreamError`` at the first segment that is not whole, or whose checksum does not match. With
-        ``partial`` the outcome is then that of the segments before it; raises where there are none.
+        Raises ``StreamError`` at the first segment that is incomplete or whose checksum does not match. With
+        ``partial`` it returns the segments before that one instead, and raises only if there are none.
         """
 
     @abstractmethod
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
-        """Final restoration number ``index`` of a signal, ``(channels, height, width)`` float64."""
+        """Restoration number ``index`` of a signal, ``(channels, height, width)`` float64."""
 
     def conditioned(self, caption: str) -> SignalCodec:
-        """This codec under a caption; itself where the caption is empty.
+        """This codec under a caption; the same codec if the caption is empty.
 
-        Raises :class:`pscx.errors.PscxError` where it takes no captions, or not this one.
+        Raises :class:`pscx.errors.PscxError` if it takes no captions, or not this one.
         """
         if not caption:
             return self
@@ -207,42 +206,42 @@ class SignalCodec(ABC):
 
     @abstractmethod
     def recorder(self, height: int, width: int) -> Recorder:
-        """What watches a decoding of an image of this size for a report."""
+        """A watcher that records the decoding of an image of this size for a report."""
 
     def first_rows(self) -> Patterns | None:
-        """What watches an encoding for a picture of the transform's first rows, or none where there are no rows."""
+        """A watcher that draws the first rows of the transform while encoding; none if the family has no rows."""
         return None
 
     def options(self) -> dict[str, Any]:
-        """The constructor's options as they are now, by name."""
+        """Current values of the constructor's options, by name."""
         return {name: getattr(self, name) for name in parameters_of(type(self))}
 
 
 class Recorder(ABC):
-    """Watches a decoding, segment by segment; :meth:`finish` is then what a report shows of it."""
+    """Watches a decoding, segment by segment; :meth:`finish` returns the record for a report."""
 
     @abstractmethod
     def __call__(self, codec: SignalCodec, segment: Segment) -> None:
-        """Take a segment in."""
+        """Called with each segment."""
 
     @abstractmethod
     def finish(self) -> Replay:
-        """All that was seen."""
+        """The record of all segments."""
 
 
 class Patterns(ABC):
-    """Watches an encoding; :meth:`picture` is then a picture of the first rows of the transform."""
+    """Watches an encoding; :meth:`picture` then draws the first rows of the transform."""
 
     @abstractmethod
     def __call__(self, codec: SignalCodec, segment: Segment) -> None:
-        """Take a segment in; segment 0 begins anew."""
+        """Called with each segment; segment 0 starts a new record."""
 
     @abstractmethod
     def picture(self) -> Any:
-        """``(height, width, 3)`` uint8, or none where there were no rows."""
+        """``(height, width, 3)`` uint8, or none if there were no rows."""
 
 
 Watch = Callable[[SignalCodec, Segment], None]
-"""What is shown each segment, when it is coded or as soon as it is known to be right, and what codes it."""
+"""Called with the codec and each segment, after it was encoded, or decoded with the right checksum."""
 
 CODECS: Registry[SignalCodec] = Registry("codec", SignalCodec, default="psc")

@@ -16,12 +16,12 @@ from typing import Any, Literal, get_origin
 from torch import Tensor
 
 from pscx.codecs.base import CODECS, SignalCodec
-from pscx.codecs.bounds import check_bounds
-from pscx.config.checker import STREAM_LIMIT, Checker, ConfigError, Layer, build, built, class_of
-from pscx.config.recipes import RECIPES, read_recipe
+from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, Stream, WrittenRun, build, built, class_of
+from pscx.config.recipes import RECIPES, read_shipped
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
 from pscx.registry import NAME, parameters_of, registry_of
+from pscx.runtime.bounds import check_bounds
 from pscx.runtime.hub import no_downloads
 
 FAMILY = "psc"  # what a spec that names no family is of
@@ -38,6 +38,11 @@ def codec_spec(codec: SignalCodec) -> dict[str, Any]:
         spec = _spec(type(codec), codec.options())
     except KeyError as error:
         raise PscxError(str(error.args[0])) from None
+    return _portable(spec)
+
+
+def _portable(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec, where a stream can hold it. Raises :class:`PscxError` where not."""
     _check_portable(spec)
     try:
         check_bounds(spec)
@@ -82,11 +87,20 @@ def recipe_spec(number: int) -> dict[str, Any]:
     if number not in RECIPES:
         known = ", ".join(f"{key} ({name})" for key, name in RECIPES.items())
         raise StreamError(f"the stream was made with recipe {number}, and this version of pscx has only {known}")
-    section = read_recipe(RECIPES[number])["model"]["codec"]
-    checked = Checker([Layer(f"recipe '{RECIPES[number]}'", {"codec": section})]).component(CODECS, section, "codec")
-    family = class_of(checked)
-    parts = _parts(family, checked["init_args"])
-    return _spec(family, parts | {"prior": _prior_spec(checked["init_args"]["prior"])})
+    return spec_of_layer(Layer(f"recipe '{RECIPES[number]}'", read_shipped(RECIPES[number])))
+
+
+def spec_of_layer(layer: Layer) -> dict[str, Any]:
+    """The spec of the codec in a layer's ``model`` section, whose prior is not loaded; nothing is imported by name.
+
+    Raises :class:`PscxError` where there is no such codec, or a stream cannot hold it.
+    """
+    checked = Checker([layer], WrittenRun()).component(CODECS, layer.values["model"]["codec"], "model.codec")
+    family, options = class_of(checked), checked["init_args"]
+    parts = _parts(family, options)
+    if options.get("prior") is not None:
+        parts["prior"] = _prior_spec(options["prior"])
+    return _portable(_spec(family, parts))
 
 
 class AbsentPrior(Prior):
@@ -212,7 +226,7 @@ def _parts(family: type[SignalCodec], checked: Mapping[str, Any]) -> dict[str, A
 def _checked(spec: Mapping[str, Any]) -> tuple[type[SignalCodec], dict[str, Any]]:
     check_bounds(spec)
     name = spec.get("name", FAMILY) if isinstance(spec, Mapping) else FAMILY
-    checker = Checker([], trusted=False)
+    checker = Checker([], Stream())
     family = checker.find(CODECS, name, "codec")
     options = parameters_of(family)
     needed = {key for key, p in options.items() if p.default is not None} - {BESIDE, *_scalar(family)}

@@ -27,7 +27,7 @@ from typing import Any
 from pscx.errors import PscxError
 from pscx.registry import NameTakenError, RegistrationError, Registry, origin, parameters_of
 
-PACKAGE, GROUP, VARIABLE = "pscx_plugins", "pscx.config.plugins", "PSCX_PLUGINS"
+PACKAGE, GROUP, VARIABLE = "pscx_plugins", "pscx.plugins", "PSCX_PLUGINS"
 CLAIM = re.compile(r"\.register\(\s*[\"'](\w+)[\"']|^class (\w+)", re.MULTILINE)
 HOW = "name the folder of plugins with --plugins FOLDER, in PSCX_PLUGINS or to pscx.load_plugins"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from pscx.errors import ImageError
+from pscx.runtime.printing import printable
 from pscx.runtime.run_folder import is_run_folder
 from pscx.runtime.suffixes import IMAGES as SUFFIXES
 from pscx.runtime.walk import walk
@@ -43,4 +44,4 @@ def image_files(root: str | Path, option: str = "data.root") -> list[Path]:
 @cache  # setup is called for each stage, and in an ablation for each cell
 @rank_zero_only
 def _say(notice: str) -> None:
-    print(notice, file=sys.stderr, flush=True)
+    print(printable(notice), file=sys.stderr, flush=True)

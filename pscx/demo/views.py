@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pscx.api import Codec, Decompressor, load_codec
-from pscx.config.checker import ConfigError
+from pscx.config import ConfigError
 from pscx.demo.pictures import Picture, gallery, link, message, png, progress
 from pscx.demo.rivals import FORMATS, Rival, rival
 from pscx.demo.work import Bounds, Coding, Compressed, Frame, Restored, compressing, decoding, photograph, stream

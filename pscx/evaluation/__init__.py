@@ -1,5 +1,6 @@
 """Measuring a codec: the LightningModule, what it keeps, its logs and BD-rates."""
 
 from pscx.evaluation.evaluate import Evaluate
+from pscx.evaluation.measuring import DEFAULT_METRICS
 
-__all__ = ["Evaluate"]
+__all__ = ["DEFAULT_METRICS", "Evaluate"]

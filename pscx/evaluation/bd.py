@@ -10,47 +10,67 @@ Curve = Sequence[tuple[float, float]]
 """Points ``(rate, quality)`` of one codec at several settings, in any order."""
 
 
-def bd_rate(anchor: Curve, test: Curve) -> float:
+def bd_rate(anchor: Curve, test: Curve, higher_is_better: bool = True) -> float:
     """Bjontegaard's mean difference in rate at equal quality (VCEG-M33, 2001), in percent; negative: ``test`` is less.
 
     ``exp(mean of ln(rate of test) - ln(rate of anchor)) - 1`` over the qualities that both curves reach. Between its
     points a curve is a monotone piecewise cubic (PCHIP, as in JCTVC-K0279) of the logarithm of the rate. Any unit of
-    rate will do, and any measure of quality that rises with it.
+    rate will do, and any measure of quality that rises with it, or falls where higher is not better.
 
     Raises ``ValueError`` where a curve has fewer than two points, a rate that is not over 0 or a quality that does not
-    rise with the rate, or where the curves have no quality in common.
+    rise (or fall) with the rate, or where the curves have no quality in common.
 
     >>> anchor = [(0.25, 28.0), (0.5, 31.0), (1.0, 34.0)]
     >>> round(bd_rate(anchor, [(0.8 * rate, quality) for rate, quality in anchor]), 3)
     -20.0
     """
-    overlap(anchor, test)
+    overlap(anchor, test, higher_is_better)
     from bjontegaard import bd_rate as between  # it imports pyplot
 
-    curves = (*_checked("anchor", anchor), *_checked("test", test))
+    sign = 1 if higher_is_better else -1
+    curves = []
+    for name, curve in (("anchor", anchor), ("test", test)):
+        rates, qualities = _checked(name, curve, higher_is_better)
+        curves += [rates, [sign * quality for quality in qualities]]
     return float(between(*curves, method="pchip", require_matching_points=False, min_overlap=0))
 
 
-def overlap(anchor: Curve, test: Curve) -> tuple[float, float]:
+def overlap(anchor: Curve, test: Curve, higher_is_better: bool = True) -> tuple[float, float]:
     """The lowest and the highest quality that both curves reach. Raises ``ValueError`` as :func:`bd_rate` does."""
-    _, first = _checked("anchor", anchor)
-    _, second = _checked("test", test)
-    low, high = max(first[0], second[0]), min(first[-1], second[-1])
+    found = [_checked(name, curve, higher_is_better)[1] for name, curve in (("anchor", anchor), ("test", test))]
+    first, second = ((min(curve), max(curve)) for curve in found)
+    low, high = max(first[0], second[0]), min(first[1], second[1])
     if low >= high:
-        ranges = " and ".join(f"{curve[0]:.4g} to {curve[-1]:.4g}" for curve in (first, second))
+        ranges = " and ".join(f"{curve[0]:.4g} to {curve[1]:.4g}" for curve in (first, second))
         raise ValueError(f"the curves have no quality in common: {ranges}")
     return low, high
 
 
-def _checked(name: str, curve: Curve) -> tuple[list[float], list[float]]:
-    """Rates and qualities in rising order."""
+def front(curve: Curve, higher_is_better: bool = True) -> list[tuple[float, float]]:
+    """The points by rising rate that are worth their bits: each is better than all of fewer bits.
+
+    >>> front([(0.25, 28.0), (0.5, 27.0), (1.0, 34.0)])
+    [(0.25, 28.0), (1.0, 34.0)]
+    """
+    sign = 1 if higher_is_better else -1
+    kept: list[tuple[float, float]] = []
+    for rate, quality in sorted(curve, key=lambda point: (point[0], -sign * point[1])):
+        if not kept or sign * (quality - kept[-1][1]) > 0:
+            kept.append((rate, quality))
+    return kept
+
+
+def _checked(name: str, curve: Curve, higher_is_better: bool) -> tuple[list[float], list[float]]:
+    """Rates in rising order, and their qualities."""
     points = sorted(curve)
     if len(points) < 2:
         raise ValueError(f"{name}: a curve needs at least 2 points, got {len(points)}")
     if not all(isfinite(rate) and rate > 0 and isfinite(quality) for rate, quality in points):
         raise ValueError(f"{name}: rates must be over 0 and qualities finite, got {points}")
     for before, after in pairwise(points):
-        if before[0] >= after[0] or before[1] >= after[1]:
+        worse = after[1] <= before[1] if higher_is_better else after[1] >= before[1]
+        if before[0] >= after[0] or worse:
             pairs = " and ".join(f"{quality:.4g} at {rate:.4g}" for rate, quality in (before, after))
-            raise ValueError(f"{name}: quality must rise with the rate, got {pairs}")
+            way = "rise" if higher_is_better else "fall"
+            raise ValueError(f"{name}: quality must {way} with the rate, got {pairs}")
     return [rate for rate, _ in points], [quality for _, quality in points]

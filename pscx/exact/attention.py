@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
 
 from pscx.exact.convolution import ACTIVATION_BITS, WEIGHT_BITS
@@ -14,6 +14,9 @@ from pscx.exact.group_norm import EXACT, ExactGroupNorm
 from pscx.exact.integers import whole_numbers
 from pscx.exact.linear import ExactLinear
 from pscx.exact.rounding import rounded
+
+if TYPE_CHECKING:
+    from diffusers.models.attention_processor import Attention
 
 BITS = 16
 """Of a query, a key or a value, with its sign."""
@@ -108,6 +111,8 @@ def weight_bits(tokens: int) -> int:
 
 def check_attention(layer: Attention) -> None:
     """Raise ``ValueError`` for a layer that computes anything that :class:`ExactAttention` does not."""
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
     for name in (*ABSENT, *OFF):
         if getattr(layer, name, None):
             raise ValueError(f"exact must be false: attention with {name} has no exact form")

@@ -35,6 +35,10 @@ def make_exact(
     Raises:
         ValueError: a number is out of range, or a part of the network has no exact form.
     """
+    if any(type(module).__module__.startswith("diffusers.") for module in network.modules()):
+        from pscx.exact.diffusers_layers import register  # imports diffusers, which other networks do without
+
+        register()
     found = list(exact_layers(network, "", Precision(weight_bits, activation_bits, steps)))
     for parent, name, layer in found:
         setattr(parent, name, layer)
@@ -102,8 +106,7 @@ def _full_layer(kind: type[nn.Conv2d | nn.ConvTranspose2d], size: int, stride: i
     """A layer whose weights are all equal in magnitude and as large as one group of channels allows."""
     with torch.device("meta"):
         layer = kind(CHECKED_CHANNELS, CHECKED_CHANNELS, size, stride, bias=False)
-    layer = layer.to_empty(device="cpu").requires_grad_(False)
-    nn.init.zeros_(layer.weight)
+    layer.weight = nn.Parameter(torch.zeros(layer.weight.shape), requires_grad=False)
     exact = ExactConvolution(layer)
     terms = CHECKED_CHANNELS * (1 if exact.transposed else size**2)
     signs = torch.where(torch.arange(layer.weight.numel()) % 3 == 0, -1.0, 1.0).view_as(layer.weight)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Context, Decimal, localcontext
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from diffusers.models.embeddings import Timesteps
 
 DIGITS = 40
 PERIOD = 10000

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from pscx.errors import PscxError
 from pscx.priors.base import Prior
 
 T = TypeVar("T")
@@ -222,3 +223,13 @@ def _make(calls: list[_Call]) -> None:
     seconds = time.perf_counter() - started
     for call, size in zip(calls, sizes, strict=True):
         call.seconds = seconds * size / sum(sizes)
+
+
+def in_place(tasks: Iterable[Task[T]], batch: int) -> list[T | PscxError]:
+    """The results of tasks, with an error of one image in its place; raises any other."""
+    results: list[T | PscxError] = []
+    for result in together(tasks, batch):
+        if isinstance(result, Exception) and not isinstance(result, PscxError):
+            raise result
+        results.append(result)
+    return results

@@ -9,7 +9,7 @@ but for the number 0 itself). A *text* is a varint, the length in bytes of what 
     0       3       magic: 0xB7, 'P', 'X'
     3       1       high nibble: version, 2
                     low nibble, flags: 1 a parameter, 2 a seed, 4 a caption, 8 an arithmetic
-    4       1       recipe: number of a shipped recipe, or 0 where the spec is embedded
+    4       1       recipe: number of a shipped recipe, 255 for a user recipe, or 0 where the spec is embedded
     5       2       checksum of the header: of its bytes before and after this field and the next
     7       2       checksum of the stream: of all its bytes before and after these two
     9       varint  height in pixels, less 1
@@ -20,6 +20,7 @@ but for the number 0 itself). A *text* is a varint, the length in bytes of what 
             text    caption                                                            only with flag 4
             text    arithmetic: 1 to 200 characters of printable ASCII                 only with flag 8
             text    spec of the codec, JSON                                            only with recipe 0
+            6       digest of the user recipe                                          only with recipe 255
             rest    payload
 
 The arithmetic says in words what the encoder computed with. Streams whose codec computes the same on every machine have
@@ -42,6 +43,7 @@ import zlib
 from binascii import crc_hqx
 from dataclasses import dataclass
 
+from pscx.config.recipes import DIGEST, USER_RECIPE
 from pscx.errors import StreamError
 
 MAGIC = b"\xb7PX"
@@ -61,13 +63,14 @@ class Header:
         height: of the image, in pixels, 1 to 65535.
         width: likewise; ``height * width`` is at most 2^28.
         fingerprint: six bytes that identify the prior.
-        recipe: number of a shipped recipe, 1 to 255, or 0 where ``spec`` holds the codec.
+        recipe: number of a shipped recipe, 1 to 254; 0 where ``spec`` holds the codec; 255 where ``digest`` names it.
         spec: the codec as JSON, at most 65536 bytes of UTF-8; not empty if and only if ``recipe`` is 0.
         parameter: of the quantizer, positive, finite and exact in bfloat16; or none.
         seed: of the noise, in [0, 2^64).
         caption: at most 65536 bytes of UTF-8.
         arithmetic: what the encoder computed with, at most 200 characters of printable ASCII; empty where the codec is
             exact.
+        digest: six bytes that identify a user recipe; not empty if and only if ``recipe`` is 255.
     """
 
     height: int
@@ -79,6 +82,7 @@ class Header:
     seed: int = 0
     caption: str = ""
     arithmetic: str = ""
+    digest: bytes = b""
 
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
@@ -92,6 +96,11 @@ class Header:
             raise ValueError(f"recipe must lie in 0..255, got {self.recipe}")
         if (self.recipe == 0) != bool(self.spec):
             raise ValueError(f"spec must be given if and only if recipe is 0, got recipe {self.recipe}")
+        if len(self.digest) != (DIGEST if self.recipe == USER_RECIPE else 0):
+            raise ValueError(
+                f"digest must have {DIGEST} bytes if and only if recipe is {USER_RECIPE}, "
+                f"got {len(self.digest)} and recipe {self.recipe}"
+            )
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"seed must lie in [0, 2^64), got {self.seed}")
         for name, text in (("spec", self.spec), ("caption", self.caption)):
@@ -127,6 +136,7 @@ def pack(header: Header, payload: bytes) -> bytes:
         fields.append(_deflate(header.arithmetic))
     if header.recipe == 0:
         fields.append(_deflate(header.spec))
+    fields.append(header.digest)
     before = MAGIC + bytes([VERSION << 4 | flags, header.recipe])
     return sealed(before, b"".join(fields), payload)
 
@@ -187,6 +197,7 @@ def _parse(data: bytes) -> tuple[Header, int]:
         caption=fields.text() if flags & HAS_CAPTION else "",
         arithmetic=fields.text() if flags & HAS_ARITHMETIC else "",
         spec=fields.text() if recipe == 0 else "",
+        digest=fields.take(DIGEST) if recipe == USER_RECIPE else b"",
     )
     return header, fields.at
 

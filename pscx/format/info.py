@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pscx.config.recipes import RECIPES, read_recipe
+from pscx.config.recipes import RECIPES, USER_RECIPE, read_shipped
 from pscx.format.container import VERSION, Header, unpack
+from pscx.registry import Registry
+
+PARAMETERS = dict.fromkeys(("deadzone", "rdo", "trellis", "uniform"), "step")
+"""What quantizers call their parameter, by name: to load them would load torch."""
+
+if TYPE_CHECKING:
+    from pscx.codecs.user_recipes import UserRecipe
 
 
 def stream_info(data: bytes) -> dict[str, Any]:
@@ -14,7 +21,8 @@ def stream_info(data: bytes) -> dict[str, Any]:
 
     Sizes are in pixels and bytes, ``bpp`` counts the whole stream, ``spec`` is as it stands in the stream (none where
     a recipe is named), ``arithmetic`` what the encoder computed with (none where that is the same on every machine).
-    ``parameter_name`` is what the quantizer calls its parameter, as far as it is known. Raises
+    ``recipe_digest`` identifies a user recipe (else none); ``recipe`` is then its name, or none where its file is not
+    found. ``parameter_name`` is what the quantizer calls its parameter, as far as it is known. Raises
     :class:`pscx.errors.StreamError` where it is not a whole stream.
     """
     header, payload = unpack(data)
@@ -25,7 +33,8 @@ def stream_info(data: bytes) -> dict[str, Any]:
         "bytes": len(data),
         "bpp": 8 * len(data) / (header.height * header.width),
         "payload_bytes": len(payload),
-        "recipe": RECIPES.get(header.recipe, f"number {header.recipe}") if header.recipe else None,
+        "recipe": _recipe_name(header),
+        "recipe_digest": header.digest.hex() or None,
         "spec": _readable(header.spec),
         "fingerprint": header.fingerprint.hex(),
         "parameter": header.parameter,
@@ -36,14 +45,33 @@ def stream_info(data: bytes) -> dict[str, Any]:
     }
 
 
-def _parameter_name(header: Header) -> str:
-    from pscx.quantizers import QUANTIZERS
+def _recipe_name(header: Header) -> str | None:
+    if header.recipe != USER_RECIPE:
+        return RECIPES.get(header.recipe, f"number {header.recipe}") if header.recipe else None
+    found = _user_recipe(header.digest)
+    return None if found is None else found.name
 
-    spec = read_recipe(RECIPES[header.recipe])["model"]["codec"] if header.recipe in RECIPES else _readable(header.spec)
+
+def _user_recipe(digest: bytes) -> UserRecipe | None:
+    from pscx.codecs.user_recipes import find_user_recipe  # imports torch
+    from pscx.config.recipes.folders import recipe_files
+
+    return find_user_recipe(digest) if recipe_files() else None
+
+
+def _parameter_name(header: Header) -> str:
+    spec: Any = _readable(header.spec)
+    if header.recipe in RECIPES:
+        spec = read_shipped(RECIPES[header.recipe])["model"]["codec"]
+    elif header.recipe == USER_RECIPE:
+        found = _user_recipe(header.digest)
+        spec = None if found is None else found.spec
     form = spec.get("quantizer") if isinstance(spec, dict) else None
     name = form.get("name") if isinstance(form, dict) else form
-    quantizer = QUANTIZERS.find(name) if isinstance(name, str) else None
-    return "parameter" if quantizer is None else quantizer.parameter_name
+    if not isinstance(name, str):
+        return "parameter"
+    loaded = [registry.find(name) for registry in Registry.kinds.values() if registry.kind == "quantizer"]
+    return next((cls.parameter_name for cls in loaded if cls is not None), PARAMETERS.get(name, "parameter"))
 
 
 def _readable(spec: str) -> Any:

@@ -153,10 +153,11 @@ class SetState:
 
     def compute(self) -> dict[str, float]:
         """The value of each metric by its :attr:`~Metric.column`."""
-        return {metric.column: metric.compute(self._in_order(metric)) for metric in self.metrics}
+        return {metric.column: self.value(metric) for metric in self.metrics}
 
-    def _in_order(self, metric: SetMetric) -> list[Tensor]:
-        return [value for _, value in sorted(self.kept[metric.shared].items())]
+    def value(self, metric: SetMetric) -> float:
+        """The value of one metric. Raises :class:`pscx.PscxError` where too little was kept."""
+        return metric.compute([value for _, value in sorted(self.kept[metric.shared].items())])
 
 
 METRICS: Registry[Metric] = Registry("metric", Metric)

@@ -6,16 +6,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-import torchmetrics
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pscx.metrics.backbones import VGG16, activations, load, read, vgg16
 from pscx.metrics.base import METRICS, Image, ImageMetric
 from pscx.metrics.pixels import tensors
-from pscx.metrics.weights import find_weights
+from pscx.metrics.weights import find_weights, in_torchmetrics
 
-HEADS = Path(torchmetrics.__file__).parent / "functional" / "image" / "dists_models" / "weights.pt"
+HEADS = in_torchmetrics("dists_models/weights.pt")
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 C1 = C2 = 1e-6
 

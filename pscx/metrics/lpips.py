@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torchmetrics
 from torch import Tensor
 
 from pscx.metrics.backbones import BACKBONES, activations, load, read
 from pscx.metrics.base import METRICS, Image, ImageMetric
 from pscx.metrics.pixels import tensors
-from pscx.metrics.weights import find_weights
+from pscx.metrics.weights import find_weights, in_torchmetrics
 
-HEADS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models"
+HEADS = in_torchmetrics("lpips_models")
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 EPSILON = 1e-8
 

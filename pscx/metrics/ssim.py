@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from pscx.metrics.base import METRICS, Image, ImageMetric
 from pscx.metrics.pixels import Pixels, tensors
@@ -23,6 +22,8 @@ def ssim(a: Pixels, b: Pixels) -> float:
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
     """SSIM of ``(1, 3, height, width)`` in [0, 255], averaged where the window fits."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # it takes longer to load than torch
+
     # The mean is taken here: whether that of torchmetrics counts the reflected border depends on its version.
     _, full = structural_similarity_index_measure(a, b, sigma=1.5, data_range=255.0, return_full_image=True)
     border = WINDOW // 2
@@ -31,6 +32,8 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
 
 def contrast_structure(a: Tensor, b: Tensor) -> Tensor:
     """The product of SSIM's contrast and structure terms, averaged where the window fits."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     _, terms = structural_similarity_index_measure(a, b, sigma=1.5, data_range=255.0, return_contrast_sensitivity=True)
     return terms.mean()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -25,6 +26,14 @@ class Published:
     @property
     def name(self) -> str:
         return self.url.rpartition("/")[2]
+
+
+def in_torchmetrics(name: str) -> Path:
+    """A file or folder of the functional image metrics of torchmetrics, which is not imported for it."""
+    spec = find_spec("torchmetrics")
+    if spec is None or spec.origin is None:
+        raise PscxError("torchmetrics, which pscx requires, is not installed")
+    return Path(spec.origin).parent / "functional" / "image" / name
 
 
 def checkpoints() -> Path:

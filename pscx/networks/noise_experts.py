@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
+from pscx.networks.base import Network, Output
 from pscx.networks.residual_unet import ResidualUNet
 
 
-class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class NoiseExperts(Network):
     """Two :class:`ResidualUNet` of equally many levels, the first up to a noise level, the second above it.
 
     Experts by noise level as in Balaji et al. 2022 (eDiff-I), section 4.1: twice the weights at the cost of one
@@ -36,7 +34,6 @@ class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     references = ("balaji2022ediffi",)
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         in_channels: int = 12,
@@ -47,7 +44,15 @@ class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
         low_block_out_channels: tuple[int, ...] | None = None,
         low_blocks: tuple[int, ...] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            block_out_channels=block_out_channels,
+            blocks=blocks,
+            switch=switch,
+            low_block_out_channels=low_block_out_channels,
+            low_blocks=low_blocks,
+        )
         if not switch > 0:
             raise ValueError(f"network.switch must be over 0, got {switch}")
         levels = len(block_out_channels)
@@ -76,13 +81,13 @@ class NoiseExperts(ModelMixin, ConfigMixin):  # type: ignore[misc]
         found: ResidualUNet = self.low if level <= self.border else self.high
         return found
 
-    def forward(self, sample: Tensor, timestep: Tensor) -> UNet2DOutput:
+    def forward(self, sample: Tensor, timestep: Tensor) -> Output:
         """``sample`` ``(batch, channels, height, width)``; ``timestep`` ``(batch,)`` is the log of the noise level."""
         low = timestep <= self.border
-        if low.all():
-            return self.low(sample, timestep)
-        if not low.any():
-            return self.high(sample, timestep)
+        for expert, takes in ((self.low, low), (self.high, ~low)):
+            if takes.all():
+                answer: Output = expert(sample, timestep)
+                return answer
         parts = [expert(sample[mask], timestep[mask]).sample for expert, mask in ((self.low, low), (self.high, ~low))]
         place = torch.argsort(torch.cat([low.nonzero(), (~low).nonzero()])[:, 0])
-        return UNet2DOutput(sample=torch.cat(parts)[place])
+        return Output(sample=torch.cat(parts)[place])

@@ -5,16 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
+
+from pscx.networks.base import Network, Output
 
 NOISE_SCALE = 3.0  # the noise map holds the natural logarithm of the noise level over this number
 RESIDUAL_GAIN = 0.2  # initial weights of a block's last convolution, against those that keep the variance
 
 
-class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class ResidualUNet(Network):
     """Residual U-Net after Zhang et al. 2021 (DRUNet): no normalisation, no attention, the noise level as a channel.
 
     Levels are joined by strided 2x2 convolutions and their transposes, and the way up adds what the way down had.
@@ -31,7 +30,6 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     references = ("zhang2021drunet",)
 
-    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         in_channels: int = 12,
@@ -39,7 +37,8 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         block_out_channels: tuple[int, ...] = (64, 96, 128),
         blocks: tuple[int, ...] = (2, 2, 2),
     ) -> None:
-        super().__init__()
+        channels = {"in_channels": in_channels, "out_channels": out_channels}
+        super().__init__(**channels, block_out_channels=block_out_channels, blocks=blocks)
         widths = list(block_out_channels)
         if not widths:
             raise ValueError("network.block_out_channels must not be empty")
@@ -47,7 +46,6 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError(
                 f"network.blocks must hold one number for each of block_out_channels ({len(widths)}), got {len(blocks)}"
             )
-        channels = {"in_channels": in_channels, "out_channels": out_channels}
         for name, number in {**channels, "block_out_channels": min(widths), "blocks": min(blocks)}.items():
             if number < 1:
                 raise ValueError(f"network.{name} must be at least 1, got {number}")
@@ -96,7 +94,7 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 for tensor in layer.second.parameters():
                     tensor.zero_()
 
-    def forward(self, sample: Tensor, timestep: Tensor) -> UNet2DOutput:
+    def forward(self, sample: Tensor, timestep: Tensor) -> Output:
         """``sample`` ``(batch, channels, height, width)``; ``timestep`` ``(batch,)`` is the log of the noise level."""
         level = (timestep * (1 / NOISE_SCALE)).to(sample)[:, None, None, None].expand(-1, 1, *sample.shape[2:])
         with torch.autocast(sample.device.type, enabled=False):  # little noise drowns in what bfloat16 rounds away
@@ -112,7 +110,7 @@ class ResidualUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
             x = grow(x) + kept.pop()
             for block in blocks.children():
                 x = block(x)
-        return UNet2DOutput(sample=self.tail(x))
+        return Output(sample=self.tail(x))
 
 
 class ResidualBlock(nn.Module):
@@ -123,7 +121,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         for layer, gain in ((self.first, 2.0**0.5), (self.second, RESIDUAL_GAIN)):
-            for tensor in layer.parameters():
+            for tensor in (tensor for tensor in layer.parameters() if not tensor.is_meta):
                 nn.init.normal_(tensor, std=gain / (9 * channels) ** 0.5 if tensor.ndim > 1 else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import torch
-from diffusers import SchedulerMixin, UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.priors.parameterisations import VariancePreserving
-from pscx.priors.schedules import load_scheduler, log_levels, noise_levels, prediction_of, signal_shares
-from pscx.runtime.hub import local_folder, whole
-from pscx.runtime.quiet import quiet
+from pscx.priors.schedules import Scheduler, load_scheduler, log_levels, noise_levels, prediction_of, signal_shares
+from pscx.runtime.hub import check_variant, local_folder, whole
+from pscx.runtime.quiet import importing, quiet
+from pscx.runtime.safe_yaml import read_json
 
-Network: TypeAlias = UNet2DModel | ResidualUNet | NoiseExperts
-NETWORKS: dict[str, type[Network]] = {kind.__name__: kind for kind in (UNet2DModel, ResidualUNet, NoiseExperts)}
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+Network: TypeAlias = Union[ResidualUNet, NoiseExperts, "UNet2DModel"]
 BY_LOG_LEVEL = (ResidualUNet, NoiseExperts)
+OWN = {kind.__name__: kind for kind in BY_LOG_LEVEL}
 CONFIGS = ("config.json", "scheduler_config.json", "unet/config.json", "scheduler/scheduler_config.json")
 
 
@@ -32,7 +35,7 @@ class PixelDenoiser(nn.Module):
         scheduler: holds the noise schedule and the prediction type.
     """
 
-    def __init__(self, network: Network, scheduler: SchedulerMixin) -> None:
+    def __init__(self, network: Network, scheduler: Scheduler) -> None:
         super().__init__()
         channels = network.config.in_channels
         patch = round((channels / 3) ** 0.5)
@@ -44,7 +47,7 @@ class PixelDenoiser(nn.Module):
                 f"{network.config.out_channels}"
             )
         self.prediction = prediction_of(scheduler)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scheduler = scheduler
         self.patch = patch
         self.stride = patch * 2 ** (len(network.config.block_out_channels) - 1)
@@ -118,14 +121,26 @@ def _folder(path: str | Path) -> Path:
     return folder if has_weights else local_folder(path, [*CONFIGS, "*.bin"])
 
 
-def _parts(folder: Path) -> tuple[Network, SchedulerMixin]:
+def _parts(folder: Path) -> tuple[Network, Scheduler]:
     nested = (folder / "unet").is_dir()
-    home = folder / "unet" if nested else folder
-    name = UNet2DModel.load_config(home).get("_class_name")
-    if name not in NETWORKS:
-        raise ValueError(f"its network is a {name}, and it must be one of {', '.join(NETWORKS)}")
-    network = whole(NETWORKS[name].from_pretrained, home, low_cpu_mem_usage=False).float().eval()
+    network = _network(folder / "unet" if nested else folder).float().eval()
     schedule = folder / "scheduler" if nested else folder
     if not (schedule / "scheduler_config.json").exists():
         raise OSError(f"{schedule / 'scheduler_config.json'} is missing")
     return network, load_scheduler(schedule)
+
+
+def _network(folder: Path) -> Network:
+    if not (folder / "config.json").exists():
+        raise OSError(f"{folder / 'config.json'} is missing")
+    name = read_json(folder / "config.json").get("_class_name")
+    if name in OWN:
+        check_variant(folder)
+        return OWN[name].from_pretrained(folder)
+    if name != "UNet2DModel":
+        raise ValueError(f"its network is a {name}, and it must be one of UNet2DModel, {', '.join(OWN)}")
+    with importing():
+        from diffusers import UNet2DModel
+
+    network: UNet2DModel = whole(UNet2DModel.from_pretrained, folder, low_cpu_mem_usage=False)
+    return network

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from pscx.errors import PscxError
 from pscx.priors.base import CPU, PRIORS, Prior, digest
-from pscx.priors.schedules import noise_levels, signal_shares
+from pscx.priors.ddpm_schedule import cosine
+from pscx.priors.schedules import noise_levels
 
+STEPS = 1000
 LARGEST_SIDE = 2048  # a square matrix of that size has to be diagonalised
 
 
@@ -40,7 +41,7 @@ class Gaussian(Prior):
             raise ValueError(f"prior.deviation must be over 0, got {deviation}")
         self.correlation, self.color, self.deviation = correlation, color, deviation
         self.stride = 1
-        self.levels = noise_levels(signal_shares(DDPMScheduler(beta_schedule="squaredcos_cap_v2")))
+        self.levels = noise_levels(torch.cumprod(1 - cosine(STEPS), 0).double())
         self.place: Tensor  # empty: it tells where the prior was moved to
         self.register_buffer("place", torch.zeros(0), persistent=False)
         self._spectra: dict[tuple[int, int, torch.device], tuple[list[Tensor], Tensor]] = {}

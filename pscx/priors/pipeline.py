@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 
 from pscx.errors import PscxError
-from pscx.priors.schedules import load_scheduler
+from pscx.priors.schedules import Scheduler, load_scheduler
 from pscx.runtime.hub import local_folder, whole
-from pscx.runtime.quiet import quiet, without_bars
+from pscx.runtime.quiet import importing, quiet, without_bars
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
 
 FILES = ("unet/*", "vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*")
 CONFIGS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
@@ -33,7 +35,7 @@ class Pipeline:
     vae: AutoencoderKL
     text_encoder: Any
     tokenizer: Any
-    scheduler: SchedulerMixin
+    scheduler: Scheduler
 
     def __post_init__(self) -> None:
         unet, latents = self.unet.config, self.vae.config.latent_channels
@@ -90,7 +92,9 @@ def _load(folder: Path) -> Pipeline:
             raise OSError(f"{folder / file} is missing")
     if not any((folder / "tokenizer" / file).is_file() for file in VOCABULARIES):
         raise OSError(f"{folder / 'tokenizer' / VOCABULARIES[0]} is missing")  # transformers would do without
-    from transformers import CLIPTextModel, CLIPTokenizer
+    with importing():
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
 
     return Pipeline(
         unet=whole(UNet2DConditionModel.from_pretrained, folder / "unet", low_cpu_mem_usage=False, **SAFE),

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import diffusers
 import torch
-from diffusers import DDPMScheduler, SchedulerMixin
 from torch import Tensor
 
 from pscx.exact.roots import square_root
+from pscx.priors.ddpm_schedule import CONFIG, DDPMSchedule
+from pscx.runtime.quiet import importing
+from pscx.runtime.safe_yaml import read_json
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 LEAST_SIGNAL = 2.0**-24
 HIGHEST_LEVEL = 250.0  # that a network is told
+
+
+class Scheduler(Protocol):
+    """What is asked of a scheduler: :class:`pscx.priors.ddpm_schedule.DDPMSchedule` or one of diffusers."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its options, as in ``scheduler_config.json``."""
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """Share of the signal's variance at each step, ``(steps,)`` float32, falling."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``scheduler_config.json`` into a folder."""
 
 
 def noise_levels(alphas_cumprod: Tensor) -> Tensor:
@@ -41,26 +58,34 @@ def nearest(levels: Tensor, sigma: float) -> int:
     return int((levels - sigma).abs().argmin())
 
 
-def load_scheduler(folder: Path) -> SchedulerMixin:
+def load_scheduler(folder: Path) -> Scheduler:
     """The scheduler of a folder with ``scheduler_config.json``, of the diffusers class that this names.
 
     Any class over discrete variance-preserving steps will do (DDPM, DDIM, PNDM, Euler, DPM-Solver, ...): its noise
-    schedule is used, not its way of sampling. Raises ``ValueError`` for one that has no such schedule, and
-    ``OSError`` where the file is missing.
+    schedule is used, not its way of sampling. That of DDPM needs no diffusers in its usual forms. Raises ``ValueError``
+    for one that has no such schedule, and ``OSError`` where the file is missing.
     """
-    config = DDPMScheduler.load_config(folder)
+    config = read_json(folder / CONFIG)
+    own = DDPMSchedule.of(config)
+    return _of_diffusers(config) if own is None else own
+
+
+def _of_diffusers(config: Mapping[str, Any]) -> Scheduler:
+    with importing():
+        import diffusers
+
     name = str(config.get("_class_name", "DDPMScheduler"))
     kind: Any = getattr(diffusers, name, None)
-    known = isinstance(kind, type) and issubclass(kind, SchedulerMixin)
+    known = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
     if not known:
         raise ValueError(f"its scheduler is a {name}, which this version of diffusers does not have")
-    scheduler: SchedulerMixin = kind.from_config(config)
+    scheduler: Scheduler = kind.from_config(config)
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(f"its scheduler is a {name}, which has no variance-preserving steps")
     return scheduler
 
 
-def signal_shares(scheduler: SchedulerMixin) -> Tensor:
+def signal_shares(scheduler: Scheduler) -> Tensor:
     """``alphas_cumprod`` of a scheduler, ``(steps,)`` float64, all over 0.
 
     A schedule that ends in noise alone (Lin et al. 2024, zero terminal SNR) ends at 2^-24 instead, so that noise
@@ -70,7 +95,7 @@ def signal_shares(scheduler: SchedulerMixin) -> Tensor:
     return torch.where(shares > 0, shares, shares[shares > 0].min().clamp_max(LEAST_SIGNAL))
 
 
-def prediction_of(scheduler: SchedulerMixin) -> str:
+def prediction_of(scheduler: Scheduler) -> str:
     """What the scheduler's network predicts. Raises ``ValueError`` where that is none of :data:`PREDICTIONS`."""
     prediction = scheduler.config.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:

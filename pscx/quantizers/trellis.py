@@ -3,76 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pscx.quantizers.base import QUANTIZERS, Quantizer
+from pscx.quantizers.machine import TRANSITIONS, Machine
+from pscx.quantizers.path_search import SPACING, PathSearch, TwoGrids
 from pscx.quantizers.steps import half_alphabet, rounded_step
 from pscx.quantizers.turns import TOGETHER, CellsInTurn
-from pscx.signal.distributions import Array, Booleans, Integers, cell_bits, check_degrees
+from pscx.signal.distributions import Array, Integers, check_degrees
 
-TRANSITIONS = {
-    4: ((0, 2), (2, 0), (1, 3), (3, 1)),
-    8: ((0, 2), (5, 7), (1, 3), (6, 4), (2, 0), (4, 6), (3, 1), (7, 5)),
-}
-ODD_GRID = {4: (0, 0, 1, 1), 8: (0, 1, 0, 1, 0, 1, 0, 1)}
 LONGEST_PATH = 64  # rows of a lane
-SPACING = 0.625  # of the points of both grids together, in steps
 NOISE = (0.105, 0.065, 0.095)  # squared steps, of the prediction, of the points beside it and of all others
 NARROWEST = 1e-30  # scale in spacings
 SMALLEST = 1e-300  # squared scale
 LANES_AT_ONCE = 4096
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The state machine of dependent quantization: ``following[state, parity]``, and ``grid[state]``, 0 or 1."""
-
-    following: Integers
-    grid: Integers
-
-    @classmethod
-    def of(cls, states: int) -> Machine:
-        """That of the VVC standard with 4 states, or one with 8, whose paths stay apart for longer."""
-        return cls(np.array(TRANSITIONS[states]), np.array(ODD_GRID[states]))
-
-    def grids(self, parities: Integers) -> Integers:
-        """The grids on which rows with these parities ``(steps, lanes)`` lie, each lane from state 0 on."""
-        state = np.zeros(parities.shape[1], np.int64)
-        found = np.zeros_like(parities)
-        for step, parity in enumerate(parities):
-            found[step] = self.grid[state]
-            state = self.following[state, parity]
-        return found
-
-    def cheapest(self, costs: Array) -> tuple[Integers, Integers]:
-        """Viterbi's algorithm (1967): the path of least cost in each lane, as grids and parities ``(steps, lanes)``.
-
-        ``costs`` ``(steps, grid, parity, lanes)`` are those of the cheapest symbol of this grid and parity.
-        """
-        steps, _, _, lanes = costs.shape
-        count = len(self.grid)
-        source = np.array([[s for s in range(count) if after in self.following[s]] for after in range(count)])
-        parity = np.array([[int(self.following[s, 1] == after) for s in pair] for after, pair in enumerate(source)])
-        branches = costs[:, self.grid[source], parity]  # (steps, state after, which of its two sources, lanes)
-        total = np.full((count, lanes), np.inf)
-        total[0] = 0
-        second = np.zeros((steps, count, lanes), np.bool_)
-        for step in range(steps):
-            one, other = np.moveaxis(total[source] + branches[step], 1, 0)
-            second[step] = other < one
-            total = np.minimum(one, other)
-        state, lane = total.argmin(0), np.arange(lanes)
-        grids, parities = np.zeros((2, steps, lanes), np.int64)
-        for step in range(steps - 1, -1, -1):
-            way = second[step, state, lane].astype(np.int64)
-            parities[step] = parity[state, way]
-            state = source[state, way]
-            grids[step] = self.grid[state]
-        return grids, parities
 
 
 @QUANTIZERS.register("trellis")
@@ -122,10 +69,11 @@ class Trellis(Quantizer):
         check_degrees(degrees, "quantizer.degrees")
         self.parameter = self.resolution = self.step = rounded_step(step)
         self.weight, self.states, self.degrees, self.bits = weight, states, degrees, bits
-        self.spacing, self._half = SPACING * self.step, half_alphabet(bits)
-        self.alphabet = 2 * self._half + 1
-        self.reach = (2 * self._half - 1) * self.spacing  # on either grid there is a point at that distance
+        self.spacing, self._two = SPACING * self.step, TwoGrids(SPACING * self.step, half_alphabet(bits))
+        self.alphabet = self._two.alphabet
+        self.reach = (2 * self._two.half - 1) * self.spacing  # on either grid there is a point at that distance
         self.machine = Machine.of(states)
+        self._search = PathSearch(self._two, self.machine, weight, degrees)
 
     def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         if value.isnan().any():
@@ -139,7 +87,7 @@ class Trellis(Quantizer):
             rows = np.arange(0, len(target), lanes)[:, None] + lane  # (steps, lanes)
             there = rows < len(target)
             part = rows[there]
-            symbols[part] = self._path(target[part], spread[part], there)
+            symbols[part] = self._search.cheapest(target[part], spread[part], there)
         return torch.from_numpy(symbols)
 
     def dequantize(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -155,7 +103,7 @@ class Trellis(Quantizer):
 
     def cells(self, symbol: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         symbols, grids = symbol.numpy(), self.grids(symbol)
-        low, high = self._edges(symbols, [self._points(symbols + shift, grids) for shift in (-1, 0, 1)])
+        low, high = self._two.edges(symbols, [self._two.points(symbols + shift, grids) for shift in (-1, 0, 1)])
         return torch.from_numpy(low), torch.from_numpy(high)
 
     def cells_in_turn(self, mean: Tensor, symbols: Tensor | None = None) -> TrellisPath:
@@ -183,78 +131,20 @@ class Trellis(Quantizer):
 
     def parity(self, symbols: Integers) -> Integers:
         """What the machine takes in: whether the number of a symbol, counted from the prediction's, is odd."""
-        return (symbols - self._half) & 1
+        return self._two.parity(symbols)
 
     def offset(self, symbols: Integers, grids: Integers) -> Array:
-        """Where a symbol's cell begins: halfway between its point and the one below, from the prediction on.
-
-        Minus infinity for symbol 0, infinity for symbol ``alphabet``.
-        """
-        return self._edge(symbols, self._points(symbols - 1, grids), self._points(symbols, grids))
-
-    def _edges(self, symbols: Integers, points: list[Array]) -> tuple[Array, Array]:
-        """:meth:`offset` of symbols and of those after them; ``points`` are those before, their own and those after."""
-        before, own, after = points
-        return self._edge(symbols, before, own), self._edge(symbols + 1, own, after)
-
-    def _edge(self, symbols: Integers, before: Array, own: Array) -> Array:
-        """:meth:`offset` of symbols, of which the points, and those of the symbols before, are known."""
-        edge: Array = (before + own) / 2 * self.spacing
-        edge[symbols <= 0], edge[symbols >= self.alphabet] = -np.inf, np.inf
-        return edge
+        """Where a symbol's cell begins, from the prediction on; see :meth:`TwoGrids.offset`."""
+        return self._two.offset(symbols, grids)
 
     def _numbers(self, symbol: Tensor) -> Tensor:
-        """:meth:`_points` of all symbols of a segment."""
-        return torch.from_numpy(self._points(symbol.numpy(), self.grids(symbol)))
+        """:meth:`TwoGrids.points` of all symbols of a segment."""
+        return torch.from_numpy(self._two.points(symbol.numpy(), self.grids(symbol)))
 
     def _noise(self, number: Tensor) -> Tensor:
         """Noise variances of points, which are given in spacings."""
         square = torch.tensor(NOISE, dtype=torch.float64) * (self.step * self.step)
         return square[number.abs().clamp_max(2).long()]
-
-    def _points(self, symbols: Integers, grids: Integers | int) -> Array:
-        """What symbols stand for, in spacings from the prediction."""
-        level = (symbols - self._half).astype(np.float64)
-        return 2 * level - grids * np.sign(level)
-
-    def _path(self, target: Array, spread: Array, there: Booleans) -> Integers:
-        """Symbols of the cheapest paths through the rows that are ``there`` ``(steps, lanes)``, in that order.
-
-        ``target``, less the prediction, and ``spread`` in spacings, ``(rows,)``.
-        """
-        candidates = np.zeros((2, 2, len(target)), np.int64)
-        costs = np.zeros((2, 2, *there.shape))
-        for grid, parity in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            candidates[grid, parity], costs[grid, parity][there] = self._nearest(target, spread, grid, parity)
-        grids, parities = (part[there] for part in self.machine.cheapest(np.moveaxis(costs, 2, 0)))
-        return candidates[grids, parities, np.arange(len(target))]
-
-    def _nearest(self, target: Array, spread: Array, grid: int, parity: int) -> tuple[Integers, Array]:
-        """Of the symbols of a grid and parity the cheaper of the nearest and its neighbour towards the prediction.
-
-        Returns them, and what they cost, in squared steps.
-        """
-        outermost = self._half - (self._half + parity) % 2
-        number = 2 * np.rint((np.abs(target) + grid - 2 * parity) / 4).astype(np.int64) + parity
-        number = np.clip(number, parity, outermost)
-        sign = np.where(target < 0, -1, 1)
-        symbols = self._half + sign * number
-        costs = self._cost(symbols, target, spread, grid)
-        again = np.flatnonzero(number > parity + 1)  # the others have no such neighbour
-        nearer = symbols[again] - 2 * sign[again]
-        other = self._cost(nearer, target[again], spread[again], grid)
-        cheaper = other < costs[again]
-        symbols[again[cheaper]], costs[again[cheaper]] = nearer[cheaper], other[cheaper]
-        return symbols, costs
-
-    def _cost(self, symbols: Integers, target: Array, spread: Array, grid: int) -> Array:
-        """``D + weight R`` in squared steps, of symbols of one grid, ``R`` at most 40 bits."""
-        points = [self._points(symbols + shift, grid) for shift in (-1, 0, 1)]
-        error: Array = (SPACING * (target - points[1])) ** 2
-        if self.weight == 0:
-            return error
-        low, high = (edge / self.spacing / spread for edge in self._edges(symbols, points))
-        return error + self.weight * cell_bits(low, high, self.degrees)
 
 
 class TrellisPath(CellsInTurn):

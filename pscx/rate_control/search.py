@@ -123,7 +123,7 @@ def find(
 
     def value(setting: Setting) -> float:
         run = trials.run(setting)
-        settings[setting], counts[setting] = measure(run), sum(run.account.segment_rows)
+        settings[setting], counts[setting] = measure(run), sum(run.account.segment_symbols)
         return settings[setting]
 
     bracket = Bracket(len(ladder), octave / 128)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from os.path import commonprefix
 from typing import Any
 
 from pscx.ablation.plan import in_words
-from pscx.ablation.results import MEASURES, Results, compared, measures
 from pscx.ablation.results import Curve as Points
+from pscx.ablation.results import Results, compared, measures
 from pscx.codecs import CODECS
 from pscx.quantizers import QUANTIZERS
 from pscx.registry import registered, registry_of
@@ -19,7 +18,15 @@ from pscx.report.runs import Run, Source
 
 MEAN = "mean over the images"
 LONGEST_NAME = 3  # differences that still make a name
-EXECUTION = ("model.simulate", "model.ranks_per_image", "model.codec.batch", "data.num_workers", "data.batch_size")
+EXECUTION = (
+    "model.simulate",
+    "model.ranks_per_image",
+    "model.metrics",
+    "model.logged_pictures",
+    "model.codec.batch",
+    "data.num_workers",
+    "data.batch_size",
+)
 """Options of how a run is computed, on which what comes of it does not depend."""
 
 
@@ -66,35 +73,26 @@ def views(curves: Sequence[RunCurve]) -> Iterator[View]:
     images = list(dict.fromkeys(name for curve in curves for run in curve.runs for name in run.images))
     yield _view(MEAN, [[(run, run.results) for run in curve.runs] for curve in curves])
     for image in images if len(images) > 1 else []:
-        alone = [[(run, Results([], dict(run.row(image)))) for run in c.runs if image in run.images] for c in curves]
-        yield _view(image, alone)
+        yield _view(image, [[(run, _alone(run, image)) for run in c.runs if image in run.images] for c in curves])
 
 
-def points_of(curve: RunCurve) -> list[Results]:
-    """The tables of its runs, but for those without any error: an infinite PSNR is no point of a curve."""
-    return [run.results for run in curve.runs if _is_finite(run.results)]
+def _alone(run: Run, image: str) -> Results:
+    """One image as if it were all of a run."""
+    return Results([], dict(run.record(image)), run.results.measures)
 
 
 def _view(title: str, found: Sequence[Sequence[tuple[Run, Results]]]) -> View:
-    curves = [Points({}, [results for _, results in points if _is_finite(results)]) for points in found]
+    curves = [Points({}, [results for _, results in points]) for points in found]
     shown = measures(curves)
     points = {
-        measure: [
-            [
-                (float(results.means["bpp"]), float(results.means[measure]), run.name)
-                for run, results in points
-                if _is_finite(results) and results.means.get(measure)
-            ]
+        column: [
+            [(*pair, run.name) for run, results in points for pair in Points({}, [results]).of(column)]
             for points in found
         ]
-        for measure in shown
+        for column in shown
     }
-    bd = {measure: [compared(curves[0], curve, measure) for curve in curves] for measure in shown}
+    bd = {column: [compared(curves[0], curve, column) for curve in curves] for column in shown}
     return View(title, points, bd)
-
-
-def _is_finite(results: Results) -> bool:
-    return all(isfinite(float(results.means.get(measure) or 0)) for measure in MEASURES)
 
 
 def _key(source: Source, number: int, run: Run) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from pscx.api import Decompressor
 from pscx.codecs import CODECS
 from pscx.codecs.replay import Map, Replay
-from pscx.config.checker import Checker, built, read_yaml
+from pscx.config import Checker, WrittenRun, built, read_yaml
 from pscx.errors import PscxError
 from pscx.format.container import unpack
 from pscx.format.limits import Limits
@@ -83,7 +83,7 @@ class Gallery:
         path = run.stream(image)
         data = read_bounded(path, STREAM_BYTES)
         reconstruction = read_image(run.reconstruction(image))
-        original, missing = self._originals.of(run, image, reconstruction)
+        original, missing = self._originals.of(run, image)
         try:
             with quiet():
                 played = self._decompressor(run).replay(data, bar.advance)
@@ -96,7 +96,7 @@ class Gallery:
             "run": run.name,
             "width": width,
             "height": height,
-            "facts": _facts(run.row(image)),
+            "facts": _facts(run.record(image)),
             "original": None if original is None else _photograph(original, room),
             "missing": missing,
             "reconstruction": _photograph(reconstruction, room),
@@ -113,7 +113,7 @@ class Gallery:
             path = self._prior_path
             return self._decompressors.setdefault("", Decompressor(prior_path=path, **self._options))
         layer = read_yaml(run.folder / CONFIG)
-        codec = Checker([layer], imports=False).component(CODECS, layer.values["model"].get("codec"), "model.codec")
+        codec = Checker([layer], WrittenRun()).component(CODECS, layer.values["model"].get("codec"), "model.codec")
         form = codec["init_args"].get("prior")
         if form is None:
             return Decompressor(**self._options)
@@ -129,9 +129,9 @@ def _photograph(pixels: Pixels, room: int) -> dict[str, Any]:
     return {"uri": uri, "factor": factor}
 
 
-def _facts(row: Mapping[str, str]) -> dict[str, float]:
-    """The numbers of an image's row, as far as they are finite."""
-    numbers = {key: float(value) for key, value in row.items() if key != "name" and value}
+def _facts(record: Mapping[str, str]) -> dict[str, float]:
+    """The numbers of an image's record, as far as they are finite."""
+    numbers = {key: float(value) for key, value in record.items() if key != "name" and value}
     return {key: number for key, number in numbers.items() if isfinite(number)}
 
 

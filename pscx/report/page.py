@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from pscx import __version__
-from pscx.ablation.results import MEASURES
 from pscx.errors import PscxError
 from pscx.report.curves import RunCurve, View
 from pscx.report.pictures import legend
 from pscx.report.runs import Run, Source
 
 TEMPLATES = Path(__file__).parent / "templates"
-COLUMNS = {
-    "bpp": ("rate", "bpp", 4),
-    "psnr": ("PSNR", "dB", 2),
-    "ssim": ("SSIM", "", 4),
-    "ms_ssim": ("MS-SSIM", "", 4),
-    "rows": ("rows", "", 0),
+LARGE = 10
+RATE = {"bpp": ("rate", "bpp", 4)}
+COSTS = {
+    "measurements": ("measurements", "", 0),
     "evaluations": ("evaluations", "", 0),
     "encode_seconds": ("encoding", "s", 2),
     "decode_seconds": ("decoding", "s", 2),
     "network_share": ("in the network", "%", 0),
 }
-"""Measures of a run as the page calls them, their units and digits."""
+"""Columns of a run as the page calls them, their units and digits; those of its metrics stand between the two."""
+
+Columns = Mapping[str, tuple[str, str, int]]
 
 
 def check_installed() -> None:
@@ -51,20 +50,25 @@ def page(
     )
     runs = [(curve, run) for curve in curves for run in curve.runs]
     streams = sum(len(run.images) for _, run in runs)
+    found = {key: measure for _, run in runs for key, measure in run.results.measures.items()}
+    metrics = {key: (measure.title, measure.unit, digits(key, runs)) for key, measure in found.items()}
+    columns = {**RATE, **metrics, **COSTS}
     data = {
-        "measures": {key: MEASURES[key] for key in views[0].points},
+        "measures": {key: found[key].label for key in views[0].points},
         "curves": [curve.name for curve in curves],
         "views": [asdict(view) for view in views],
         "items": list(items),
         "budget": [_budget(run) for _, run in runs],
-        "columns": COLUMNS,
+        "columns": columns,
+        "metrics": [key for key, measure in found.items() if not measure.of_set],
     }
     return environment.get_template("page.html").render(
         title=", ".join(_title(source) for source in sources),
         version=__version__,
         data=data,
-        rows=[_row(curve, run) for curve, run in runs],
-        columns=COLUMNS,
+        records=[_record(curve, run, columns) for curve, run in runs],
+        columns=columns,
+        titles={key: found[key].title for key in views[0].points},
         runs=[run for _, run in runs],
         curves=curves,
         streams=streams,
@@ -79,17 +83,20 @@ def _title(source: Source) -> str:
     return source.runs[0].name if source.plan is None else source.plan.root.resolve().name
 
 
-def _row(curve: RunCurve, run: Run) -> dict[str, Any]:
-    means = [shown(key, run.mean(key)) for key in COLUMNS]
+def digits(key: str, runs: Sequence[tuple[RunCurve, Run]]) -> int:
+    """Digits after the point that a metric is shown with: fewer where its values are large."""
+    values = [abs(value) for _, run in runs if (value := run.mean(key)) is not None]
+    return 2 if max(values, default=0) >= LARGE else 4
+
+
+def _record(curve: RunCurve, run: Run, columns: Columns) -> dict[str, Any]:
+    means = [shown(run.mean(key), *columns[key][1:]) for key in columns]
     return {"run": run.name, "curve": curve.name, "images": len(run.images), "means": means}
 
 
-def shown(key: str, value: float | None) -> str:
-    """A measure as the page shows it, without its unit."""
-    if value is None:
-        return "-"
-    _, unit, digits = COLUMNS[key]
-    return f"{100 * value if unit == '%' else value:,.{digits}f}"
+def shown(value: float | None, unit: str, digits: int) -> str:
+    """A value as the page shows it, without its unit."""
+    return "-" if value is None else f"{100 * value if unit == '%' else value:,.{digits}f}"
 
 
 def _budget(run: Run) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pscx.ablation import Axis, Plan
 from pscx.ablation.plot import draw
 from pscx.ablation.results import Curve as Points
 from pscx.ablation.results import curves as of_plan
-from pscx.report.curves import RunCurve, points_of
+from pscx.report.curves import RunCurve
 from pscx.report.runs import Source
 
 AXIS = "curve"
@@ -21,5 +21,5 @@ def plots(sources: Sequence[Source], curves: Sequence[RunCurve]) -> dict[str, by
     if plan is not None and len(sources) == 1:
         return draw(plan, of_plan(plan, {run.folder.name: run.results for run in sources[0].runs}))
     axis = Axis(AXIS, {curve.name: None for curve in curves})
-    found = [Points({AXIS: curve.name}, points_of(curve)) for curve in curves]
+    found = [Points({AXIS: curve.name}, [run.results for run in curve.runs]) for curve in curves]
     return draw(Plan([axis], "", {AXIS: curves[0].name}, [], Path()), found)

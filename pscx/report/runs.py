@@ -11,15 +11,17 @@ from typing import Any
 
 from pscx.ablation import Plan, Results, load_plan, read_results
 from pscx.ablation.plan import in_words
-from pscx.ablation.results import MEASURES
 from pscx.ablation.saved import NAME as GRID
 from pscx.errors import PscxError
+from pscx.evaluation import measures
+from pscx.evaluation.kept import FOLDER as RECORDS
 from pscx.report.inside import file_inside, is_plain
-from pscx.runtime.safe_yaml import UnreadableError, parse_yaml, read_bounded
+from pscx.runtime.safe_yaml import UnreadableError, parse_yaml, read_bounded, read_json
 
 CONFIG = "config.yaml"
 TABLES = ("images.csv", "summary.csv")
-COLUMNS = {"name", "bytes", "bpp", *MEASURES}
+METRICS = measures.FILE
+COLUMNS = {"name", "bytes", "bpp"}
 """What the table of images has at least."""
 
 
@@ -40,11 +42,23 @@ class Run:
     @property
     def images(self) -> list[str]:
         """Names of its images, in order."""
-        return [row["name"] for row in self.results.images]
+        return [record["name"] for record in self.results.images]
 
-    def row(self, image: str) -> Mapping[str, str]:
+    def record(self, image: str) -> Mapping[str, str]:
         """What the table says of an image."""
-        return next(row for row in self.results.images if row["name"] == image)
+        return next(record for record in self.results.images if record["name"] == image)
+
+    def digest(self, image: str) -> str | None:
+        """That of the original's pixels (:func:`pscx.evaluation.kept.pixels_digest`); none where it was not kept.
+
+        Raises :class:`PscxError` as :meth:`stream` does.
+        """
+        if not (self.folder / RECORDS / f"{image}.json").exists():
+            return None
+        try:
+            return str(read_json(file_inside(self.folder, RECORDS, f"{image}.json"))["original"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def stream(self, image: str) -> Path:
         """The file that an image was compressed to. Raises :class:`PscxError` where it lies outside the folder."""
@@ -89,7 +103,7 @@ def read_source(folder: Path) -> Source:
 
 def _check_tables(folder: Path, *cell: str) -> None:
     """Raise :class:`PscxError` where the tables or the configuration of a run are links that lead out of ``folder``."""
-    for name in (*TABLES, CONFIG):
+    for name in (*TABLES, METRICS, CONFIG):
         if folder.joinpath(*cell, name).exists():
             file_inside(folder, *cell, name)
 
@@ -117,17 +131,18 @@ def _run(folder: Path, name: str, labels: Mapping[str, str] | None = None) -> Ru
 
 def _check_results(results: Results, folder: Path) -> None:
     """Raise :class:`PscxError` unless names are plain, each there once, and everything else is a number or empty."""
-    for name, count in Counter(row["name"] for row in results.images).items():
+    for name, count in Counter(record["name"] for record in results.images).items():
         if not is_plain(name):
             raise PscxError(f"'{folder / TABLES[0]}' names an image {name[:64]!r}, which is not the name of a file")
         if count > 1:
             raise PscxError(f"'{folder / TABLES[0]}' names the image {name!r} {count} times")
-    for file, rows in zip(TABLES, (results.images, [results.means]), strict=True):
-        for row in rows:
-            missing = (COLUMNS if file == TABLES[0] else set(MEASURES)) - row.keys()
+    columns = {key for key, measure in results.measures.items() if not measure.of_set}
+    for file, records in zip(TABLES, (results.images, [results.means]), strict=True):
+        for record in records:
+            missing = (COLUMNS | columns if file == TABLES[0] else results.measures.keys()) - record.keys()
             if missing:
                 raise PscxError(f"'{folder / file}' has no column '{min(missing)}': run pscx test again")
-            for key, value in row.items():
+            for key, value in record.items():
                 if not isinstance(key, str) or not (key == "name" or _is_number(value)):
                     raise PscxError(f"'{folder / file}' is damaged: {str(key)[:64]!r} must hold numbers")
 
@@ -142,7 +157,7 @@ def _is_number(value: str | None) -> bool:
 
 def _why_not(folder: Path) -> str:
     """What is wrong with a folder without whole results, in a sentence."""
-    done = len(list((folder / "rows").glob("*.json")))
+    done = len(list((folder / RECORDS).glob("*.json")))
     if (folder / "images.csv").exists():
         return f"'{folder}' is not whole: its tables or streams were damaged; run pscx test again"
     if done:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import StrategyRegistry
 
-from pscx.config.checker import ConfigError, Layer, option_layer
+from pscx.config import ConfigError, Layer, option_layer
 from pscx.execution.placement import why_not_auto
 from pscx.runtime.devices import AUTO, accelerator, device_of
 

@@ -1,4 +1,4 @@
-"""``pscx fit``, ``validate``, ``test`` and ``predict``: LightningCLI behind the configuration of :mod:`pscx.config.checker`."""
+"""``pscx fit``, ``validate``, ``test`` and ``predict``: LightningCLI behind the configuration of :mod:`pscx.config`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
@@ -19,20 +18,21 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.distributed import DistError
 
-from pscx.config.checker import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
+from pscx.config import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
 from pscx.data import DATA
-from pscx.evaluation import Evaluate
+from pscx.evaluation import DEFAULT_METRICS, Evaluate
 from pscx.registry import choices
 from pscx.runs.accelerators import device_layers, on_best_device
 from pscx.runs.modules import MODULES
 from pscx.runs.run_identity import data_paths, identity_of
+from pscx.runtime.printing import complain
 from pscx.runtime.quiet import quiet
 from pscx.runtime.run_folder import RunFolder, take
 from pscx.runtime.termination import keep_terminable
 from pscx.training import Calibrate, FitRows
 from pscx.training.over_images import OverImages
 
-DEFAULTS = {"model": {"name": "evaluate"}, "data": {"name": "folder"}}
+DEFAULTS = {"model": {"name": "evaluate", "metrics": [*DEFAULT_METRICS]}, "data": {"name": "folder"}}
 FIT_DEFAULTS = {"model": {"name": "calibrate"}, "data": {"name": "folder"}}  # what fit does with a codec
 # Under inference mode enable_grad would not bring back the gradients that some samplers take.
 TRAINER = {"inference_mode": False}
@@ -48,11 +48,11 @@ RANKS = ("NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # rank_
 
 def run_lightning(command: str, args: list[str]) -> int:
     """Check the configuration, then hand it over to Lightning. Returns the exit code."""
+    if any(arg.partition("=")[0].endswith(".help") for arg in args):  # jsonargparse's, as --trainer.logger.help
+        return _launch([command, *("--help" if arg == "--trainer.help" else arg for arg in args)])
     placed, args = device_layers(args)
     layers, rest = split_options(args)
     layers += placed
-    if {"-h", "--help"} & set(rest):
-        return _launch([command, *rest])
     _check_rest(command, rest)
     tree = on_best_device(configuration(command, layers), layers)
     return run_configuration(command, tree, rest)
@@ -64,7 +64,7 @@ def run_configuration(command: str, tree: Mapping[str, Any], rest: Sequence[str]
     Without ``versions`` the run takes its folder whatever it holds.
     """
     with _Folder(tree, versions) as folder:
-        return _launch([command, "--config", yaml.safe_dump(tree, sort_keys=False), *rest], folder)
+        return _launch([command, *rest], folder)
 
 
 def _launch(args: list[str], folder: _Folder | None = None) -> int:
@@ -120,6 +120,8 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     for module, own in ((Evaluate, EVALUATION), (Calibrate, LEARNING), (FitRows, LEARNING)):
         if tree["model"]["class_path"].endswith(f".{module.__name__}"):
             defaults |= own
+    if command == "test" and tree["model"]["class_path"].endswith(f".{Evaluate.__name__}"):
+        tree.setdefault("verbose", False)  # it prints a table of its own
     if trainer.get("default_root_dir", "") is None:
         trainer = {key: value for key, value in trainer.items() if key != "default_root_dir"}
     tree["trainer"] = checker.options(Trainer, {**defaults, **trainer}, "trainer", "the trainer")
@@ -150,7 +152,7 @@ class _Folder:
         root = own_root(self.tree)
         self.taken = take(root, identity_of(self.tree, model), self.versions)
         if self.taken.before is not None:
-            print(f"pscx: {self.taken.before}: this run is in '{self.taken.path}'", file=sys.stderr)
+            complain(f"{self.taken.before}: this run is in '{self.taken.path}'")
         return self.taken.path
 
 
@@ -175,7 +177,10 @@ class _CLI(LightningCLI):
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: ArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        checked = Namespace()  # type: ignore[no-untyped-call]
+        if self.folder is not None:
+            checked[args[0]] = Namespace(**self.folder.tree)  # type: ignore[no-untyped-call]
+        self.config = parser.parse_args(args, namespace=checked)
 
     def instantiate_classes(self) -> None:
         try:

@@ -10,8 +10,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from pscx.config.checker import class_of, with_defaults
-from pscx.evaluation.evaluate import Evaluate
+from pscx.config import class_of, with_defaults
+from pscx.evaluation import Evaluate
 from pscx.training.over_images import OverImages
 from pscx.runtime.run_folder import Identity
 

@@ -50,9 +50,24 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
+def importing() -> Iterator[None]:
+    """Around a first import: libraries set the level of their own messages when they load, also inside :func:`quiet`.
+
+    What :func:`quiet` has set stays.
+    """
+    before = {name: level for name in LOGGERS if (level := logging.getLogger(name).level) != logging.NOTSET}
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
 def without_bars() -> Iterator[None]:
     """No progress bars of transformers inside this context: they count weights that are already on this machine."""
-    from transformers.utils import logging as bars
+    with importing():
+        from transformers.utils import logging as bars
 
     before = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()

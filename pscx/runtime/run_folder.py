@@ -6,7 +6,6 @@ import errno
 import fcntl
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pscx.errors import PscxError
+from pscx.runtime.printing import complain
 
 MARKER = ".pscx-run"
 VERSION = 1
-TABLES = ("images.csv", "summary.csv", "left_out.csv")
+TABLES = ("images.csv", "summary.csv", "left_out.csv", "metrics.json")
 RESULTS = (
-    *(*TABLES, "streams", "reconstructions", "rows", "observations", "calibration.csv", "rows.csv", "prior"),
+    *(*TABLES, "streams", "reconstructions", "records", "observations", "calibration.csv", "rows.csv", "prior"),
     *("cells", "results.csv"),
 )
 """What runs leave behind; a folder without any of these is free."""
@@ -157,7 +157,7 @@ def _lock(marker: int, folder: Path) -> bool:
         if error.errno in LOCKED:
             return False
         text = f"'{folder}' cannot be locked ({error.strerror}): see to it that no other run works there"
-        print(f"pscx: warning: {text}", file=sys.stderr)
+        complain(f"warning: {text}")
     return True
 
 

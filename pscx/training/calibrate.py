@@ -18,9 +18,11 @@ from pscx.coders import CODERS, Encoder, Posterior
 from pscx.coders.adaptive import MEMORY, WEIGHT, AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.tables import as_csv
 from pscx.registry import NAME
 from pscx.runtime.files import write_whole
+from pscx.training.codec_file import NAME as CODEC_FILE
+from pscx.training.codec_file import codec_file
 from pscx.training.fitting import Group, Recorder, code_length, fit_posterior, fit_table
 from pscx.training.over_images import (
     Advance,
@@ -34,7 +36,7 @@ from pscx.training.over_images import (
 )
 
 Groups = list[Group]
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 
 class Calibrate(OverImages):
@@ -45,7 +47,8 @@ class Calibrate(OverImages):
 
     Every image is encoded once; its symbols do not depend on the coder, so other coders are then measured on the same
     symbols. Under the trainer's ``default_root_dir`` come ``posterior.yaml``, ``static.yaml`` and ``adaptive.yaml``,
-    each a config with the ``coder`` that was learnt, to be added to the codec's own by a second ``--config``; the table
+    each a config with the ``coder`` that was learnt, to be added to the codec's own by a second ``--config``;
+    ``codec.yaml``, the whole codec with the first of them, or with that of its own coder's kind; the table
     ``NAME.json`` that the last two name; and ``calibration.csv`` with the bits before and after. A table is found in
     the folder that the environment variable PSCX_TABLES names, by encoder and decoder alike.
 
@@ -73,10 +76,10 @@ class Calibrate(OverImages):
         if not NAME.fullmatch(table):
             raise ValueError(f"table must be a plain lower-case word, got {table!r}")
         check_held_out(held_out)
-        codec = copy(codec)
-        self.quantizer, self.coder = codec.quantizer, codec.coder
-        self.recorder = codec.coder = Recorder(codec.coder)
         super().__init__(codec, caption)
+        self.quantizer, self.coder = codec.quantizer, codec.coder
+        self.psc = copy(codec)
+        self.recorder = self.psc.coder = Recorder(codec.coder)
         self.table, self.held_out = table, held_out
 
     def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
@@ -98,9 +101,9 @@ class Calibrate(OverImages):
         table = fit_table(self.quantizer, together)
         self.write(posterior, table)
         self.stop_bars()
-        rows = self.compared(posterior, table, first, second)
-        write_whole(self.root / "calibration.csv", as_csv(rows), force=True)
-        show(rows, self.root)
+        records = self.compared(posterior, table, first, second)
+        write_whole(self.root / "calibration.csv", as_csv(records), force=True)
+        show(records, self.root)
         if not second:
             print(caution(len(first), self.held_out))
 
@@ -114,23 +117,26 @@ class Calibrate(OverImages):
             head = f"# What pscx fit learnt: a second --config beside that of the codec{place}.\n"
             text = head + yaml.safe_dump({"model": {"codec": {"coder": coder}}}, sort_keys=False)
             write_whole(self.root / f"{coder['name']}.yaml", text.encode(), force=True)
+        own = next((coder for coder in coders if CODERS.find(coder["name"]) is type(self.coder)), coders[0])
+        write_whole(self.root / CODEC_FILE, codec_file(self.psc, coder=own), force=True)
 
-    def compared(self, posterior: Posterior, table: Table, first: list[Groups], second: list[Groups]) -> list[Row]:
-        """Bits of all images, of those that were learnt from and of the others, a coder a row."""
+    def compared(self, posterior: Posterior, table: Table, first: list[Groups], second: list[Groups]) -> list[Record]:
+        """Bits of all images, of those that were learnt from and of the others, a coder a record."""
         encoders: dict[str, Callable[[], Encoder]] = {
             "before": self.coder.encoder,
             "posterior": posterior.encoder,
             "static": lambda: StaticEncoder(table),
             "adaptive": lambda: AdaptiveEncoder(Counts(table, WEIGHT, MEMORY)),
         }
-        rows: list[Row] = []
+        records: list[Record] = []
         for name, make in encoders.items():
             learnt, others = (sum(code_length(make(), self.quantizer, one) for one in part) for part in (first, second))
-            rows.append({"coder": name, "learnt_bits": learnt, "held_out_bits": others if second else None})
+            records.append({"coder": name, "learnt_bits": learnt, "held_out_bits": others if second else None})
         measure = "held_out_bits" if second else "learnt_bits"
-        for row in rows:
-            row["saved_percent"] = 100 * (1 - row[measure] / rows[0][measure]) if rows[0][measure] else 0.0
-        return rows
+        for record in records:
+            first_bits = records[0][measure]
+            record["saved_percent"] = 100 * (1 - record[measure] / first_bits) if first_bits else 0.0
+        return records
 
 
 def groups_file(groups: Groups, key: str) -> bytes:

@@ -13,7 +13,7 @@ from pscx.captioners import Captioner
 from pscx.codecs import PSC, Segment, SignalCodec
 from pscx.codecs.psc.loop import Seal
 from pscx.errors import ImageError
-from pscx.evaluation.evaluate import as_csv
+from pscx.evaluation.tables import as_csv
 from pscx.rows import ROWS, Learned
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.learned import FEATURES
@@ -21,6 +21,8 @@ from pscx.rows.regression import Observed, fit_weights, mean_bits, observe, pred
 from pscx.runtime.files import write_whole
 from pscx.signal.distributions import Array
 from pscx.signal.measurements import Coordinates
+from pscx.training.codec_file import NAME as CODEC_FILE
+from pscx.training.codec_file import codec_file
 from pscx.training.over_images import (
     Advance,
     OverImages,
@@ -42,9 +44,10 @@ class FitRows(OverImages):
     from ``dct`` are a little better when learnt again from themselves.
 
     Under the trainer's ``default_root_dir`` come ``rows.yaml``, a config with the rule that was learnt, to be added to
-    the codec's own by a second ``--config``; and ``rows.csv`` with the bits that a coefficient would cost, to within a
-    constant, by the predictions before and after. What was seen is kept in ``observations/NAME.npz`` as soon as an
-    image is done; a run that was interrupted and is started again takes it from there.
+    the codec's own by a second ``--config``; ``codec.yaml``, the whole codec with that rule; and ``rows.csv`` with the
+    bits that a coefficient would cost, to within a constant, by the predictions before and after. What was seen is kept
+    in ``observations/NAME.npz`` as soon as an image is done; a run that was interrupted and is started again takes it
+    from there.
 
     Args:
         codec: its row rule is ``dct`` or ``learned``, and the rule that is learnt has its block and its quotas; it has
@@ -124,13 +127,14 @@ class FitRows(OverImages):
         config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
         head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
         write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
+        write_whole(self.root / CODEC_FILE, codec_file(self.psc, rows=ROWS.spec(learned)), force=True)
         self.stop_bars()
         before = [[one.predicted for one in part] for part in parts]
         after = [[predicted_by(one, weights) for one in part] for part in parts]
         table = [compared("before", parts, before), compared("learned", parts, after)]
         measure = "held_out_bits" if parts[1] else "learnt_bits"
-        for row in table:
-            row["saved_bits"] = table[0][measure] - row[measure]
+        for record in table:
+            record["saved_bits"] = table[0][measure] - record[measure]
         write_whole(self.root / "rows.csv", as_csv(table), force=True)
         show(table, self.root, decimals=3)
         if not parts[1]:
@@ -138,7 +142,7 @@ class FitRows(OverImages):
 
 
 def compared(name: str, parts: list[list[Observed]], variances: list[list[Array]]) -> dict[str, Any]:
-    """A row of the table: bits of the coefficients that were learnt from and of those that were held out."""
+    """A record of the table: bits of the coefficients that were learnt from and of those that were held out."""
     learnt, held_out = (mean_bits(part, by) if part else None for part, by in zip(parts, variances, strict=True))
     return {"rows": name, "learnt_bits": learnt, "held_out_bits": held_out}
 

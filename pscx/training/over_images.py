@@ -27,7 +27,7 @@ from pscx.codecs.pixels import check_encoding, signal_of
 from pscx.codecs.specs import codec_spec
 from pscx.data.base import Photo
 from pscx.errors import ImageError, PscxError
-from pscx.evaluation.evaluate import left_out, write_left_out
+from pscx.evaluation.tables import left_out, write_left_out
 from pscx.runtime.files import write_whole
 from pscx.runtime.progress import Bar, Bars
 
@@ -209,10 +209,12 @@ def caution(images: int, held_out: int | None) -> str:
     return f"what is saved is of the {images} images that were learnt from, which flatters: none was held out; {remedy}"
 
 
-def show(rows: list[dict[str, Any]], root: Path, decimals: int = 1) -> None:
+def show(records: list[dict[str, Any]], root: Path, decimals: int = 1) -> None:
     """Print figures as a table on stdout: the first column is text, the others are numbers or none."""
-    head, *others = rows[0]
+    head, *others = records[0]
     grid = Grid(head, *(Column(name.replace("_", " "), justify="right") for name in others), title=str(root))
-    for row in rows:
-        grid.add_row(row[head], *("-" if row[name] is None else f"{row[name]:.{decimals}f}" for name in others))
+    for record in records:
+        grid.add_row(
+            record[head], *("-" if record[name] is None else f"{record[name]:.{decimals}f}" for name in others)
+        )
     Console().print(grid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
@@ -15,10 +15,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from pscx.networks import NoiseExperts, ResidualUNet
-from pscx.priors.denoiser import Network, PixelDenoiser, load_denoiser
+from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.schedules import lognormal_weights, noise_levels
 from pscx.training.muon import MuonAdamW, check_muon
 
+Network: TypeAlias = UNet2DModel | ResidualUNet | NoiseExperts
 OPTIMIZERS = ("muon", "adamw")
 VALIDATION_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 4.0)
 
@@ -118,10 +119,7 @@ class TrainDDPM(LightningModule):
         return loss
 
     def draws(self, batch_idx: int) -> torch.Generator:
-        """The source of the noise of one batch: of every process its own, and the same in a run that is resumed.
-
-        It is the CPU's, so that noise does not depend on the device.
-        """
+        """Source of a batch's noise on any device: own in each process, and the same in a run that is resumed."""
         place = (torch.initial_seed(), self.global_rank, self.global_step, batch_idx)
         digest = sha256(struct.pack("<QQQQ", *place)).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -37,9 +37,9 @@ NUMBER, STATES = 8, 4  # bytes of a float64; copies of the signals of a micro-ba
 class PSC(PriorCodec):
     """PSC (Elata, Michaeli and Elad, TMLR 2025, Algorithm 1): measure what posterior samples disagree about.
 
-    In each iteration both sides draw ``samples`` of the posterior given all that is known, and the row rule chooses
-    what to measure next from their covariance. The encoder sends the quantized measurements, entropy-coded by their
-    predicted mean and variance; the decoder draws the same samples, so the rows are never sent.
+    In each iteration both sides draw ``samples`` posterior samples, given the measurements so far. From these the row
+    rule chooses what to measure next. The encoder sends the quantized measurements, entropy-coded under their predicted
+    mean and variance. The decoder draws the same samples, so the rows are never sent.
 
     Args:
         prior: the diffusion model.
@@ -47,12 +47,12 @@ class PSC(PriorCodec):
         rows: chooses what to measure.
         quantizer: turns a measurement into a symbol.
         coder: turns symbols into bytes.
-        restoration: makes the final picture from all that was measured.
-        restoration_sampler: draws for the restoration; the loop's sampler if none is given.
-        samples: posterior samples an iteration, at least 1 (``s`` of the paper).
-        iterations: rounds of sampling and measuring, at least 1 (``N`` of the paper).
-        batch: size of a micro-batch: at most this many samples go through the network in one call.
-        seed: of all noise, in [0, 2^64).
+        restoration: makes the final picture from all measurements.
+        restoration_sampler: draws the samples of the restoration; default: the loop's sampler.
+        samples: posterior samples per iteration, at least 1 (``s`` of the paper).
+        iterations: iterations of sampling and measuring, at least 1 (``N`` of the paper). Each makes one segment.
+        batch: micro-batch: the largest number of samples in one network call, at least 1.
+        seed: seed of all noise, in [0, 2^64).
         antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
 
     Raises:
@@ -62,7 +62,6 @@ class PSC(PriorCodec):
     references = ("elata2025psc",)
 
     turned = "quantizer"
-
     shares_samples = True
 
     def __init__(
@@ -93,12 +92,12 @@ class PSC(PriorCodec):
 
     @property
     def final_sampler(self) -> Sampler:
-        """What draws for the restoration."""
+        """The sampler of the restoration."""
         return self.restoration_sampler or self.sampler
 
     @property
     def loop(self) -> Loop:
-        """The loop with these parts."""
+        """The loop with these components."""
         parts = (self.prior, self.sampler, self.rows, self.quantizer)
         return Loop(*parts, self.samples, self.iterations, self.batch, self.noise, self.spread, self.antithetic)
 
@@ -124,6 +123,7 @@ class PSC(PriorCodec):
         return self.quantizer.quality_range
 
     def with_parameter(self, parameter: float | None) -> PSC:
+        """This codec with the quantizer at another parameter. Raises ``ValueError`` if that is not allowed."""
         if parameter == self.quantizer.parameter:
             return self
         other = copy(self)
@@ -137,11 +137,13 @@ class PSC(PriorCodec):
         return lcm(stride, self.rows.stride * pixels_each)
 
     def evaluations(self, restorations: int) -> int:
+        """Upper bound of the denoiser evaluations (NFE): those of the samples, the row rule and the restorations."""
         loop = self.iterations * (self.samples * self.sampler.evaluations + self.rows.evaluations)
         final = restorations * self.restoration.draws * self.final_sampler.evaluations
         return self.prior.evaluations * (loop + final)
 
     def memory(self, shape: tuple[int, ...]) -> int:
+        """Estimated peak memory in bytes: a micro-batch of signals, the prior and the row rule."""
         batch = micro_batch(self.prior, shape, min(self.batch, max(self.samples, self.restoration.draws)))
         loop = NUMBER * STATES * batch * torch.Size(shape).numel()
         rows = self.rows.memory(shape, self.samples, self.iterations)
@@ -151,7 +153,8 @@ class PSC(PriorCodec):
     def encode(
         self, signal: Tensor, progress: Progress | None = None, keep: int | None = None, *, watch: Watch | None = None
     ) -> tuple[bytes, Known]:
-        return encode(self.loop, self.coder, signal, progress, keep, self._reporter(watch))
+        """The payload of a signal; see :func:`pscx.codecs.psc.encoding.encode`."""
+        return encode(self.loop, self.coder, signal, progress, keep, reporter(self, watch))
 
     @torch.no_grad()
     def decode(
@@ -164,11 +167,13 @@ class PSC(PriorCodec):
         arithmetic: str = "",
         watch: Watch | None = None,
     ) -> Known:
+        """The encoder's measurements; see :class:`pscx.codecs.psc.decoding.Decoding`."""
         side = Decoding(self.loop, self.coder, payload, shape, arithmetic, arithmetic_of(self.prior))
-        return side.known(progress, partial, self._reporter(watch))
+        return side.known(progress, partial, reporter(self, watch))
 
     @torch.no_grad()
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
+        """Restoration number ``index``, ``(channels, height, width)`` float64, from the final sampler's draws."""
         assert isinstance(outcome, Known)
         prior = CountedPrior(self.prior, outcome.account)
         problem = self.loop.problem(prior, outcome.measurements, FINAL, shape, outcome.estimate)
@@ -179,10 +184,14 @@ class PSC(PriorCodec):
         return finite(signal, "the restored values")
 
     def recorder(self, height: int, width: int) -> PSCRecorder:
+        """Records a decoding for a report."""
         return PSCRecorder(height, width, self.coder, self.quantizer)
 
     def first_rows(self) -> FirstRows:
+        """Draws the first rows of the block in the middle."""
         return FirstRows()
 
-    def _reporter(self, watch: Watch | None) -> Callable[[Seal], None] | None:
-        return None if watch is None else lambda seal: watch(self, seal)
+
+def reporter(codec: PSC, watch: Watch | None) -> Callable[[Seal], None] | None:
+    """What the loop tells of each segment it has done, or none."""
+    return None if watch is None else lambda seal: watch(codec, seal)

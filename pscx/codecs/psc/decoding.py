@@ -1,4 +1,4 @@
-"""The decoder of PSC: answers the loop's questions from a payload, and what it makes of a damaged one."""
+"""The decoder of PSC: gives the loop symbols from a payload, and decides what of a damaged payload to keep."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pscx.execution.arithmetic import difference
 
 
 class DamageError(StreamError):
-    """A segment's checksum is not the encoder's: what was decoded may be wrong since some segments."""
+    """A segment's checksum is not the encoder's: this segment, or some before it, may be wrong."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """One payload that is decoded.
+    """The decoding of one payload.
 
-    ``encoded`` is the arithmetic that the stream says it was encoded with, empty where that was exact, and ``here`` is
-    this machine's.
+    ``encoded`` is the arithmetic of the encoder as the stream has it, empty for a bit-exact codec; ``here`` is the
+    arithmetic of this machine.
     """
 
     loop: Loop
@@ -34,11 +34,11 @@ class Decoding:
     here: str
 
     def known(self, progress: Progress | None, partial: bool, report: Callable[[Seal], None] | None) -> Known:
-        """The encoder's measurements; ``report`` is given each segment whose checksum is right.
+        """The encoder's measurements; ``report`` is called with each segment whose checksum is right.
 
-        Raises ``StreamError`` at the first segment that is not whole or whose checksum differs. With ``partial`` the
-        outcome is then that of the segments before it. Where a checksum differs, it also drops the preceding segments
-        that are protected by fewer than three checksum bits. Raises where no segment is left.
+        Raises ``StreamError`` at the first segment that is incomplete or whose checksum differs. With ``partial`` it
+        returns the segments before that one instead. If a checksum differs, it also drops the preceding segments that
+        are protected by fewer than three checksum bits in all. Raises if no segment is left.
         """
         iterations = self.loop.iterations
         outcome = self._first(iterations, progress, report)
@@ -55,7 +55,7 @@ class Decoding:
         return outcome
 
     def _first(self, good: int, progress: Progress | None, report: Callable[[Seal], None] | None) -> Known:
-        """The first ``good`` segments, or those before the first that is not."""
+        """The first ``good`` segments, or those before the first bad one."""
         decoder, quantizer, iterations = self.coder.decoder(self.payload), self.loop.quantizer, self.loop.iterations
 
         def answer(question: Question) -> Tensor:

@@ -1,4 +1,4 @@
-"""The encoder of PSC: answers the loop's questions from the signal."""
+"""The encoder of PSC: gives the loop symbols measured from the signal, and writes them to the payload."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def encode(
     keep: int | None = None,
     report: Callable[[Seal], None] | None = None,
 ) -> tuple[bytes, Known]:
-    """Measure and code a signal ``(channels, height, width)``.
+    """Measure and entropy-code a signal ``(channels, height, width)``.
 
-    With ``keep``, only the first so many rows are measured; the others are coded as what was predicted, which costs
-    next to nothing. A decoder need not know. ``report`` is given each segment.
+    With ``keep``, only the first ``keep`` rows are measured. The others are coded as predicted, which costs almost
+    nothing and needs no change in the decoder. ``report`` is called with each segment.
     """
     side = _Encoder(loop, coder, signal, keep, report)
     outcome = loop.drive(tuple(signal.shape), side.answer, side.seal, progress, side.along)
@@ -36,7 +36,7 @@ def encode(
 
 
 class _Encoder:
-    """What the encoder knows beside the loop: the signal, and the bits so far."""
+    """The encoder's own state: the signal, and the bits so far."""
 
     def __init__(
         self, loop: Loop, coder: Coder, signal: Tensor, keep: int | None, report: Callable[[Seal], None] | None
@@ -76,10 +76,10 @@ class _Encoder:
             self._report(seal)
 
     def _check_reach(self, value: Tensor, mean: Tensor) -> None:
-        """Raise :class:`PscxError` where the step is so small that a measurement would saturate.
+        """Raise :class:`PscxError` if the step is so small that a symbol would saturate.
 
-        A prediction that is off by more than twice the largest measurement so far comes from a sampler that diverges,
-        and the step is not to blame.
+        There is no error for a prediction that is off by more than twice the largest measurement so far: it comes from
+        a sampler that diverges, not from the step.
         """
         if not len(value):
             return

@@ -1,4 +1,4 @@
-"""A picture of the first rows of the transform that PSC chose for the block in the middle."""
+"""A picture of the first rows of the transform that PSC chose, for the block in the middle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]
 
 
 class FirstRows(Patterns):
-    """Watches an encoder (:data:`pscx.codecs.base.Watch`) for the first rows of the block in the middle."""
+    """Watches an encoder and keeps the first rows of the block in the middle."""
 
     def __init__(self) -> None:
         self.rows: list[Tensor] = []
@@ -37,7 +37,7 @@ class FirstRows(Patterns):
             self.rows.append(known.partition.block_of(signal, middle).cpu().clone())
 
     def picture(self) -> Pixels | None:
-        """The rows side by side as :func:`pscx.images.pattern_pixels` shows them, or none if there were none."""
+        """The rows side by side, drawn by :func:`pscx.images.pattern_pixels`; none if there were no rows."""
         if not self.rows:
             return None
         tiles = [_tile(row) for row in self.rows]
@@ -51,7 +51,7 @@ class FirstRows(Patterns):
 
 
 def _tile(row: Tensor) -> Pixels:
-    """A row ``(channels, height, width)`` in pixels, none of its sides below :data:`SIDE`."""
+    """A row ``(channels, height, width)`` as a picture, enlarged so that no side is below :data:`SIDE`."""
     tile = pattern_pixels(row.numpy())
     times = -(-SIDE // min(tile.shape[:2]))
     return tile.repeat(times, 0).repeat(times, 1)

@@ -1,4 +1,4 @@
-"""How far predicted spreads were off, learnt block by block from what was just coded."""
+"""Gains: corrections of the predicted standard deviations, estimated block by block from the last segment."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SHARED_ROWS = 8.0  # the mean row of all blocks counts in each block as much as 
 def likely_gains(blocks: int, block: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Most likely factor of the predicted standard deviation in each block, ``(blocks,)`` float64, from 1/4 to 4.
 
-    ``block`` ``(r,)`` says where a row lies; ``low`` and ``high`` ``(r,)`` are the edges of its quantizer cell, less
-    the prediction, in predicted standard deviations. The likelihood is that of Student's t with 4 degrees of freedom
-    (as :class:`pscx.coders.Posterior`), code lengths are integers, so the sums are the same in any order.
+    ``block`` ``(r,)`` is the block of each row. ``low`` and ``high`` ``(r,)`` are the edges of its quantizer cell minus
+    the predicted mean, in predicted standard deviations. The likelihood is Student's t with 4 degrees of freedom, as in
+    :class:`pscx.coders.Posterior`. Code lengths are integers, so their sums are the same in any order.
     """
     gains, penalty = choices_on(block.device)
     own = torch.zeros(len(gains), blocks, dtype=torch.int64, device=block.device)

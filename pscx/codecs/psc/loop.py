@@ -1,8 +1,8 @@
-"""The loop of PSC (Elata, Michaeli and Elad, TMLR 2025, Algorithm 1), which encoder and decoder share.
+"""The loop of PSC (Elata, Michaeli and Elad, TMLR 2025, Algorithm 1), shared by encoder and decoder.
 
-:meth:`Loop.rounds` draws posterior samples, lets the row rule propose rows, yields each group of rows with its
-predictions and is sent the symbols: by the encoder, who looks at the signal, or by the decoder, who reads the payload.
-Both sides do the same, so what they have measured is the same.
+:meth:`Loop.rounds` is a generator. In each iteration it draws posterior samples and lets the row rule propose rows. It
+yields these rows in groups, with predictions, and receives their symbols. The encoder computes the symbols from the
+signal, the decoder reads them from the payload. All else is the same, so both sides hold the same measurements.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ DIVERGES = "{} are not finite numbers: the sampler diverges with these options"
 
 @dataclass(frozen=True)
 class Question:
-    """A group of rows on which both sides agree, before its symbols are known.
+    """Asks for the symbols of a group of ``r`` rows.
 
-    ``mean`` and ``scale`` (predicted standard deviation) are ``(r,)``, on the CPU; so is ``value``, what the encoder
-    measures along the rows, and which a decoder has not.
+    ``mean`` (predicted value) and ``scale`` (predicted standard deviation) are ``(r,)``, on the CPU; so is ``value``,
+    what the encoder measures along the rows, and which a decoder does not have.
     """
 
     mean: Tensor
@@ -50,7 +50,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Measured:
-    """The rows of a segment, where the signal lives; their predictions, symbols and values, ``(r,)``, on the CPU."""
+    """The rows of a segment, on the prior's device; predictions, symbols and quantized values, ``(r,)``, on the CPU."""
 
     proposal: Proposal
     mean: Tensor
@@ -60,16 +60,16 @@ class Measured:
 
     @property
     def check(self) -> int:
-        """A checksum of 32 bits."""
+        """CRC-32 of the values and symbols; a segment checksum is its highest bits."""
         return crc32(self.symbols.numpy().tobytes(), crc32(self.value.numpy().tobytes()))
 
 
 @dataclass(frozen=True)
 class Seal(Segment):
-    """The end of a segment: the top ``bits`` bits, ``digest``, of a checksum of what was measured in it.
+    """The end of a segment, with its checksum: ``digest``, the highest ``bits`` bits of :attr:`Measured.check`.
 
-    ``samples`` are those that its rows were chosen from, if any were drawn; ``estimate`` is their mean. ``before`` is
-    what was measured up to then; the loop goes on to change it.
+    ``samples`` are the posterior samples from which its rows were chosen, if any were drawn; ``estimate`` is their
+    mean. ``before`` holds the measurements of earlier segments; the loop modifies it afterwards.
     """
 
     digest: int
@@ -81,7 +81,7 @@ class Seal(Segment):
 
 @dataclass(frozen=True)
 class Known(Outcome):
-    """What either side holds after the last segment. ``estimate`` is the last mean of the samples, if any."""
+    """What both sides hold after the last segment. ``estimate`` is the last posterior mean, if samples were drawn."""
 
     measurements: Measurements
     estimate: Tensor | None
@@ -94,7 +94,7 @@ Along = Callable[[Proposal], Tensor]
 
 @dataclass(frozen=True)
 class Loop:
-    """The parts of the loop; see :class:`pscx.codecs.psc.PSC`."""
+    """The components and numbers of the loop; :class:`pscx.PSC` describes them."""
 
     prior: Prior
     sampler: Sampler
@@ -108,12 +108,12 @@ class Loop:
     antithetic: bool
 
     def rounds(self, shape: tuple[int, ...], account: Account, along: Along | None = None) -> Rounds:
-        """Yields groups of rows and is sent their symbols, yields a seal after each segment.
+        """Yield a :class:`Question` for each group of rows and receive its symbols; yield a :class:`Seal` per segment.
 
-        A question has the values that ``along`` finds. Symbols and what they are made of are on the CPU; all else stays
-        where the prior's signals live, and in each segment one tensor comes from there and one goes there.
+        A question has the values that ``along`` finds. Symbols and their predictions are on the CPU. All else stays on
+        the prior's device: each segment moves one tensor from there and one tensor back.
 
-        A ``StreamError`` that is thrown in ends it; what was measured since the last seal is then not part of it.
+        A ``StreamError`` thrown in ends the loop. The outcome then has only the segments before it.
         """
         prior = CountedPrior(self.prior, account)
         measurements = self.rows.start(self.prior, shape)
@@ -134,18 +134,18 @@ class Loop:
             except StreamError as error:
                 return Known(account, iteration, measurements, estimate, cut=error)
             self._append(measured, measurements, estimated=estimate is not None)
-            account.segment_rows.append(len(proposal.block))
+            account.segment_symbols.append(len(proposal.block))
         return Known(account, self.iterations, measurements, estimate)
 
     def situation(self, known: Measurements, samples: Tensor | None, iteration: int, denoiser: Prior) -> Situation:
-        """What the row rule is asked about in an iteration."""
+        """The row rule's input in an iteration."""
         resolution = self.quantizer.resolution
         return Situation(self.prior, known, samples, iteration, self.iterations, resolution, denoiser, self.antithetic)
 
     def problem(
         self, prior: Prior, known: Measurements, iteration: int, shape: tuple[int, ...], estimate: Tensor | None
     ) -> Problem:
-        """The posterior that samples are drawn from; ``iteration`` tells the noise source who asks."""
+        """The posterior to sample from; ``iteration`` is the index of the noise."""
         return Problem(prior, known, self.noise, iteration, shape, estimate, self.antithetic)
 
     def drive(
@@ -156,7 +156,7 @@ class Loop:
         progress: Progress | None,
         along: Along | None = None,
     ) -> Known:
-        """Run the loop: ``answer`` gives the symbols of a group, ``seal`` is told the end of each segment."""
+        """Run the loop: ``answer`` returns the symbols of a group, ``seal`` is called at the end of each segment."""
         account = Account()
         report = progress or (lambda done, total: None)
         started = clock()
@@ -197,7 +197,7 @@ class Loop:
         along: Along | None,
         iteration: int,
     ) -> Generator[Question, Tensor | None, Measured]:
-        """Ask for each group of a proposal in turn."""
+        """Predict the rows of a proposal, and ask for the symbols of each group in turn."""
         mean, sound = torch.zeros_like(proposal.variance), torch.ones_like(proposal.variance[:1])
         if estimate is not None:
             mean = measurements.along(measurements.split(estimate[None])[0], proposal.block, proposal.rows)
@@ -217,7 +217,7 @@ class Loop:
         return Measured(proposal, mean, scale, symbols, self.quantizer.dequantize(symbols, mean, scale))
 
     def _append(self, measured: Measured, measurements: Measurements, estimated: bool) -> None:
-        """Add a segment's rows, and learn how far its predictions were off where they came from samples."""
+        """Append a segment's rows. If its predictions came from samples, update the gain of each block."""
         block, mean, symbols = measured.proposal.block, measured.mean, measured.symbols
         found = [measured.value, self.quantizer.noise_variance(symbols, mean)]
         if estimated:

@@ -1,6 +1,6 @@
-"""A decoding of PSC as a report shows it: bits, samples and rows, segment by segment.
+"""A record of a PSC decoding for reports: bits, samples and rows, segment by segment.
 
-Nothing is drawn beyond what a decoder draws anyway, so a replay costs what decoding costs, less the restoration.
+No samples are drawn beyond those of the decoder, so a replay costs as much as decoding without the restoration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATTERNS = 12  # rows that are shown
 
 
 class PSCRecorder(Recorder):
-    """Encodes the decoded symbols again for what each row costs; ``height`` and ``width`` are those of the image."""
+    """Encodes the decoded symbols again to get the cost of each row; ``height`` and ``width`` are the image's."""
 
     def __init__(self, height: int, width: int, coder: Coder, quantizer: Quantizer) -> None:
         self._image, self._coder, self._quantizer = (height, width), coder, quantizer
@@ -42,7 +42,7 @@ class PSCRecorder(Recorder):
         self._replay.steps.append(self._step(segment))
 
     def finish(self) -> Replay:
-        """All that was seen."""
+        """The record of all segments."""
         assert self._encoder is not None
         self._replay.payload = self._encoder.finish()
         self._replay.block = int(self._counts.argmax())
@@ -59,7 +59,7 @@ class PSCRecorder(Recorder):
         self._replay.size = partition.height * scale, partition.width * scale
 
     def _look_back(self, codec: SignalCodec, seal: Seal) -> None:
-        """The samples that chose this segment's rows are what the segments before it came to."""
+        """Add the samples from which this segment's rows were chosen: they show the result of the segments before."""
         step = self._replay.steps[-1]
         if seal.samples is not None and len(seal.samples) > 1:
             step.spread = seal.samples.std(0).square().mean(0).sqrt().cpu().numpy()
@@ -69,7 +69,7 @@ class PSCRecorder(Recorder):
             step.picture = shown(codec, signal, *self._image)
 
     def _step(self, seal: Seal) -> Step:
-        """Encode the symbols again, group by group, for what each row costs."""
+        """Encode the symbols again, group by group, to get the cost of each row."""
         encoder, measured = self._encoder, seal.measured
         assert encoder is not None
         groups = zip(*(torch.split(t, measured.proposal.groups) for t in _coded(seal)), strict=True)

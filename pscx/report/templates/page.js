@@ -37,8 +37,8 @@ function layout(own) {
 }
 
 function traces(measure, view) {
-  const unit = measure === "psnr" ? " dB" : "";
-  const digits = measure === "psnr" ? ".2f" : ".4f";
+  const unit = data.columns[measure][1] ? ` ${escaped(data.columns[measure][1])}` : "";
+  const digits = `.${data.columns[measure][2]}f`;
   return data.curves.map((name, curve) => {
     const shown = view === EVERY ? data.views.slice(1) : [data.views[Number(view)]];
     const points = shown.flatMap((one) => one.points[measure] ? one.points[measure][curve].map((point) => [...point, one.title]) : []);
@@ -63,7 +63,7 @@ function drawCurves() {
   Plotly.react("chart", traces(measure, view), layout({
     showlegend: many,
     xaxis: { title: { text: "rate (bits per pixel)" }, type: "log", tickmode: "auto", nticks: 8, dtick: "D1", tickformat: "~g" },
-    yaxis: { title: { text: data.measures[measure] } },
+    yaxis: { title: { text: escaped(data.measures[measure]) } },
   }), PLOTLY);
   if (many) fillBd(data.views[view === EVERY ? 0 : Number(view)]);
 }
@@ -176,7 +176,7 @@ function showItem() {
 }
 
 function facts(one) {
-  const keys = ["bpp", "psnr", "ssim", "ms_ssim", "evaluations", "encode_seconds", "decode_seconds"].filter((key) => key in one.facts);
+  const keys = ["bpp", ...data.metrics, "evaluations", "encode_seconds", "decode_seconds"].filter((key) => key in one.facts);
   const entry = (name, text, unit) => element("div", [
     element("dt", name), element("dd", [text, element("small", unit ? ` ${unit}` : "")]),
   ]);

@@ -1,0 +1,85 @@
+"""Where each value of a merged tree came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from pscx.config.canonical import canonical
+from pscx.config.layers import ConfigError, Layer, merge
+from pscx.config.recipes import read_recipe
+from pscx.registry import choices
+
+SECTIONS = ("model", "data", "trainer")
+RUN_OPTIONS = ("seed_everything", "ckpt_path", "verbose", "weights_only", "return_predictions")
+"""What a config may hold beside its sections: the options of Lightning's commands."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Layers, later ones over earlier ones."""
+
+    layers: Sequence[Layer]
+
+    def tree(self, base: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """All layers merged over ``base`` and over the recipe that the key ``recipe`` of any of them names."""
+        recipe = self._recipe()
+        if recipe is not None:
+            try:
+                base = merge(merge(base, self._module()), canonical(read_recipe(recipe)))
+            except KeyError as error:
+                self.fail("recipe", str(error.args[0]))
+        for layer in self.layers:
+            base = merge(base, {key: value for key, value in layer.values.items() if key != "recipe"})
+        return dict(base)
+
+    def _recipe(self) -> Any:
+        """What the key ``recipe`` of the last layer that has it says, or none."""
+        return next((layer.values["recipe"] for layer in reversed(self.layers) if "recipe" in layer.values), None)
+
+    def _module(self) -> dict[str, Any]:
+        """The name of the module that the last layer asks for, before a recipe says what its codec is made of."""
+        models = [layer.values.get("model") for layer in self.layers]
+        names = [model.get("name") if isinstance(model, Mapping) else model for model in models]
+        given = [name for name in names if isinstance(name, str)]
+        return {"model": {"name": given[-1]}} if given else {}
+
+    def sections(self, tree: Mapping[str, Any], options: Iterable[str] = RUN_OPTIONS) -> None:
+        """Refuse a top-level key that is neither a section nor one of ``options``."""
+        known = [*SECTIONS, *options, "recipe"]
+        for key in tree:
+            if key not in known:
+                self.fail(key, f"there is no such section or option{choices(key, known)}")
+
+    def fail(self, path: str, reason: str) -> NoReturn:
+        """Raise :class:`ConfigError` with the source that set ``path``, as far as one did."""
+        layer = self.layer_of(path)
+        if layer is not None and layer.problem:
+            raise ConfigError(layer.problem)
+        source = None if layer is None else layer.source
+        if layer is None and path.startswith("model.codec") and self._recipe() is not None:
+            source = f"recipe '{self._recipe()}'"
+        between = " " if reason.startswith(("must ", "is ", "needs ", "cannot ")) else ": "
+        where = f"option {source}" if source == f"--{path}" else f"{source}: {path}" if source else path
+        raise ConfigError(f"{where}{between}{reason}")
+
+    def layer_of(self, path: str) -> Layer | None:
+        """The last layer that sets ``path``, or else what ``path`` is a part of."""
+        while path:
+            for layer in reversed(self.layers):
+                if sets(layer.values, path):
+                    return layer
+            path = path.rpartition(".")[0]
+        return None
+
+
+def sets(values: Any, path: str) -> bool:
+    for key in path.split("."):
+        if isinstance(values, str):
+            return True
+        if not isinstance(values, Mapping) or key not in values:
+            return False
+        values = values[key]
+    return True

@@ -1,0 +1,88 @@
+"""What an evaluation does with one image: compress it, restore it, and say what that cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+
+from pscx.api import Codec, Pixels
+from pscx.codecs import Account, Watch
+from pscx.codecs.specs import codec_spec
+from pscx.codecs.user_recipes import user_digest
+from pscx.evaluation.tables import Record
+from pscx.execution.batching import clock
+from pscx.execution.sharding import Spread
+from pscx.format.container import VERSION
+from pscx.metrics import bits_per_pixel
+from pscx.rate_control import TARGETS
+from pscx.runtime.progress import Bar
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A stream, its restorations, what encoding cost, and seconds of either side."""
+
+    data: bytes
+    images: list[Pixels]
+    account: Account
+    encode_seconds: float
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How each image is coded: so many ``restorations``, decoded from the stream unless they are to be simulated."""
+
+    codec: Codec
+    restorations: int
+    simulate: bool
+
+    def key(self, original: Pixels, caption: str) -> str:
+        """What an image's stream and restorations depend on, as a digest: another key, and they are made anew."""
+        codec = self.codec.signal_codec
+        spec = codec_spec(codec)
+        options = [spec, codec.parameter, codec.seed, codec.fingerprint().hex()]
+        options += filter(None, [user_digest(spec).hex()])  # a stream that names a recipe is shorter
+        options += [self.restorations, self.simulate, caption]
+        options += [None if self.codec.target is None else TARGETS.spec(self.codec.target)]
+        told = json.dumps([VERSION, *options, original.shape], sort_keys=True).encode()
+        return sha256(told + original.tobytes()).hexdigest()
+
+    def coded(self, original: Pixels, caption: str, bar: Bar | None, watch: Watch | None) -> Coded:
+        """Compress an image and restore it."""
+        progress = None if bar is None else bar.advance
+        on_trial = None if bar is None or self.codec.target is None else bar.trial
+        if self.simulate:
+            done = self.codec.simulate(
+                original,
+                samples=self.restorations,
+                caption=caption,
+                progress=progress,
+                on_trial=on_trial,
+                watch=watch,
+            )
+            return Coded(done.data, done.images, done.account, done.encode_seconds, done.decode_seconds)
+        encoded = self.codec.encode(original, caption=caption, progress=progress, on_trial=on_trial, watch=watch)
+        started = clock()
+        images = self.codec.decompress_samples(encoded.data, self.restorations, progress=progress)
+        return Coded(encoded.data, images, encoded.account, encoded.account.seconds, clock() - started)
+
+
+def record_of(name: str, coded: Coded, spread: Spread) -> Record:
+    """The record of an image without metrics; processes that share an image must call this together."""
+    height, width = coded.images[0].shape[:2]
+    account, size = coded.account, len(coded.data)
+    return {
+        "name": name,
+        "height": height,
+        "width": width,
+        "bytes": size,
+        "bpp": bits_per_pixel(size, height, width),
+        "measurements": sum(account.segment_symbols),
+        "encodings": account.encodings,
+        "evaluations": spread.total(account.evaluations),
+        "network_share": account.network_seconds / coded.encode_seconds,
+        "encode_seconds": coded.encode_seconds,
+        "decode_seconds": coded.decode_seconds,
+    }
