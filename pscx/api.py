@@ -365,8 +365,8 @@ class Codec(Decompressor):
 def _check_prior(wanted: bytes, found: bytes) -> None:
     if found != wanted:
         raise StreamError(
-            f"the stream was made with another prior (fingerprint {wanted.hex()}, this one is {found.hex()}): say where "
-            "that prior is (--prior PATH)"
+            f"the stream was made with another prior (fingerprint {wanted.hex()}, this one is {found.hex()}): say "
+            "where that prior is (--prior PATH)"
         )
 
 

@@ -79,7 +79,7 @@ class SignalCodec(ABC):
     """Seed of all noise, in [0, 2^64)."""
 
     turned: str
-    """Name of the option that rate control changes, a component such as ``quantizer`` or a number: :attr:`parameter`."""
+    """Name of the option that rate control changes, such as ``quantizer``, or a number: :attr:`parameter`."""
 
     spread: Spread = ALONE
     """The processes that share the samples of one image."""
