@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -160,14 +161,15 @@ def _register() -> None:
     _registered.append(library)
 
 
-_tensor_of_torch = torch.tensor
-
-
-def _tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
+class _Tensor(TorchFunctionMode):
     """``torch.tensor``, which fails within itself for a device of Python."""
-    if device is None or torch.device(device).type != NAME:
-        return _tensor_of_torch(data, device=device, **options)
-    return _tensor_of_torch(data, **options).to(device)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        place = kwargs.get("device")
+        if func is torch.tensor and place is not None and torch.device(place).type == NAME:
+            return func(*args, **{**kwargs, "device": CPU}).to(place)
+        return func(*args, **kwargs)
 
 
 @contextmanager
@@ -180,11 +182,10 @@ def device() -> Iterator[torch.device]:
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # wrappers cannot take each other's place
     backend.present = True
-    torch.tensor = _tensor
     try:
-        yield PLACE
+        with _Tensor():
+            yield PLACE
     finally:
-        torch.tensor = _tensor_of_torch
         backend.present = False
         torch.__future__.set_overwrite_module_params_on_conversion(before)
 
