@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
@@ -20,11 +21,13 @@ from pscx.codecs.with_prior import PriorCodec
 from pscx.compression.asked import setting_for, target_of
 from pscx.compression.configured import Compressing, compressing, takes_none
 from pscx.compression.headers import check_sides, checked_caption, header_of, shares_calls
+from pscx.compression.held_priors import KEPT_PRIORS, HeldPriors
 from pscx.compression.results import Decoded, Encoded, Pixels, Simulation
 from pscx.config import ConfigError, Layer, build, option_layer, read_yaml
 from pscx.config.recipes import USER_RECIPE, recipe_names
 from pscx.errors import PscxError, StreamError
 from pscx.execution.batching import Task, in_place
+from pscx.execution.placement import CPU
 from pscx.format.container import Header, is_whole, unpack
 from pscx.format.info import stream_info
 from pscx.format.limits import Limits, picture_memory
@@ -52,9 +55,9 @@ __all__ = [
 
 MAX_MULTIPLE = 1024
 BATCH = 8
-KEPT_PRIORS = 2
 DOUBT = "the checksum of the stream does not match, so the image may be wrong"
 T = TypeVar("T")
+Self = TypeVar("Self", bound="Decompressor")
 
 
 class Decompressor:
@@ -66,6 +69,7 @@ class Decompressor:
         limits: what a stream may ask for; see :class:`pscx.format.limits.Limits`.
         download: fetch a prior that is not on this machine from its default place. Without it nothing is fetched unless
             ``prior_path`` is a hub id.
+        device: where priors compute, and all that is made of signals; see :meth:`to`.
     """
 
     def __init__(
@@ -75,10 +79,19 @@ class Decompressor:
         limits: Limits | None = None,
         *,
         download: bool = False,
+        device: str | torch.device = CPU,
     ) -> None:
         self.prior_path, self.limits, self.download = prior_path, limits or Limits(), download
-        self._given = [] if prior is None else [prior]
-        self._loaded: list[Prior] = []  # the last few that were used
+        self._priors = HeldPriors(prior, device)
+
+    def to(self: Self, device: str | torch.device) -> Self:
+        """Compute on ``cpu``, ``cuda``, ``cuda:1``, ``mps``, another device of torch, or ``auto``; returns the object.
+
+        ``auto`` is this machine's accelerator if it gives the CPU's bits, else the CPU. Raises :class:`PscxError` where
+        the device is not there, or fails a check that an exact codec relies on.
+        """
+        self._priors.to(device)
+        return self
 
     def decompress(
         self,
@@ -184,12 +197,7 @@ class Decompressor:
         self.limits.check_work(wanted.evaluations(restorations), header.height, header.width)
         self.limits.check_memory(picture_memory(header.height, header.width))
         codec = wanted.codec(self._prior(wanted, header.fingerprint))
-        found = codec.fingerprint()
-        if found != header.fingerprint:
-            raise StreamError(
-                f"the stream was made with another prior (fingerprint {header.fingerprint.hex()}, this one is "
-                f"{found.hex()}): say where that prior is (--prior PATH)"
-            )
+        _check_prior(header.fingerprint, codec.fingerprint())
         try:
             return codec.conditioned(header.caption)
         except PscxError as error:
@@ -199,14 +207,8 @@ class Decompressor:
         """The prior of that kind and fingerprint, held or loaded; none for a codec that has none."""
         if wanted.kind is None:
             return None
-        for prior in (*self._given, *self._loaded):
-            if type(prior) is wanted.kind and prior.fingerprint() == fingerprint:
-                break
-        else:
-            prior = wanted.load(self.prior_path, download=self.download)
-        if prior not in self._given:
-            self._loaded = [*(other for other in self._loaded if other is not prior), prior][-KEPT_PRIORS:]
-        return prior
+        found = self._priors.find(wanted.kind, fingerprint)
+        return found or self._priors.keep(wanted.load(self.prior_path, download=self.download))
 
 
 class Codec(Decompressor):
@@ -360,6 +362,14 @@ class Codec(Decompressor):
         return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels))
 
 
+def _check_prior(wanted: bytes, found: bytes) -> None:
+    if found != wanted:
+        raise StreamError(
+            f"the stream was made with another prior (fingerprint {wanted.hex()}, this one is {found.hex()}): say "
+            "where that prior is (--prior PATH)"
+        )
+
+
 def _spec_of(header: Header) -> Any:
     """The spec that a stream names or holds, not trusted. Raises :class:`StreamError` where it names an unknown one."""
     if header.recipe == USER_RECIPE:
@@ -368,7 +378,12 @@ def _spec_of(header: Header) -> Any:
 
 
 def load_codec(
-    config: str | Path = "default", *, step: float | None = None, prior_path: str | None = None, **overrides: Any
+    config: str | Path = "default",
+    *,
+    step: float | None = None,
+    prior_path: str | None = None,
+    device: str | torch.device = CPU,
+    **overrides: Any,
 ) -> Codec:
     """A codec from a recipe's name or a YAML file, of which only the ``model`` section (and ``recipe``) is used.
 
@@ -376,6 +391,7 @@ def load_codec(
         config: ``default`` or another recipe, also a user recipe (:func:`pscx.load_recipes`), else a file.
         step: parameter of the quantizer, in place of the config's quantizer and target; or none for what that says.
         prior_path: see :class:`Decompressor`.
+        device: where it computes; see :meth:`Decompressor.to`.
         **overrides: options of the codec, such as ``sampler={"steps": 3}`` or ``seed=1``, and ``caption="blip2"`` or
             ``target``.
 
@@ -397,7 +413,7 @@ def load_codec(
     beside = parameters_of(Compressing)
     places = {key: f"model.{key}" if key in beside else f"model.codec.{key}" for key in overrides}
     layers += [option_layer(places[key], value) for key, value in overrides.items()]
-    return build_codec(layers, step, prior_path)
+    return build_codec(layers, step, prior_path).to(device)
 
 
 def build_codec(layers: list[Layer], step: float | None = None, prior_path: str | None = None) -> Codec:

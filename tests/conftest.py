@@ -12,12 +12,14 @@ import pytest
 from browser import launched
 from numpy.typing import NDArray
 from PIL import Image
+from pretend_device import device
 
 from pscx.catalogue import components as catalogue
 from pscx.config.plugins import FAILURES, PACKAGE, VARIABLE
 from pscx.data.folder import BUNDLED
 
 if TYPE_CHECKING:
+    import torch
     from playwright.sync_api import Browser
 
 
@@ -77,3 +79,10 @@ def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Non
 
     yield forget
     forget()
+
+
+@pytest.fixture
+def standin() -> Iterator[torch.device]:
+    """The device of :mod:`pretend_device`; the test is skipped where torch cannot have it."""
+    with device() as place:
+        yield place

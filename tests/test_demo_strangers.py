@@ -219,8 +219,8 @@ def test_a_prior_that_is_used_stays(tmp_path: Path) -> None:
         decompressor.decompress(data)
         if i == 1:
             first = unpack(data)[0].fingerprint
-    assert first in [prior.fingerprint() for prior in decompressor._loaded]
-    assert len(decompressor._loaded) == KEPT_PRIORS
+    assert first in [prior.fingerprint() for prior in decompressor._priors.loaded]
+    assert len(decompressor._priors.loaded) == KEPT_PRIORS
 
 
 @dataclass

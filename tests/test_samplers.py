@@ -41,7 +41,9 @@ KLT = torch.linalg.eigh(COVARIANCE).eigenvectors.T.flip(0)
 class UnitNoise(Noise):
     """No noise for sample 0; for sample ``1 + i`` a single 1 as the ``i``-th of all numbers that a sampler draws."""
 
-    def normal(self, shape: tuple[int, ...], *, iteration: int, sample: int, step: int) -> Tensor:
+    def normal(
+        self, shape: tuple[int, ...], *, iteration: int, sample: int, step: int, device: torch.device | str = "cpu"
+    ) -> Tensor:
         vector = torch.zeros(SIZE, dtype=torch.float64)
         if sample and (sample - 1) // SIZE == step:
             vector[(sample - 1) % SIZE] = 1

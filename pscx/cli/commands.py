@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -46,7 +47,7 @@ def compress(options: Namespace, rest: list[str]) -> int:
     from pscx.images import image_sides
 
     with quiet():
-        codec = build_codec(layers)
+        codec = build_codec(layers).to(options.device)
     jobs, failed = todo.jobs, todo.failed + _refuse_but_up_to_date(codec, todo.existing)
     if not jobs:
         return 2 if failed else 0
@@ -95,7 +96,9 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     from pscx.images import encode_image
 
     limits = Limits.of(options.budget, None if options.memory is None else options.memory * 1e9)
-    decompressor = Decompressor(prior_path=options.prior, limits=limits, download=options.download)
+    decompressor = Decompressor(
+        prior_path=options.prior, limits=limits, download=options.download, device=options.device
+    )
 
     partial = options.partial or options.max_bytes is not None
 
@@ -158,9 +161,11 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     from pscx.ablation.report import write_report
     from pscx.ablation.results import in_short
     from pscx.config import split_options
-    from pscx.runs.accelerators import tell_of_idle_accelerator
+    from pscx.runs.accelerators import DEVICE, device_layers, on_best_device
 
+    placed, _ = device_layers([] if options.device is None else [DEVICE, options.device])
     layers, unknown = split_options(["--config", options.config, *rest])
+    layers += placed
     if unknown:
         raise PscxError(f"ablate has no option '{unknown[0]}': see pscx ablate --help")
     launcher = _launcher(options)
@@ -173,8 +178,11 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             print(f"{'to do' if cell.id in to_do else 'done '}  {cell.id}  {cell.name}")
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
-    if any(cell.tree["trainer"].get("accelerator") == "cpu" for cell in to_do.values()):
-        tell_of_idle_accelerator(layers)
+    if to_do and options.launcher == "local":  # where a cell runs has no part in what it is
+        own = on_best_device(next(iter(to_do.values())).tree, layers)["trainer"]
+        place = {key: own[key] for key in ("accelerator", "devices", "strategy") if key in own}
+        trees = {key: {**cell.tree, "trainer": {**cell.tree["trainer"], **place}} for key, cell in to_do.items()}
+        to_do = {key: replace(cell, tree=trees[key]) for key, cell in to_do.items()}
     errors = {}
     for count, outcome in enumerate(launcher(to_do.values()) if to_do else (), 1):
         cell, means = outcome.cell, read_results(outcome.cell.folder, left_out=True)
@@ -227,7 +235,8 @@ def report(options: Namespace, rest: list[str]) -> int:
     inputs: list[Path] = options.inputs
     output = options.output or (inputs[0] / "report.html" if len(inputs) == 1 else Path("report.html"))
     shown = (options.images, options.originals, options.prior)
-    names, streams = write_report(inputs, output, *shown, budget=options.budget, force=options.force)
+    more = {"budget": options.budget, "force": options.force, "device": options.device}
+    names, streams = write_report(inputs, output, *shown, **more)
     megabytes = names[0].stat().st_size / 1e6
     print(f"{printable(str(names[0]))}: {megabytes:.1f} MB, {streams} shown")
     print("\n".join(printable(str(name)) for name in names[1:]))
@@ -245,7 +254,7 @@ def demo(options: Namespace, rest: list[str]) -> int:
         from pscx.demo.views import views_of
         from pscx.demo.work import Bounds
 
-        views = views_of(options.config, options.prior, Bounds(options.max_bytes, options.max_pixels))
+        views = views_of(options.config, options.prior, Bounds(options.max_bytes, options.max_pixels), options.device)
         with served(views, options.host, options.port) as address:
             print(f"{address} (Ctrl-C ends it)", flush=True)
             with suppress(KeyboardInterrupt):

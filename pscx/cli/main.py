@@ -36,6 +36,7 @@ WITHOUT_PLUGINS = ("info",)  # makes no component
 WITHOUT_RECIPES = ("components",)
 WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.codec.sampler.steps
 SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.codec.sampler.steps 5."
+DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best that gives the bits of the CPU (default: auto)"
 PLUGINS_HELP = "--plugins FOLDER loads the components of a folder of plugins; it may be given more than once."
 RECIPES_HELP = "--recipes FOLDER makes the user recipes in a folder known, likewise."
 
@@ -238,6 +239,7 @@ def _add_compress(parser: ArgumentParser) -> None:
     _add_targets(parser)
     parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
     parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
+    _add_device(parser)
     parser.add_argument("--background", metavar="COLOR", help="below transparent pixels (default: white)")
 
 
@@ -269,6 +271,7 @@ def _add_decompress(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--memory", type=_over_zero, metavar="GB", help="refuse streams that take more (default: what the machine has)"
     )
+    _add_device(parser)
     _add_budget(parser)
     parser.add_argument(
         "--download", action="store_true", help="fetch a prior that is not on this machine from where it is by default"
@@ -294,6 +297,7 @@ def _add_ablate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=_text, metavar="YAML", required=True, help="a file with axes, as in configs/ablations"
     )
+    parser.add_argument("--device", type=_text, metavar="NAME", help=DEVICES)
     parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
     parser.add_argument(
         "--launcher", choices=("local", "ray"), default="local", help="where cells run (default: in this process)"
@@ -322,11 +326,13 @@ def _add_report(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--prior", type=_text, metavar="PATH", help="where to load the priors from (default: what each run says)"
     )
+    _add_device(parser)
     _add_budget(parser)
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
 
 
 def _add_demo(parser: ArgumentParser) -> None:
+    _add_device(parser)
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="who may see it (default: this machine)")
     parser.add_argument("--port", type=_port, default=7860, metavar="PORT", help="of the page (default: 7860)")
     parser.add_argument(
@@ -339,6 +345,10 @@ def _add_demo(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=_positive, default=1 << 20, metavar="N", help="of an image (default: 1048576)"
     )
+
+
+def _add_device(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", type=_text, default="auto", metavar="NAME", help=DEVICES)
 
 
 def _add_components(parser: ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pscx.codecs.replay import Replay
@@ -78,8 +79,7 @@ class SignalCodec(ABC):
     """Seed of all noise, in [0, 2^64)."""
 
     turned: str
-    """Name of the option that rate control changes: a component with a parameter of its own, such as ``quantizer``, or
-    a number. See :attr:`parameter`."""
+    """Name of the option that rate control changes, such as ``quantizer``, or a number: :attr:`parameter`."""
 
     spread: Spread = ALONE
     """The processes that share the samples of one image."""
@@ -96,6 +96,11 @@ class SignalCodec(ABC):
     def network(self) -> nn.Module | None:
         """The network that has to be moved to the device, if there is one."""
         return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where signals live, and all that is made of them but symbols and payloads."""
+        return torch.device("cpu")
 
     @property
     @abstractmethod

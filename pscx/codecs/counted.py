@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pscx.codecs.base import Account
@@ -21,10 +22,14 @@ class CountedPrior(Prior):
         self.evaluations, self.takes_captions = inner.evaluations, inner.takes_captions
         self.references = inner.references
 
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device
+
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         check_cancel()
         started = clock()
-        x0 = denoise(self.inner, x.to(self.inner.levels.device), sigma).to(x.device)
+        x0 = denoise(self.inner, x, sigma)
         self.account.network_seconds += clock() - started
         self.account.evaluations += len(x) * self.inner.evaluations
         return x0

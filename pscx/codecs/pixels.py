@@ -19,18 +19,21 @@ def padded(codec: SignalCodec, height: int, width: int) -> tuple[int, int]:
 
 
 def signal_of(codec: SignalCodec, pixels: Pixels) -> Tensor:
-    """The signal ``(channels, height, width)`` of pixels ``(height, width, 3)``, padded with their edges; float32."""
+    """The signal ``(channels, height, width)`` of pixels ``(height, width, 3)``, padded with their edges.
+
+    It is float32, where the codec's signals live.
+    """
     height, width = pixels.shape[:2]
     full = padded(codec, height, width)
     edges = np.pad(pixels, ((0, full[0] - height), (0, full[1] - width), (0, 0)), "edge")
-    return codec.to_signal(to_tensor(edges))[0]
+    return codec.to_signal(to_tensor(edges).to(codec.device))[0]
 
 
 def check_encoding(codec: SignalCodec, pixels: Pixels) -> None:
     """Raise :class:`pscx.runtime.memory.OutOfMemoryError` where encoding an image takes more memory than is left."""
     height, width = pixels.shape[:2]
     shape = codec.signal_shape(*padded(codec, height, width))
-    check_memory(codec.memory(shape), f"encoding {width}x{height} pixels")
+    check_memory(codec.memory(shape), f"encoding {width}x{height} pixels", codec.device)
 
 
 def shown(codec: SignalCodec, signal: Tensor, height: int, width: int) -> Pixels:

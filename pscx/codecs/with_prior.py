@@ -6,6 +6,7 @@ from abc import abstractmethod
 from copy import copy
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from pscx.codecs.base import SignalCodec
@@ -35,6 +36,10 @@ class PriorCodec(SignalCodec):
     @property
     def network(self) -> nn.Module:
         return self.prior
+
+    @property
+    def device(self) -> torch.device:
+        return self.prior.home
 
     @property
     @abstractmethod

@@ -96,6 +96,10 @@ class PhotoData(LightningDataModule):
         size = several if self.batch_size > 1 else {"batch_size": None}
         return DataLoader(photos, num_workers=self.num_workers, sampler=sampler, **size)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave photographs on the CPU: the codec moves what it computes with."""
+        return batch
+
     def predict_dataloader(self) -> DataLoader[Photo]:
         return self.test_dataloader()
 

@@ -97,21 +97,23 @@ class Views:
         return self._made[name]
 
 
-def views_of(config: str | None, prior_path: str | None, bounds: Bounds) -> Views:
+def views_of(config: str | None, prior_path: str | None, bounds: Bounds, device: str = "cpu") -> Views:
     """The views of the shipped recipes that have a quality, and first of a config file's codec if one is named.
+
+    ``device`` is where all of them compute.
 
     Raises :class:`ConfigError` where that file, or its quantizer, will not do.
     """
-    codecs: dict[str, Callable[[], Codec]] = {name: partial(load_codec, name) for name in SHIPPED}
+    codecs: dict[str, Callable[[], Codec]] = {name: partial(load_codec, name, device=device) for name in SHIPPED}
     if config is not None:
-        own = load_codec(config, prior_path=prior_path)
+        own = load_codec(config, prior_path=prior_path, device=device)
         try:
             Quality(LOWEST).check(own.signal_codec)
         except ValueError as error:
             raise ConfigError(f"{config}: {error}") from error
         codecs = {Path(config).stem: lambda: own, **codecs}
     limits = Limits(pixel_evaluations=WORK * max(bounds.pixels, SMALL_IMAGE))
-    return Views(codecs, Decompressor(prior_path=prior_path, limits=limits), bounds)
+    return Views(codecs, Decompressor(prior_path=prior_path, limits=limits, device=device), bounds)
 
 
 def _told_as_sentence(views: Iterator[View | None], path: str | None) -> Iterator[View]:

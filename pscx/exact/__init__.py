@@ -9,12 +9,13 @@ from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.gelu import ExactGELU
 from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.guard import exactly
+from pscx.exact.integers import number
 from pscx.exact.linear import ExactLinear
 from pscx.exact.logarithm import logarithm
 from pscx.exact.network import ROUNDING, check_convolutions, make_exact
 from pscx.exact.products import check_products
 from pscx.exact.residual_block import ExactResidualBlock
-from pscx.exact.roots import square_root
+from pscx.exact.roots import check_roots, square_root
 from pscx.exact.silu import ExactSiLU
 from pscx.exact.sums import ordered_mean
 from pscx.exact.timesteps import ExactTimesteps
@@ -35,10 +36,12 @@ __all__ = [
     "Precision",
     "check_convolutions",
     "check_products",
+    "check_roots",
     "exactly",
     "exponential",
     "logarithm",
     "make_exact",
+    "number",
     "ordered_mean",
     "plain_convolutions",
     "square_root",

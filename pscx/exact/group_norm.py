@@ -38,7 +38,7 @@ class ExactGroupNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As the layer: ``(batch, channels, ...)`` float32; a sample's result does not see the others."""
         mean, variance = moments(x, self.groups)
-        root = square_root((variance + self.eps).detach().cpu()).to(variance)
+        root = square_root((variance + self.eps).detach())
         channels = (len(x), -1, *(1,) * (x.ndim - 2))
         weight, bias = (part.view(1, self.groups, -1) for part in (self.weight, self.bias))
         mean, scale = mean.float().expand(-1, -1, weight.shape[2]), root.reciprocal().float() * weight

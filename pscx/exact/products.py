@@ -9,6 +9,7 @@ from pscx.errors import PscxError
 from pscx.exact.convolution import LIMIT
 from pscx.exact.group_norm import EXACT
 from pscx.exact.settings import OncePerSetting, permitted_rounding
+from pscx.runtime.homes import home_of
 
 
 @OncePerSetting
@@ -26,7 +27,10 @@ def check_products(device: torch.device) -> None:
             f"{device.type}: call torch.set_float32_matmul_precision('highest') and set no other precision"
         )
     inner = 64
-    for dtype, limit in ((torch.float32, LIMIT), (torch.float64, 1 << EXACT)):
+    limits = {torch.float32: LIMIT, torch.float64: 1 << EXACT}
+    if home_of(device) != device:
+        del limits[torch.float64]  # it has none
+    for dtype, limit in limits.items():
         wide = torch.full((inner, inner), limit // (inner * 15) - 1) - torch.eye(inner, dtype=torch.long)
         narrow = torch.where(torch.arange(inner * 9).reshape(9, inner) % 17 == 0, -15, 15)
         for left, right in ((wide, narrow), (narrow, wide)):

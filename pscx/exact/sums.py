@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from pscx.exact.integers import number
+
 
 def ordered_mean(parts: Iterable[Tensor]) -> Tensor:
     """Mean over the first dimension of all ``parts`` ``(n, ...)`` together, added one by one in the order given.
@@ -21,7 +23,7 @@ def ordered_mean(parts: Iterable[Tensor]) -> Tensor:
         del part  # where each is made when its turn comes, the next has its memory
     if total is None:
         raise ValueError("there must be at least one part to take the mean of")
-    return total.div_(count)
+    return total.div_(number(count, total))
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor | None:

@@ -19,10 +19,10 @@ def arithmetic_of(prior: Prior) -> str:
     tensor = next(iter(prior.state_dict().values()), prior.levels)
     dtype = str(tensor.dtype).removeprefix("torch.")
     threads = torch.get_num_threads()
-    words = f"torch {torch.__version__}, {_place(tensor.device)}, {dtype}, {threads} thread{'s' * (threads > 1)}"
-    if rounding := permitted_rounding(tensor.device):
+    words = f"torch {torch.__version__}, {_place(prior.device)}, {dtype}, {threads} thread{'s' * (threads > 1)}"
+    if rounding := permitted_rounding(prior.device):
         words += f", {rounding[1]} products"
-    if (reduced := autocast(tensor.device)) is not None:
+    if (reduced := autocast(prior.device)) is not None:
         words += f", autocast {str(reduced).removeprefix('torch.')}"
     return "".join(char if " " <= char <= "~" else "?" for char in words)[:LONGEST]
 

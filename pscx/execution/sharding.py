@@ -39,7 +39,7 @@ class Spread:
         A micro-batch has at most ``batch`` draws. Only under an exact prior, whose numbers do not depend on the batch,
         is it made smaller: that there is one for each process, and that large ones do not take memory together.
         """
-        draws = torch.empty(len(indices), *problem.shape, dtype=torch.float64)
+        draws = torch.empty(len(indices), *problem.shape, dtype=torch.float64, device=problem.device)
         done = 0
         for part in self.draws(sampler, problem, indices, batch):
             draws[done : done + len(part)] = part

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
+import torch
+
 from pscx.codecs.base import SignalCodec
 from pscx.errors import StreamError
 from pscx.runtime.memory import memory_left
@@ -24,7 +26,7 @@ class Limits:
             restorations: the work for each pixel. The published method takes 205,000, and twice as many with a caption.
         pixel_evaluations: the budget: the same times the image's pixels, which count as at least 2^14. The default is
             enough for the recipe ``default`` at 48 million pixels; the published method needs more beyond 41,000.
-        memory: bytes held at once, estimated; none for all that the machine has.
+        memory: bytes held at once, estimated; none for all that the machine, or its accelerator, has.
     """
 
     evaluations: int = 1 << 20
@@ -60,11 +62,11 @@ class Limits:
     def check(self, codec: SignalCodec, height: int, width: int, shape: tuple[int, ...], restorations: int) -> None:
         """Raise ``StreamError`` where a codec asks for more, for an image of this size and a signal of this shape."""
         self.check_work(codec.evaluations(restorations), height, width)
-        self.check_memory(codec.memory(shape))
+        self.check_memory(codec.memory(shape), codec.device)
 
-    def check_memory(self, memory: int) -> None:
-        """Raise ``StreamError`` where so many bytes are too much."""
-        limit = memory_left() if self.memory is None else self.memory
+    def check_memory(self, memory: int, device: torch.device | None = None) -> None:
+        """Raise ``StreamError`` where so many bytes are too much for a device."""
+        limit = memory_left(device) if self.memory is None else self.memory
         if memory > limit:
             raise StreamError(
                 f"decoding takes about {memory / 1e9:.1f} GB of memory and {limit / 1e9:.1f} GB may be taken: if there "

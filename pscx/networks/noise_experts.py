@@ -76,6 +76,11 @@ class NoiseExperts(Network):
         for expert, trained in zip((self.low, self.high), experts, strict=True):
             expert.start_from(trained)
 
+    def expert(self, level: float) -> ResidualUNet:
+        """The network for a noise level, given by its logarithm as :meth:`forward` takes it."""
+        found: ResidualUNet = self.low if level <= self.border else self.high
+        return found
+
     def forward(self, sample: Tensor, timestep: Tensor) -> Output:
         """``sample`` ``(batch, channels, height, width)``; ``timestep`` ``(batch,)`` is the log of the noise level."""
         low = timestep <= self.border

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from hashlib import sha256
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from pscx.errors import PscxError
 from pscx.registry import Registry
+from pscx.runtime.homes import home_of
 
+CPU = torch.device("cpu")
 NETWORK = 256  # bytes that a network holds for each number of a signal: some buffers of 96 channels at half resolution
 
 
@@ -54,11 +57,22 @@ class Prior(nn.Module, ABC):
         super().__init__()
         self.kept: dict[str, dict[object, Any]] = {}  # see pscx.priors.kept; copies of a prior share it
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; the CPU for a prior without one."""
+        return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), CPU)
+
+    @property
+    def home(self) -> torch.device:
+        """Where signals live, and all that is made of them: :attr:`device`, or the CPU where it has no float64."""
+        return home_of(self.device)
+
     @abstractmethod
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """Estimate of the clean signal ``E[x0 | x]`` for ``x = x0 + sigma z``.
 
-        ``x`` is ``(batch, *signal)``, any float dtype; the answer has its shape and dtype. ``sigma`` is over 0.
+        ``x`` is ``(batch, *signal)``, any float dtype, at :attr:`home`; the answer has its shape, dtype and device.
+        ``sigma`` is over 0.
         """
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:

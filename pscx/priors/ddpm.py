@@ -63,7 +63,7 @@ class DDPM(Prior):
                 f"an exact prior computes in float32, and its network was turned into {self.denoiser.network.dtype}: "
                 "leave trainer.precision at 32-true"
             )
-        with exactly(x.device):
+        with exactly(self.device):
             return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
 
     def _denoise(self, x: Tensor, sigma: float) -> Tensor:
@@ -95,7 +95,7 @@ class DDPM(Prior):
 
     def fingerprint(self) -> bytes:
         network = self.denoiser.network
-        weights = [*network.state_dict().values(), self.levels, self.denoiser.conditions]
+        weights = [*network.state_dict(keep_vars=True).values(), self.levels, self.denoiser.conditions]
         others = [torch.tensor(network.border, dtype=torch.float64)] if isinstance(network, NoiseExperts) else []
         if self.denoiser.prediction != PREDICTION:
             others.append(torch.tensor(PREDICTIONS.index(self.denoiser.prediction)))

@@ -58,6 +58,7 @@ class PixelDenoiser(nn.Module):
         steps = torch.arange(len(self.alphas_cumprod))
         conditions = log_levels(self.alphas_cumprod) if isinstance(network, BY_LOG_LEVEL) else steps
         self.register_buffer("conditions", conditions, persistent=False)
+        self.told: list[float] = conditions.tolist()  # the same, so that no device is asked for them
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PixelDenoiser:
         """What moves or converts a module; the schedule is only moved, because in half precision it is another one."""
@@ -69,8 +70,11 @@ class PixelDenoiser(nn.Module):
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's own output: ``(batch, 3, height, width)`` in the noise schedule's scale, ``t`` ``(batch,)``."""
+        return self._through(self.network, x_t, self.conditions[t])
+
+    def _through(self, network: Network, x_t: Tensor, conditions: Tensor) -> Tensor:
         x = functional.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
-        output = self.network(x, self.conditions[t]).sample[:, : x.shape[1]]
+        output = network(x, conditions).sample[:, : x.shape[1]]
         return functional.pixel_shuffle(output, self.patch)
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
@@ -78,9 +82,12 @@ class PixelDenoiser(nn.Module):
         return self.parameterisation.denoise(self._output, x, sigma)
 
     def _output(self, x_t: Tensor, t: float) -> Tensor:
-        """:meth:`predict` at one step, in the dtype of ``x_t``."""
-        steps = torch.full((len(x_t),), int(t), device=x_t.device)
-        return self.predict(x_t.to(self.network.dtype), steps).to(x_t.dtype)
+        """:meth:`predict` at one step, computed where the network is; dtype and device of ``x_t``."""
+        condition = self.told[int(t)]
+        network = self.network.expert(condition) if isinstance(self.network, NoiseExperts) else self.network
+        x = x_t.to(self.conditions.device, self.network.dtype)
+        conditions = torch.full((len(x),), condition, dtype=self.conditions.dtype, device=x.device)
+        return self._through(network, x, conditions).to(x_t)
 
     def save(self, folder: Path) -> None:
         """Write the present weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""

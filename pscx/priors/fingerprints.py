@@ -32,7 +32,8 @@ class Fingerprint:
 
         The latter are few numbers, which may be other tensors in each call.
         """
-        found = [*map(facts, weights), *((digest(tensor),) for tensor in others)]
+        found = [(*facts(tensor), total) for tensor, total in zip(weights, sums_of(weights), strict=True)]
+        found += [(digest(tensor),) for tensor in others]
         if self._known is None or self._known[0] != found or any(tensor.is_inference() for tensor in weights):
             self._known = found, digest(*weights, *others)  # torch does not count the changes of inference tensors
         return self._known[1]
@@ -43,14 +44,26 @@ class Fingerprint:
 
 
 def facts(tensor: Tensor) -> Facts:
-    """What tells that a tensor has not changed."""
+    """What tells that a tensor has not changed, beside :func:`sum_of`."""
     memory = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
     place = memory, tensor.storage_offset(), tensor.shape, tensor.stride()
     changes = None if tensor.is_inference() else tensor._version
-    return *place, tensor.dtype, tensor.device, changes, sum_of(tensor)
+    return *place, tensor.dtype, tensor.device, changes
 
 
-def sum_of(tensor: Tensor) -> int:
-    """Sum of a tensor's bits, taken as integers of its own width, modulo 2^64."""
+def sums_of(tensors: Sequence[Tensor]) -> list[int]:
+    """The :func:`sum_of` each tensor; a device is asked once for those of all that lie there."""
+    places: dict[torch.device, list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        places.setdefault(tensor.device, []).append(i)
+    found: dict[int, int] = {}
+    for own in places.values():
+        sums = torch.stack([sum_of(tensors[i]) for i in own])
+        found |= zip(own, sums.tolist(), strict=True)
+    return [found[i] for i in range(len(tensors))]
+
+
+def sum_of(tensor: Tensor) -> Tensor:
+    """Sum of a tensor's bits, taken as integers of its own width, modulo 2^64; int64, of no dimensions."""
     bits = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    return int(bits.detach().view(INTEGERS[bits.element_size()]).sum(dtype=torch.int64))
+    return bits.detach().view(INTEGERS[bits.element_size()]).sum(dtype=torch.int64)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pscx.errors import PscxError
-from pscx.priors.base import PRIORS, Prior, digest
+from pscx.priors.base import CPU, PRIORS, Prior, digest
 from pscx.priors.ddpm_schedule import cosine
 from pscx.priors.schedules import noise_levels
 
@@ -42,7 +42,9 @@ class Gaussian(Prior):
         self.correlation, self.color, self.deviation = correlation, color, deviation
         self.stride = 1
         self.levels = noise_levels(torch.cumprod(1 - cosine(STEPS), 0).double())
-        self._spectra: dict[tuple[int, int], tuple[list[Tensor], Tensor]] = {}
+        self.place: Tensor  # empty: it tells where the prior was moved to
+        self.register_buffer("place", torch.zeros(0), persistent=False)
+        self._spectra: dict[tuple[int, int, torch.device], tuple[list[Tensor], Tensor]] = {}
 
     def covariance(self, height: int, width: int) -> Tensor:
         """Exact covariance of an image, ``(n, n)`` float64 with ``n = 3 height width``."""
@@ -50,14 +52,14 @@ class Gaussian(Prior):
         return torch.kron(color, torch.kron(rows, columns))
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        bases, spectrum = self._spectrum(x.shape[-2], x.shape[-1])
+        bases, spectrum = self._spectrum(x.shape[-2], x.shape[-1], x.device)
         gain = spectrum / (spectrum + sigma * sigma)
         z = torch.einsum("ndhw,dc,hy,wx->ncyx", x.double(), *bases) * gain
         return torch.einsum("ncyx,dc,hy,wx->ndhw", z, *bases).to(x.dtype)
 
     def draw(self, height: int, width: int, generator: torch.Generator) -> Tensor:
         """One image of the model, ``(1, 3, height, width)`` float64; not clipped."""
-        bases, spectrum = self._spectrum(height, width)
+        bases, spectrum = self._spectrum(height, width, CPU)
         z = spectrum.sqrt() * torch.randn(1, 3, height, width, generator=generator, dtype=torch.float64)
         return torch.einsum("ncyx,dc,hy,wx->ndhw", z, *bases)
 
@@ -85,14 +87,15 @@ class Gaussian(Prior):
         )
         return self.deviation**2 * color, rows, columns
 
-    def _spectrum(self, height: int, width: int) -> tuple[list[Tensor], Tensor]:
+    def _spectrum(self, height: int, width: int, device: torch.device) -> tuple[list[Tensor], Tensor]:
         """Eigenvectors of the three factors, and the eigenvalues of their product ``(3, height, width)``."""
-        if (height, width) not in self._spectra:
+        key = height, width, device
+        if key not in self._spectra:
             check_sides(height, width)
             values, vectors = zip(*(torch.linalg.eigh(f) for f in self._factors(height, width)), strict=True)
             spectrum = torch.einsum("c,y,x->cyx", *values).clamp_min(0)
-            self._spectra = {(height, width): (list(vectors), spectrum)}
-        return self._spectra[(height, width)]
+            self._spectra = {key: ([vector.to(device) for vector in vectors], spectrum.to(device))}
+        return self._spectra[key]
 
 
 def check_sides(height: int, width: int) -> None:

@@ -26,7 +26,7 @@ def kept_by_prior(count: int) -> Callable[[OfPrior[P, T]], OfPrior[P, T]]:
         @wraps(function)
         def found(prior: Prior, /, *args: P.args, **options: P.kwargs) -> T:
             results: dict[object, T] = prior.kept.setdefault(name, {})
-            key = (*args, *sorted(options.items()))
+            key = (prior.home, *args, *sorted(options.items()))  # results lie where the prior's signals do
             known = dict(results)  # a copy, as another thread may change it
             if key not in known:
                 for old in list(known)[: max(0, len(known) - count + 1)]:

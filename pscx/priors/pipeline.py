@@ -64,7 +64,7 @@ class Pipeline:
                 "shorten it"
             )
         place = next(self.text_encoder.parameters()).device
-        hidden: Tensor = self.text_encoder(torch.tensor([tokens], device=place))[0]
+        hidden: Tensor = self.text_encoder(torch.tensor([tokens]).to(place))[0]
         return hidden
 
 

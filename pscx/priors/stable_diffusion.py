@@ -75,7 +75,8 @@ class StableDiffusion(Prior):
             self.vae.enable_tiling()
         self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.stride = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        self.empty = parts.embedding("")
+        self.empty: Tensor
+        self.register_buffer("empty", parts.embedding(""), persistent=False)
         self.caption: Tensor | None = None
         self._fingerprint = Fingerprint()
 
@@ -102,7 +103,8 @@ class StableDiffusion(Prior):
         """The network's own output under a prompt ``(1, tokens, width)``; shape, dtype and device of ``x_t``."""
         x = x_t.to(self.unet.device, self.unet.dtype)
         context = prompt.to(x).expand(len(x), -1, -1)
-        output: Tensor = self.unet(x, t, encoder_hidden_states=context).sample
+        steps = torch.full((len(x),), t, device=x.device)  # a number would be sent to the device in each call
+        output: Tensor = self.unet(x, steps, encoder_hidden_states=context).sample
         return output.to(x_t)
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:

@@ -61,8 +61,11 @@ class Gallery:
         limits: what a stream may ask for.
     """
 
-    def __init__(self, originals: Originals, prior_path: str | None = None, limits: Limits | None = None) -> None:
-        self._originals, self._prior_path, self._limits = originals, prior_path, limits
+    def __init__(
+        self, originals: Originals, prior_path: str | None = None, limits: Limits | None = None, device: str = "cpu"
+    ) -> None:
+        self._originals, self._prior_path = originals, prior_path
+        self._options: dict[str, Any] = {"limits": limits, "device": device}
         self._decompressors: dict[str, Decompressor] = {}
 
     def items(self, exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
@@ -108,16 +111,16 @@ class Gallery:
         """One for each prior, which it then holds."""
         if self._prior_path is not None:
             path = self._prior_path
-            return self._decompressors.setdefault("", Decompressor(prior_path=path, limits=self._limits))
+            return self._decompressors.setdefault("", Decompressor(prior_path=path, **self._options))
         layer = read_yaml(run.folder / CONFIG)
         codec = Checker([layer], WrittenRun()).component(CODECS, layer.values["model"].get("codec"), "model.codec")
         form = codec["init_args"].get("prior")
         if form is None:
-            return Decompressor(limits=self._limits)
+            return Decompressor(**self._options)
         key = json.dumps(form, default=str)
         if key not in self._decompressors:
             with no_downloads():
-                self._decompressors[key] = Decompressor(built(form), limits=self._limits)
+                self._decompressors[key] = Decompressor(built(form), **self._options)
         return self._decompressors[key]
 
 

@@ -27,12 +27,13 @@ def write_report(
     *,
     budget: float | None = None,
     force: bool = False,
+    device: str = "cpu",
 ) -> tuple[list[Path], str]:
     """Write the page ``output`` about runs, and ``STEM-psnr.svg``, ``STEM-psnr.png``, ... beside it.
 
     At most ``images`` streams are decoded and shown; ``originals`` and ``prior_path`` take the place of what the runs
     say of where their images and priors are; ``budget`` bounds the work for a stream
-    (:class:`pscx.format.limits.Limits`).
+    (:class:`pscx.format.limits.Limits`); ``device`` is where streams are decoded.
     Returns the files, the page first, and how many streams it shows.
 
     Raises :class:`PscxError` before anything is decoded where a folder holds no finished run, an output exists and
@@ -50,7 +51,7 @@ def write_report(
     for name in files:
         check_output(name, force=force)
     exhibits = choose(curves, images)
-    items = list(Gallery(Originals(originals), prior_path, Limits.of(budget)).items(exhibits))
+    items = list(Gallery(Originals(originals), prior_path, Limits.of(budget), device).items(exhibits))
     text = page(sources, curves, list(views(curves)), items)
     for name, data in {output: text.encode(), **files}.items():
         write_whole(name, data, force=force)

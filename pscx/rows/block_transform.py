@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from pscx.exact import number
 from pscx.priors.base import Prior
 from pscx.priors.kept import kept_by_prior
 from pscx.rows.base import Proposal, RowRule, Situation
@@ -66,7 +67,8 @@ class BlockTransform(RowRule):
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Coordinates:
         channels, height, width = shape
-        return Coordinates(BlockDCT(Partition(channels, height, width, self.block), channel_axes(prior)))
+        axes = channel_axes(prior).to(prior.home)
+        return Coordinates(BlockDCT(Partition(channels, height, width, self.block), axes))
 
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0
@@ -79,15 +81,14 @@ class BlockTransform(RowRule):
         left = int((predicted >= wanted).sum()) if wanted and situation.late else 0
         most = self.quota.most(left, blocks, situation)
         depth = min(max(self.depth, FULLEST * most // (2 * blocks) if left else 0), known.partition.dim)
-        variance = torch.empty(blocks, depth, dtype=torch.float64)
-        number = torch.empty(blocks, depth, dtype=torch.int64)
+        variance = torch.empty(blocks, depth, dtype=torch.float64, device=known.device)
+        place = torch.empty(blocks, depth, dtype=torch.int64, device=known.device)
         across = known.partition.grid[1]
         for first, last in known.transform.bands():
             at = slice(first * across, last * across)
-            variance[at], number[at] = largest(predicted[at], depth)
-        rank, block = fill(variance, most, least)
-        groups = merged(torch.bincount(rank).tolist())
-        return Proposal(block, number[block, rank], variance[block, rank], groups)
+            variance[at], place[at] = largest(predicted[at], depth)
+        rank, block, counts = fill(variance, most, least)
+        return Proposal(block, place[block, rank], variance[block, rank], merged(counts))
 
     def predicted(self, situation: Situation) -> Tensor:
         """Variances of all coefficients before this iteration, ``(blocks, dim)`` float64, zero where one is known."""
@@ -109,9 +110,10 @@ def largest(variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
     They fall, and equal ones are in the order of their places. Numbers are at least 0 (no negative zero), and ``dim``
     at most 4096. Where the last twelve bits of all numbers are zero (of those that were float32 once, they are), a
     place takes these bits, and whole numbers are sorted, which numpy does many times as fast: the result is the same.
+    Of what lies on another device than the CPU nothing is asked.
     """
     bits = variance.view(torch.int64)
-    if bool((bits & LAST_BITS).any()):
+    if variance.device.type != "cpu" or bool((bits & LAST_BITS).any()):
         ordered, places = torch.sort(variance, dim=1, descending=True, stable=True)
         return ordered[:, :count], places[:, :count]
     keys = (bits | (LAST_BITS - torch.arange(variance.shape[1]))).numpy()
@@ -122,8 +124,8 @@ def largest(variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def sample_variances(coefficients: Tensor, divisor: float) -> Tensor:
     """Variance over the first dimension of coefficients on the grid, ``(s, blocks, dim)``."""
-    centred = coefficients - coefficients.sum(0).div_(len(coefficients))
-    return fine(fine(centred.square_()).sum(0).div_(divisor))
+    centred = coefficients - coefficients.sum(0).div_(number(len(coefficients), coefficients))
+    return fine(fine(centred.square_()).sum(0).div_(number(divisor, coefficients)))
 
 
 def channel_axes(prior: Prior) -> Tensor:
@@ -140,11 +142,11 @@ def channel_axes(prior: Prior) -> Tensor:
 
 @kept_by_prior(4)
 def prior_variances(prior: Prior, block: int) -> Tensor:
-    """Variance of each coefficient under the prior, ``(dim,)``, to ten significant bits."""
+    """Variance of each coefficient under the prior, ``(dim,)``, to ten significant bits; computed on the CPU."""
     side = Partition(len(channel_axes(prior)), block, block, block)
     transform = BlockDCT(side, channel_axes(prior))
     eye = rearrange(torch.eye(side.dim, dtype=torch.float64), "n (c p q) -> n c p q", p=block, q=block)
     rows = transform.inverse(rearrange(eye, "n c p q -> n 1 (c p q)")).flatten(1)
     variance = ((rows @ prior.block_covariance(block)) * rows).sum(1).clamp_min(0)
     mantissa, exponent = torch.frexp(variance)
-    return fine(torch.ldexp((mantissa * 2**SIGNIFICANT_BITS).round(), exponent - SIGNIFICANT_BITS))
+    return fine(torch.ldexp((mantissa * 2**SIGNIFICANT_BITS).round(), exponent - SIGNIFICANT_BITS)).to(prior.home)

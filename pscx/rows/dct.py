@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pscx.exact import square_root
+from pscx.exact import number, square_root
 from pscx.rows.base import ROWS, Situation
 from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
 from pscx.signal.measurements import Coordinates
@@ -106,7 +106,7 @@ def leveled(energy: Tensor, evenness: float) -> Tensor:
 
     The power, a multiple of 1/8, is made of square roots, which are rounded alike everywhere.
     """
-    mean = energy.sum() / len(energy)
+    mean = energy.sum() / number(len(energy), energy)
     ratio = mean.clamp_min(1 / ENERGY) / energy.clamp_min(1 / ENERGY)
     if evenness == 1:
         return ratio.clamp(1 / 8, 8)
@@ -134,7 +134,7 @@ def pooled(variance: Tensor, free: Tensor, grid: tuple[int, int], weight: float)
     down, across = grid
     planes = torch.stack([variance * free, free.double()])
     padded = pad(rearrange(planes, "k (y x) d -> k d y x", y=down), (1, 1, 1, 1))
-    total = torch.zeros(2, variance.shape[1], down, across, dtype=torch.float64)
+    total = torch.zeros(2, variance.shape[1], down, across, dtype=torch.float64, device=variance.device)
     for y, line in enumerate(NEIGHBOURHOOD):
         for x, share in enumerate(line):
             own = 1.0 if (y, x) == (1, 1) else weight * share

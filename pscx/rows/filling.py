@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pscx.coders.posterior import PART
+from pscx.exact import number
 from pscx.rows.base import Situation
 
 SMALLEST_GROUP = 128
@@ -74,8 +75,8 @@ class Quota:
             shares += share  # Python's sum() of floats is not the same in every version
         return max(most, min(int(left / shares), LARGEST_SEGMENT))
 
-    def fill(self, variance: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
-        """Ranks and blocks of the rows to take, of ``(blocks, r)`` variances that fall in ``r``: :func:`fill`."""
+    def fill(self, variance: Tensor, situation: Situation) -> tuple[Tensor, Tensor, list[int]]:
+        """Which rows to take, of ``(blocks, r)`` variances that fall in ``r``: :func:`fill`."""
         return fill(variance, self.most(0, len(variance), situation), variance_at(self.floor, situation))
 
 
@@ -85,17 +86,20 @@ def variance_at(share: float, situation: Situation) -> float:
     return deviation * deviation
 
 
-def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor]:
+def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor, list[int]]:
     """Reverse water-filling (Cover and Thomas 2006, section 10.3) over ``(blocks, r)`` variances, falling in ``r``.
 
     The ``most`` largest of at least ``least`` (at least one of all, and of equals at the limit all): ranks and blocks,
-    ordered by rank and then by block.
+    ordered by rank and then by block, and how many there are of each rank. A device is asked once, for the last.
     """
-    most = max(most, 1)
+    most, bound = max(most, 1), number(least, variance)
     if variance.numel() > most:
-        least = max(least, float(variance.flatten().kthvalue(variance.numel() - most + 1).values))
-    rank, block = torch.nonzero((variance.T >= least) & (variance.T > 0), as_tuple=True)
-    return rank, block
+        bound = torch.maximum(bound, variance.flatten().kthvalue(variance.numel() - most + 1).values)
+    taken = (variance.T >= bound) & (variance.T > 0)
+    counts: list[int] = taken.sum(1).tolist()
+    found = torch.arange(1, sum(counts) + 1, device=variance.device)
+    place = torch.searchsorted(taken.flatten().cumsum(0), found)  # nonzero() would ask for their number again
+    return place // len(variance), place % len(variance), [count for count in counts if count]
 
 
 def coding(rows: int) -> int:

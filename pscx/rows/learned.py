@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from pscx.exact import exponential, logarithm, square_root
+from pscx.exact import exponential, logarithm, number, square_root
 from pscx.rows.base import ROWS, Situation
 from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
 from pscx.signal.measurements import Coordinates
@@ -92,7 +92,7 @@ class Learned(BlockTransform):
         weights = weights_at(self.weights or PHOTOGRAPHS, situation.iteration, situation.iterations)
         predicted = torch.empty_like(known.values)
         for blocks, features in features_of(situation):
-            total = torch.full(known.values[blocks].shape, weights[-1], dtype=torch.float32)
+            total = torch.full(known.values[blocks].shape, weights[-1], dtype=torch.float32, device=known.device)
             for weight, feature in zip(weights, features, strict=False):
                 total += feature * weight
             variance = exponential(total.clamp_(-LARGEST_LOGARITHM, LARGEST_LOGARITHM))
@@ -134,7 +134,7 @@ def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:
     assert samples is not None
     down, across = known.partition.grid
     block, axes = known.transform.block, known.partition.channels
-    of_place = [log_variance(prior_variances(prior, block)), *places(axes, block)]
+    of_place = [log_variance(prior_variances(prior, block)), *places(axes, block, known.device)]
     step = max(1, WORKED // (across * known.partition.dim))
     for first in range(0, down, step):
         last = min(first + step, down)
@@ -142,33 +142,34 @@ def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:
         inner, blocks = slice(first - start, last - start), slice(first * across, last * across)
         coefficients = known.transform.band(start, stop).forward(samples[..., start * block : stop * block, :])
         free = ~known.known[start * across : stop * across]
-        energy = coefficients.sum(0).div_(len(coefficients)).square_()
+        energy = coefficients.sum(0).div_(number(len(coefficients), coefficients)).square_()
         variances = sample_variances(coefficients, situation.divisor).mul_(free)
         planes = torch.stack([plane.float() for plane in (variances, free, energy)])
         planes = rearrange(planes, "k (y x) (c p q) -> k y x c p q", x=across, c=axes, p=block)
         near, wide = sum_frequencies(planes[:, inner], NEAR), sum_frequencies(sum_blocks(planes)[:, inner], WIDE)
-        whole = totals(stop - start, across, block, inner.start, inner.stop)
+        whole = totals(stop - start, across, block, inner.start, inner.stop, known.device)
         means = [near[0] / near[1].clamp_min(1), wide[0] / wide[1].clamp_min(1 / 4)]
         means += [near[2] / whole[0], wide[2] / whole[1]]
         logs = [log_variance(rearrange(mean, "y x c p q -> (y x) (c p q)")) for mean in means]
-        unknown = free[inner.start * across : inner.stop * across].float().sum(1, keepdim=True) / free.shape[1]
+        unknown = free[inner.start * across : inner.stop * across].float().sum(1, keepdim=True)
+        unknown = unknown.div_(number(free.shape[1], unknown))
         yield blocks, [*logs, log_variance(known.gains[blocks, None]), unknown, *of_place]
 
 
 @lru_cache(4)
-def totals(down: int, across: int, block: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+def totals(down: int, across: int, block: int, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """What the weights of the two means add up to, for the rows ``start`` to ``stop`` of ``down`` rows of blocks."""
-    ones = torch.ones(1, down, across, 1, block, block)
+    ones = torch.ones(1, down, across, 1, block, block, device=device)
     return sum_frequencies(ones[0, :1, :1], NEAR), sum_frequencies(sum_blocks(ones)[0, start:stop], WIDE)
 
 
 @lru_cache(4)
-def places(axes: int, block: int) -> tuple[Tensor, Tensor]:
+def places(axes: int, block: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Logarithm of 1 plus the radial frequency, and whether the axis is the first: ``(dim,)`` each."""
     square = torch.arange(block, dtype=torch.float32).square()
     radius = square_root(square[:, None] + square).add_(1)
     first = torch.arange(axes * block * block) < block * block
-    return logarithm(radius.repeat(axes, 1, 1).flatten()), first.float()
+    return logarithm(radius.repeat(axes, 1, 1).flatten()).to(device), first.float().to(device)
 
 
 def log_variance(variance: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Local(RowRule):
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape
-        return DenseRows(Partition(channels, height, width, self.block))
+        return DenseRows(Partition(channels, height, width, self.block), prior.home)
 
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0
@@ -98,9 +98,9 @@ class Local(RowRule):
         count = min(self.depth, int(FULLEST * self.quota.average(situation.iteration)) + 1)
         variance, vectors = leading(terms, known, count)
         variance = variance * measurements.gains[:, None]
-        rank, block = self.quota.fill(variance, situation)
+        rank, block, counts = self.quota.fill(variance, situation)
         rows = fix_signs(vectors[block, rank] @ basis)
-        return Proposal(block, rows, variance[block, rank], merged(torch.bincount(rank).tolist()))
+        return Proposal(block, rows, variance[block, rank], merged(counts))
 
     def mixed(self, prior: Covariance, centred: Tensor, known: Tensor, divisor: float) -> Covariance:
         """The mix of the conditioned prior's covariance and that of samples ``(blocks, s, k)``."""
@@ -116,7 +116,8 @@ class Local(RowRule):
 def klt(prior: Prior, block: int, candidates: int) -> tuple[Tensor, Tensor]:
     """Leading rows ``(k, dim)`` of a block's Karhunen-Loeve transform under the prior, and their variances."""
     values, vectors = torch.linalg.eigh(prior.block_covariance(block))
-    return fix_signs(vectors.flip(1).mT[:candidates].contiguous()), values.flip(0)[:candidates].contiguous()
+    rows, variances = vectors.flip(1).mT[:candidates], values.flip(0)[:candidates]
+    return fix_signs(rows.contiguous()).to(prior.home), variances.contiguous().to(prior.home)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def leading(covariance: Covariance, known: Tensor, count: int) -> tuple[Tensor, 
     blocks, size = covariance.diagonal.shape
     extra = min(count + EXTRA_VECTORS, size)
     first = covariance.variances().topk(extra, dim=1).indices
-    vectors = torch.zeros(blocks, extra, size).scatter_(2, first[..., None], 1.0)
+    vectors = torch.zeros(blocks, extra, size, device=first.device).scatter_(2, first[..., None], 1.0)
     rough, rows = covariance.single(), known.float()
     vectors = remove(vectors, rows)
     for _ in range(POWER_ITERATIONS):

@@ -38,7 +38,7 @@ class PCA(RowRule):
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape
-        return DenseRows(Partition(channels, height, width, None))
+        return DenseRows(Partition(channels, height, width, None), prior.home)
 
     def needs_samples(self, iteration: int) -> bool:
         return True
@@ -48,7 +48,7 @@ class PCA(RowRule):
         assert samples is not None
         assert isinstance(measurements, DenseRows)
         centred = measurements.partition.split(samples - samples.mean(0))[:, 0]
-        block = torch.zeros(len(centred), dtype=torch.int64)
+        block = torch.zeros(len(centred), dtype=torch.int64, device=centred.device)
         centred = measurements.complement(block, centred)
         values, vectors = torch.linalg.eigh(centred @ centred.T)
         rounding = max(1e-12 * float(values[-1]), 1e-24 * float(samples.square().sum()))

@@ -51,7 +51,7 @@ class Random(RowRule):
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape
-        return DenseRows(Partition(channels, height, width, self.block))
+        return DenseRows(Partition(channels, height, width, self.block), prior.home)
 
     def needs_samples(self, iteration: int) -> bool:
         return True
@@ -62,8 +62,9 @@ class Random(RowRule):
         assert isinstance(known, DenseRows)
         count, dim = known.partition.count, known.partition.dim
         each = min(self.per_iteration, dim - int(known.counts.max()))
-        block = torch.arange(count).repeat(each)
-        drawn = self.noise.normal((each * count, dim), iteration=situation.iteration, sample=ADDRESS, step=0)
+        block = torch.arange(count, device=known.device).repeat(each)
+        address = {"iteration": situation.iteration, "sample": ADDRESS, "step": 0}
+        drawn = self.noise.normal((each * count, dim), **address, device=known.device)
         rows = known.complement(block, drawn).reshape(each, count, dim).transpose(0, 1)
         rows = known.complement(block, orthonormalize(rows).transpose(0, 1).reshape(-1, dim))
         centred = known.split(samples - samples.mean(0)).permute(1, 2, 0)[block]

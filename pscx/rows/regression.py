@@ -49,17 +49,17 @@ def observe(situation: Situation, signal: Tensor, predicted: Tensor, rows: int, 
     assert samples is not None
     count = min(CANDIDATES * rows, int((predicted > 0).sum()))
     likely = predicted.flatten().topk(count).indices
-    draw = torch.randperm(count, generator=torch.Generator().manual_seed(situation.iteration))[:most]
+    draw = torch.randperm(count, generator=torch.Generator().manual_seed(situation.iteration))[:most].to(likely.device)
     chosen = likely[draw].sort().values
     missed = known.split(signal[None]) - known.split(samples).mean(0, keepdim=True)
     dim = known.partition.dim
-    parts = [torch.zeros(0, FEATURES - 1)]
+    parts = [torch.zeros(0, FEATURES - 1, device=known.device)]
     for blocks, features in features_of(situation):
         here = chosen[(chosen >= blocks.start * dim) & (chosen < blocks.stop * dim)] - blocks.start * dim
         shape = (blocks.stop - blocks.start, dim)
         parts.append(torch.stack([feature.expand(shape).flatten()[here] for feature in features], 1))
     found = (torch.cat(parts), missed.flatten()[chosen], predicted.flatten()[chosen])
-    return Observed(situation.iteration, situation.iterations, *(part.double().numpy() for part in found))
+    return Observed(situation.iteration, situation.iterations, *(part.double().cpu().numpy() for part in found))
 
 
 def predicted_by(observed: Observed, weights: list[float]) -> Array:

@@ -90,7 +90,7 @@ class Tweedie(RowRule):
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape
-        return DenseRows(Partition(channels, height, width, None))
+        return DenseRows(Partition(channels, height, width, None), prior.home)
 
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0
@@ -100,14 +100,15 @@ class Tweedie(RowRule):
         assert isinstance(known, DenseRows)
         dim = known.partition.dim
         count = min(self.per_iteration + self.extra, dim - len(known))
-        draws = self.noise.normal((count + 1, dim), iteration=situation.iteration, sample=ADDRESS, step=0)
+        address = {"iteration": situation.iteration, "sample": ADDRESS, "step": 0}
+        draws = self.noise.normal((count + 1, dim), **address, device=known.device)
         posterior = self.linearised(situation, known, draws[0])
-        deviations = deviations_of(situation.samples, dim)
+        deviations = draws[:0] if situation.samples is None else deviations_of(situation.samples)
         values, rows = leading(posterior, torch.cat([deviations, draws[1:]])[:count], self.passes)
         keep = min(self.per_iteration, int((values > EMPTIEST * posterior.power).sum()))
         share = (values[:keep] / posterior.power).clamp_max(FULLEST)
         variance = posterior.power * share / (1 - share) * known.gains[0]
-        order = torch.zeros(keep, dtype=torch.int64)
+        order = torch.zeros(keep, dtype=torch.int64, device=known.device)
         return Proposal(order, fix_signs(rows[:keep]), variance, [keep] if keep else [])
 
     def linearised(self, situation: Situation, known: DenseRows, noise: Tensor) -> PosteriorCovariance:
@@ -149,7 +150,8 @@ class PosteriorCovariance:
 
     def free(self, vectors: Tensor) -> Tensor:
         """``vectors`` without what the known rows span."""
-        return self.known.complement(torch.zeros(len(vectors), dtype=torch.int64), vectors)
+        block = torch.zeros(len(vectors), dtype=torch.int64, device=vectors.device)
+        return self.known.complement(block, vectors)
 
     def times(self, vectors: Tensor) -> Tensor:
         """The product with vectors off the known rows, itself off them."""
@@ -183,10 +185,8 @@ class PosteriorCovariance:
         return product
 
 
-def deviations_of(samples: Tensor | None, dim: int) -> Tensor:
+def deviations_of(samples: Tensor) -> Tensor:
     """Samples less their mean, all but the last (which depends on the others): ``(s - 1, dim)``."""
-    if samples is None:
-        return torch.zeros(0, dim, dtype=torch.float64)
     return (samples - ordered_mean([samples]))[:-1].flatten(1)
 
 

@@ -22,8 +22,8 @@ from pscx.config import SECTIONS, Checker, ConfigError, Layer, sentence, split_o
 from pscx.data import DATA
 from pscx.evaluation import DEFAULT_METRICS, Evaluate
 from pscx.registry import choices
+from pscx.runs.accelerators import device_layers, on_best_device
 from pscx.runs.modules import MODULES
-from pscx.runs.accelerators import tell_of_idle_accelerator
 from pscx.runs.run_identity import data_paths, identity_of
 from pscx.runtime.printing import complain
 from pscx.runtime.quiet import quiet
@@ -37,7 +37,7 @@ FIT_DEFAULTS = {"model": {"name": "calibrate"}, "data": {"name": "folder"}}  # w
 # Under inference mode enable_grad would not bring back the gradients that some samplers take.
 TRAINER = {"inference_mode": False}
 # An evaluation draws its own progress bar, which moves inside an image.
-# A codec runs on the CPU unless told otherwise: not all of its parts take an accelerator.
+# A codec is on the CPU where no other device gives the same bits: see pscx.runs.accelerators.
 EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 # So does what learns from a folder, which it goes over once.
 LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
@@ -50,11 +50,11 @@ def run_lightning(command: str, args: list[str]) -> int:
     """Check the configuration, then hand it over to Lightning. Returns the exit code."""
     if any(arg.partition("=")[0].endswith(".help") for arg in args):  # jsonargparse's, as --trainer.logger.help
         return _launch([command, *("--help" if arg == "--trainer.help" else arg for arg in args)])
+    placed, args = device_layers(args)
     layers, rest = split_options(args)
+    layers += placed
     _check_rest(command, rest)
-    tree = configuration(command, layers)
-    if tree["trainer"].get("accelerator") == "cpu":
-        tell_of_idle_accelerator(layers)
+    tree = on_best_device(configuration(command, layers), layers)
     return run_configuration(command, tree, rest)
 
 

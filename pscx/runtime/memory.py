@@ -6,8 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pscx.errors import ImageError
+
+if TYPE_CHECKING:
+    import torch
 
 USUAL_MEMORY = 1 << 34  # where a machine does not tell what it has
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
@@ -23,11 +27,13 @@ class OutOfMemoryError(ImageError):
     """An image takes more memory than there is; others may not."""
 
 
-def check_memory(needed: int, what: str) -> None:
+def check_memory(needed: int, what: str, device: torch.device | None = None) -> None:
     """Raise :class:`OutOfMemoryError` where ``what`` takes about ``needed`` bytes and fewer are left."""
-    left = memory_left()
+    left = memory_left(device)
     if needed > left:
-        raise OutOfMemoryError(f"{what} takes about {needed / 1e9:.1f} GB of memory and {left / 1e9:.1f} GB are left")
+        place = "" if device is None or device.type == "cpu" else f" on {device}"
+        left_is = f"{left / 1e9:.1f} GB are left{place}"
+        raise OutOfMemoryError(f"{what} takes about {needed / 1e9:.1f} GB of memory and {left_is}")
 
 
 @contextmanager
@@ -43,8 +49,16 @@ def out_of_memory(what: str) -> Iterator[None]:
         raise OutOfMemoryError(f"out of memory while {what}") from error
 
 
-def memory_left() -> int:
-    """Bytes that this process may still take: the least of what the machine, its control group and its limits leave."""
+def memory_left(device: torch.device | None = None) -> int:
+    """Bytes that this process may still take on a device, or of main memory.
+
+    Of main memory it is the least of what the machine, its control group and its limits leave.
+    """
+    if device is not None and device.type != "cpu":
+        from pscx.runtime.devices import free_memory
+
+        if (left := free_memory(device)) is not None:
+            return left
     return max(min(left for left in (_of_machine(), _of_group(), _of_process()) if left is not None), 0)
 
 

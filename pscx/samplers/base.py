@@ -32,6 +32,11 @@ class Problem:
     estimate: Tensor | None = None
     antithetic: bool = False
 
+    @property
+    def device(self) -> torch.device:
+        """Where the problem lies, and what is drawn."""
+        return self.measurements.device
+
     def draw(self, indices: range, step: int) -> Tensor:
         """Standard normal noise of a sampler's step for draws ``indices``: ``(len(indices), *shape)`` float64."""
         draws: list[Tensor] = []
@@ -40,7 +45,8 @@ class Problem:
             if opposite and draws:
                 draws.append(-draws[-1])
                 continue
-            noise = self.noise.normal(self.shape, iteration=self.iteration, sample=index - opposite, step=step)
+            address = {"iteration": self.iteration, "sample": index - opposite, "step": step}
+            noise = self.noise.normal(self.shape, **address, device=self.device)
             draws.append(noise.neg_() if opposite else noise)
         return draws[0][None] if len(draws) == 1 else torch.stack(draws)  # one may be large, and needs no copy
 

@@ -48,6 +48,6 @@ class Course:
         first = self.warm_start if warm else self.start
         levels = schedule(problem.prior, first, self.stop, self.steps, self.spacing)
         origin = problem.estimate if warm else None
-        guess = torch.zeros(problem.shape, dtype=torch.float64) if origin is None else origin
+        guess = torch.zeros(problem.shape, dtype=torch.float64, device=problem.device) if origin is None else origin
         x0 = project(problem, guess[None], partial(mean_gain, sigma=1.0) if noise_aware else full_gain)
         return levels, problem.draw(indices, 0).mul_(levels[0]).add_(x0)

@@ -8,6 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from pscx.exact import number
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
 from pscx.samplers.consistency import full_gain, mean_gain, project
 from pscx.samplers.course import Course
@@ -71,7 +72,7 @@ class DDRM(Sampler):
                 break
             noise = problem.draw(indices, step + 1).mul_(self.eta)
             if self.eta < 1:
-                noise += sqrt(1 - self.eta * self.eta) * (x - x0) / sigma
+                noise += sqrt(1 - self.eta * self.eta) * (x - x0) / number(sigma, x)
             x = noise.mul_(levels[step + 1]).add_(x0)
             del noise
         return x0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache, partial
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
+Numbers = TypeVar("Numbers", Array, torch.Tensor)
 Tail = Callable[[Array], Array]
 
 FARTHEST = 1e60  # distance in standard deviations
@@ -92,7 +94,7 @@ def gaussian_tail(z: Array) -> Array:
     return tail
 
 
-def polynomial(coefficients: list[float], x: Array) -> Array:
+def polynomial(coefficients: list[float], x: Numbers) -> Numbers:
     """Horner's scheme for at least two coefficients, lowest power first."""
     value = x * coefficients[-1]
     value += coefficients[-2]

@@ -20,13 +20,18 @@ class Measurements(ABC):
     Rows are only ever appended; they must be orthonormal to each other and to those already there, so that ``H^T`` is
     the pseudo-inverse and none is ever computed. ``values`` and ``variances`` are ``(blocks, places)`` float64, zero
     where a place is not in use. ``gains`` ``(blocks,)`` is the factor by which predicted variances have to be
-    multiplied, as far as the past tells.
+    multiplied, as far as the past tells. All of it, and what comes in, lies on one device.
     """
 
     partition: Partition
     values: Tensor
     variances: Tensor
     gains: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where all of it lies."""
+        return self.values.device
 
     @abstractmethod
     def __len__(self) -> int:
@@ -71,13 +76,13 @@ class Measurements(ABC):
 class DenseRows(Measurements):
     """Rows of any direction ``(r, dim)``, stored block by block: ``(blocks, rows of the fullest block, dim)``."""
 
-    def __init__(self, partition: Partition) -> None:
+    def __init__(self, partition: Partition, device: torch.device | str = "cpu") -> None:
         self.partition = partition
-        self.rows = torch.zeros(partition.count, 0, partition.dim, dtype=torch.float64)
-        self.values = torch.zeros(partition.count, 0, dtype=torch.float64)
-        self.variances = torch.zeros(partition.count, 0, dtype=torch.float64)
-        self.counts = torch.zeros(partition.count, dtype=torch.int64)
-        self.gains = torch.ones(partition.count, dtype=torch.float64)
+        self.rows = torch.zeros(partition.count, 0, partition.dim, dtype=torch.float64, device=device)
+        self.values = torch.zeros(partition.count, 0, dtype=torch.float64, device=device)
+        self.variances = torch.zeros(partition.count, 0, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(partition.count, dtype=torch.int64, device=device)
+        self.gains = torch.ones(partition.count, dtype=torch.float64, device=device)
 
     def __len__(self) -> int:
         return int(self.counts.sum())
@@ -107,15 +112,17 @@ class DenseRows(Measurements):
         return (blocks[block] * rows).sum(1)
 
     def signals(self, block: Tensor, rows: Tensor) -> Tensor:
-        blocks = torch.zeros(len(block), self.partition.count, self.partition.dim, dtype=torch.float64)
-        blocks[torch.arange(len(block)), block] = rows
+        shape = (len(block), self.partition.count, self.partition.dim)
+        blocks = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        blocks[torch.arange(len(block), device=self.device), block] = rows
         return self.partition.join(blocks)
 
     def complement(self, block: Tensor, vectors: Tensor) -> Tensor:
         """Remove from vectors ``(r, dim)`` in blocks ``(r,)`` all that the rows of those blocks span."""
         place = rank_within(block)
         most = int(place.max()) + 1 if len(place) else 0
-        left = torch.zeros(len(self.rows), most, self.partition.dim, dtype=torch.float64)
+        shape = (len(self.rows), most, self.partition.dim)
+        left = torch.zeros(shape, dtype=torch.float64, device=self.device)
         left[block, place] = vectors
         for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik 2005)
             left = left - left @ self.rows.mT @ self.rows
@@ -132,9 +139,10 @@ class Coordinates(Measurements):
     def __init__(self, transform: BlockDCT) -> None:
         self.transform, self.partition = transform, transform.partition
         shape = (self.partition.count, self.partition.dim)
-        self.known = untouched(shape, np.bool_)
-        self.values, self.variances = untouched(shape, np.float64), untouched(shape, np.float64)
-        self.gains = torch.ones(self.partition.count, dtype=torch.float64)
+        device = transform.axes.device
+        self.known = untouched(shape, torch.bool, device)
+        self.values, self.variances = (untouched(shape, torch.float64, device) for _ in range(2))
+        self.gains = torch.ones(self.partition.count, dtype=torch.float64, device=device)
 
     def __len__(self) -> int:
         return int(self.known.sum())
@@ -175,14 +183,18 @@ class Coordinates(Measurements):
         return blocks[block, rows]
 
     def signals(self, block: Tensor, rows: Tensor) -> Tensor:
-        coefficients = torch.zeros(len(block), self.partition.count, self.partition.dim, dtype=torch.float64)
-        coefficients[torch.arange(len(block)), block, rows] = 1.0
+        shape = (len(block), self.partition.count, self.partition.dim)
+        coefficients = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        coefficients[torch.arange(len(block), device=self.device), block, rows] = 1.0
         return self.transform.inverse(coefficients)
 
 
-def untouched(shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+def untouched(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros that take no memory before they are written, where the system gives it page by page."""
-    return torch.from_numpy(np.zeros(shape, dtype))  # torch's own zeros are written
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    kind = np.bool_ if dtype == torch.bool else np.float64
+    return torch.from_numpy(np.zeros(shape, kind))  # torch's own zeros are written
 
 
 def rank_within(block: Tensor) -> Tensor:
@@ -191,5 +203,5 @@ def rank_within(block: Tensor) -> Tensor:
     ordered = block[order]
     start = torch.searchsorted(ordered, ordered)
     rank = torch.empty_like(block)
-    rank[order] = torch.arange(len(block)) - start
+    rank[order] = torch.arange(len(block), device=block.device) - start
     return rank

@@ -50,7 +50,8 @@ class BlockDCT:
 
     Args:
         partition: blocks of at most 4096 numbers, all channels counted.
-        axes: orthonormal channel axes ``(channels, channels)``, one a row, or none for the channels themselves.
+        axes: orthonormal channel axes ``(channels, channels)``, one a row, or none for the channels themselves. Where
+            they lie, all that is transformed has to lie.
 
     Raises:
         ValueError: the partition has no blocks, or larger ones, or the axes are not orthonormal to 2^-16.
@@ -60,9 +61,9 @@ class BlockDCT:
         if partition.block is None or partition.dim > LARGEST_BLOCK:
             raise ValueError(f"a block must have at most {LARGEST_BLOCK} numbers, got {partition.dim}")
         self.partition, self.block = partition, partition.block
-        self.basis = dct_matrix(partition.block)
-        eye = torch.eye(partition.channels, dtype=torch.float64)
+        eye = torch.eye(partition.channels, dtype=torch.float64, device=None if axes is None else axes.device)
         self.axes = eye if axes is None else whole(axes) / GRID
+        self.basis = dct_matrix(partition.block).to(eye.device)
         if float((self.axes @ self.axes.mT - eye).abs().max()) > 2.0**-16:
             raise ValueError("channel axes must be orthonormal")
 
@@ -75,7 +76,8 @@ class BlockDCT:
         if signal.shape[1:] != shape:
             raise ValueError(f"signals must be (n, {', '.join(map(str, shape))}), got {tuple(signal.shape)}")
         across = self.partition.grid[1]
-        coefficients = torch.empty(len(signal), self.partition.count, self.partition.dim, dtype=torch.float64)
+        shape = (len(signal), self.partition.count, self.partition.dim)
+        coefficients = torch.empty(shape, dtype=torch.float64, device=self.axes.device)
         for one, found in zip(signal, coefficients, strict=True):
             for first, last in self.bands():
                 part = one[:, first * self.block : last * self.block]
@@ -88,7 +90,7 @@ class BlockDCT:
         if coefficients.shape[1:] != (self.partition.count, self.partition.dim):
             wanted = f"(n, {self.partition.count}, {self.partition.dim})"
             raise ValueError(f"coefficients must be {wanted}, got {tuple(coefficients.shape)}")
-        signal = torch.empty(len(coefficients), *shape, dtype=torch.float64)
+        signal = torch.empty(len(coefficients), *shape, dtype=torch.float64, device=self.axes.device)
         for one, found in zip(coefficients, signal, strict=True):
             for first, last in self.bands():
                 part = one[first * across : last * across]

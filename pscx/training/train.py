@@ -111,25 +111,25 @@ class TrainDDPM(LightningModule):
         return (self.prior.predict(x_t, t) - target).square().mean(dim=(1, 2, 3))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        draws = self.draws(batch.device, batch_idx)
-        t = torch.multinomial(self.weights.float(), len(batch), replacement=True, generator=draws)
-        noise = torch.randn(batch.shape, generator=draws, dtype=batch.dtype, device=batch.device)
-        loss = self.v_loss(batch, t, noise).mean()
+        draws = self.draws(batch_idx)
+        t = torch.multinomial(self.weights.float().cpu(), len(batch), replacement=True, generator=draws)
+        noise = torch.randn(batch.shape, generator=draws, dtype=batch.dtype).to(batch.device)
+        loss = self.v_loss(batch, t.to(batch.device), noise).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def draws(self, device: torch.device, batch_idx: int) -> torch.Generator:
-        """The source of the noise of one batch: of every process its own, and the same in a run that is resumed."""
+    def draws(self, batch_idx: int) -> torch.Generator:
+        """Source of a batch's noise on any device: own in each process, and the same in a run that is resumed."""
         place = (torch.initial_seed(), self.global_rank, self.global_step, batch_idx)
         digest = sha256(struct.pack("<QQQQ", *place)).digest()
-        return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        generator = torch.Generator(device=batch.device).manual_seed(batch_idx)
+        generator = torch.Generator().manual_seed(batch_idx)
         losses = []
         for level in VALIDATION_LEVELS:
             t = (self.levels - level).abs().argmin().expand(len(batch))
-            noise = torch.randn(batch.shape, generator=generator, device=batch.device)
+            noise = torch.randn(batch.shape, generator=generator).to(batch.device)
             losses.append(self.v_loss(batch, t, noise).mean())
             psnr = 10 * torch.log10(4 / (losses[-1] * (1 - self.prior.alphas_cumprod[t[0]])))
             self.log(f"val/loss_sigma_{level:g}", losses[-1], sync_dist=True, batch_size=len(batch))

@@ -11,6 +11,7 @@ from pscx.codecs.base import Progress
 from pscx.codecs.psc.loop import Known, Loop, Question, Seal
 from pscx.coders.base import Coder
 from pscx.errors import PscxError
+from pscx.rows.base import Proposal
 
 LARGE = 1 << 22  # larger signals are transformed again for each segment to save memory
 
@@ -29,7 +30,7 @@ def encode(
     nothing and needs no change in the decoder. ``report`` is called with each segment.
     """
     side = _Encoder(loop, coder, signal, keep, report)
-    outcome = loop.drive(tuple(signal.shape), side.answer, side.seal, progress)
+    outcome = loop.drive(tuple(signal.shape), side.answer, side.seal, progress, side.along)
     outcome.account.segment_bits = side.bits[:-1]
     return side.encoder.finish(), outcome
 
@@ -47,10 +48,15 @@ class _Encoder:
         self._blocks: Tensor | None = None
         self._largest = 0.0  # magnitude of what was measured so far
 
-    def answer(self, question: Question) -> Tensor:
+    def along(self, proposal: Proposal) -> Tensor:
+        """What the signal measures along the rows of a proposal."""
         if self._blocks is None:
             self._blocks = self._space.split(self._signal[None].double())[0]
-        value = self._space.along(self._blocks, question.block, question.rows)
+        return self._space.along(self._blocks, proposal.block, proposal.rows)
+
+    def answer(self, question: Question) -> Tensor:
+        value = question.value
+        assert value is not None
         if self._left is not None:
             value = torch.cat([value[: self._left], question.mean[self._left :]])
             self._left = max(self._left - len(value), 0)

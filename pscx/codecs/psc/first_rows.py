@@ -34,7 +34,7 @@ class FirstRows(Patterns):
         middle = down // 2 * across + across // 2
         for index in torch.nonzero(proposal.block == middle).ravel()[: PATTERNS - len(self.rows)]:
             signal = known.signals(proposal.block[index : index + 1], proposal.rows[index : index + 1])[0]
-            self.rows.append(known.partition.block_of(signal, middle).clone())
+            self.rows.append(known.partition.block_of(signal, middle).cpu().clone())
 
     def picture(self) -> Pixels | None:
         """The rows side by side, drawn by :func:`pscx.images.pattern_pixels`; none if there were no rows."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from pscx.coders.posterior import GAINS, OCTAVES, PART, PENALTY
-from pscx.signal.distributions import UNIT, both_sides, code_lengths, mass, student_tail
+from pscx.signal.cell_lengths import cell_lengths
+from pscx.signal.distributions import UNIT
 
-DEGREES = 4
 SHARED_ROWS = 8.0  # the mean row of all blocks counts in each block as much as this many rows of its own
 
 
@@ -20,11 +21,16 @@ def likely_gains(blocks: int, block: Tensor, low: Tensor, high: Tensor) -> Tenso
     the predicted mean, in predicted standard deviations. The likelihood is Student's t with 4 degrees of freedom, as in
     :class:`pscx.coders.Posterior`. Code lengths are integers, so their sums are the same in any order.
     """
-    own = torch.zeros(len(GAINS), blocks, dtype=torch.int64)
+    gains, penalty = choices_on(block.device)
+    own = torch.zeros(len(gains), blocks, dtype=torch.int64, device=block.device)
     for place, first, last in zip(*(torch.split(rows, PART) for rows in (block, low, high)), strict=True):
-        edges = [np.clip(edge.numpy() / GAINS[:, None], -1e12, 1e12) for edge in (first, last)]
-        cuts = [both_sides(edge, lambda z: student_tail(z, DEGREES)) for edge in edges]
-        own.index_add_(1, place, torch.from_numpy(code_lengths(mass(*cuts))))
+        own.index_add_(1, place, cell_lengths(*((edge / gains).clamp(-1e12, 1e12) for edge in (first, last))))
     shared = own.sum(1, keepdim=True).double() * (SHARED_ROWS / max(len(block), 1))
-    prior = torch.from_numpy(PENALTY / UNIT * OCTAVES * OCTAVES)[:, None]
-    return torch.from_numpy(GAINS)[(own + shared + prior).argmin(0)]
+    return gains[:, 0][(own + shared + penalty).argmin(0)]
+
+
+@lru_cache(8)
+def choices_on(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The gains to choose from, and the code length that each costs beforehand, ``(17, 1)`` on a device."""
+    gains, penalty = (torch.from_numpy(part)[:, None] for part in (GAINS, PENALTY / UNIT * OCTAVES * OCTAVES))
+    return gains.to(device), penalty.to(device)

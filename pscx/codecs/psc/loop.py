@@ -31,25 +31,26 @@ from pscx.signal.noise import Noise
 CHECKSUM_BITS, SEGMENT_BITS, LAST_SEGMENT_BITS = 36, 3, 8  # of all segments but the last; the most of one; of the last
 SMALLEST_VARIANCE = 1e-24
 PART = 1 << 20  # numbers that are looked at at once
+CPU = torch.device("cpu")
+DIVERGES = "{} are not finite numbers: the sampler diverges with these options"
 
 
 @dataclass(frozen=True)
 class Question:
     """Asks for the symbols of a group of ``r`` rows.
 
-    ``block``, ``mean`` (predicted value) and ``scale`` (predicted standard deviation) are ``(r,)``, ``rows`` as in a
-    :class:`pscx.rows.Proposal`.
+    ``mean`` (predicted value) and ``scale`` (predicted standard deviation) are ``(r,)``, on the CPU; so is ``value``,
+    what the encoder measures along the rows, and which a decoder does not have.
     """
 
-    block: Tensor
-    rows: Tensor
     mean: Tensor
     scale: Tensor
+    value: Tensor | None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The rows of a segment with their predictions, symbols and quantized values, all ``(r,)``."""
+    """The rows of a segment, on the prior's device; predictions, symbols and quantized values, ``(r,)``, on the CPU."""
 
     proposal: Proposal
     mean: Tensor
@@ -87,6 +88,8 @@ class Known(Outcome):
 
 
 Rounds = Generator[Question | Seal, Tensor | None, Known]
+Along = Callable[[Proposal], Tensor]
+"""What a signal measures along the rows of a proposal, ``(r,)`` float64 where the signal lives."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,11 @@ class Loop:
     spread: Spread
     antithetic: bool
 
-    def rounds(self, shape: tuple[int, ...], account: Account) -> Rounds:
+    def rounds(self, shape: tuple[int, ...], account: Account, along: Along | None = None) -> Rounds:
         """Yield a :class:`Question` for each group of rows and receive its symbols; yield a :class:`Seal` per segment.
+
+        A question has the values that ``along`` finds. Symbols and their predictions are on the CPU. All else stays on
+        the prior's device: each segment moves one tensor from there and one tensor back.
 
         A ``StreamError`` thrown in ends the loop. The outcome then has only the segments before it.
         """
@@ -118,12 +124,12 @@ class Loop:
             if self.rows.needs_samples(iteration):
                 problem = self.problem(prior, measurements, iteration, shape, estimate)
                 samples = self.spread.draw(self.sampler, problem, range(self.samples), self.batch)
-                fresh = estimate = finite(ordered_mean([samples]), f"the samples of iteration {iteration + 1}")
+                fresh = estimate = ordered_mean([samples])
                 del problem
-            proposal = self._propose(self.situation(measurements, samples, iteration, prior))
+            proposal = self._propose(self.situation(measurements, samples, iteration, prior), fresh)
             bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else checksum_bits(self.iterations)
             try:
-                measured = yield from self._measure(proposal, measurements, estimate)
+                measured = yield from self._measure(proposal, measurements, estimate, along, iteration)
                 yield Seal(iteration, fresh, measured.check >> (32 - bits), bits, measured, samples, measurements)
             except StreamError as error:
                 return Known(account, iteration, measurements, estimate, cut=error)
@@ -148,12 +154,13 @@ class Loop:
         answer: Callable[[Question], Tensor],
         seal: Callable[[Seal], None],
         progress: Progress | None,
+        along: Along | None = None,
     ) -> Known:
         """Run the loop: ``answer`` returns the symbols of a group, ``seal`` is called at the end of each segment."""
         account = Account()
         report = progress or (lambda done, total: None)
         started = clock()
-        rounds = self.rounds(shape, account)
+        rounds = self.rounds(shape, account, along)
         reply: Tensor | None = None
         try:
             while True:
@@ -173,26 +180,38 @@ class Loop:
         account.seconds += clock() - started
         return outcome
 
-    def _propose(self, situation: Situation) -> Proposal:
+    def _propose(self, situation: Situation, estimate: Tensor | None) -> Proposal:
         try:
             proposal = self.rows.propose(situation)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # public, but not in the stubs
+            if estimate is not None:
+                finite(estimate, samples_of(situation.iteration))
             raise PscxError(f"the rows of iteration {situation.iteration + 1} cannot be found: {error}") from error
-        finite(proposal.variance, f"the variances of iteration {situation.iteration + 1}")
         return replace(proposal, groups=[len(proposal.block)]) if self.quantizer.whole else proposal
 
     def _measure(
-        self, proposal: Proposal, measurements: Measurements, estimate: Tensor | None
+        self,
+        proposal: Proposal,
+        measurements: Measurements,
+        estimate: Tensor | None,
+        along: Along | None,
+        iteration: int,
     ) -> Generator[Question, Tensor | None, Measured]:
         """Predict the rows of a proposal, and ask for the symbols of each group in turn."""
-        mean = torch.zeros(len(proposal.block), dtype=torch.float64)
+        mean, sound = torch.zeros_like(proposal.variance), torch.ones_like(proposal.variance[:1])
         if estimate is not None:
             mean = measurements.along(measurements.split(estimate[None])[0], proposal.block, proposal.rows)
-        scale = square_root(proposal.variance.clamp_min(SMALLEST_VARIANCE))
+            sound = all_finite(estimate)[None].double()
+        values = [] if along is None else [along(proposal)]
+        mean, variance, *values, sound = across([mean, proposal.variance, *values, sound], CPU)
+        if not sound.all():
+            raise PscxError(DIVERGES.format(samples_of(iteration)))
+        finite(variance, f"the variances of iteration {iteration + 1}")
+        scale = square_root(variance.clamp_min(SMALLEST_VARIANCE))
         symbols = torch.zeros(0, dtype=torch.int64)
-        parts = (torch.split(t, proposal.groups) for t in (proposal.block, proposal.rows, mean, scale))
-        for block, rows, m, s in zip(*parts, strict=True):
-            answer = yield Question(block, rows, m, s)
+        parts = (torch.split(t, proposal.groups) for t in (mean, scale, *values))
+        for m, s, *value in zip(*parts, strict=True):
+            answer = yield Question(m, s, value[0] if value else None)
             assert answer is not None
             symbols = torch.cat([symbols, answer])
         return Measured(proposal, mean, scale, symbols, self.quantizer.dequantize(symbols, mean, scale))
@@ -200,11 +219,13 @@ class Loop:
     def _append(self, measured: Measured, measurements: Measurements, estimated: bool) -> None:
         """Append a segment's rows. If its predictions came from samples, update the gain of each block."""
         block, mean, symbols = measured.proposal.block, measured.mean, measured.symbols
-        noise = self.quantizer.noise_variance(symbols, mean)
-        measurements.append(block, measured.proposal.rows, measured.value, noise)
+        found = [measured.value, self.quantizer.noise_variance(symbols, mean)]
         if estimated:
-            low, high = (edge / measured.scale for edge in self.quantizer.cells(symbols, mean))
-            measurements.gains *= likely_gains(len(measurements.gains), block, low, high) ** 2
+            found += [edge / measured.scale for edge in self.quantizer.cells(symbols, mean)]
+        value, noise, *edges = across(found, measurements.device)
+        measurements.append(block, measured.proposal.rows, value, noise)
+        if estimated:
+            measurements.gains *= likely_gains(len(measurements.gains), block, *edges) ** 2
 
 
 def checksum_bits(iterations: int) -> int:
@@ -212,8 +233,25 @@ def checksum_bits(iterations: int) -> int:
     return max(1, min(SEGMENT_BITS, CHECKSUM_BITS // iterations))
 
 
+def across(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Tensors ``(any,)`` float64 of one device on another, in one transfer; as they are where they are there."""
+    if tensors[0].device == device:
+        return tensors
+    return list(torch.split(torch.cat(tensors).to(device), [len(tensor) for tensor in tensors]))
+
+
+def samples_of(iteration: int) -> str:
+    """What a sentence calls them."""
+    return f"the samples of iteration {iteration + 1}"
+
+
+def all_finite(values: Tensor) -> Tensor:
+    """Whether all are finite numbers, a bool of no dimensions where they lie."""
+    return torch.stack([part.isfinite().all() for part in torch.split(values.reshape(-1), PART)]).all()
+
+
 def finite(values: Tensor, what: str) -> Tensor:
     """``values`` as they are. Raises :class:`PscxError` where one is not a finite number: a sampler may diverge."""
-    if not all(bool(part.isfinite().all()) for part in torch.split(values.reshape(-1), PART)):
-        raise PscxError(f"{what} are not finite numbers: the sampler diverges with these options")
+    if values.numel() and not all_finite(values):
+        raise PscxError(DIVERGES.format(what))
     return values

@@ -52,7 +52,7 @@ class PSCRecorder(Recorder):
     def _start(self, codec: SignalCodec, measurements: Measurements) -> None:
         partition = measurements.partition
         self._encoder, self._measurements = self._coder.encoder(), measurements
-        self._counts = torch.zeros(partition.count, dtype=torch.int64)
+        self._counts = torch.zeros(partition.count, dtype=torch.int64, device=measurements.device)
         self._replay.grid = partition.grid
         self._replay.shape = partition.channels, partition.height, partition.width
         scale = codec.stride // codec.signal_shape(codec.stride, codec.stride)[-1]
@@ -62,7 +62,7 @@ class PSCRecorder(Recorder):
         """Add the samples from which this segment's rows were chosen: they show the result of the segments before."""
         step = self._replay.steps[-1]
         if seal.samples is not None and len(seal.samples) > 1:
-            step.spread = seal.samples.std(0).square().mean(0).sqrt().numpy()
+            step.spread = seal.samples.std(0).square().mean(0).sqrt().cpu().numpy()
         if step.segment in kept(codec.segments):
             known = seal.before
             signal = known.adjoint(known.values[None])[0] if seal.estimate is None else seal.estimate
@@ -77,7 +77,7 @@ class PSCRecorder(Recorder):
         bits = torch.cat([torch.zeros(0, dtype=torch.float64), *costs])
         encoder.put_bits(seal.digest, seal.bits)
         encoder.segment = seal.segment + 1
-        by_block = torch.bincount(measured.proposal.block, bits, len(self._counts))
+        by_block = torch.bincount(measured.proposal.block.cpu(), bits, len(self._counts))
         return Step(seal.segment, len(bits), float(bits.sum()), by_block.reshape(self._replay.grid).numpy(), seal.bits)
 
     def _keep_first_rows(self, seal: Seal) -> None:
@@ -93,7 +93,9 @@ class PSCRecorder(Recorder):
         for segment, block, rows in self._firsts:
             for index in torch.nonzero(block == self._replay.block).ravel():
                 signal = measurements.signals(block[index : index + 1], rows[index : index + 1])[0]
-                found.append(Pattern(segment, measurements.partition.block_of(signal, self._replay.block).numpy()))
+                found.append(
+                    Pattern(segment, measurements.partition.block_of(signal, self._replay.block).cpu().numpy())
+                )
         return found
 
 
