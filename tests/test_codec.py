@@ -17,6 +17,7 @@ from pscx.quantizers import RDO, Deadzone, Float8, Quantizer, Trellis, Uniform
 from pscx.restorations import Mean, Restoration, Sample
 from pscx.rows import PCA, Local, RowRule
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
+from pscx.signal.measurements import DenseRows
 
 PRIOR = Gaussian()
 SHAPE = (3, 16, 16)
@@ -58,6 +59,7 @@ def codec(
 
 def state(outcome: Known) -> list[Tensor]:
     known = outcome.measurements
+    assert isinstance(known, DenseRows)
     assert outcome.estimate is not None
     return [known.rows, known.values, known.variances, known.counts, outcome.estimate]
 
@@ -119,10 +121,12 @@ class Numbered(Coder):
         self.told: list[list[int]] = []
 
     def encoder(self) -> Encoder:
-        return self.watch(Posterior().encoder(), "put")
+        encoder: Encoder = self.watch(Posterior().encoder(), "put")
+        return encoder
 
     def decoder(self, data: bytes) -> Decoder:
-        return self.watch(Posterior().decoder(data), "get")
+        decoder: Decoder = self.watch(Posterior().decoder(data), "get")
+        return decoder
 
     def watch(self, side: Any, name: str) -> Any:
         seen: list[int] = []
@@ -157,6 +161,7 @@ def test_values_are_those_of_the_image(rows: str) -> None:
     off = known.forward(IMAGE[None])[0] - known.values
     assert off.abs().max() <= 0.05 * (1 + 1e-2)
     assert off.abs().max() > 0.04
+    assert isinstance(known, DenseRows)
     used = torch.arange(known.values.shape[1]) < known.counts[:, None]
     assert (known.variances[used] > 0).all()
     assert len(known) == sum(outcome.account.segment_symbols) > 0

@@ -109,7 +109,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def codec_of(prior: str) -> Codec:
     rows = {"name": "dct", "block": 8, "per_iteration": 4.0}
-    sampler = {**SMALL["sampler"], "eta": 0.5}  # type: ignore[dict-item]
+    sampler = {**SMALL["sampler"], "eta": 0.5}
     options = {**SMALL, "restoration_sampler": sampler, "rows": rows, "quantizer": {"name": "uniform", "step": 0.25}}
     return load_codec("default", prior={"path": prior, "exact": True}, **options)
 

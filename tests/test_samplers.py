@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import oracles
 import pytest
@@ -54,7 +55,8 @@ def random(*shape: int, seed: int) -> Tensor:
 
 def mixed_rows(count: int) -> Tensor:
     """Orthonormal rows ``(count, 48)`` in random directions."""
-    return torch.linalg.qr(random(SIZE, count, seed=1)).Q.T
+    rows: Tensor = torch.linalg.qr(random(SIZE, count, seed=1)).Q.T
+    return rows
 
 
 def measured(rows: Tensor, variances: Tensor, prior: Gaussian = PRIOR) -> Problem:
@@ -80,6 +82,7 @@ def random_problem(seed: int) -> Problem:
 def dense(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Rows ``(r, 48)``, values and noise variances ``(r,)`` of a problem over one block."""
     known = problem.measurements
+    assert isinstance(known, DenseRows)
     return known.rows[0], known.values[0], known.variances[0]
 
 
@@ -107,7 +110,7 @@ def pigdm_recursion(problem: Problem, steps: int, eta: float, weighting: str) ->
 
 LOG = visited(20.0, 0.02, 6, "log")
 WARM = visited(3.0, 0.02, 6, "linear")
-SHORT_LOG = {"start": 20.0, "stop": 0.02, "spacing": "log"}
+SHORT_LOG: dict[str, Any] = {"start": 20.0, "stop": 0.02, "spacing": "log"}
 LINEAR: dict[str, tuple[Sampler, Callable[[Problem], oracles.Normal]]] = {
     "ddrm": (DDRM(6, 0.7, **SHORT_LOG), lambda p: recursions.ddrm(case_of(p), LOG, 0.7)),
     "dps": (
@@ -238,7 +241,7 @@ def dps_algorithm_1(problem: Problem, index: int, levels: list[float], zeta: flo
     noise = [problem.draw(range(index, index + 1), step).flatten() for step in range(len(levels) + 1)]
     share = [1 / (1 + level**2) for level in [*levels, 0.0]]
     first, *weights = ((1 - a) / (1 - a + variances * aware) for a in (0.5, *share[:-1]))
-    x = share[0] ** 0.5 * rows.T @ (first * values) + (1 - share[0]) ** 0.5 * noise[0]
+    x: Tensor = share[0] ** 0.5 * rows.T @ (first * values) + (1 - share[0]) ** 0.5 * noise[0]
     for i in range(len(levels)):
         bar, bar_next = share[i], share[i + 1]
         alpha = bar / bar_next

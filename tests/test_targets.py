@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny import CODEC, write_codec
 
-from pscx import Codec, ConfigError, Decompressor, PscxError, load_codec
+from pscx import Codec, ConfigError, Decompressor, PscxError, Simulation, load_codec
 from pscx.cli.main import main
 from pscx.images import to_pixels
 from pscx.metrics import psnr
@@ -185,7 +185,11 @@ def test_a_jump_between_two_steps_is_filled_by_the_number_of_rows(codec: Codec, 
     for share in (1.6, 1.8, 2.0):
         limit = round(share * smallest(codec, photo))
         steps: list[float | None] = []
-        data = codec.encode(photo, target=MaxBytes(limit), on_trial=lambda _, step, to=steps: to.append(step)).data
+
+        def keep(_: int, step: float | None, to: list[float | None] = steps) -> None:
+            to.append(step)
+
+        data = codec.encode(photo, target=MaxBytes(limit), on_trial=keep).data
         assert 0.98 * limit <= len(data) <= limit
         filled.append(len(set(steps)) < len(steps))
     assert any(filled)
@@ -291,8 +295,9 @@ def test_a_quantizer_without_parameter_has_no_target(name: str, config: str) -> 
     sentence = f"target {name} needs a codec with a parameter, such as psc with the quantizer trellis, uniform"
     with pytest.raises(ConfigError, match=sentence):
         load_codec(config, quantizer="float8", target={"name": name, "value": 50})
+    target: dict[str, Any] = {name: 50}
     with pytest.raises(PscxError, match=sentence):
-        load_codec(config, quantizer="float8").compress(np.zeros((16, 16, 3), np.uint8), **{name: 50})
+        load_codec(config, quantizer="float8").compress(np.zeros((16, 16, 3), np.uint8), **target)
 
 
 @pytest.mark.parametrize(
@@ -311,8 +316,12 @@ def test_what_is_out_of_reach_is_a_sentence(options: dict[str, Any], part: str, 
     assert str(caught.value).startswith(part)
     number = float(str(caught.value).split()[-2])
     ends = [codec.simulate(photo, target=Quality(q)) for q in (1, 100)]
-    of = {"bpp": lambda done: 8 * len(done.data) / 48**2, "psnr": lambda done: psnr(photo, done.pixels)}
-    reached = [of.get(next(iter(options)), lambda done: len(done.data))(done) for done in ends]
+
+    def amount(done: Simulation) -> float:
+        of = {"bpp": 8 * len(done.data) / 48**2, "psnr": psnr(photo, done.pixels)}
+        return of.get(next(iter(options)), len(done.data))
+
+    reached = [amount(done) for done in ends]
     assert number == pytest.approx(reached["most" in part], rel=0.02)
 
 

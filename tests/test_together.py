@@ -21,6 +21,7 @@ import pscx
 from pscx.api import Codec
 from pscx.cli import commands
 from pscx.cli.main import main
+from pscx.errors import PscxError
 from pscx.execution.batching import Task, clock, denoise, together
 from pscx.format.container import SIDE_LIMIT
 from pscx.priors import DDPM, Gaussian
@@ -70,6 +71,7 @@ def test_streams_and_pixels_do_not_depend_on_the_batch(
     assert len({samples for _, samples in counts}) == 1  # the same work in fewer calls
     shown = codec.decompress_many(alone, batch=3)
     for data, pixels in zip(alone, shown, strict=True):
+        assert not isinstance(pixels, PscxError)
         assert np.array_equal(codec.decompress(data), pixels)
 
 

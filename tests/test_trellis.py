@@ -14,6 +14,7 @@ from torch import Tensor
 from pscx.coders import Adaptive, Coder, Posterior, Raw, Static
 from pscx.quantizers import CellsAtOnce, CellsInTurn, Quantizer, Trellis, Uniform
 from pscx.quantizers import trellis as module
+from pscx.quantizers.machine import Machine
 from pscx.signal.distributions import Array, Integers, cell_bits
 from pscx.training.fitting import Group, fit_posterior
 
@@ -63,7 +64,7 @@ def test_no_other_path_is_cheaper(states: int, weight: float, seed: int, surpris
 @by_states
 def test_the_machine_is_a_trellis(states: int) -> None:
     """Every state is reached from two others, by different parities or grids, and half of the states have each grid."""
-    machine = module.Machine.of(states)
+    machine = Machine.of(states)
     assert sorted(machine.following.ravel().tolist()) == sorted([*range(states)] * 2)
     assert machine.grid.sum() == states / 2
     for after in range(states):
