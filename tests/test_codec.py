@@ -292,7 +292,8 @@ def test_restoration_sampler_is_the_loop_s_where_none_is_given() -> None:
 @pytest.mark.parametrize("name", ["samples", "iterations", "batch"])
 def test_codec_refuses(name: str) -> None:
     parts = (PRIOR, DDRM(2), PCA(2), Uniform(), Raw(), Sample())
+    none: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name} must be at least 1 and below 65536, got 0"):
-        PSC(*parts, **{name: 0})  # type: ignore[arg-type]
+        PSC(*parts, **none)
     with pytest.raises(ValueError, match=r"seed must lie in \[0, 2\^64\), got -1"):
         PSC(*parts, seed=-1)

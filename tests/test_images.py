@@ -425,4 +425,4 @@ def test_images_in_memory_that_are_too_small(image: Any, size: int) -> None:
 
 def test_no_image_at_all() -> None:
     with pytest.raises(TypeError, match="Pillow image, a numpy array or a torch tensor, got str"):
-        as_pixels("photo.png")  # type: ignore[arg-type]  # on purpose
+        as_pixels("photo.png")  # type: ignore[arg-type]  # wrong on purpose

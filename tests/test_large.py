@@ -142,7 +142,9 @@ def test_a_tiled_stream_decodes_anywhere(prior: str, tmp_path: Path, monkeypatch
     streams = codec.compress_many(others, batch=2)
     assert streams[1] == done.data
     shown = Decompressor(prior_path=prior).decompress_many([data for data in streams if isinstance(data, bytes)])
-    assert np.array_equal(shown[1], done.pixels)  # type: ignore[arg-type]
+    second = shown[1]
+    assert isinstance(second, np.ndarray)
+    assert np.array_equal(second, done.pixels)
 
 
 def test_a_second_decoder_knows_the_tiles(prior: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -493,7 +493,7 @@ def test_pullback_is_the_transposed_jacobian_of_a_network() -> None:
     prior = PixelDenoiser(tiny_network(3).double().eval(), DDPMScheduler(prediction_type="v_prediction"))
     x, direction, vector = (random(2, 3, 16, 16, seed=seed) for seed in (1, 2, 3))
     with torch.no_grad():
-        x0, pullback = denoise_with_pullback(prior, x, 0.7)  # type: ignore[arg-type]
+        x0, pullback = denoise_with_pullback(prior, x, 0.7)  # type: ignore[arg-type]  # a network in place of a prior
         along = (prior.denoise(x + 1e-5 * direction, 0.7) - prior.denoise(x - 1e-5 * direction, 0.7)) / 2e-5
         torch.testing.assert_close(x0, prior.denoise(x, 0.7), rtol=0, atol=0)
     left, right = (vector * along).flatten(1).sum(1), (pullback(vector) * direction).flatten(1).sum(1)

@@ -181,7 +181,7 @@ def test_what_ends_the_program_ends_all_threads(where: str, stop: type[BaseExcep
 
         return work
 
-    prior.denoise = failing  # type: ignore[method-assign]
+    prior.denoise = failing  # type: ignore[method-assign]  # of this object alone
     tasks = [Task(watched(task(prior, [5, 1]).do)), Task(watched(task(prior, [5, 1]).do, True)), task(prior, [7])]
     tasks += [Task(watched(task(prior, [9, 1]).do))]
 
@@ -193,7 +193,7 @@ def test_what_ends_the_program_ends_all_threads(where: str, stop: type[BaseExcep
     results = together(tasks, 3)
     with pytest.raises(stop):
         consume(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()  # type: ignore[attr-defined]  # a generator
     assert active_count() == before
     assert len(ended) == 3 if where == "caller" else len(ended) >= 2
 

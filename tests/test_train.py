@@ -90,7 +90,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(ValueError, match=r"prediction_type must be 'v_prediction', got 'epsilon'"):
         TrainDDPM(tiny_network(channels=12), scheduler("epsilon"))
     with pytest.raises(ValueError, match="optimizer must be one of muon, adamw, got 'Muon'"):
-        TrainDDPM(tiny_network(channels=12), scheduler(), optimizer="Muon")  # type: ignore[arg-type]
+        TrainDDPM(tiny_network(channels=12), scheduler(), optimizer="Muon")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="warmup must be at least 0, got -1"):
         TrainDDPM(tiny_network(channels=12), scheduler(), warmup=-1)
 

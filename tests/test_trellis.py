@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -278,6 +279,6 @@ def test_many_lanes_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
         ({"step": 0.0}, "quantizer.step must lie in"),
     ],
 )
-def test_options_out_of_range(options: dict[str, float], message: str) -> None:
+def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Trellis(**options)  # type: ignore[arg-type]
+        Trellis(**options)
