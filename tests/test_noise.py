@@ -72,7 +72,7 @@ def test_order_of_asking_changes_nothing() -> None:
 
 def test_every_coordinate_matters() -> None:
     addresses = list(product((0, 1, 2), repeat=4))
-    draws = {tuple(draw(*address[:1], 16, *address[1:]).tolist()) for address in addresses}
+    draws = {tuple(draw(seed, 16, *rest).tolist()) for seed, *rest in addresses}
     assert len(draws) == len(addresses)
     base = draw(count=10_000)
     for change in ({"seed": 4}, {"iteration": 2}, {"sample": 3}, {"step": 6}):
@@ -99,10 +99,10 @@ def test_result_is_the_callers_own() -> None:
 
 
 def test_global_random_state_is_left_alone() -> None:
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
     draw()
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 64])
