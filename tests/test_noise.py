@@ -3,6 +3,7 @@ from __future__ import annotations
 from hashlib import sha256
 from itertools import product
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,8 @@ def test_every_coordinate_matters() -> None:
 
 
 def test_larger_shape_starts_with_the_same_values() -> None:
-    noise, where = Noise(1), {"iteration": 0, "sample": 1, "step": 2}
+    noise = Noise(1)
+    where: dict[str, Any] = {"iteration": 0, "sample": 1, "step": 2}
     large = noise.normal((5, 7, 9), **where)
     assert large.shape == (5, 7, 9)
     assert large.dtype == torch.float64
@@ -114,7 +116,7 @@ def test_seed_out_of_range(seed: int) -> None:
 @pytest.mark.parametrize("name", ["iteration", "sample", "step"])
 @pytest.mark.parametrize("value", [-1, 1 << 64])
 def test_coordinate_out_of_range(name: str, value: int) -> None:
-    where = {"iteration": 0, "sample": 0, "step": 0, name: value}
+    where: dict[str, Any] = {"iteration": 0, "sample": 0, "step": 0, name: value}
     with pytest.raises(ValueError, match=f"{name} must lie in .*, got {value}"):
         Noise(0).normal((1,), **where)
 
