@@ -17,7 +17,7 @@ from pscx.registry import parameters_of
 def has_place(cls: type[Any]) -> bool:
     """Whether a prior is loaded from a place that this package does not bring."""
     path = parameters_of(cls).get("path")
-    return path is not None and path.default is not None
+    return path is not None and path.default != "embedded"
 
 
 KINDS = {key: SECTIONS[key] for key in ("prior", "sampler", "rows", "quantizer", "coder", "restoration")}
@@ -45,3 +45,7 @@ def test_a_round_trip(kind: str, name: str, astronaut: NDArray[np.uint8]) -> Non
     done = codec.simulate(astronaut[:16, :19])
     assert np.array_equal(pscx.Decompressor().decompress(done.data), done.pixels)
     assert done.pixels.std() > 0
+
+
+def test_the_embedded_prior_is_among_them() -> None:
+    assert {("prior", "ddpm"), ("prior", "gaussian")} <= set(CASES)
