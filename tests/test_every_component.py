@@ -11,6 +11,14 @@ from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 
 import pscx
 from pscx.catalogue.components import SECTIONS
+from pscx.registry import parameters_of
+
+
+def has_place(cls: type[Any]) -> bool:
+    """Whether a prior is loaded from a place that this package does not bring."""
+    path = parameters_of(cls).get("path")
+    return path is not None and path.default != "embedded"
+
 
 KINDS = {key: SECTIONS[key] for key in ("prior", "sampler", "rows", "quantizer", "coder", "restoration")}
 
@@ -25,7 +33,9 @@ SMALL: dict[str, Any] = {
     "samples": 3,
     "iterations": 2,
 }
-ELSEWHERE = {"stable_diffusion"}  # needs a folder: tests/test_stable_diffusion.py
+ELSEWHERE = {  # priors that need a folder or a hub id have tests of their own
+    name for name, cls in SECTIONS["prior"].classes.items() if has_place(cls)
+}
 CASES = [(kind, name) for kind, registry in KINDS.items() for name in registry.classes if name not in ELSEWHERE]
 
 
@@ -35,3 +45,7 @@ def test_a_round_trip(kind: str, name: str, astronaut: NDArray[np.uint8]) -> Non
     done = codec.simulate(astronaut[:16, :19])
     assert np.array_equal(pscx.Decompressor().decompress(done.data), done.pixels)
     assert done.pixels.std() > 0
+
+
+def test_the_embedded_prior_is_among_them() -> None:
+    assert {("prior", "ddpm"), ("prior", "gaussian")} <= set(CASES)

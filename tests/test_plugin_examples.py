@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from math import log
@@ -16,17 +18,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from PIL import Image
 from tiny import psc_of, save_prior
 from torch import Tensor
 
 import pscx
+from pscx import PscxError
 from pscx.cli.main import main
 from pscx.codecs import PSC
 from pscx.coders import Posterior
 from pscx.execution.sharding import ALONE
+from pscx.format.container import pack, unpack
+from pscx.metrics import psnr
 from pscx.priors import Gaussian
 from pscx.quantizers import Uniform
+from pscx.report.curves import curves_of
+from pscx.report.runs import read_sources
 from pscx.restorations import Mean
 from pscx.rows import DCT, ROWS, Local, Random, RowRule, Situation
 from pscx.samplers import DDRM, SAMPLERS, Problem, Sampler
@@ -37,6 +46,7 @@ from pscx.signal.partition import Partition
 SHAPE = (3, 4, 4)
 PRIOR = Gaussian(correlation=0.5, color=0.5, deviation=0.5)
 DOC = Path("docs/plugins.md")
+Pixels = NDArray[np.uint8]
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +207,9 @@ def commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for block in blocks("sh") for line in block.splitlines()]
 
 
+BOX = blocks("python")[2]
+
+
 @pytest.fixture
 def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the configs and plugins of the repository, in which the text has been followed up to the table."""
@@ -204,6 +217,10 @@ def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "median.py").write_text(blocks("python")[0])
+    (tmp_path / "mine" / "jpeg_box.py").write_text(BOX)
+    photos = tmp_path / "pscx" / "data" / "photos"
+    photos.mkdir(parents=True)
+    shutil.copy("pscx/data/photos/chelsea.png", photos)
     for text in blocks("yaml"):
         named = re.match(r"# (\S+\.yaml): ", text)
         assert named is not None
@@ -227,7 +244,8 @@ def test_the_text_can_be_followed(
         small += prior if "mine/network.yaml" in args else []
         assert main([*args, *small]) == 0, capsys.readouterr().err
         assert "warning" not in capsys.readouterr().err
-    assert sorted(args[0] for args in todo) == ["ablate", "components", "decompress", *["test"] * 6]
+    others = ["ablate", "components", "compress", "decompress", "decompress", "info", "report"]
+    assert sorted(args[0] for args in todo) == [*others, *["test"] * 7]
     for run in ("mean", "median"):
         with (followed / "runs" / run / "summary.csv").open(newline="") as file:
             (line,) = csv.DictReader(file)
@@ -256,3 +274,88 @@ def test_the_examples_are_short() -> None:
     files = sorted(Path("plugins").glob("*.py"))
     assert [file.stem for file in files] == ["checkerboard", "dpm_solver"]
     assert all(len(file.read_text().splitlines()) < 60 for file in files)
+
+
+@pytest.fixture
+def box(tmp_path: Path, forget_plugins: Callable[[], None]) -> pscx.Codec:
+    """The codec family of the text at quality 60."""
+    forget_plugins()
+    (tmp_path / "jpeg_box.py").write_text(BOX)
+    pscx.load_plugins(tmp_path)
+    (tmp_path / "box.yaml").write_text("model: {codec: {name: jpeg_box, quality: 60}}")
+    return pscx.load_codec(tmp_path / "box.yaml")
+
+
+def test_a_family_without_prior_is_short() -> None:
+    assert len(BOX.splitlines()) < 80
+
+
+def test_a_family_without_prior_codes_as_its_library(box: pscx.Codec, cat: Pixels) -> None:
+    header, payload = unpack(box.compress(cat))
+    file = io.BytesIO()
+    Image.fromarray(cat).save(file, "JPEG", quality=60)
+    assert payload[:-4] == file.getvalue()
+    assert (header.parameter, header.seed, header.fingerprint) == (60, 0, bytes(6))
+    np.testing.assert_array_equal(box.decompress(box.compress(cat)), np.array(Image.open(file)))
+    done = box.simulate(cat)
+    np.testing.assert_array_equal(done.pixels, np.array(Image.open(file)))
+    assert (done.account.evaluations, pscx.stream_info(done.data)["parameter_name"]) == (0, "quality")
+
+
+def test_rate_control_of_a_family_with_whole_parameters(box: pscx.Codec, cat: Pixels) -> None:
+    """The stream says the parameter that was used, not the one between two that the search asked for."""
+    data = box.compress(cat, max_bytes=3000)
+    assert 0.98 * 3000 < len(data) <= 3000
+    parameter = unpack(data)[0].parameter
+    assert parameter is not None
+    assert parameter == round(parameter)
+    assert data == box.compress(cat, step=parameter)
+    assert abs(psnr(cat, box.decompress(box.compress(cat, psnr=32))) - 32) < 0.3
+    with pytest.raises(PscxError, match=r"quality must lie in 1\.\.100, got 300"):
+        box.compress(cat, step=300)
+
+
+def test_a_damaged_stream_of_a_family_without_prior(box: pscx.Codec, cat: Pixels) -> None:
+    header, payload = unpack(box.compress(cat))
+    for bad in (payload[:900], payload[:-1] + bytes([payload[-1] ^ 1]), b""):
+        for partial_ in (False, True):
+            with pytest.raises(pscx.StreamError, match="JPEG file in the payload is damaged"):
+                box.decompress(pack(header, bad), partial=partial_)
+    with pytest.raises(pscx.StreamError, match="its quality is missing"):
+        box.decompress(pack(replace(header, parameter=None), payload))
+    with pytest.raises(pscx.StreamError, match="does not match"):
+        box.decompress(pack(replace(header, height=header.height + 1), payload))
+
+
+def test_a_replay_of_a_family_without_prior(box: pscx.Codec, cat: Pixels) -> None:
+    data = box.compress(cat)
+    played = box.replay(data)
+    assert (len(played.steps), played.bits, played.in_pixels) == (1, 8 * len(unpack(data)[1]), True)
+
+
+def test_curves_of_a_family_without_prior(
+    box: pscx.Codec, tmp_path: Path, forget_plugins: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its runs at two qualities are one curve; without the plugin one sentence says what is missing."""
+    runs = [tmp_path / "a", tmp_path / "b"]
+    plugins = ["--plugins", str(tmp_path)]
+    for run, quality in zip(runs, ("40", "80"), strict=True):
+        args = [
+            "--config",
+            str(tmp_path / "box.yaml"),
+            "--model.codec.quality",
+            quality,
+            *plugins,
+            "--data.root",
+            "bundled",
+        ]
+        assert (
+            main(["test", *args, "--data.subset", "1", "--data.crop", "64", "--trainer.default_root_dir", str(run)])
+            == 0
+        )
+    (curve,) = curves_of(read_sources(runs))
+    assert len(curve.runs) == 2
+    forget_plugins()
+    capsys.readouterr()
+    with pytest.raises(PscxError, match="which is not known here; if a plugin has it, name the folder"):
+        curves_of(read_sources(runs))

@@ -11,6 +11,7 @@ from pscx.codecs.base import (
     SignalCodec,
     Watch,
 )
+from pscx.codecs.of_pixels import PixelCodec, SizedSegment
 from pscx.codecs.psc import PSC
 from pscx.codecs.with_prior import PriorCodec
 
@@ -20,10 +21,12 @@ __all__ = [
     "Account",
     "Outcome",
     "Patterns",
+    "PixelCodec",
     "PriorCodec",
     "Progress",
     "Recorder",
     "Segment",
     "SignalCodec",
+    "SizedSegment",
     "Watch",
 ]

@@ -75,8 +75,8 @@ class SignalCodec(ABC):
     references: tuple[str, ...] = ()
     """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
-    seed: int
-    """Seed of all noise, in [0, 2^64)."""
+    seed: int = 0
+    """Seed of all noise, in [0, 2^64): an option of the same name, unless the family has no noise."""
 
     turned: str
     """Name of the option that rate control changes, such as ``quantizer``, or a number: :attr:`parameter`."""
@@ -150,7 +150,7 @@ class SignalCodec(ABC):
 
     @abstractmethod
     def fingerprint(self) -> bytes:
-        """Bytes that identify the weights that both sides need; a stream stores them."""
+        """Six bytes that identify the weights that both sides need; a stream stores them."""
 
     @abstractmethod
     def arithmetic(self) -> str:

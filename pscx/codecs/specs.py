@@ -159,8 +159,10 @@ class Wanted:
     def _made(self, prior: Prior | None) -> SignalCodec:
         make: Callable[..., SignalCodec] = self.family
         parts = dict(self.parts) if prior is None else {**self.parts, "prior": prior}
+        if BESIDE in parameters_of(self.family):
+            parts[BESIDE] = self.seed
         try:
-            return make(**parts, seed=self.seed)
+            return make(**parts)
         except ValueError as error:
             raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
 
@@ -200,8 +202,12 @@ def wanted_of_spec(spec: Mapping[str, Any], parameter: float | None, seed: int) 
     try:
         family, checked = _checked(spec)
         parts = _parts(family, checked)
-        scalar = family.turned in _scalar(family)
-        parts[family.turned] = parameter if scalar else parts[family.turned].with_parameter(parameter)
+        if family.turned not in _scalar(family):
+            parts[family.turned] = parts[family.turned].with_parameter(parameter)
+        elif parameter is None:
+            raise ValueError(f"its {family.turned} is missing")
+        else:
+            parts[family.turned] = parameter
     except (ConfigError, ValueError) as error:
         raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
     parts.pop("prior", None)

@@ -82,7 +82,7 @@ def record_of(name: str, coded: Coded, spread: Spread) -> Record:
         "measurements": sum(account.segment_symbols),
         "encodings": account.encodings,
         "evaluations": spread.total(account.evaluations),
-        "network_share": account.network_seconds / coded.encode_seconds,
+        "network_share": account.network_seconds / coded.encode_seconds if coded.encode_seconds else 0.0,
         "encode_seconds": coded.encode_seconds,
         "decode_seconds": coded.decode_seconds,
     }

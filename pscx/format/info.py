@@ -12,6 +12,8 @@ from pscx.registry import Registry
 PARAMETERS = dict.fromkeys(("deadzone", "rdo", "trellis", "uniform"), "step")
 """What quantizers call their parameter, by name: to load them would load torch."""
 
+FAMILY = "psc"  # what a spec that names no family is of
+
 if TYPE_CHECKING:
     from pscx.codecs.user_recipes import UserRecipe
 
@@ -66,12 +68,22 @@ def _parameter_name(header: Header) -> str:
     elif header.recipe == USER_RECIPE:
         found = _user_recipe(header.digest)
         spec = None if found is None else found.spec
+    family_name = spec.get("name", FAMILY) if isinstance(spec, dict) else FAMILY
+    if family_name != FAMILY:
+        family = _loaded("codec", str(family_name))
+        return "parameter" if family is None or family.turned in spec else str(family.turned)
     form = spec.get("quantizer") if isinstance(spec, dict) else None
     name = form.get("name") if isinstance(form, dict) else form
     if not isinstance(name, str):
         return "parameter"
-    loaded = [registry.find(name) for registry in Registry.kinds.values() if registry.kind == "quantizer"]
-    return next((cls.parameter_name for cls in loaded if cls is not None), PARAMETERS.get(name, "parameter"))
+    quantizer = _loaded("quantizer", name)
+    return PARAMETERS.get(name, "parameter") if quantizer is None else str(quantizer.parameter_name)
+
+
+def _loaded(kind: str, name: str) -> Any:
+    """The class of that name, if its kind has been imported, or none."""
+    registries = (registry for registry in Registry.kinds.values() if registry.kind == kind)
+    return next(filter(None, (registry.find(name) for registry in registries)), None)
 
 
 def _readable(spec: str) -> Any:

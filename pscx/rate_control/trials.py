@@ -97,9 +97,11 @@ class Trials:
 
     def run(self, setting: Setting) -> Run:
         """The encoding at a setting: the last one, or one that is made now."""
+        codec = self.codec.with_parameter(setting.parameter)
+        setting = replace(setting, parameter=codec.parameter)  # which may be rounded
         if self._last is None or self._last.setting != setting:
             self._last = None  # its measurements take memory
-            self._last = self._encoded(setting)
+            self._last = self._encoded(codec, setting)
         return self._last
 
     def account(self) -> Account:
@@ -113,10 +115,9 @@ class Trials:
             encodings=len(self._accounts),
         )
 
-    def _encoded(self, setting: Setting) -> Run:
+    def _encoded(self, codec: SignalCodec, setting: Setting) -> Run:
         if self._on_trial is not None:
             self._on_trial(len(self._accounts) + 1, setting.parameter)
-        codec = self.codec.with_parameter(setting.parameter)
         payload, outcome = codec.encode(self._signal, self._progress, setting.keep, watch=self._watch)
         self._accounts.append(outcome.account)
         data = pack(replace(self._header, parameter=setting.parameter), payload)

@@ -12,8 +12,10 @@ from pscx.ablation.plan import in_words
 from pscx.ablation.results import Curve as Points
 from pscx.ablation.results import Results, compared, measures
 from pscx.codecs import CODECS
-from pscx.quantizers import QUANTIZERS
-from pscx.registry import registered, registry_of
+from pscx.config.kinds import kind_in
+from pscx.config.plugins import HOW
+from pscx.errors import PscxError
+from pscx.registry import parameters_of, registered, registry_of
 from pscx.report.runs import Run, Source
 
 MEAN = "mean over the images"
@@ -56,7 +58,7 @@ def curves_of(sources: Sequence[Source]) -> list[RunCurve]:
     """The curves of all sources, the first the one that others are compared with.
 
     The cells of an ablation make the curves that its file says, its baseline first. Evaluations make one where they
-    differ in the quantizer's parameter or the value of the target alone.
+    differ in the parameter that rate control turns or the value of the target alone.
     """
     groups: dict[str, tuple[Source, list[Run]]] = {}
     for number, source in enumerate(sources):
@@ -107,12 +109,20 @@ def _key(source: Source, number: int, run: Run) -> str:
 def _identity(run: Run) -> dict[str, Any]:
     """All options of a run, by dotted key, that make its curve: not where it ran, nor which quality it asked for."""
     options = dict(_flat({"model": run.config["model"]["init_args"], "data": run.config["data"]}))
-    family = CODECS.get(str(options["model.codec"]))
-    turned = f"model.codec.{family.turned}"
-    component = QUANTIZERS.find(str(options.get(turned)))
-    parameter = turned if component is None else f"{turned}.{component.parameter_name}"
-    varied = ["model.target.value", *EXECUTION, parameter]
+    varied = ["model.target.value", *EXECUTION, _parameter(options)]
     return {key: value for key, value in options.items() if key not in varied}
+
+
+def _parameter(options: Mapping[str, Any]) -> str:
+    """The key of the option that rate control turns. Raises :class:`PscxError` for a codec that is not known."""
+    name = str(options.get("model.codec"))
+    family = CODECS.find(name)
+    if family is None:
+        raise PscxError(f"a run has the codec '{name[:64]}', which is not known here; if a plugin has it, {HOW}")
+    turned = f"model.codec.{family.turned}"
+    kind = kind_in(parameters_of(family)[family.turned].annotation)
+    component = None if kind is None else kind[0].find(str(options.get(turned)))
+    return turned if component is None else f"{turned}.{component.parameter_name}"
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
