@@ -184,6 +184,25 @@ def test_crops_can_be_sent_to_a_worker(image_folder: Path) -> None:
     assert torch.equal(there[2], here)
 
 
+def test_crops_leave_out_what_cannot_be_read(image_folder):
+    (image_folder / "cut.png").write_bytes((image_folder / "a.png").read_bytes()[:60])
+    data = CropData(str(image_folder), str(image_folder), crop=16, crops_per_epoch=40)
+    data.setup("fit")
+    with pytest.warns(UserWarning, match=r"left out of the training: .*cut\.png") as told:
+        crops = [data.train_set[index] for index in range(40)]
+    assert len(told) == 1
+    assert torch.equal(data.train_set[39], crops[39])
+
+
+def test_crops_of_files_of_which_none_can_be_read(image_folder):
+    for file in image_files(str(image_folder)):
+        file.write_bytes(b"")
+    data = CropData(str(image_folder), str(image_folder), crop=16)
+    data.setup("fit")
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(ImageError):
+        data.train_set[0]
+
+
 @pytest.mark.parametrize("name", ["root", "val_root", "scales"])
 def test_crops_of_nothing_are_refused(name: str) -> None:
     options: dict[str, Any] = {"root": "a", "val_root": "b", name: []}

@@ -10,6 +10,7 @@ from pscx.ablation.results import Curve, Results, alike, columns, compared, curv
 from pscx.ablation.saved import save_plan
 from pscx.evaluation.tables import as_csv
 from pscx.runtime.files import write_whole
+from pscx.runtime.printing import printable
 
 TABLE = "results.csv"
 SUMMARY = "summary.md"
@@ -50,7 +51,7 @@ def _without_name(record: Mapping[str, str]) -> dict[str, str]:
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose columns also line up as plain text."""
-    escaped = [[text.replace("|", "\\|") for text in row] for row in (header, *rows)]
+    escaped = [[printable(text).replace("|", "\\|") for text in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in escaped) for column in range(len(header))]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in escaped]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"

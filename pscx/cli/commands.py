@@ -175,7 +175,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     to_do = {key: cell for key, cell in cells.items() if not is_done(cell)}
     if options.dry_run:
         for cell in cells.values():
-            print(f"{'to do' if cell.id in to_do else 'done '}  {cell.id}  {cell.name}")
+            print(f"{'to do' if cell.id in to_do else 'done '}  {printable(cell.id)}  {printable(cell.name)}")
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
     if to_do and options.launcher == "local":  # where a cell runs has no part in what it is

@@ -22,6 +22,7 @@ from pscx.registry import choices
 from pscx.runtime.allocator import keep_freed_memory
 from pscx.runtime.extras import broken_torchvision
 from pscx.runtime.printing import complain, sentence_of
+from pscx.runtime.ranks import check_ranks
 from pscx.runtime.suffixes import IMAGE_KINDS
 from pscx.runtime.termination import EXIT_CODE, Terminated, terminable
 
@@ -34,6 +35,8 @@ LIGHTNING = {
 INTERRUPTED = 130
 WITHOUT_PLUGINS = ("info",)  # makes no component
 WITHOUT_RECIPES = ("components",)
+WITHOUT_RANKS = ("compress", "decompress", "info")  # import no Lightning
+PATHS = ("--prior", "--config", "--plugins", "--recipes", "--originals", "--output", "--ckpt_path")
 WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.codec.sampler.steps
 SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.codec.sampler.steps 5."
 DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best that gives the bits of the CPU (default: auto)"
@@ -96,11 +99,14 @@ def run() -> NoReturn:
 
 
 def _run(args: list[str]) -> int:
+    args = [_at_home(arg) for arg in args]
     plugins, args = _folders("--plugins", args)
     recipes, args = _folders("--recipes", args)
     _check_names(args)
     asks = bool({"-h", "--help"} & set(takewhile(lambda arg: arg != "--", args)))  # makes no component and no parser
     if args and not args[0].startswith("-") and not asks:
+        if args[0] not in WITHOUT_RANKS:
+            check_ranks()
         _load_plugins(args[0], plugins)
         _load_recipes(args[0], recipes)
     if args and args[0] in LIGHTNING and not asks:
@@ -117,6 +123,12 @@ def _run(args: list[str]) -> int:
     from pscx.cli import commands
 
     return int(getattr(commands, options.command)(options, [*settings, *rest]))
+
+
+def _at_home(arg: str) -> str:
+    """``--prior=~/x`` with the home folder, which a shell puts in only where the path is an argument of its own."""
+    name, equals, value = arg.partition("=")
+    return f"{name}{equals}{os.path.expanduser(value)}" if name in PATHS and value.startswith("~/") else arg
 
 
 def _check_names(args: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,14 +17,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pscx.data.files import image_files
-from pscx.errors import PscxError
+from pscx.errors import ImageError, PscxError
 from pscx.images import read_image
 
 
 class CropData(LightningDataModule):
     """Square crops at mixed scales, flipped and turned, from folders of images (searched recursively).
 
-    A crop is a function of (seed, epoch, index) alone, so a resumed run sees what an undisturbed one would.
+    A crop is a function of (seed, epoch, index) alone, so a resumed run sees what an undisturbed one would. A file
+    that cannot be read is left out with a warning.
 
     Args:
         root: folder or folders to train on.
@@ -42,6 +44,7 @@ class CropData(LightningDataModule):
         ValueError: an option is out of range.
         PscxError: in training over several epochs where the trainer's ``reload_dataloaders_every_n_epochs`` is not 1:
             epochs would repeat the crops of earlier ones.
+        ImageError: while training, where no file can be read.
     """
 
     references = ()
@@ -110,14 +113,29 @@ class Crops(Dataset[Tensor]):
         self.choices = [(file, pair) for files, pair in pools for file in files]
         self.length, self.crop, self.seed, self.epoch = length, crop, seed, 0
         self.cache = cache
+        self.left_out: set[Path] = set()
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Tensor:
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        file, scales = self.choices[rng.integers(len(self.choices))]
-        return random_crop(self.read(file), rng, self.crop, scales)
+        while True:
+            file, scales = self.choices[rng.integers(len(self.choices))]
+            if file in self.left_out:
+                continue
+            try:
+                pixels = self.read(file)
+            except ImageError as error:
+                self._leave_out(file, error)
+            else:
+                return random_crop(pixels, rng, self.crop, scales)
+
+    def _leave_out(self, file: Path, error: ImageError) -> None:
+        self.left_out.add(file)
+        if all(other in self.left_out for other, _ in self.choices):
+            raise error
+        warnings.warn(f"left out of the training: {error}", stacklevel=3)
 
     @cached_property
     def read(self) -> Callable[[Path], NDArray[np.uint8]]:

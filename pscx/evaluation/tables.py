@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 from torch import Tensor
 
 from pscx.errors import LeftOutError
 from pscx.evaluation import measures
 from pscx.runtime.files import write_whole
+from pscx.runtime.printing import printable
 from pscx.runtime.run_folder import remove_tables
 
 Record = dict[str, Any]
@@ -95,7 +97,8 @@ def left_out(failures: Mapping[str, str], verb: str) -> LeftOutError:
 
 def show(means: Record, root: Path) -> None:
     """Print the means as a table on stdout."""
-    table = Table("measure", Column("mean", justify="right"), title=f"{means['images']} images, in {root}")
+    title = Text(printable(f"{means['images']} images, in {root}"), style="table.title", justify="center")
+    table = Table("measure", Column("mean", justify="right"), title=title)
     for key in (key for key in means if key not in COUNTS):
         table.add_row(key.replace("_", " "), "-" if means[key] is None else f"{means[key]:.4g}")
     Console().print(table)

@@ -125,6 +125,8 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     if trainer.get("default_root_dir", "") is None:
         trainer = {key: value for key, value in trainer.items() if key != "default_root_dir"}
     tree["trainer"] = checker.options(Trainer, {**defaults, **trainer}, "trainer", "the trainer")
+    if tree["trainer"]["default_root_dir"] == "":
+        checker.fail("trainer.default_root_dir", "must not be empty")
     return tree
 
 
