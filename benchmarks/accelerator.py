@@ -57,7 +57,7 @@ class Transfers(TorchDispatchMode):
     """Counts what crosses between a device and the host, and what the host asks of the device."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch types no constructor of it
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

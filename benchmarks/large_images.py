@@ -97,7 +97,8 @@ def codec_of(options: argparse.Namespace) -> Codec:
 def compress(options: argparse.Namespace) -> dict[str, Any]:
     """Compress in this process and, where there is a file to write to, restore; what it came to."""
     codec = codec_of(options)
-    image = photograph(*options.size, files_of(options))
+    width, height = options.size
+    image = photograph(width, height, files_of(options))
     start, started = peak(), time.process_time()
     if options.stream is None:
         data, pixels = codec.compress(image, quality=1), None

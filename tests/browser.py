@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from shutil import which
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -53,7 +53,7 @@ def launched() -> Iterator[Browser]:
 
 
 @contextmanager
-def visited(browser: Browser, url: str, width: int = 1280, height: int = 900, **options: object) -> Iterator[Visit]:
+def visited(browser: Browser, url: str, width: int = 1280, height: int = 900, **options: Any) -> Iterator[Visit]:
     """A page of this size at ``url``; ``options`` are those of a browser context, such as ``offline=True``."""
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     try:

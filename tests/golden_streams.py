@@ -35,7 +35,10 @@ GOLDEN = Path(__file__).parent / "golden"
 FACTS = GOLDEN / "golden.json"
 SAMPLER = {"name": "ddrm", "steps": 3, "start": 20.0, "warm_start": 2.0, "stop": 0.05, "spacing": "log"}
 ROWS = {"name": "dct", "base": 0.4, "neighbours": 0.7, "floor": 0.2, "evenness": 0.75, "depth": 64}
-SMALL = {"sampler": SAMPLER, "restoration_sampler": {**SAMPLER, "steps": 2}, "samples": 3, "iterations": 4, "batch": 2}
+SMALL: dict[str, Any] = {
+    **{"sampler": SAMPLER, "restoration_sampler": {**SAMPLER, "steps": 2}},
+    **{"samples": 3, "iterations": 4, "batch": 2},
+}
 STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "uniform_posterior": (
         (16, 19),
@@ -144,7 +147,8 @@ def golden_image(height: int, width: int) -> Pixels:
     inside = (2 * y - height) ** 2 + (2 * x - width) ** 2 < height * width // 2
     grains = (Noise(21).normal((height, width, 3), iteration=0, sample=0, step=0).numpy() * 4).astype(np.int64)
     colour = np.array([90, 0, -60]) * inside[..., None]
-    return np.clip((4 * y + 3 * x)[..., None] + 40 + colour + grains, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip((4 * y + 3 * x)[..., None] + 40 + colour + grains, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def golden_codec(name: str, prior: str) -> tuple[Codec, Pixels]:

@@ -29,7 +29,8 @@ def posterior(covariance: Tensor, rows: Tensor, values: Tensor, variances: Tenso
 def wiener(covariance: Tensor, a: Tensor) -> Tensor:
     """Matrix of ``E[x0 | x_t]`` for ``x_t = sqrt(a) x0 + sqrt(1 - a) z``: ``sqrt(a) C (a C + (1 - a) I)^-1``."""
     eye = torch.eye(len(covariance), dtype=torch.float64)
-    return torch.linalg.solve(a * covariance + (1 - a) * eye, a.sqrt() * covariance)
+    matrix: Tensor = torch.linalg.solve(a * covariance + (1 - a) * eye, a.sqrt() * covariance)
+    return matrix
 
 
 def nearest(levels: list[float], wanted: float) -> int:
@@ -63,7 +64,8 @@ def visited_places(grid: Tensor, start: float | None, stop: float, steps: int, s
 def root(matrix: Tensor) -> Tensor:
     """Symmetric square root of a positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
+    found: Tensor = vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
+    return found
 
 
 def wasserstein(one: Normal, two: Normal) -> float:

@@ -13,7 +13,8 @@ Pixels = NDArray[np.uint8]
 
 def coarse(image: Pixels) -> Pixels:
     """Values rounded to multiples of 32."""
-    return np.minimum((image.astype(int) + 16) // 32 * 32, 255).astype(np.uint8)
+    rounded: Pixels = np.minimum((image.astype(int) + 16) // 32 * 32, 255).astype(np.uint8)
+    return rounded
 
 
 def blocky(image: Pixels) -> Pixels:

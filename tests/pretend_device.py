@@ -36,23 +36,29 @@ class There(Tensor):
     """A tensor on the device; ``here`` has its numbers."""
 
     here: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, here: Tensor) -> There:
-        layout = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
-        made: There = Tensor._make_wrapper_subclass(cls, here.shape, device=PLACE, **layout)  # type: ignore[attr-defined]
+        layout: dict[str, Any] = {
+            "strides": here.stride(),
+            "storage_offset": here.storage_offset(),
+            "dtype": here.dtype,
+        }
+        made: There = Tensor._make_wrapper_subclass(cls, here.shape, device=PLACE, **layout)
         made.here = here
         return made
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]  # torch types none of it
         return f"{self.here!r} on {PLACE}"
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch calls it as a class method, its stub has none
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return perform(func, args, kwargs or {})
 
 
@@ -178,7 +184,8 @@ def device() -> Iterator[torch.device]:
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST:
         pytest.skip(f"torch {torch.__version__} registers no device of Python alone")
     _register()
-    computed.clear(), crossed.clear()
+    computed.clear()
+    crossed.clear()
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # wrappers cannot take each other's place
     backend.present = True
@@ -196,7 +203,7 @@ class OnTheCPU(TorchDispatchMode):
     LAYERS = ("convolution", "addmm", "native_group_norm", "native_layer_norm", "embedding")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch types no constructor of it
         self.layers: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -225,7 +225,8 @@ def test_axes_that_are_varied_one_at_a_time_have_a_panel_each() -> None:
     found = [drawn(plan, *labels) for labels in ("000", "100", "010", "020")]
     assert varied_alone(plan, found)
     figure = one_at_a_time(plan, found, "psnr", PSNR["psnr"])
-    texts = [(panel.get_title(), [text.get_text() for text in panel.get_legend().get_texts()]) for panel in figure.axes]
+    legends = [(panel.get_title(), panel.get_legend()) for panel in figure.axes]
+    texts = [(title, [text.get_text() for text in legend.get_texts()]) for title, legend in legends if legend]
     assert texts == [("a", ["0", "1"]), ("b", ["0", "1", "2"])]
     colors = [[line.get_color() for line in panel.get_lines()] for panel in figure.axes]
     assert colors == [["#cccccc", *COLORS[:2]], ["#cccccc", *COLORS[:3]]]

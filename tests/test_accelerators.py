@@ -12,8 +12,8 @@ from tiny import CODEC, write_codec
 
 from pscx.cli.main import main
 from pscx.config import Layer, option_layer, read_yaml
-from pscx.runs.accelerators import accelerator
 from pscx.runs.lightning import configuration
+from pscx.runtime.devices import accelerator
 
 SENTENCE = "although there is an accelerator (cuda)"
 GPUS = {"cuda": torch.cuda, "mps": torch.backends.mps}

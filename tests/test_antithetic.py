@@ -87,6 +87,7 @@ def test_a_codec_with_pairs_decodes_to_what_it_measured() -> None:
     psc = codec()
     payload, encoded = psc.encode(image())
     again = codec_of_spec(codec_spec(psc), psc.quantizer.parameter, psc.seed)
+    assert isinstance(again, PSC)
     assert again.antithetic
     decoded = again.decode(payload, SHAPE)
     assert torch.equal(decoded.measurements.values, encoded.measurements.values)

@@ -14,7 +14,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
-from tiny import CODEC, save_prior, write_codec
+from tiny import CODEC, psc_of, save_prior, write_codec
 
 import pscx
 from pscx import Codec, ConfigError, Decompressor, ImageError, PscxError, StreamError, load_codec
@@ -67,7 +67,8 @@ def test_the_decoder_shows_what_the_encoder_simulated(codec: Codec, photo: Pixel
     assert done.data == codec.compress(photo)
     assert np.array_equal(codec.decompress(done.data), done.pixels)
     assert np.array_equal(Decompressor().decompress(done.data, index=1), done.images[1])
-    assert not np.array_equal(*done.images)
+    first, second = done.images
+    assert not np.array_equal(first, second)
     assert done.pixels.shape == photo.shape
 
 
@@ -101,14 +102,14 @@ def test_padding_repeats_the_edge(codec: Codec) -> None:
 
 def test_sides_are_multiples_of_what_both_prior_and_rows_take(codec: Codec) -> None:
     assert codec.signal_codec.stride == 8
-    codec.signal_codec.prior.stride = 12
+    psc_of(codec).prior.stride = 12
     assert codec.signal_codec.stride == 24
 
 
 @pytest.mark.parametrize("kind", ["pillow", "tensor", "array"])
 def test_it_takes_images_in_memory(codec: Codec, photo: Pixels, kind: str) -> None:
     tensor = torch.from_numpy(photo.copy()).permute(2, 0, 1)
-    image = {"pillow": Image.fromarray(photo), "tensor": tensor, "array": photo}[kind]
+    image: Any = {"pillow": Image.fromarray(photo), "tensor": tensor, "array": photo}[kind]
     assert codec.compress(image) == codec.compress(photo)
 
 
@@ -186,7 +187,7 @@ def test_the_step_is_in_the_header_and_not_in_the_spec(photo: Pixels, tmp_path: 
     name = write_codec(tmp_path)
     coarse, fine = (load_codec(name, step=step) for step in (0.5, 0.125))
     assert codec_spec(coarse.signal_codec) == codec_spec(fine.signal_codec)
-    assert (coarse.info(coarse.compress(photo))["parameter"], fine.signal_codec.quantizer.parameter) == (0.5, 0.125)
+    assert (coarse.info(coarse.compress(photo))["parameter"], psc_of(fine).quantizer.parameter) == (0.5, 0.125)
     assert len(coarse.compress(photo)) < len(fine.compress(photo))
     bits = load_codec(name, quantizer={"bits": 10})
     assert codec_spec(bits.signal_codec)["quantizer"] == {"name": "uniform", "bits": 10}
@@ -206,11 +207,16 @@ def test_the_batch_travels(codec: Codec, photo: Pixels, tmp_path: Path, monkeypa
     """The network's answers may differ in the last bit between two batches, so both sides take the same."""
     seen: list[int] = []
     denoise = Gaussian.denoise
-    monkeypatch.setattr(Gaussian, "denoise", lambda prior, x, sigma: seen.append(len(x)) or denoise(prior, x, sigma))
+
+    def counted(prior: Gaussian, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        seen.append(len(x))
+        return denoise(prior, x, sigma)
+
+    monkeypatch.setattr(Gaussian, "denoise", counted)
     done = load_codec(write_codec(tmp_path), samples=5, batch=2).simulate(photo)
     encoding = seen.copy()
     assert set(encoding) == {1, 2}
-    assert codec.signal_codec.batch == 4
+    assert psc_of(codec).batch == 4
     for decoder in (Decompressor(), codec):
         seen.clear()
         assert np.array_equal(decoder.decompress(done.data), done.pixels)
@@ -231,9 +237,8 @@ def test_another_prior_is_named_by_its_fingerprint(photo: Pixels, tmp_path: Path
     codec = load_codec(write_codec(tmp_path), prior={"name": "ddpm", "path": first})
     data = codec.compress(photo)
     assert codec.info(data)["spec"]["prior"] == {"name": "ddpm", "exact": False}  # nothing to load from
-    here = (
-        load_codec(write_codec(tmp_path), prior={"name": "ddpm", "path": second}).signal_codec.prior.fingerprint().hex()
-    )
+    other = load_codec(write_codec(tmp_path), prior={"name": "ddpm", "path": second})
+    here = psc_of(other).prior.fingerprint().hex()
     there = codec.signal_codec.fingerprint().hex()
     with pytest.raises(StreamError, match=rf"another prior \(fingerprint {there}, this one is {here}\).*--prior PATH"):
         Decompressor(prior_path=second).decompress(data)
@@ -296,13 +301,13 @@ def test_a_component_that_is_not_registered_cannot_be_written(codec: Codec, phot
     class Own(DDRM):
         pass
 
-    codec.signal_codec.sampler = Own()
+    psc_of(codec).sampler = Own()
     with pytest.raises(PscxError, match="Own is not a registered sampler"):
         codec.compress(photo)
 
 
 def test_text_that_is_no_word_cannot_be_written(codec: Codec, photo: Pixels) -> None:
-    codec.signal_codec.sampler.__dict__["_options"] = {"spacing": "a/b"}
+    psc_of(codec).sampler.__dict__["_options"] = {"spacing": "a/b"}
     with pytest.raises(PscxError, match=r"sampler.spacing is 'a/b'"):
         codec.compress(photo)
 
@@ -344,7 +349,7 @@ def test_a_step_that_the_quantizer_refuses(tmp_path: Path) -> None:
 
 def test_a_config_of_an_evaluation_is_a_codec(tmp_path: Path) -> None:
     text = CODEC + "  name: evaluate\n  simulate: false\n  restorations: 3\ndata: {root: x}\n"
-    assert isinstance(load_codec(write_codec(tmp_path, text)).signal_codec.quantizer, Uniform)
+    assert isinstance(psc_of(load_codec(write_codec(tmp_path, text))).quantizer, Uniform)
 
 
 def test_a_spec_is_the_recipe_it_was_read_from() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
-from tiny import save_prior, write_codec
+from tiny import psc_of, save_prior, write_codec
 
 from pscx import Codec, StreamError, load_codec, stream_info
 from pscx.cli.main import main
@@ -132,7 +132,7 @@ def damaged(data: bytes, arithmetic: str) -> bytes:
     ],
 )
 def test_what_does_not_decode_says_why(encoded: str, why: str, codec: Codec, photo: Pixels) -> None:
-    arithmetic = arithmetic_of(codec.signal_codec.prior) if encoded == "here" else encoded
+    arithmetic = arithmetic_of(psc_of(codec).prior) if encoded == "here" else encoded
     with pytest.raises(StreamError, match=rf"^segment [123] of 3 does not decode to what was encoded: {why}"):
         codec.decompress(damaged(codec.compress(photo), arithmetic))
 
@@ -142,7 +142,7 @@ def test_info_says_what_a_stream_was_encoded_with(
 ) -> None:
     data = codec.compress(photo)
     facts = stream_info(data)
-    assert facts["arithmetic"] == arithmetic_of(codec.signal_codec.prior)
+    assert facts["arithmetic"] == arithmetic_of(psc_of(codec).prior)
     assert facts["parameter_name"] == "step"
     (tmp_path / "x.pscx").write_bytes(data)
     assert main(["info", str(tmp_path / "x.pscx")]) == 0

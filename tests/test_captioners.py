@@ -87,7 +87,7 @@ def test_what_cannot_be_loaded_is_one_sentence(folder: str, tmp_path: Path) -> N
 
 def test_options_out_of_range(folder: str) -> None:
     with pytest.raises(ValueError, match=r"caption.dtype must be one of fp32, fp16, bf16, got 'int8'"):
-        Blip2(folder, dtype="int8")  # type: ignore[arg-type]
+        Blip2(folder, dtype="int8")  # type: ignore[arg-type]  # wrong on purpose
     for count in (0, 76):
         with pytest.raises(ValueError, match=rf"caption.max_tokens must lie in 1..75, got {count}"):
             Blip2(folder, max_tokens=count)

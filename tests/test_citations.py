@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from pscx.networks import NoiseExperts, ResidualUNet
 from pscx.registry import Registry
 from pscx.restorations import RESTORATIONS, Mean
 
-CLASSES = {cls: name for registry in SECTIONS.values() for name, cls in registry.classes.items()}
+CLASSES: dict[type[Any], str] = {cls: name for registry in SECTIONS.values() for name, cls in registry.classes.items()}
 
 
 def keys(found: list[str]) -> list[str]:
@@ -31,7 +32,7 @@ def printed(capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=CLASSES.values())
-def test_every_component_says_what_to_cite(cls: type) -> None:
+def test_every_component_says_what_to_cite(cls: type[Any]) -> None:
     """In its own body: ``()`` where there is nothing, rather than by forgetting."""
     assert "references" in vars(cls)
     assert len(cited_by(cls)) == len(cls.references)
@@ -45,7 +46,8 @@ def test_every_entry_is_read_and_is_of_use() -> None:
     text = FILE.read_text(encoding="utf-8")
     assert list(entries()) == re.findall(r"^@\w+\{(.*),$", text, re.MULTILINE)
     assert "\n\n".join(entries().values()) + "\n" == text
-    used = {key for cls in (*CLASSES, ResidualUNet, NoiseExperts) for key in cls.references}
+    classes: list[type[Any]] = [*CLASSES, ResidualUNet, NoiseExperts]
+    used = {key for cls in classes for key in cls.references}
     assert used | {OURS} == set(entries())
 
 
@@ -94,7 +96,7 @@ def test_a_plugin_brings_its_own_entry(forget_plugins: Callable[[], None]) -> No
 
     @RESTORATIONS.register("own")
     class Own(Mean):
-        references = ("elata2025psc", entry)
+        references = ("elata2025psc", entry)  # type: ignore[assignment]  # Mean has one
 
     found = bibliography([Layer("a", {"recipe": "default"}), option_layer("model.codec.restoration", "own")])
     assert found[-1] == entry

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def test_compress_refuses_what_is_no_image(
 ) -> None:
     bad = tmp_path / "bad.png"
     if content is not None:
-        bad.write_bytes(photo.read_bytes()[:-200] if content == "cut" else content)  # type: ignore[arg-type]
+        bad.write_bytes(photo.read_bytes()[:-200] if isinstance(content, str) else content)
     message = refused(["compress", bad, "--config", config], tmp_path, capsys)
     assert part in message
     assert str(bad) in message
@@ -336,7 +337,12 @@ def test_outputs_are_checked_before_any_work(
     """An output that exists keeps its content, and the other images are done."""
     (image_folder / "b.pscx").write_text("precious")
     begun: list[str] = []
-    monkeypatch.setattr(commands, "_each", lambda *args: begun.append(capsys.readouterr().err) or args[3])
+
+    def begin(*args: Any) -> Any:
+        begun.append(capsys.readouterr().err)
+        return args[3]
+
+    monkeypatch.setattr(commands, "_each", begin)
     assert main(["compress", str(image_folder), "--config", config]) == 1  # the number that was refused
     expected = "b.pscx' exists already and is no whole stream: give --force to overwrite it, or choose another name\n"
     assert begun[0].endswith(expected)
@@ -365,7 +371,7 @@ def test_two_inputs_never_share_an_output(
 def test_several_inputs_need_a_folder(
     image_folder: Path, config: str, stream: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["compress", image_folder, "-o", stream, "--config", config]
+    args: list[str | Path] = ["compress", image_folder, "-o", stream, "--config", config]
     assert "several inputs need a folder" in refused([*args], image_folder, capsys)
 
 

@@ -17,6 +17,7 @@ from pscx.quantizers import RDO, Deadzone, Float8, Quantizer, Trellis, Uniform
 from pscx.restorations import Mean, Restoration, Sample
 from pscx.rows import PCA, Local, RowRule
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
+from pscx.signal.measurements import DenseRows
 
 PRIOR = Gaussian()
 SHAPE = (3, 16, 16)
@@ -58,6 +59,7 @@ def codec(
 
 def state(outcome: Known) -> list[Tensor]:
     known = outcome.measurements
+    assert isinstance(known, DenseRows)
     assert outcome.estimate is not None
     return [known.rows, known.values, known.variances, known.counts, outcome.estimate]
 
@@ -119,10 +121,12 @@ class Numbered(Coder):
         self.told: list[list[int]] = []
 
     def encoder(self) -> Encoder:
-        return self.watch(Posterior().encoder(), "put")
+        encoder: Encoder = self.watch(Posterior().encoder(), "put")
+        return encoder
 
     def decoder(self, data: bytes) -> Decoder:
-        return self.watch(Posterior().decoder(data), "get")
+        decoder: Decoder = self.watch(Posterior().decoder(data), "get")
+        return decoder
 
     def watch(self, side: Any, name: str) -> Any:
         seen: list[int] = []
@@ -157,6 +161,7 @@ def test_values_are_those_of_the_image(rows: str) -> None:
     off = known.forward(IMAGE[None])[0] - known.values
     assert off.abs().max() <= 0.05 * (1 + 1e-2)
     assert off.abs().max() > 0.04
+    assert isinstance(known, DenseRows)
     used = torch.arange(known.values.shape[1]) < known.counts[:, None]
     assert (known.variances[used] > 0).all()
     assert len(known) == sum(outcome.account.segment_symbols) > 0
@@ -287,7 +292,8 @@ def test_restoration_sampler_is_the_loop_s_where_none_is_given() -> None:
 @pytest.mark.parametrize("name", ["samples", "iterations", "batch"])
 def test_codec_refuses(name: str) -> None:
     parts = (PRIOR, DDRM(2), PCA(2), Uniform(), Raw(), Sample())
+    none: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name} must be at least 1 and below 65536, got 0"):
-        PSC(*parts, **{name: 0})  # type: ignore[arg-type]
+        PSC(*parts, **none)
     with pytest.raises(ValueError, match=r"seed must lie in \[0, 2\^64\), got -1"):
         PSC(*parts, seed=-1)

@@ -169,7 +169,10 @@ def test_student_tail_is_the_integral_of_the_density(degrees: int) -> None:
 
 def cross_entropy(quantizer: Quantizer, groups: list[Group], degrees: int) -> float:
     """Bits under the coder's model as its docstring states it, by other formulas than the coder's."""
-    above = (lambda z: NormalDist().cdf(-z)) if degrees == 0 else (lambda z: integral(z, degrees))
+
+    def above(z: float) -> float:
+        return NormalDist().cdf(-z) if degrees == 0 else integral(z, degrees)
+
     bits = 0.0
     for symbols, mean, scale in groups:
         low = ((quantizer.lower_edge(symbols, mean) - mean) / scale).tolist()

@@ -144,7 +144,8 @@ def test_a_rival_is_the_best_that_fits(name: str, astronaut: Pixels) -> None:
     assert found.fits
     assert found.bytes <= 2500
     assert found.psnr == psnr(astronaut, found.pixels)
-    options: dict[str, Any] = {"JPEG": {"optimize": True, "progressive": True}, "WebP": {"method": 6}}[name]
+    of: dict[str, dict[str, Any]] = {"JPEG": {"optimize": True, "progressive": True}, "WebP": {"method": 6}}
+    options = of[name]
 
     def encoded(quality: int) -> io.BytesIO:
         file = io.BytesIO()
@@ -350,7 +351,12 @@ def test_a_view_is_shown_again_while_nothing_happens(
     path.write_bytes(load_codec(config).compress(np.array(Image.open(photo))))
     expected = list(views.decode(str(path)))
     decode = Decompressor.decode
-    monkeypatch.setattr(Decompressor, "decode", lambda *args, **options: (sleep(0.1), decode(*args, **options))[1])
+
+    def slow(*args: Any, **options: Any) -> Any:
+        sleep(0.1)
+        return decode(*args, **options)
+
+    monkeypatch.setattr(Decompressor, "decode", slow)
     shown = list(views.decode(str(path)))
     assert list(dict.fromkeys(shown)) == list(dict.fromkeys(expected))
     assert shown.count(shown[0]) > 3

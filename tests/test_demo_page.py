@@ -69,8 +69,8 @@ def command(lab: Path, port: int) -> list[str]:
 def address(lab: Path) -> Iterator[str]:
     """Where ``pscx demo``, in a process of its own, serves the page; it ends by Ctrl-C and says nothing more."""
     limits = ["--max-bytes", str(MAX_BYTES), "--max-pixels", str(MAX_PIXELS)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    server = subprocess.Popen([*command(lab, free_port()), *limits], text=True, **pipes)
+    asked = [*command(lab, free_port()), *limits]
+    server = subprocess.Popen(asked, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert server.stdout is not None
     line = server.stdout.readline()
     if not line.endswith("(Ctrl-C ends it)\n"):

@@ -254,7 +254,8 @@ def test_a_prior_checks_the_machine_before_it_computes(residual: Path, monkeypat
 
 
 def test_options_out_of_range() -> None:
-    for options in ({"weight_bits": 1}, {"activation_bits": 17}):
+    wrong: list[dict[str, Any]] = [{"weight_bits": 1}, {"activation_bits": 17}]
+    for options in wrong:
         with pytest.raises(ValueError, match=r"exact\.\w+ must lie in 2\.\.16"):
             ExactConvolution(layers()[0], **options)
     with pytest.raises(ValueError, match="one group of channels"):

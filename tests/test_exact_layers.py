@@ -91,7 +91,8 @@ def numpy_exponential(x: Floats) -> Floats:
     y, value = y - k, np.zeros_like(y)
     for coefficient in reversed(COEFFICIENTS):
         value = (value + np.float32(coefficient)) * y
-    return np.ldexp(value + np.float32(1), k.astype(np.int32))
+    found: NDArray[np.float32] = np.ldexp(value + np.float32(1), k.astype(np.int32))
+    return found
 
 
 # Linear layers
@@ -440,9 +441,10 @@ def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str
     try:
         exec(compile(code, "docs/exactness.md", "exec"), {"__name__": "example"})
     finally:
-        for registry, before in ((FORMS, forms), (FRAMES, frames)):
-            registry.clear()
-            registry.update(before)
+        FORMS.clear()
+        FORMS.update(forms)
+        FRAMES.clear()
+        FRAMES.update(frames)
     assert capsys.readouterr().out == "torch.Size([1, 4, 8, 8])\n"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny import EXACT, save_prior, write_codec
+from tiny import EXACT, psc_of, save_prior, write_codec
 from tiny_latent import save_stable_diffusion
 from torch import Tensor, nn
 
@@ -172,7 +172,7 @@ def test_a_stream_names_the_weights_that_made_it(folder: str, astronaut: Pixels,
     """Also where they were changed or converted when the codec was there already; and it finds its prior again."""
     text = EXACT.format(path=folder).replace("exact: true", "exact: false")
     codec = load_codec(write_codec(tmp_path, text))
-    prior = codec.signal_codec.prior
+    prior = psc_of(codec).prior
     assert isinstance(prior, DDPM)
     prints = set()
     for change in (lambda: None, lambda: doubled(prior.denoiser.network.tail.weight), lambda: prior.bfloat16()):

@@ -6,6 +6,7 @@ import json
 from hashlib import sha256
 from math import exp
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,8 +82,8 @@ def test_a_second_decoder_shows_the_same_pixels(name: str, prior: str) -> None:
 
 def test_a_second_decoder_shows_the_same_pixels_with_the_prior_that_ships() -> None:
     """The default recipe, made short; its samples pass through both networks."""
-    rows = {"block": 8, "per_iteration": 4.0}
-    codec = load_codec("default", rows=rows, restoration={"samples": 2}, **SMALL)
+    options: dict[str, Any] = {**SMALL, "rows": {"block": 8, "per_iteration": 4.0}}
+    codec = load_codec("default", restoration={"samples": 2}, **options)
     done = codec.simulate(golden_image(16, 16))
     decoder = Decoder(done.data, EMBEDDED)
     low = decoder.prior.table[decoder.times(decoder.spec["sampler"])] <= decoder.prior.border

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny import EXACT, save_prior, write_codec
+from tiny import EXACT, psc_of, save_prior, write_codec
 from tiny_latent import save_stable_diffusion
 from torch import nn
 
@@ -20,7 +20,7 @@ from pscx import load_codec
 from pscx.captioners import Fixed
 from pscx.cli.main import main
 from pscx.priors import Gaussian, Prior, StableDiffusion
-from pscx.priors.denoiser import PixelDenoiser
+from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.kept import kept_by_prior
 from pscx.rows.block_transform import prior_variances
 from pscx.rows.local import klt
@@ -49,7 +49,7 @@ def test_a_codec_that_is_gone_leaves_no_prior(
     block = {"block": 8} if rows in ("dct", "local") else {}
     codec = load_codec(write_codec(tmp_path, text), rows={**options, **block, **step} or "learned", iterations=2)
     codec.decompress(codec.compress(astronaut[:16, :16]))
-    alive = weakref.ref(codec.signal_codec.prior)
+    alive = weakref.ref(psc_of(codec).prior)
     del codec
     gc.collect()
     assert alive() is None
@@ -59,7 +59,7 @@ def test_a_captioned_prior_that_is_gone_leaves_nothing(latent: str, astronaut: P
     """Neither itself nor its network; and all captions of a prior share what follows from the prior alone."""
     options: dict[str, Any] = {"samples": 2, "iterations": 2, "sampler": {"steps": 1}}
     codec = load_codec("paper-pixel", prior={"name": "stable_diffusion", "path": latent}, rows="local", **options)
-    prior = codec.signal_codec.prior
+    prior = psc_of(codec).prior
     assert isinstance(prior, StableDiffusion)
     for caption in ("cat", "a cat", "c", "at", "t"):
         codec.compress(astronaut[:16, :16], caption=caption)
@@ -132,7 +132,7 @@ def test_a_report_loads_a_prior_once(
         where = ["--data.root", str(image_folder), "--trainer.default_root_dir", str(run)]
         assert main(["test", "--config", config, "--model.codec.quantizer.step", step, *where]) == 0
     loaded: list[str] = []
-    plain = pscx.priors.ddpm.load_denoiser
+    plain = load_denoiser
 
     def counted(path: str) -> PixelDenoiser:
         loaded.append(path)
@@ -153,7 +153,7 @@ def test_no_cache_of_the_process_holds_a_module(folder: str, astronaut: Pixels, 
     ours = [one for one in wrappers if one.__module__.startswith("pscx.")]
     assert len(ours) > 8
     assert not [one.__qualname__ for one in ours if holds_module(one)]
-    prior_cache(codec.signal_codec.prior)
+    prior_cache(psc_of(codec).prior)
     assert holds_module(prior_cache)
     prior_cache.cache_clear()
 

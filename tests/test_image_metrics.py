@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ PLAIN = [
 ]
 BEST = {"psnr": math.inf, "ssimulacra2": 100.0, "gmsd": 0.0, "flip": 0.0}
 KINDS: dict[str, Callable[[Pixels], Pixels]] = {"coarse": coarse, "blocky": blocky}
-CROPS = {
+CROPS: dict[str, Any] = {
     "": np.s_[:],
     "odd": np.s_[:53, :61],
     "small": np.s_[40:56, 40:56],

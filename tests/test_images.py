@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from pscx.errors import ImageError, PscxError
 from pscx.images import as_pixels, read_image, to_pixels, to_tensor, write_image
-from pscx.runtime import files
 from pscx.runtime.files import check_output, write_whole
 
+Pixels = NDArray[np.uint8]
 
-def save(path, image, *args, **kwargs):
+
+def save(path: Path, image: Image.Image, *args: Any, **kwargs: Any) -> Path:
     image.save(path, *args, **kwargs)
     return path
 
 
-def png(width, height, depth, color, rows, text=b""):
+def png(width: int, height: int, depth: int, color: int, rows: list[bytes], text: bytes = b"") -> bytes:
     """A PNG file written by hand from its rows of bytes: the reader's depth of 16 has a second opinion."""
 
-    def chunk(kind, data):
+    def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
@@ -40,34 +45,34 @@ def png(width, height, depth, color, rows, text=b""):
 
 
 @pytest.mark.parametrize(("suffix", "options"), [(".png", {}), (".webp", {"lossless": True})])
-def test_lossless_formats_come_back_exactly(tmp_path, cat, suffix, options):
+def test_lossless_formats_come_back_exactly(tmp_path: Path, cat: Pixels, suffix: str, options: dict[str, bool]) -> None:
     pixels = read_image(save(tmp_path / f"x{suffix}", Image.fromarray(cat), **options))
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, cat)
 
 
-def test_jpeg_is_close(tmp_path, cat):
+def test_jpeg_is_close(tmp_path: Path, cat: Pixels) -> None:
     pixels = read_image(save(tmp_path / "x.jpg", Image.fromarray(cat), quality=95, subsampling=0))
     assert 0 < np.abs(pixels.astype(float) - cat).mean() < 3
 
 
-def test_the_content_decides_not_the_suffix(tmp_path, cat):
+def test_the_content_decides_not_the_suffix(tmp_path: Path, cat: Pixels) -> None:
     np.testing.assert_array_equal(read_image(save(tmp_path / "x.jpg", Image.fromarray(cat), "PNG")), cat)
 
 
-def test_greyscale_becomes_three_equal_channels(tmp_path, cat):
+def test_greyscale_becomes_three_equal_channels(tmp_path: Path, cat: Pixels) -> None:
     grey = cat[:, :, 1]
     pixels = read_image(save(tmp_path / "x.png", Image.fromarray(grey)))
     np.testing.assert_array_equal(pixels, np.stack([grey] * 3, axis=2))
 
 
-def test_one_bit_becomes_black_and_white(tmp_path):
+def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
     bits = np.indices((16, 16)).sum(0) % 3 == 0
     pixels = read_image(save(tmp_path / "x.png", Image.fromarray(bits)))
     np.testing.assert_array_equal(pixels, np.where(bits, 255, 0)[:, :, None].repeat(3, 2))
 
 
-def test_palette_becomes_its_colours(tmp_path):
+def test_palette_becomes_its_colours(tmp_path: Path) -> None:
     indices = np.indices((16, 16)).sum(0).astype(np.uint8) % 4
     colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [10, 20, 30]], np.uint8)
     image = Image.fromarray(indices)
@@ -76,7 +81,7 @@ def test_palette_becomes_its_colours(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
-def test_alpha_is_laid_over_white(tmp_path, cat, suffix):
+def test_alpha_is_laid_over_white(tmp_path: Path, cat: Pixels, suffix: str) -> None:
     alpha = np.full(cat.shape[:2], 255, np.uint8)
     alpha[:40], alpha[40:80] = 0, 128
     options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
@@ -89,7 +94,7 @@ def test_alpha_is_laid_over_white(tmp_path, cat, suffix):
     assert (pixels[:40] == 255).all()
 
 
-def test_a_transparent_colour_of_a_palette_is_white(tmp_path):
+def test_a_transparent_colour_of_a_palette_is_white(tmp_path: Path) -> None:
     indices = np.indices((16, 16)).sum(0).astype(np.uint8) % 2
     image = Image.fromarray(indices)
     image.putpalette([200, 0, 0, 0, 0, 200])
@@ -97,7 +102,7 @@ def test_a_transparent_colour_of_a_palette_is_white(tmp_path):
     np.testing.assert_array_equal(pixels, np.where(indices[:, :, None], [255, 255, 255], [200, 0, 0]))
 
 
-def test_16_bit_greyscale_is_scaled_not_clipped(tmp_path):
+def test_16_bit_greyscale_is_scaled_not_clipped(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 16 * 32).astype(">u2").reshape(16, 32)
     file = tmp_path / "x.png"
     file.write_bytes(png(32, 16, 16, 0, [row.tobytes() for row in values]))
@@ -105,14 +110,14 @@ def test_16_bit_greyscale_is_scaled_not_clipped(tmp_path):
     np.testing.assert_array_equal(pixels, (values // 256)[:, :, None].repeat(3, 2))
 
 
-def test_16_bit_colour_is_scaled_not_clipped(tmp_path):
+def test_16_bit_colour_is_scaled_not_clipped(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 16 * 32 * 3).astype(">u2").reshape(16, 32, 3)
     file = tmp_path / "x.png"
     file.write_bytes(png(32, 16, 16, 2, [row.tobytes() for row in values]))
     np.testing.assert_array_equal(read_image(file), values // 256)
 
 
-def test_cmyk_jpeg_becomes_rgb(tmp_path, cat):
+def test_cmyk_jpeg_becomes_rgb(tmp_path: Path, cat: Pixels) -> None:
     image = Image.fromarray(cat).convert("CMYK")
     pixels = read_image(save(tmp_path / "x.jpg", image, quality=95))
     assert np.abs(pixels.astype(float) - cat).mean() < 4
@@ -131,25 +136,27 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path, cat):
         (8, lambda x: np.rot90(x, 1)),
     ],
 )
-def test_exif_orientation_is_applied(tmp_path, cat, orientation, turned):
+def test_exif_orientation_is_applied(
+    tmp_path: Path, cat: Pixels, orientation: int, turned: Callable[[Pixels], Pixels]
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = save(tmp_path / "x.png", Image.fromarray(cat), exif=exif)
     np.testing.assert_array_equal(read_image(file), turned(cat))
 
 
-def test_a_damaged_exif_record_leaves_the_image_as_stored(tmp_path, cat):
+def test_a_damaged_exif_record_leaves_the_image_as_stored(tmp_path: Path, cat: Pixels) -> None:
     file = save(tmp_path / "x.png", Image.fromarray(cat), exif=b"no record at all")
     np.testing.assert_array_equal(read_image(file), cat)
 
 
-def test_a_camera_jpeg_with_a_preview_is_no_animation(tmp_path, cat):
+def test_a_camera_jpeg_with_a_preview_is_no_animation(tmp_path: Path, cat: Pixels) -> None:
     image, preview = Image.fromarray(cat), Image.fromarray(cat[:32, :32])
     file = save(tmp_path / "x.jpg", image, "MPO", save_all=True, append_images=[preview])
     assert read_image(file).shape == cat.shape
 
 
-def test_an_image_beyond_pillows_limit_is_read(tmp_path, cat, monkeypatch):
+def test_an_image_beyond_pillows_limit_is_read(tmp_path: Path, cat: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     np.testing.assert_array_equal(read_image(save(tmp_path / "x.png", Image.fromarray(cat))), cat)
     assert Image.MAX_IMAGE_PIXELS == 100
@@ -158,42 +165,42 @@ def test_an_image_beyond_pillows_limit_is_read(tmp_path, cat, monkeypatch):
 # Refusing to read
 
 
-def test_missing_file(tmp_path):
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"no such file: '.*gone\.png'"):
         read_image(tmp_path / "gone.png")
 
 
-def test_folder(tmp_path):
+def test_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="is a folder: expected one PNG, JPEG, WebP, TIFF or BMP file"):
         read_image(tmp_path)
 
 
-def test_a_name_that_the_system_refuses(tmp_path):
+def test_a_name_that_the_system_refuses(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cannot read"):
         read_image(tmp_path / ("x" * 5000))
 
 
-def test_empty_file(tmp_path):
+def test_empty_file(tmp_path: Path) -> None:
     (tmp_path / "x.png").touch()
     with pytest.raises(ImageError, match=r"x\.png' is empty"):
         read_image(tmp_path / "x.png")
 
 
-def test_text_file(tmp_path):
+def test_text_file(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("hello" * 100)
     with pytest.raises(ImageError, match=r"x\.png' is not a PNG, JPEG, WebP, TIFF or BMP image"):
         read_image(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PPM", "ICO"])
-def test_other_formats(tmp_path, cat, kind):
+def test_other_formats(tmp_path: Path, cat: Pixels, kind: str) -> None:
     with pytest.raises(ImageError, match="is not a PNG, JPEG, WebP, TIFF or BMP image"):
         read_image(save(tmp_path / "x.png", Image.fromarray(cat), kind))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_truncated_files(tmp_path, cat, kind, share):
+def test_truncated_files(tmp_path: Path, cat: Pixels, kind: str, share: float) -> None:
     buffer = io.BytesIO()
     Image.fromarray(cat).save(buffer, kind)
     data = buffer.getvalue()
@@ -203,7 +210,7 @@ def test_truncated_files(tmp_path, cat, kind, share):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_damaged_files_raise_nothing_else(tmp_path, astronaut, kind):
+def test_damaged_files_raise_nothing_else(tmp_path: Path, astronaut: Pixels, kind: str) -> None:
     rng = np.random.default_rng(0)
     buffer = io.BytesIO()
     Image.fromarray(astronaut[:32, :32]).save(buffer, kind)
@@ -220,26 +227,26 @@ def test_damaged_files_raise_nothing_else(tmp_path, astronaut, kind):
 
 
 @pytest.mark.parametrize("size", [100, 2**26])
-def test_a_comment_of_any_size_is_not_unpacked(tmp_path, size):
+def test_a_comment_of_any_size_is_not_unpacked(tmp_path: Path, size: int) -> None:
     (tmp_path / "x.png").write_bytes(png(16, 16, 8, 0, [bytes(16)] * 16, text=bytes(size)))
     assert not read_image(tmp_path / "x.png").any()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_animations(tmp_path, cat, kind):
+def test_animations(tmp_path: Path, cat: Pixels, kind: str) -> None:
     frames = [Image.fromarray(cat), Image.fromarray(255 - cat)]
     file = save(tmp_path / "x", frames[0], kind, save_all=True, append_images=frames[1:])
     with pytest.raises(ImageError, match="is animated: expected a single image"):
         read_image(file)
 
 
-def test_small_images(tmp_path, cat):
+def test_small_images(tmp_path: Path, cat: Pixels) -> None:
     with pytest.raises(ImageError, match=r"is 160x15 pixels: an image must be at least 16x16"):
         read_image(save(tmp_path / "x.png", Image.fromarray(cat[:15])))
     assert read_image(save(tmp_path / "y.png", Image.fromarray(cat[:16, :16]))).shape == (16, 16, 3)
 
 
-def test_a_header_of_huge_size_is_refused_before_decoding(tmp_path):
+def test_a_header_of_huge_size_is_refused_before_decoding(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(png(2**15, 2**14, 8, 2, []))
     with pytest.raises(ImageError, match=r"is 32768x16384 pixels: an image must have at most 2\^28"):
         read_image(tmp_path / "x.png")
@@ -249,12 +256,12 @@ def test_a_header_of_huge_size_is_refused_before_decoding(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.webp", "X.PNG"])
-def test_written_pixels_are_read_back_exactly(tmp_path, rocket, name):
+def test_written_pixels_are_read_back_exactly(tmp_path: Path, rocket: Pixels, name: str) -> None:
     write_image(tmp_path / name, rocket)
     np.testing.assert_array_equal(read_image(tmp_path / name), rocket)
 
 
-def test_written_files_are_what_their_suffix_says(tmp_path, rocket):
+def test_written_files_are_what_their_suffix_says(tmp_path: Path, rocket: Pixels) -> None:
     for suffix, kind in ((".png", "PNG"), (".webp", "WEBP")):
         write_image(tmp_path / f"x{suffix}", rocket)
         with Image.open(tmp_path / f"x{suffix}") as image:
@@ -265,25 +272,25 @@ def test_written_files_are_what_their_suffix_says(tmp_path, rocket):
     ("name", "message"),
     [("x.jpg", "JPEG would change"), ("x.JPEG", "JPEG would change"), ("x.bmp", "got '.bmp'"), ("x", "got ''")],
 )
-def test_other_suffixes_are_not_written(tmp_path, rocket, name, message):
+def test_other_suffixes_are_not_written(tmp_path: Path, rocket: Pixels, name: str, message: str) -> None:
     with pytest.raises(PscxError, match=message):
         write_image(tmp_path / name, rocket)
     assert not list(tmp_path.iterdir())
 
 
-def test_webp_that_is_too_wide(tmp_path):
+def test_webp_that_is_too_wide(tmp_path: Path) -> None:
     with pytest.raises(PscxError, match=r"at most 16383 pixels a side, got 16384x16; use \.png"):
         write_image(tmp_path / "x.webp", np.zeros((16, 16384, 3), np.uint8))
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((16, 16), np.uint8), ((16, 16, 3), float), ((16, 16, 4), np.uint8)])
-def test_only_rgb_pixels_are_written(tmp_path, shape, dtype):
-    pixels = np.zeros(shape, dtype)
+def test_only_rgb_pixels_are_written(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    pixels: NDArray[Any] = np.zeros(shape, dtype)
     with pytest.raises(ValueError, match="pixels must"):
         write_image(tmp_path / "x.png", pixels)
 
 
-def test_a_file_is_overwritten_by_force_only(tmp_path, rocket):
+def test_a_file_is_overwritten_by_force_only(tmp_path: Path, rocket: Pixels) -> None:
     file = tmp_path / "x.png"
     file.write_bytes(b"before")
     with pytest.raises(PscxError, match=r"x\.png' exists already: give --force"):
@@ -293,25 +300,27 @@ def test_a_file_is_overwritten_by_force_only(tmp_path, rocket):
     np.testing.assert_array_equal(read_image(file), rocket)
 
 
-def test_missing_folders_are_made(tmp_path):
+def test_missing_folders_are_made(tmp_path: Path) -> None:
     write_whole(tmp_path / "a" / "b" / "x.bin", b"data")
     assert (tmp_path / "a" / "b" / "x.bin").read_bytes() == b"data"
 
 
-def test_written_files_have_ordinary_permissions(tmp_path):
+def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
     (tmp_path / "ordinary").touch()
     write_whole(tmp_path / "x.bin", b"data")
     assert stat.S_IMODE((tmp_path / "x.bin").stat().st_mode) == stat.S_IMODE((tmp_path / "ordinary").stat().st_mode)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, error):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
     (tmp_path / "x.bin").write_bytes(b"before")
 
-    def fail(fd):
+    def fail(fd: int) -> None:
         raise error
 
-    monkeypatch.setattr(files.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     expected = PscxError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected) as caught:
         write_whole(tmp_path / "x.bin", b"after", force=True)
@@ -320,7 +329,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x.bin", b"before")]
 
 
-def test_outputs_that_are_never_written(tmp_path):
+def test_outputs_that_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(PscxError, match="is a folder: the output must name a file"):
         check_output(tmp_path, force=True)
     if Path("/dev/null").exists():
@@ -336,23 +345,23 @@ def test_outputs_that_are_never_written(tmp_path):
 # In memory
 
 
-def test_tensors_round_trip_every_level():
+def test_tensors_round_trip_every_level() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
     tensor = to_tensor(levels)
     assert tensor.shape == (1, 3, 16, 16)
     assert tensor.dtype == torch.float32
-    assert (tensor.min(), tensor.max()) == (-1, 1)
+    assert (tensor.min().item(), tensor.max().item()) == (-1, 1)
     for dtype in (torch.float32, torch.float64):
         np.testing.assert_array_equal(to_pixels(tensor.to(dtype)), levels)
 
 
-def test_tensors_keep_rows_columns_and_channels_apart(cat):
+def test_tensors_keep_rows_columns_and_channels_apart(cat: Pixels) -> None:
     tensor = to_tensor(cat)
     assert tensor[0, 1, 5, 70].item() == pytest.approx(cat[5, 70, 1] / 127.5 - 1)
     np.testing.assert_array_equal(to_pixels(tensor), cat)
 
 
-def test_pixels_are_rounded_and_clipped():
+def test_pixels_are_rounded_and_clipped() -> None:
     values = torch.tensor([-3.0, -1.0, 0.4 / 127.5 - 1, 0.6 / 127.5 - 1, 1.0, 7.0])
     pixels = to_pixels(values.expand(1, 3, 1, 6))
     assert pixels[0, :, 0].tolist() == [0, 0, 0, 1, 255, 255]
@@ -362,13 +371,13 @@ def test_pixels_are_rounded_and_clipped():
     ("tensor", "message"),
     [(torch.zeros(3, 4, 4), r"\(1, 3, height, width\)"), (torch.full((1, 3, 4, 4), torch.nan), "NaN")],
 )
-def test_pixels_of_no_image(tensor, message):
+def test_pixels_of_no_image(tensor: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_pixels(tensor)
 
 
-def test_every_kind_of_image_gives_the_same_pixels(cat):
-    kinds = [
+def test_every_kind_of_image_gives_the_same_pixels(cat: Pixels) -> None:
+    kinds: list[Image.Image | Pixels | torch.Tensor] = [
         Image.fromarray(cat),
         Image.fromarray(cat).convert("RGBA"),
         cat,
@@ -381,7 +390,7 @@ def test_every_kind_of_image_gives_the_same_pixels(cat):
         np.testing.assert_array_equal(as_pixels(kind), cat)
 
 
-def test_greyscale_arrays_become_rgb(cat):
+def test_greyscale_arrays_become_rgb(cat: Pixels) -> None:
     np.testing.assert_array_equal(as_pixels(cat[:, :, 0]), cat[:, :, :1].repeat(3, 2))
 
 
@@ -400,7 +409,7 @@ def test_greyscale_arrays_become_rgb(cat):
         (Image.new("F", (32, 32)), "image mode 'F' has no fixed range"),
     ],
 )
-def test_images_in_memory_that_are_refused(image, message):
+def test_images_in_memory_that_are_refused(image: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         as_pixels(image)
 
@@ -409,11 +418,11 @@ def test_images_in_memory_that_are_refused(image, message):
     ("image", "size"),
     [(np.zeros((15, 32, 3), np.uint8), "32x15"), (torch.zeros(3, 8, 32), "32x8"), (Image.new("L", (8, 8)), "8x8")],
 )
-def test_images_in_memory_that_are_too_small(image, size):
+def test_images_in_memory_that_are_too_small(image: Any, size: int) -> None:
     with pytest.raises(ImageError, match=f"at least 16x16 pixels, got {size}"):
         as_pixels(image)
 
 
-def test_no_image_at_all():
+def test_no_image_at_all() -> None:
     with pytest.raises(TypeError, match="Pillow image, a numpy array or a torch tensor, got str"):
-        as_pixels("photo.png")
+        as_pixels("photo.png")  # type: ignore[arg-type]  # wrong on purpose

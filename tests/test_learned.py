@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from test_calibrate import fit
-from tiny import write_codec
+from tiny import psc_of, write_codec
 from torch import Tensor
 
 import pscx
@@ -214,7 +214,7 @@ def test_nothing_to_learn_from_is_said() -> None:
 def test_the_shipped_weights_predict_better_than_the_rule_dct() -> None:
     """On photographs that they were not learnt from, in the shipped codec: bits a coefficient of the same residuals."""
     codec = pscx.load_codec("fast", step=0.5)
-    rule = codec.signal_codec.rows
+    rule = psc_of(codec).rows
     assert isinstance(rule, Learned)
     before = DCT(rule.block, base=0.4, neighbours=0.7, evenness=0.75)
     observed: list[Observed] = []

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -40,14 +41,15 @@ ALEX = [(3, 64, 11, 4, 2), "R", "M", (64, 192, 5, 1, 2), "R", "M", (192, 384, 3,
 ALEX += [(256, 256, 3, 1, 1), "R"]
 
 
-def vgg_layers() -> list:
-    layers = []
+def vgg_layers() -> list[Any]:
+    layers: list[Any] = []
     for item in CONV3:
         layers += ["V"] if item == "M" else [(*item, 3, 1, 1), "R"]
     return layers
 
 
-LAYERS = {
+Net = Literal["alex", "vgg", "squeeze"]
+LAYERS: dict[Net, list[Any]] = {
     "alex": ALEX,
     "vgg": vgg_layers(),
     "squeeze": [(3, 64, 3, 2, 0), "R", "P", *(item if item == "P" else ("fire", *item) for item in FIRES)],
@@ -55,7 +57,7 @@ LAYERS = {
 TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29), "squeeze": (1, 4, 7, 9, 10, 11, 12)}
 
 
-def drawn(net: str) -> dict[str, Tensor]:
+def drawn(net: Net) -> dict[str, Tensor]:
     """A state dict with the keys of torchvision's, classifier and all, whose activations neither die nor grow."""
     generator = torch.Generator().manual_seed(3)
     weights: dict[str, Tensor] = {"classifier.1.weight": torch.zeros(2, 2)}
@@ -93,7 +95,7 @@ def blurred(x: Tensor) -> Tensor:
     return (torch.einsum("nchwij,ij->nchw", padded, kernel) + 1e-12).sqrt()
 
 
-def written_out(net: str, x: Tensor, pool: Callable[[Tensor], Tensor] = lambda x: F.max_pool2d(x, 2)) -> list[Tensor]:
+def written_out(net: Net, x: Tensor, pool: Callable[[Tensor], Tensor] = lambda x: F.max_pool2d(x, 2)) -> list[Tensor]:
     """Activations of the drawn network in float64."""
     weights = {key: value.double() for key, value in drawn(net).items()}
 
@@ -127,7 +129,7 @@ def pair(astronaut: Pixels) -> tuple[Pixels, Pixels]:
     return picture, coarse(picture)
 
 
-def lpips_written_out(net: str, pair: tuple[Pixels, Pixels]) -> float:
+def lpips_written_out(net: Net, pair: tuple[Pixels, Pixels]) -> float:
     """Zhang et al. 2018, Eq. 1, with the authors' scaling of the input."""
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     x = (2 * batch(*pair) - 1 - shift.double()[:, None, None]) / scale.double()[:, None, None]
@@ -158,7 +160,7 @@ def dists_written_out(pair: tuple[Pixels, Pixels]) -> float:
 
 
 @pytest.mark.parametrize("net", LAYERS)
-def test_lpips_written_out(net: str, files: dict[str, str], pair: tuple[Pixels, Pixels]) -> None:
+def test_lpips_written_out(net: Net, files: dict[str, str], pair: tuple[Pixels, Pixels]) -> None:
     value = LPIPS(net=net, weights=files[net])(*pair)
     assert value > 0.001
     assert value == pytest.approx(lpips_written_out(net, pair), rel=1e-4)
@@ -170,7 +172,7 @@ def test_dists_written_out(files: dict[str, str], pair: tuple[Pixels, Pixels]) -
     assert value == pytest.approx(dists_written_out(pair), rel=1e-4)
 
 
-def ours(net: str, file: str) -> torch.nn.Sequential:
+def ours(net: Net, file: str) -> torch.nn.Sequential:
     """Our layers with the drawn weights, to stand in for torchvision's in torchmetrics."""
     network = BACKBONES[net].make()
     weights = torch.load(file, weights_only=True)
@@ -180,7 +182,7 @@ def ours(net: str, file: str) -> torch.nn.Sequential:
 
 @pytest.mark.parametrize("net", LAYERS)
 def test_lpips_is_that_of_torchmetrics(
-    net: str, files: dict[str, str], pair: tuple[Pixels, Pixels], monkeypatch: pytest.MonkeyPatch
+    net: Net, files: dict[str, str], pair: tuple[Pixels, Pixels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch_lpips, "_get_tv_model_features", lambda *_: ours(net, files[net]))
     first, second = batch(*pair).float()[:, None]
@@ -219,7 +221,7 @@ def test_equal_pictures_worse_ones_and_small_ones(files: dict[str, str], cat: Pi
 
 
 @pytest.mark.parametrize(("net", "backbone"), BACKBONES.items())
-def test_the_least_side_of_a_network_is_its_own(net: str, backbone: Backbone) -> None:
+def test_the_least_side_of_a_network_is_its_own(net: Net, backbone: Backbone) -> None:
     network = backbone.make()
     network(torch.zeros(1, 3, backbone.least_side, backbone.least_side))
     with pytest.raises(RuntimeError, match="too small"):
@@ -254,7 +256,7 @@ def test_from_yaml(files: dict[str, str]) -> None:
 
 def test_an_unknown_network() -> None:
     with pytest.raises(ValueError, match="net must be one of alex, vgg, squeeze, got 'vgg19'"):
-        LPIPS(net="vgg19")
+        LPIPS(net="vgg19")  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import lightning_device
 import pytest
@@ -93,9 +94,8 @@ def test_two_steps_of_a_training(image_folder: Path) -> None:
     module = TrainDDPM(network=tiny_network(), scheduler=scheduler, optimizer="adamw", warmup=1)
     before = [weight.clone() for weight in module.parameters()]
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    trainer = Trainer(
-        accelerator=NAME, strategy=NAME, max_steps=2, reload_dataloaders_every_n_epochs=1, **dict.fromkeys(off, False)
-    )
+    options: dict[str, Any] = dict.fromkeys(off, False)
+    trainer = Trainer(accelerator=NAME, strategy=NAME, max_steps=2, reload_dataloaders_every_n_epochs=1, **options)
     computed.clear()
     root = str(image_folder)
     trainer.fit(module, CropData(root, root, crop=16, batch_size=2, crops_per_epoch=4, val_crops=2))

@@ -38,7 +38,7 @@ class Pictures(Logger):
         self.numbers: list[tuple[dict[str, float], int | None]] = []
         self.pictures: dict[str, tuple[Any, int]] = {}
 
-    name, version = "pictures", "0"  # type: ignore[assignment]
+    name, version = "pictures", "0"
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         raise AssertionError("an evaluation has none")

@@ -36,10 +36,10 @@ def filled(partition: Partition, batches: list[list[int]]) -> tuple[DenseRows, T
             spread[0, block] = rows[-1]
             whole.append(partition.join(spread).flatten())
         first = len(whole) - len(batch)
-        block = torch.tensor(batch, dtype=torch.int64)
+        blocks = torch.tensor(batch, dtype=torch.int64)
         new = torch.stack(rows) if rows else torch.zeros(0, partition.dim, dtype=torch.float64)
         value = values[first : len(whole)]
-        measurements.append(block, new, value, value.square())
+        measurements.append(blocks, new, value, value.square())
     return measurements, torch.stack(whole), values
 
 
@@ -186,7 +186,7 @@ def test_a_correction_of_coordinates_is_what_it_says_to_the_last_bit(gain: float
     transform = BlockDCT(Partition(3, 8, 4, 4))
     some = Coordinates(transform)
     some.append(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 5, 47, 30]), random(4, seed=1), random(4, seed=2).square())
-    gains = 1 / (1 + some.variances) if gain == "each" else gain
+    gains = 1 / (1 + some.variances) if isinstance(gain, str) else gain
     signal = random(2, 3, 8, 4, seed=3)
     before = signal.clone(), some.values.clone()
     expected = some.adjoint((some.values - some.forward(signal)) * gains)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import write_codec
+from tiny import psc_of, write_codec
 
 from pscx import Codec, ImageError, PscxError, load_codec, read_image
 from pscx.cli.main import main
@@ -134,7 +134,7 @@ def test_encoding_is_checked_before_it_begins(codec: Codec, monkeypatch: pytest.
 def test_out_of_memory_while_coding(codec: Codec, monkeypatch: pytest.MonkeyPatch, do: str) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     given = codec.compress(image) if do == "decode" else image
-    monkeypatch.setattr(type(codec.signal_codec.sampler), "sample", lambda *args, **options: torch.zeros(1 << 50))
+    monkeypatch.setattr(type(psc_of(codec).sampler), "sample", lambda *args, **options: torch.zeros(1 << 50))
     with pytest.raises(OutOfMemoryError, match=r"^out of memory while (encoding 16x16 pixels|decoding the stream)$"):
         getattr(codec, do)(given)
 

@@ -95,7 +95,7 @@ def test_a_metric_must_be_whole() -> None:
     with pytest.raises(PscxError, match="metric 'half' lacks measure"):
         METRICS.register("half")(Half)
     with pytest.raises(PscxError, match="metric 'x' must be a class that derives from Metric, got int"):
-        METRICS.register("x")(int)  # type: ignore[arg-type]
+        METRICS.register("x")(int)  # type: ignore[arg-type]  # wrong on purpose
     assert issubclass(Half, Metric)
 
 

@@ -124,7 +124,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
     "cut": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "cannot be read"),
     "pickle": (
-        lambda f: ((f / WEIGHTS).unlink(), (f / "diffusion_pytorch_model.bin").write_bytes(b"cos\nsystem\n.")),
+        lambda f: (f / WEIGHTS).rename(f / "diffusion_pytorch_model.bin").write_bytes(b"cos\nsystem\n."),
         "diffusion_pytorch_model.bin' cannot be read",
     ),
 }

@@ -3,6 +3,7 @@ from __future__ import annotations
 from hashlib import sha256
 from itertools import product
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_order_of_asking_changes_nothing() -> None:
 
 def test_every_coordinate_matters() -> None:
     addresses = list(product((0, 1, 2), repeat=4))
-    draws = {tuple(draw(*address[:1], 16, *address[1:]).tolist()) for address in addresses}
+    draws = {tuple(draw(seed, 16, *rest).tolist()) for seed, *rest in addresses}
     assert len(draws) == len(addresses)
     base = draw(count=10_000)
     for change in ({"seed": 4}, {"iteration": 2}, {"sample": 3}, {"step": 6}):
@@ -80,7 +81,8 @@ def test_every_coordinate_matters() -> None:
 
 
 def test_larger_shape_starts_with_the_same_values() -> None:
-    noise, where = Noise(1), {"iteration": 0, "sample": 1, "step": 2}
+    noise = Noise(1)
+    where: dict[str, Any] = {"iteration": 0, "sample": 1, "step": 2}
     large = noise.normal((5, 7, 9), **where)
     assert large.shape == (5, 7, 9)
     assert large.dtype == torch.float64
@@ -99,10 +101,10 @@ def test_result_is_the_callers_own() -> None:
 
 
 def test_global_random_state_is_left_alone() -> None:
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
     draw()
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 64])
@@ -114,7 +116,7 @@ def test_seed_out_of_range(seed: int) -> None:
 @pytest.mark.parametrize("name", ["iteration", "sample", "step"])
 @pytest.mark.parametrize("value", [-1, 1 << 64])
 def test_coordinate_out_of_range(name: str, value: int) -> None:
-    where = {"iteration": 0, "sample": 0, "step": 0, name: value}
+    where: dict[str, Any] = {"iteration": 0, "sample": 0, "step": 0, name: value}
     with pytest.raises(ValueError, match=f"{name} must lie in .*, got {value}"):
         Noise(0).normal((1,), **where)
 

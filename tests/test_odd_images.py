@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,8 @@ def xyz(primaries: list[tuple[float, float]], white: tuple[float, float] = D65) 
     """Columns: red, green and blue in XYZ."""
     columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in primaries]).T
     x, y = white
-    return columns * np.linalg.solve(columns, [x / y, 1, (1 - x - y) / y])
+    matrix: NDArray[np.float64] = columns * np.linalg.solve(columns, [x / y, 1, (1 - x - y) / y])
+    return matrix
 
 
 def srgb_linear(levels: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,7 +133,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(pixels: NDArray[np.generic], colour: int, *chunks: tuple[bytes, bytes], depth: int = 8) -> bytes:
+def png(pixels: NDArray[Any], colour: int, *chunks: tuple[bytes, bytes], depth: int = 8) -> bytes:
     """A PNG by hand, ``pixels`` ``(height, width, channels)``, with chunks before its data."""
     height, width = pixels.shape[:2]
     if depth == 16:
@@ -261,6 +263,7 @@ def cmyk_profile() -> bytes:
     lab = ImageCms.profileToProfile(
         Image.fromarray(mixed), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
+    assert lab is not None
     table = np.frombuffer(lab.tobytes(), np.uint8).reshape(-1, 3).astype(int)
     table[:, 1:] = (table[:, 1:] + 128) % 256 if table[-1, 1] < 64 else table[:, 1:]
     identity = b"".join(struct.pack(">i", 65536 * (row == column)) for row in range(3) for column in range(3))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import exp, log, sqrt
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
+from tiny import psc_of
 from torch import Tensor
 
 import pscx
@@ -103,6 +106,13 @@ def problem(prior: Prior) -> Problem:
     return Problem(prior, known, Noise(7), iteration=5, shape=SHAPE, estimate=random(*SHAPE, seed=3))
 
 
+def of_plugin(steps: int) -> Sampler:
+    cls: Any = SAMPLERS.get("dpm_solver")
+    sampler = cls(steps=steps)
+    assert isinstance(sampler, Sampler)
+    return sampler
+
+
 SAMPLERS_OF_ALL_KINDS: dict[str, Callable[[], Sampler]] = {
     "ddrm": lambda: DDRM(6),
     "ddrm-log": lambda: DDRM(6, 0.5, 20.0, 2.0, 0.03, "log"),
@@ -112,7 +122,7 @@ SAMPLERS_OF_ALL_KINDS: dict[str, Callable[[], Sampler]] = {
     "pigdm-score": lambda: PiGDM(6, 0.5, "score", 20.0, 2.0, 0.03, "log"),
     "nested": lambda: Nested(4, 3),
     "nested-log": lambda: Nested(4, 3, 20.0, 2.0, 0.03, "log"),
-    "dpm_solver": lambda: SAMPLERS.get("dpm_solver")(steps=6),
+    "dpm_solver": lambda: of_plugin(steps=6),
 }
 
 
@@ -215,10 +225,13 @@ def test_calls_of_one_level_are_made_together() -> None:
             self.sizes += (len(x),)
             return super().denoise(x, sigma)
 
+    def total(prior: Prior, sigma: float) -> float:
+        return float(prior.denoise(random(1, *SHAPE), sigma).sum())
+
     for other, sizes in ((0.5, (2,)), (0.5 + 1e-12, (1, 1))):
         prior = Same("flow")
         counted = CountedPrior(prior, Account())
-        tasks = [Task(lambda s=s, c=counted: float(c.denoise(random(1, *SHAPE), s).sum())) for s in (0.5, other)]
+        tasks = [Task(partial(total, counted, level)) for level in (0.5, other)]
         assert len(list(together(tasks, 2))) == 2
         assert prior.sizes == sizes
 
@@ -259,7 +272,7 @@ def test_the_flow_prior_of_the_text(tmp_path: Path, forget_plugins: Callable[[],
     pscx.load_plugins(tmp_path / "mine")
     options = {"name": "pixel_flow", "path": str(tmp_path / "network")}
     codec = pscx.load_codec("configs/gaussian.yaml", prior=options, rows={"name": "dct", "block": 8})
-    prior, x, sigma = codec.signal_codec.prior, random(1, 3, 16, 16), 0.7
+    prior, x, sigma = psc_of(codec).prior, random(1, 3, 16, 16), 0.7
     s = sigma / (1 + sigma)
     with torch.no_grad():
         x_s = (x / (1 + sigma)).float()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
-from tiny import CODEC, write_codec
+from tiny import CODEC, psc_of, write_codec
 
 from pscx import Codec, PscxError, StreamError, load_codec, read_image
 from pscx.cli.main import main
@@ -62,12 +62,14 @@ def test_every_cut_decodes_or_is_refused_and_more_bytes_are_more_segments(codec:
         assert counts == sorted(counts)
         assert set(counts) == set(range(ITERATIONS + 1))
         assert set(counts[:header]) == {0}
-        for segments, (image, cut) in {segments: rest for segments, *rest in found}.items():
+        for segments, (image, cut) in {segments: (image, cut) for segments, image, cut in found}.items():
             assert cut == "" if segments == ITERATIONS else f"ends in segment {segments + 1} of {ITERATIONS}" in cut
             if image is not None:
                 assert image.shape == photo.shape
                 errors.setdefault(segments, []).append(error(image, photo))
-        assert np.array_equal(found[-1][1], codec.decompress(data))  # type: ignore[arg-type]
+        whole = found[-1][1]
+        assert whole is not None
+        assert np.array_equal(whole, codec.decompress(data))
     means = [float(np.mean(errors[segments])) for segments in range(1, ITERATIONS + 1)]
     assert means == sorted(means, reverse=True)
     assert means[-1] < means[0] / 2
@@ -88,8 +90,8 @@ def test_a_cut_stream_holds_what_an_encoder_of_fewer_iterations_measures(
     bits = np.cumsum(np.array(whole.account.segment_bits) + 4)
     seen = set()
     for size in (bits // 8 + 3).astype(int).tolist():
-        outcome = codec.signal_codec.decode(payload[:size], tuple(signal.shape), partial=True)
-        _, short = load_codec(name, coder=coder, iterations=outcome.segments).signal_codec.encode(signal)
+        outcome = psc_of(codec).decode(payload[:size], tuple(signal.shape), partial=True)
+        _, short = psc_of(load_codec(name, coder=coder, iterations=outcome.segments)).encode(signal)
         assert len(outcome.account.segment_symbols) == outcome.segments
         for mine, theirs in zip(held(outcome), held(short), strict=True):
             assert torch.equal(mine, theirs)

@@ -25,7 +25,6 @@ from pscx.format.container import pack, unpack
 from pscx.images import decode_image
 from pscx.rate_control import PSNR
 from pscx.rate_control.trials import Setting
-from pscx.runtime import files
 from pscx.runtime.files import ExistsError, check_output, write_whole
 from pscx.runtime.progress import Bars
 
@@ -400,7 +399,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
 ) -> None:
     """Also on a file system without hard links."""
     path = tmp_path / "x.bin"
-    link = files.os.link
+    link = os.link
 
     def late(source: Path, target: Path) -> None:
         path.write_bytes(b"another's")
@@ -408,7 +407,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
             raise OSError(1, "Operation not permitted")
         link(source, target)
 
-    monkeypatch.setattr(files.os, "link", late)
+    monkeypatch.setattr(os, "link", late)
     with pytest.raises(ExistsError, match="was made meanwhile"):
         write_whole(path, b"ours")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x.bin", b"another's")]
@@ -420,7 +419,7 @@ def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: p
     def fail(*_: object) -> None:
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr(files.os, "link", fail)
+    monkeypatch.setattr(os, "link", fail)
     write_whole(tmp_path / "x.bin", b"data")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x.bin", b"data")]
     monkeypatch.setattr(Path, "replace", fail)
@@ -432,7 +431,7 @@ def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: p
 def test_a_folder_that_may_not_be_written_to_is_said_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files.os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(PscxError, match=r"the folder '.*' may not be written to"):
         check_output(tmp_path / "a" / "x.bin")
 

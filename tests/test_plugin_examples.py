@@ -11,12 +11,13 @@ from functools import partial
 from itertools import pairwise
 from math import log
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
-from tiny import save_prior
+from tiny import psc_of, save_prior
 from torch import Tensor
 
 import pscx
@@ -70,7 +71,8 @@ def flow(noise: Tensor, stop: float) -> Tensor:
     spectrum, vectors = torch.linalg.eigh(PRIOR.covariance(4, 4))
     first, last = 20.0, stop
     end = ((spectrum + last**2) / (spectrum + first**2)).sqrt() * (vectors.T @ (first * noise))
-    return vectors @ (spectrum / (spectrum + last**2) * end)
+    draw: Tensor = vectors @ (spectrum / (spectrum + last**2) * end)
+    return draw
 
 
 def test_dpm_solver_is_of_second_order() -> None:
@@ -124,9 +126,16 @@ def test_dpm_solver_refuses(options: dict[str, float], part: str) -> None:
         dpm_solver(**options)
 
 
+def checkerboard(inner: RowRule) -> RowRule:
+    cls: Any = ROWS.get("checkerboard")
+    rule = cls(inner)
+    assert isinstance(rule, RowRule)
+    return rule
+
+
 @pytest.mark.parametrize("inner", [Local(block=4, per_iteration=3.0, base=1.0), DCT(block=4, per_iteration=3.0)])
 def test_checkerboard_parts_the_proposal_of_the_inner_rule(inner: RowRule) -> None:
-    rule = ROWS.get("checkerboard")(inner)
+    rule = checkerboard(inner)
     measurements = rule.start(PRIOR, (3, 12, 20))
     samples = random(4, 3, 12, 20, seed=3)
     whole = inner.propose(Situation(PRIOR, measurements, samples, 1, 3, 0.01, PRIOR))
@@ -144,16 +153,16 @@ def test_checkerboard_parts_the_proposal_of_the_inner_rule(inner: RowRule) -> No
 
 def test_checkerboard_asks_for_samples_where_its_inner_rule_does() -> None:
     """Of blocks of random rows: from the first iteration on."""
-    rule = ROWS.get("checkerboard")(Random(per_iteration=1, block=4))
+    rule = checkerboard(Random(per_iteration=1, block=4))
     assert rule.needs_samples(0)
     samples = random(4, *SHAPE, seed=3)
     assert rule.propose(Situation(PRIOR, rule.start(PRIOR, SHAPE), samples, 0, 2, 0.01, PRIOR)).groups
-    rule = ROWS.get("checkerboard")(DCT(block=4))
+    rule = checkerboard(DCT(block=4))
     assert [rule.needs_samples(iteration) for iteration in range(3)] == [False, True, True]
 
 
 def test_checkerboard_has_nothing_to_measure_in_white_where_there_is_one_block() -> None:
-    rule = ROWS.get("checkerboard")(DCT(block=4))
+    rule = checkerboard(DCT(block=4))
     proposal = rule.propose(Situation(PRIOR, rule.start(PRIOR, SHAPE), random(4, *SHAPE, seed=3), 1, 2, 0.01, PRIOR))
     assert (len(proposal.block), proposal.groups) == (0, [])
 
@@ -161,7 +170,7 @@ def test_checkerboard_has_nothing_to_measure_in_white_where_there_is_one_block()
 def test_known_neighbours_make_the_white_blocks_cheaper() -> None:
     """One coefficient in each block of images of the prior, half of them first: only the neighbours can help."""
     prior = Gaussian(correlation=0.98)
-    rule = ROWS.get("checkerboard")(DCT(block=4, per_iteration=1.0, depth=1))
+    rule = checkerboard(DCT(block=4, per_iteration=1.0, depth=1))
     codec = PSC(prior, DDRM(20), rule, Uniform(0.1), Posterior(), Mean(1), samples=8, iterations=2, batch=8)
     costs = []
     for seed in range(4):
@@ -196,9 +205,9 @@ def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "median.py").write_text(blocks("python")[0])
     for text in blocks("yaml"):
-        name = re.match(r"# (\S+\.yaml): ", text)
-        assert name is not None
-        (tmp_path / name[1]).write_text(text)
+        named = re.match(r"# (\S+\.yaml): ", text)
+        assert named is not None
+        (tmp_path / named[1]).write_text(text)
     return tmp_path
 
 
@@ -230,12 +239,12 @@ def test_the_text_can_be_followed(
     forget_plugins()
     scope: dict[str, pscx.Codec] = {}
     exec(code, scope)
-    assert vars(scope["codec"].signal_codec.restoration)["samples"] == 3
+    assert vars(psc_of(scope["codec"]).restoration)["samples"] == 3
 
 
 def test_the_median_of_the_text_is_a_median(followed: Path) -> None:
     pscx.load_plugins(followed / "mine")
-    restoration = pscx.load_codec("configs/gaussian.yaml", restoration="median").signal_codec.restoration
+    restoration = psc_of(pscx.load_codec("configs/gaussian.yaml", restoration="median")).restoration
     unknown, sampler = nothing_known(), DDRM(3)
     draws = np.median(sampler.sample(unknown, range(5, 10)).numpy(), axis=0)
     for batch in (1, 3, 8):

@@ -412,7 +412,7 @@ def test_a_registry_says_what_is_wrong() -> None:
     with pytest.raises(RegistrationError, match=r"'mean' is taken by pscx\.restorations\.mean\.Mean"):
         RESTORATIONS.register("mean")(RESTORATIONS.get("mean"))
     with pytest.raises(RegistrationError, match="row rule 'dense' must be a class that derives from RowRule, got DDRM"):
-        ROWS.register("dense")(DDRM)  # type: ignore[arg-type]
+        ROWS.register("dense")(DDRM)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(KeyError, match=r"unknown sampler 'ddrn' \(did you mean 'ddrm'\?\)"):
         SAMPLERS.get("ddrn")
     assert SAMPLERS.get("DDRM") is DDRM

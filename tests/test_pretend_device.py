@@ -26,7 +26,7 @@ from pscx.signal.noise import Noise
 from pscx.signal.philox import philox
 
 LATENT = {"name": "stable_diffusion", "guidance": 2.0}
-SHORT = {"sampler": {"steps": 2}, "samples": 3, "iterations": 2}
+SHORT: dict[str, Any] = {"sampler": {"steps": 2}, "samples": 3, "iterations": 2}
 
 
 def photograph() -> NDArray[np.uint8]:
@@ -47,7 +47,7 @@ def both(device: torch.device, config: str, pixels: NDArray[np.uint8], caption: 
 
     There, all layers of its networks are computed.
     """
-    said = {"caption": caption} if caption else {}
+    said = caption or None
     found, layers = [], []
     for place in (None, device):
         codec = load_codec(config, **options)
@@ -55,7 +55,7 @@ def both(device: torch.device, config: str, pixels: NDArray[np.uint8], caption: 
             moved(codec, place)
             computed.clear()
         with OnTheCPU() as watched:
-            data = codec.compress(pixels, **said)
+            data = codec.compress(pixels, caption=said)
             found.append((data, codec.decompress(data)))
         layers.append(watched.layers)
     assert not layers[1]
@@ -100,7 +100,11 @@ def test_stable_diffusion_under_a_caption(latent_prior: str, standin: torch.devi
 
 @pytest.mark.parametrize("name", ["pigdm", "dps"])
 def test_samplers_that_take_gradients(name: str, pixel_prior: str, standin: torch.device) -> None:
-    options = {**SHORT, "prior": {"name": "ddpm", "path": pixel_prior}, "sampler": {"name": name, "steps": 3}}
+    options: dict[str, Any] = {
+        **SHORT,
+        "prior": {"name": "ddpm", "path": pixel_prior},
+        "sampler": {"name": name, "steps": 3},
+    }
     (data, pixels), (there, shown) = both(standin, "paper-pixel", golden_image(16, 16), **options)
     assert_alike(data, there)
     assert np.array_equal(shown, pixels)
@@ -108,7 +112,12 @@ def test_samplers_that_take_gradients(name: str, pixel_prior: str, standin: torc
 
 @pytest.mark.parametrize("rows", ["local", "tweedie", "random", "dct", {"name": "dct", "evenness": 0.625}])
 def test_row_rules(rows: object, pixel_prior: str, standin: torch.device) -> None:
-    options = {"prior": {"path": pixel_prior, "exact": True}, "rows": rows, "samples": 2, "iterations": 3}
+    options: dict[str, Any] = {
+        "prior": {"path": pixel_prior, "exact": True},
+        "rows": rows,
+        "samples": 2,
+        "iterations": 3,
+    }
     sampler = {"steps": 2, "eta": 0.5, "start": 20.0, "stop": 0.1, "noise_aware": True}
     (data, pixels), (there, shown) = both(standin, "paper-pixel", golden_image(16, 32), sampler=sampler, **options)
     assert_alike(data, there)

@@ -180,7 +180,7 @@ class Oracle(nn.Module):
 def test_every_prediction_becomes_the_clean_signal(prediction: str, patch: int, learned_variance: bool) -> None:
     scheduler = DDPMScheduler(prediction_type=prediction)
     x0, noise = random(2, 3, 4, 8), random(2, 3, 4, 8, seed=1)
-    denoiser = PixelDenoiser(Oracle(x0, patch, scheduler, learned_variance), scheduler)  # type: ignore[arg-type]
+    denoiser = PixelDenoiser(Oracle(x0, patch, scheduler, learned_variance), scheduler)
     for t in (0, 100, 900):
         sigma = float((1 / scheduler.alphas_cumprod[t].double() - 1).sqrt())
         torch.testing.assert_close(denoiser.denoise(x0 + sigma * noise, sigma), x0, rtol=0, atol=1e-10)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -335,9 +337,9 @@ def test_rdo_decodes_as_uniform() -> None:
         ({"bits": 1}, r"quantizer\.bits must lie in"),
     ],
 )
-def test_deadzone_options_out_of_range(options: dict[str, float], part: str) -> None:
+def test_deadzone_options_out_of_range(options: dict[str, Any], part: str) -> None:
     with pytest.raises(ValueError, match=part):
-        Deadzone(**options)  # type: ignore[arg-type]
+        Deadzone(**options)
     with pytest.raises(ValueError, match="needs a parameter"):
         Deadzone().with_parameter(None)
 

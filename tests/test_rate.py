@@ -24,15 +24,16 @@ from pscx.quantizers import Quantizer, Trellis, Uniform
 from pscx.restorations import Mean
 from pscx.rows import PCA, Proposal, RowRule, Situation, Tweedie
 from pscx.samplers import Problem, Sampler
-from pscx.signal.measurements import DenseRows
+from pscx.signal.measurements import DenseRows, Measurements
 from pscx.signal.partition import Partition
 
 PRIOR = Gaussian()
 IMAGES = 4
 
 
-def known(measurements: DenseRows) -> tuple[Tensor, Tensor, Tensor]:
+def known(measurements: Measurements) -> tuple[Tensor, Tensor, Tensor]:
     """Rows ``(r, n)``, values and noise variances ``(r,)`` of measurements in one block."""
+    assert isinstance(measurements, DenseRows)
     return measurements.rows[0], measurements.values[0], measurements.variances[0]
 
 
@@ -45,7 +46,8 @@ class ExactRows(RowRule):
         self.covariance, self.per_iteration = covariance, per_iteration
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
-        return DenseRows(Partition(*shape, block=None))
+        channels, height, width = shape
+        return DenseRows(Partition(channels, height, width, None))
 
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0
@@ -96,7 +98,7 @@ class ExactDraws(Sampler):
         noise = problem.draw(indices, 1).flatten(1)[:, : len(rows)] * variances.sqrt()
         error = values - prior @ rows.T - noise
         inner = rows @ self.covariance @ rows.T + torch.diag(variances)
-        moved = prior + torch.linalg.solve(inner, error.T).T @ rows @ self.covariance
+        moved: Tensor = prior + torch.linalg.solve(inner, error.T).T @ rows @ self.covariance
         return moved.reshape(-1, *problem.shape)
 
 

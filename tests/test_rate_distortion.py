@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,12 @@ def test_a_run_is_written_goes_on_and_takes_another_codec(
 
     measured: list[str] = []
     once = benchmark.measure
-    monkeypatch.setattr(benchmark, "measure", lambda cell, *args: measured.append(cell.setting) or once(cell, *args))
+
+    def counted(cell: Any, *args: Any) -> Any:
+        measured.append(cell.setting)
+        return once(cell, *args)
+
+    monkeypatch.setattr(benchmark, "measure", counted)
     lines = (out / "points.csv").read_text().splitlines()
     (out / "points.csv").write_text("\n".join(lines[:-1]) + "\n")  # as if it had been stopped before the last
     benchmark.main([*args, "jpeg", "webp"])

@@ -73,6 +73,7 @@ def test_mean_of_many_draws_is_the_mean_of_the_sampler() -> None:
     """2000 draws of a real sampler: within 4 standard errors of its linear recursion's mean."""
     asked, count = problem(), 2000
     known = asked.measurements
+    assert isinstance(known, DenseRows)
     case = Case(PRIOR.covariance(2, 4), PRIOR.levels, known.rows[0], known.values[0], known.variances[0])
     wanted = ddrm(case, oracles.visited(PRIOR.levels, None, 0.0, 4, "linear"), 1.0, noise_aware=False)
     sampler = DDRM(4, 1.0, spacing="linear", noise_aware=False)

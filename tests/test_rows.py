@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import oracles
 import pytest
 import torch
@@ -18,7 +20,7 @@ from pscx.rows.filling import LARGEST_SEGMENT
 from pscx.rows.local import klt
 from pscx.rows.orthonormal import fix_signs, orthonormalize
 from pscx.samplers import DDRM
-from pscx.signal.measurements import Coordinates, DenseRows
+from pscx.signal.measurements import Coordinates, DenseRows, Measurements
 from pscx.signal.partition import Partition
 
 PRIOR = Gaussian(correlation=0.8, color=0.5, deviation=0.5)
@@ -47,7 +49,7 @@ def measured(partition: Partition, per_block: list[int], variance: float) -> Den
 
 
 def situation(
-    measurements: DenseRows,
+    measurements: Measurements,
     samples: Tensor | None,
     iteration: int = 0,
     iterations: int = 1,
@@ -144,7 +146,8 @@ def conditional(measurements: DenseRows, block: int) -> Tensor:
 def spectra(covariances: list[Tensor], measurements: DenseRows) -> Tensor:
     """Variances along the best unmeasured directions of each block, ``(blocks, 12)``, largest first."""
     free = [off(c, measurements.rows[b]) for b, c in enumerate(covariances)]
-    return torch.linalg.eigvalsh(torch.stack(free)).flip(1).clamp_min(0)
+    values: Tensor = torch.linalg.eigvalsh(torch.stack(free)).flip(1).clamp_min(0)
+    return values
 
 
 def follows(proposal: Proposal, covariances: list[Tensor], measurements: DenseRows) -> None:
@@ -439,9 +442,9 @@ def test_dct_never_measures_a_coefficient_twice() -> None:
         ({"complete": float("inf")}, "rows.complete must be at least 0, got inf"),
     ],
 )
-def test_dct_refuses(options: dict[str, float], sentence: str) -> None:
+def test_dct_refuses(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        DCT(**options)  # type: ignore[arg-type]
+        DCT(**options)
 
 
 @pytest.mark.parametrize("block", [None, 4])
@@ -488,6 +491,7 @@ def test_rows_stay_orthonormal_over_a_whole_run(rule: RowRule) -> None:
     image = PRIOR.draw(4, 8, torch.Generator().manual_seed(0))[0]
     _, outcome = codec.encode(image)
     known = outcome.measurements
+    assert isinstance(known, DenseRows)
     for block, count in enumerate(known.counts.tolist()):
         rows = known.rows[block, :count]
         torch.testing.assert_close(rows @ rows.T, torch.eye(count, dtype=torch.float64), rtol=0, atol=1e-10)
@@ -522,9 +526,9 @@ def test_fix_signs() -> None:
         ({"candidates": 0}, "rows.candidates must be at least 1"),
     ],
 )
-def test_local_refuses(options: dict[str, float], sentence: str) -> None:
+def test_local_refuses(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        Local(**options)  # type: ignore[arg-type]
+        Local(**options)
 
 
 def test_pca_refuses() -> None:

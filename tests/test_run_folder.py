@@ -147,7 +147,8 @@ def test_without_versions_the_tables_of_another_run_go(tmp_path: Path) -> None:
 def test_two_runs_in_one_folder(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, codes = Codec.simulate, []
+    codes: list[int] = []
+    plain = Codec.simulate
 
     def simulate(self: Codec, *args: Any, **options: Any) -> Any:
         if not codes:

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import oracles
 import pytest
@@ -56,7 +57,8 @@ def random(*shape: int, seed: int) -> Tensor:
 
 def mixed_rows(count: int) -> Tensor:
     """Orthonormal rows ``(count, 48)`` in random directions."""
-    return torch.linalg.qr(random(SIZE, count, seed=1)).Q.T
+    rows: Tensor = torch.linalg.qr(random(SIZE, count, seed=1)).Q.T
+    return rows
 
 
 def measured(rows: Tensor, variances: Tensor, prior: Gaussian = PRIOR) -> Problem:
@@ -82,6 +84,7 @@ def random_problem(seed: int) -> Problem:
 def dense(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Rows ``(r, 48)``, values and noise variances ``(r,)`` of a problem over one block."""
     known = problem.measurements
+    assert isinstance(known, DenseRows)
     return known.rows[0], known.values[0], known.variances[0]
 
 
@@ -109,7 +112,7 @@ def pigdm_recursion(problem: Problem, steps: int, eta: float, weighting: str) ->
 
 LOG = visited(20.0, 0.02, 6, "log")
 WARM = visited(3.0, 0.02, 6, "linear")
-SHORT_LOG = {"start": 20.0, "stop": 0.02, "spacing": "log"}
+SHORT_LOG: dict[str, Any] = {"start": 20.0, "stop": 0.02, "spacing": "log"}
 LINEAR: dict[str, tuple[Sampler, Callable[[Problem], oracles.Normal]]] = {
     "ddrm": (DDRM(6, 0.7, **SHORT_LOG), lambda p: recursions.ddrm(case_of(p), LOG, 0.7)),
     "dps": (
@@ -240,7 +243,7 @@ def dps_algorithm_1(problem: Problem, index: int, levels: list[float], zeta: flo
     noise = [problem.draw(range(index, index + 1), step).flatten() for step in range(len(levels) + 1)]
     share = [1 / (1 + level**2) for level in [*levels, 0.0]]
     first, *weights = ((1 - a) / (1 - a + variances * aware) for a in (0.5, *share[:-1]))
-    x = share[0] ** 0.5 * rows.T @ (first * values) + (1 - share[0]) ** 0.5 * noise[0]
+    x: Tensor = share[0] ** 0.5 * rows.T @ (first * values) + (1 - share[0]) ** 0.5 * noise[0]
     for i in range(len(levels)):
         bar, bar_next = share[i], share[i + 1]
         alpha = bar / bar_next
@@ -492,7 +495,7 @@ def test_pullback_is_the_transposed_jacobian_of_a_network() -> None:
     prior = PixelDenoiser(tiny_network(3).double().eval(), DDPMScheduler(prediction_type="v_prediction"))
     x, direction, vector = (random(2, 3, 16, 16, seed=seed) for seed in (1, 2, 3))
     with torch.no_grad():
-        x0, pullback = denoise_with_pullback(prior, x, 0.7)  # type: ignore[arg-type]
+        x0, pullback = denoise_with_pullback(prior, x, 0.7)  # type: ignore[arg-type]  # a network in place of a prior
         along = (prior.denoise(x + 1e-5 * direction, 0.7) - prior.denoise(x - 1e-5 * direction, 0.7)) / 2e-5
         torch.testing.assert_close(x0, prior.denoise(x, 0.7), rtol=0, atol=0)
     left, right = (vector * along).flatten(1).sum(1), (pullback(vector) * direction).flatten(1).sum(1)

@@ -6,7 +6,9 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,13 +37,14 @@ def pictures() -> Iterator[tuple[str, Pixels, Pixels]]:
 def features(index: int, side: int = 32) -> NDArray[np.float64]:
     """Of all patches of the originals (0) or of the others (1), cut by hand."""
     network, cut = SeededFeatures(), []
-    for both in pictures():
-        picture = both[1 + index]
+    for _, *both in pictures():
+        picture = both[index]
         for shift in (0, side // 2):
             for y in range(shift, picture.shape[0] - side + 1, side):
                 for x in range(shift, picture.shape[1] - side + 1, side):
                     cut.append(picture[y : y + side, x : x + side])
-    return network(torch.from_numpy(np.stack(cut)).movedim(-1, 1)).double().numpy()
+    found: NDArray[np.float64] = network(torch.from_numpy(np.stack(cut)).movedim(-1, 1)).double().numpy()
+    return found
 
 
 def fid(side: int = 32) -> FID:
@@ -49,7 +52,8 @@ def fid(side: int = 32) -> FID:
 
 
 def kid(**options: int) -> KID:
-    return KID(**{"side": 32, "subset_size": 40, "subsets": 7, **options}, network=SeededFeatures())
+    sizes: dict[str, Any] = {"side": 32, "subset_size": 40, "subsets": 7, **options}
+    return KID(**sizes, network=SeededFeatures())
 
 
 def of(*metrics: SetMetric) -> dict[str, float]:
@@ -118,7 +122,7 @@ def test_equal_sets_and_worse_ones() -> None:
     same = value(lambda picture: picture)
     assert same["fid"] == pytest.approx(0, abs=1e-8)
     assert same["kid"] < 0  # unbiased for two draws of one distribution, not for a set and itself
-    found = [same, *(value(lambda picture, quality=quality: jpeg(picture, quality)) for quality in (40, 10, 3))]
+    found = [same, *(value(partial(jpeg, quality=quality)) for quality in (40, 10, 3))]
     for name in ("fid", "kid"):
         values = [scores[name] for scores in found]
         assert values == sorted(values)
@@ -305,7 +309,7 @@ def test_digest_of_a_network() -> None:
         ({"subsets": 0}, "got subset_size 1000 and subsets 0"),
     ],
 )
-def test_what_is_refused(options: dict[str, object], says: str) -> None:
+def test_what_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         KID(**options)
 
@@ -315,4 +319,5 @@ def test_from_yaml() -> None:
     network = {"name": "seeded_features.SeededFeatures", "features": 3}
     metric = built(checker.component(METRICS, {"name": "fid", "side": 32, "network": network}, "model.metrics"))
     assert metric.keep(load("rocket"), load("rocket")).shape == (2, 18, 6)
-    assert isinstance(METRICS.get("kid")(side=64, subset_size=50), SetMetric)
+    made: Any = METRICS.get("kid")
+    assert isinstance(made(side=64, subset_size=50), SetMetric)

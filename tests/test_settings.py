@@ -65,7 +65,7 @@ def as_before() -> Iterator[None]:
         yield
     finally:
         if NEW:
-            torch.backends.fp32_precision = "none"
+            torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]  # the stubs lack it
             for name in names:
                 getattr(torch.backends.mkldnn, name).fp32_precision = "none"
             torch.backends.cuda.matmul.fp32_precision = "none"

@@ -16,6 +16,7 @@ from tiny import write_codec
 
 from pscx.cli.main import main
 from pscx.data import HuggingFaceData, WebDatasetData
+from pscx.data.base import Portioned
 from pscx.data.webdataset import shard_names
 from pscx.errors import ImageError
 
@@ -68,7 +69,8 @@ def items(data: Any, shares: int = 1) -> list[list[Any]]:
 
 
 def pixels_of(item: Any) -> np.ndarray[Any, Any]:
-    return item["pixels"].permute(1, 2, 0).numpy()
+    pixels: np.ndarray[Any, Any] = item["pixels"].permute(1, 2, 0).numpy()
+    return pixels
 
 
 def is_image(item: Any, number: int) -> bool:
@@ -98,6 +100,7 @@ def test_a_portion_of_enough_shards_reads_no_others(tmp_path: Path) -> None:
     data = WebDatasetData(write_shards(tmp_path))
     data.setup("test")
     (tmp_path / "s-1.tar").unlink()
+    assert isinstance(data.photos, Portioned)
     assert all(not item["error"] for item in data.photos.portion(2, 0))
     (lost,) = data.photos.portion(2, 1)
     assert "the shard 's-1' cannot be read beyond its first 0 images: " in lost["error"]

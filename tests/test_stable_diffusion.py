@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import oracles
@@ -18,6 +19,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from safetensors.torch import load_file, save_file
+from tiny import psc_of
 from tiny_latent import BETAS, TOKENS, no_hub, save_stable_diffusion, tiny_unet  # noqa: F401  # no_hub is a fixture
 from torch import Tensor, nn
 
@@ -147,9 +149,9 @@ def test_slices_are_the_same_and_tiles_nearly(folders: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 0.05), ("bf16", 0.3)])
-def test_half_precision(dtype: str, tolerance: float, folders: dict[str, str]) -> None:
+def test_half_precision(dtype: Literal["fp16", "bf16"], tolerance: float, folders: dict[str, str]) -> None:
     """Networks in the other format, solver in its own; near enough to single precision, and another fingerprint."""
-    half, single = (StableDiffusion(folders[VELOCITY], dtype=kind) for kind in (dtype, "fp32"))  # type: ignore[arg-type]
+    half, single = StableDiffusion(folders[VELOCITY], dtype=dtype), StableDiffusion(folders[VELOCITY], dtype="fp32")
     assert {p.dtype for p in half.parameters()} == {{"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]}
     x, image = random(1, *SHAPE), random(1, 3, 16, 16)
     pairs = [(p.denoise(x, 1.0), p.to_signal(image), p.to_image(x)) for p in (half, single)]
@@ -206,7 +208,7 @@ class Paper:
     def clean(self, x: Tensor, t: int) -> Tensor:
         a = self.alphas[t]
         shaped = x.reshape(1, *SHAPE)
-        output = sum(weight * self.unet(shaped, t, prompt).sample for weight, prompt in self.prompts).flatten()
+        output: Tensor = sum(weight * self.unet(shaped, t, prompt).sample for weight, prompt in self.prompts).flatten()
         if self.kind == EPSILON:
             return (x - (1 - a) ** 0.5 * output) / a**0.5
         return a**0.5 * x - (1 - a) ** 0.5 * output
@@ -215,7 +217,7 @@ class Paper:
         """The paper's posterior sample: project, then add noise that is all fresh."""
         inverse = torch.linalg.pinv(self.rows)
         z = [self.noise.normal((SIZE,), iteration=iteration, sample=sample, step=i) for i in range(len(self.times))]
-        x0 = inverse @ self.values
+        x0: Tensor = inverse @ self.values
         for step, t in enumerate(self.times):
             a = self.alphas[t]
             x0 = self.clean(a**0.5 * x0 + (1 - a) ** 0.5 * z[step], t)
@@ -266,6 +268,7 @@ def test_the_loop_is_the_papers(kind: str, caption: str, folders: dict[str, str]
     wanted = paper(prior, kind, 5, seed=11)
     for iteration in range(4):
         wanted.measure(signal.flatten(), iteration, rows=3, samples=4)
+    assert isinstance(outcome.measurements, DenseRows)
     rows, values = outcome.measurements.rows[0], outcome.measurements.values[0]
     assert rows.shape == wanted.rows.shape == (12, SIZE)
     torch.testing.assert_close(values.abs(), wanted.values.abs(), rtol=0, atol=0)
@@ -300,7 +303,7 @@ def codec(path: str, rows: object = "pca", **prior: object) -> pscx.Codec:
 
 def test_streams_decode_in_a_new_process(folders: dict[str, str], astronaut: Pixels, tmp_path: Path) -> None:
     """With and without caption, both predictions, sides beyond the network's own and odd ones, every option."""
-    cases = {
+    cases: dict[str, tuple[str, object, dict[str, Any], str, Pixels]] = {
         "plain": (EPSILON, "pca", {}, "", astronaut[:30, :32]),
         "caption": (EPSILON, "pca", {}, "a cat", astronaut[:30, :32]),
         "large": (VELOCITY, LOCAL, {"guidance": 2.5, "vae_tiling": True}, "a cat on it", astronaut[:50, 3:80]),
@@ -365,7 +368,7 @@ def test_what_a_stream_says_of_its_prior(folders: dict[str, str]) -> None:
             pscx.Decompressor(prior_path=folders[EPSILON]).decompress(hostile)
     spec = {**json.loads(header.spec), "caption": "blip2"}
     with pytest.raises(StreamError, match="a spec has the keys"):
-        pscx.Decompressor(made.signal_codec.prior).decompress(pack(replace(header, spec=json.dumps(spec)), payload))
+        pscx.Decompressor(psc_of(made).prior).decompress(pack(replace(header, spec=json.dumps(spec)), payload))
 
 
 def test_captions_that_are_of_no_use(folders: dict[str, str]) -> None:
@@ -387,7 +390,7 @@ def test_captions_that_are_of_no_use(folders: dict[str, str]) -> None:
 def test_pixel_priors_take_no_caption(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On either side, whichever way it is given."""
     image = np.zeros((16, 16, 3), np.uint8)
-    small = {"prior": "gaussian", "sampler": {"steps": 2}, "samples": 2, "iterations": 1}
+    small: dict[str, Any] = {"prior": "gaussian", "sampler": {"steps": 2}, "samples": 2, "iterations": 1}
     pixel = pscx.load_codec("paper-pixel", **small)
     with pytest.raises(PscxError, match="the prior is a Gaussian, which takes no caption: use one such as"):
         pixel.compress(image, caption="a cat")
@@ -474,7 +477,7 @@ def refusal(path: str) -> str:
 
 def test_options_out_of_range(folders: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"prior.dtype must be one of fp32, fp16, bf16, got 'fp64'"):
-        StableDiffusion(folders[EPSILON], dtype="fp64")  # type: ignore[arg-type]
+        StableDiffusion(folders[EPSILON], dtype="fp64")  # type: ignore[arg-type]  # wrong on purpose
     for guidance in (-0.1, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=r"prior.guidance must be at least 0 and finite, got"):
             StableDiffusion(folders[EPSILON], guidance=guidance)

@@ -17,8 +17,8 @@ from tiny import tiny_network
 from pscx.cli.lightning_help import MODULES as MODULES_SHOWN
 from pscx.cli.lightning_help import OF_COMMAND, RUN_OPTIONS
 from pscx.cli.main import main
-from pscx.config import _parser_of
 from pscx.config.plain import is_plain
+from pscx.config.values import parser_of
 from pscx.exact import FORMS, FRAMES
 from pscx.format.info import PARAMETERS, stream_info
 from pscx.priors.denoiser import PixelDenoiser
@@ -212,7 +212,7 @@ def test_plain_values_are_what_jsonargparse_makes_of_them(hint: Any) -> None:
     for value in VALUES:
         if is_plain(hint, value):
             try:
-                found = _parser_of(hint).parse_object({"value": value}).as_dict()["value"]
+                found = parser_of(hint).parse_object({"value": value}).as_dict()["value"]
             except ArgumentError:
                 pytest.fail(f"{value!r} is refused")
             assert (found, type(found)) == (value, type(value))

@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
-from tiny import EXACT, save_prior, write_codec
+from tiny import EXACT, psc_of, save_prior, write_codec
 from tiny_latent import save_stable_diffusion
 
 from pscx import Codec, Decompressor, PscxError, StreamError, load_codec
@@ -118,14 +119,23 @@ def test_a_cancel_is_seen_before_every_evaluation(
     """Of the loop and of the restorations."""
     calls: list[int] = []
     denoise = Gaussian.denoise
-    monkeypatch.setattr(Gaussian, "denoise", lambda prior, x, t: calls.append(len(x)) or denoise(prior, x, t))
+
+    def counted(prior: Gaussian, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        calls.append(len(x))
+        return denoise(prior, x, sigma)
+
+    monkeypatch.setattr(Gaussian, "denoise", counted)
     codec.decompress_samples(data, restorations)
     total = len(calls)
+
+    def has_made(count: int) -> bool:
+        return len(calls) == count
+
     assert sum(calls) >= 0.6 * codec.signal_codec.evaluations(restorations)
     for count in range(total):
         calls.clear()
         with pytest.raises(CancelledError):
-            codec.decompress_samples(data, restorations, cancel=lambda count=count: len(calls) == count)
+            codec.decompress_samples(data, restorations, cancel=partial(has_made, count))
         assert len(calls) == count
     calls.clear()
     codec.decompress_samples(data, restorations, cancel=lambda: False)
@@ -344,7 +354,7 @@ def test_a_prior_of_another_kind_is_not_taken_for_its_fingerprint(codec: Codec, 
     header = unpack(forged)[0]
     wanted = wanted_of_spec(json.loads(header.spec), header.parameter, 0)
     with pytest.raises(StreamError, match="with a prior of the kind DDPM, and this one is a Gaussian"):
-        wanted.codec(codec.signal_codec.prior)
+        wanted.codec(psc_of(codec).prior)
 
 
 @pytest.fixture
@@ -399,7 +409,7 @@ def test_decoding_downloads_nothing_that_was_not_asked_for(
 
 def test_a_counted_prior_hides_nothing(latent: Codec) -> None:
     """Whatever a part of the codec may ask a prior, the counted one answers as the prior itself."""
-    for prior in (Gaussian(), DDPM(), latent.signal_codec.prior, latent.signal_codec.prior.conditioned("a cat")):
+    for prior in (Gaussian(), DDPM(), psc_of(latent).prior, psc_of(latent).prior.conditioned("a cat")):
         counted = CountedPrior(prior, Account())
         for name, value in vars(Prior).items():
             if not name.startswith("_") and not callable(value):
@@ -412,10 +422,10 @@ def test_a_counted_prior_hides_nothing(latent: Codec) -> None:
         assert counted.fingerprint() == prior.fingerprint()
         assert torch.equal(counted.block_covariance(2), prior.block_covariance(2))
     account = Account()
-    captioned = CountedPrior(latent.signal_codec.prior, account).conditioned("a cat")
-    captioned.denoise(torch.zeros(3, *latent.signal_codec.prior.signal_shape(16, 16), dtype=torch.float64), 5)
+    captioned = CountedPrior(psc_of(latent).prior, account).conditioned("a cat")
+    captioned.denoise(torch.zeros(3, *psc_of(latent).prior.signal_shape(16, 16), dtype=torch.float64), 5)
     assert account.evaluations == 6
-    assert isinstance(latent.signal_codec.prior, StableDiffusion)
+    assert isinstance(psc_of(latent).prior, StableDiffusion)
 
 
 def test_every_method_of_a_prior_is_counted_too() -> None:
@@ -437,8 +447,9 @@ def test_an_option_out_of_range_is_called_by_its_own_place(
     assert capsys.readouterr().err == says
     assert main(["test", "--recipe", "fast", "--data.root", str(image_folder), *option]) == 2
     assert capsys.readouterr().err == says
+    wrong: dict[str, Any] = {key: {"steps": 0}}
     with pytest.raises(ConfigError, match=rf"^--model.codec.{key}: model.codec.{key}.steps must be at least 1, got 0$"):
-        load_codec("fast", **{key: {"steps": 0}})
+        load_codec("fast", **wrong)
     forged = with_spec(data, lambda spec: spec.update({key: {**spec["sampler"], "steps": 0}}))
     with pytest.raises(StreamError, match=rf"cannot be had: {key}.steps must be at least 1, got 0$"):
         codec.decompress(forged)
@@ -446,15 +457,16 @@ def test_an_option_out_of_range_is_called_by_its_own_place(
 
 def test_a_spec_s_work_is_known_without_its_prior(codec: Codec) -> None:
     spec = codec_spec(codec.signal_codec)
-    wanted = wanted_of_spec(spec, codec.signal_codec.quantizer.parameter, 0)
-    psc = wanted.codec(codec.signal_codec.prior)
+    wanted = wanted_of_spec(spec, psc_of(codec).quantizer.parameter, 0)
+    psc = wanted.codec(psc_of(codec).prior)
     assert isinstance(psc, PSC)
     for height in (16, 4000):
-        outcomes = []
+        outcomes: list[str] = []
         for asking in (wanted, psc):
             try:
                 work = asking.evaluations(2)
-                outcomes.append(Limits(pixel_evaluations=1 << 22).check_work(work, height, height))
+                Limits(pixel_evaluations=1 << 22).check_work(work, height, height)
+                outcomes.append("")
             except StreamError as error:
                 outcomes.append(str(error))
         assert outcomes[0] == outcomes[1]

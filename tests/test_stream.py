@@ -4,6 +4,7 @@ import random
 import struct
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from reference_decoder import crc16
@@ -86,7 +87,8 @@ def test_every_flipped_byte_and_every_truncation_is_refused() -> None:
 
 def test_a_header_whose_check_fails_is_never_used() -> None:
     """Of a stream that may be cut or damaged: each flipped bit of the header is refused, each of the rest is known."""
-    for codec in ({"recipe": 0, "spec": '{"coder": "raw"}'}, {"recipe": 255, "digest": b"digest"}):
+    codecs: list[dict[str, Any]] = [{"recipe": 0, "spec": '{"coder": "raw"}'}, {"recipe": 255, "digest": b"digest"}]
+    for codec in codecs:
         check_that_a_damaged_header_is_not_used(pack(replace(SMALL, **codec, seed=77, caption="a boat"), b"payload"))
 
 
@@ -238,6 +240,6 @@ def test_texts_are_bounded_and_whole() -> None:
         ({"recipe": 0, "spec": "x" * 65537}, "spec must be at most 65536 bytes of UTF-8, got 65537"),
     ],
 )
-def test_header_refuses(change: dict[str, object], why: str) -> None:
+def test_header_refuses(change: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         replace(SMALL, **change)

@@ -282,8 +282,9 @@ def test_options_out_of_range(options: dict[str, Any], sentence: str) -> None:
 
 @pytest.mark.parametrize(("option", "got"), [("num_workers", "1 and 1"), ("batch_size", "0 and 2")])
 def test_photographs_have_no_loader_of_their_own(option: str, got: str) -> None:
+    options: dict[str, Any] = {option: int(got[0] if option == "num_workers" else got[-1])}
     with pytest.raises(ValueError, match=rf"data.photos must not have num_workers or batch_size .*, got {got}"):
-        StreamedCropData(FolderData(**{option: int(got[0] if option == "num_workers" else got[-1])}), "v")
+        StreamedCropData(FolderData(**options), "v")
 
 
 def test_photographs_are_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

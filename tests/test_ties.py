@@ -12,6 +12,7 @@ from math import cos, pi, sqrt
 import pytest
 import torch
 from einops import rearrange
+from tiny import psc_of
 from torch import Tensor
 
 import pscx
@@ -58,7 +59,7 @@ def test_noise_levels_that_the_network_is_told(prior: DDPM) -> None:
 
 def test_steps_of_the_samplers(prior: DDPM) -> None:
     """The nearest level is nearer than the next by far more than an exponential's error."""
-    psc = pscx.load_codec().signal_codec
+    psc = psc_of(pscx.load_codec())
     levels = prior.levels
     for sampler in (psc.sampler, psc.final_sampler):
         assert isinstance(sampler, DDRM)

@@ -21,6 +21,7 @@ import pscx
 from pscx.api import Codec
 from pscx.cli import commands
 from pscx.cli.main import main
+from pscx.errors import PscxError
 from pscx.execution.batching import Task, clock, denoise, together
 from pscx.format.container import SIDE_LIMIT
 from pscx.priors import DDPM, Gaussian
@@ -70,6 +71,7 @@ def test_streams_and_pixels_do_not_depend_on_the_batch(
     assert len({samples for _, samples in counts}) == 1  # the same work in fewer calls
     shown = codec.decompress_many(alone, batch=3)
     for data, pixels in zip(alone, shown, strict=True):
+        assert not isinstance(pixels, PscxError)
         assert np.array_equal(codec.decompress(data), pixels)
 
 
@@ -179,7 +181,7 @@ def test_what_ends_the_program_ends_all_threads(where: str, stop: type[BaseExcep
 
         return work
 
-    prior.denoise = failing  # type: ignore[method-assign]
+    prior.denoise = failing  # type: ignore[method-assign]  # of this object alone
     tasks = [Task(watched(task(prior, [5, 1]).do)), Task(watched(task(prior, [5, 1]).do, True)), task(prior, [7])]
     tasks += [Task(watched(task(prior, [9, 1]).do))]
 
@@ -191,7 +193,7 @@ def test_what_ends_the_program_ends_all_threads(where: str, stop: type[BaseExcep
     results = together(tasks, 3)
     with pytest.raises(stop):
         consume(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()  # type: ignore[attr-defined]  # a generator
     assert active_count() == before
     assert len(ended) == 3 if where == "caller" else len(ended) >= 2
 

@@ -90,7 +90,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(ValueError, match=r"prediction_type must be 'v_prediction', got 'epsilon'"):
         TrainDDPM(tiny_network(channels=12), scheduler("epsilon"))
     with pytest.raises(ValueError, match="optimizer must be one of muon, adamw, got 'Muon'"):
-        TrainDDPM(tiny_network(channels=12), scheduler(), optimizer="Muon")  # type: ignore[arg-type]
+        TrainDDPM(tiny_network(channels=12), scheduler(), optimizer="Muon")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="warmup must be at least 0, got -1"):
         TrainDDPM(tiny_network(channels=12), scheduler(), warmup=-1)
 
@@ -251,10 +251,16 @@ def test_a_network_grows_and_computes_what_it_did() -> None:
     x, level = torch.randn(2, 12, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([-2.0, -3.0])
     torch.testing.assert_close(large(x, level).sample, small(x, level).sample, rtol=1e-4, atol=1e-4)
     large(x, level).sample.square().mean().backward()
-    still = {name.rsplit(".", 1)[0] for name, tensor in large.named_parameters() if not tensor.grad.any()}
+
+    def gradient(parameter: Tensor) -> Tensor:
+        assert parameter.grad is not None
+        return parameter.grad
+
+    still = {name.rsplit(".", 1)[0] for name, tensor in large.named_parameters() if not gradient(tensor).any()}
     assert still == {"down.0.1.first", "up.0.1.first", "body.2.first"}  # of new blocks, which change nothing yet
-    new = [large.tail.weight.grad[:, 8:], large.grow[0].weight.grad[16:, :8], large.up[0][0].first.weight.grad[:8, 8:]]
-    assert all(bool(gradient.any()) for gradient in new)  # what new channels hold is used as soon as it is trained
+    one: Any = large  # of modules within modules
+    new = [one.tail.weight.grad[:, 8:], one.grow[0].weight.grad[16:, :8], one.up[0][0].first.weight.grad[:8, 8:]]
+    assert all(bool(tensor.any()) for tensor in new)  # what new channels hold is used as soon as it is trained
 
 
 def test_a_network_starts_from_a_deeper_one() -> None:
@@ -266,7 +272,8 @@ def test_a_network_starts_from_a_deeper_one() -> None:
 
 def test_experts_of_two_shapes() -> None:
     one = tiny_residual(2)
-    shape = {"block_out_channels": (8, 16), "blocks": (1, 2), "low_block_out_channels": (16, 16), "low_blocks": (2, 2)}
+    shape: dict[str, Any] = {"block_out_channels": (8, 16), "blocks": (1, 2)}
+    shape |= {"low_block_out_channels": (16, 16), "low_blocks": (2, 2)}
     experts, again = NoiseExperts(**shape), NoiseExperts(**shape)
     start(experts, one)
     start(again, experts)

@@ -79,7 +79,8 @@ def test_the_largest_block_keeps_every_sum_exact() -> None:
     axes, basis = ((m * GRID).long().numpy().astype(object) for m in (transform.axes, transform.basis))
 
     def rounded(values: NDArray[np.object_]) -> NDArray[np.object_]:
-        return np.vectorize(lambda v: round(v / 2**20), otypes=[object])(values)  # below 2^53: exact, ties to even
+        whole: NDArray[np.object_] = np.vectorize(lambda v: round(v / 2**20), otypes=[object])(values)
+        return whole  # below 2^53: exact, ties to even
 
     x = rounded(np.tensordot(axes, x[0], (1, 0)))
     x = rounded(np.stack([basis.dot(plane) for plane in x]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from pscx.coders import Adaptive, Coder, Posterior, Raw, Static
 from pscx.quantizers import CellsAtOnce, CellsInTurn, Quantizer, Trellis, Uniform
 from pscx.quantizers import trellis as module
+from pscx.quantizers.machine import Machine
 from pscx.signal.distributions import Array, Integers, cell_bits
 from pscx.training.fitting import Group, fit_posterior
 
@@ -63,7 +65,7 @@ def test_no_other_path_is_cheaper(states: int, weight: float, seed: int, surpris
 @by_states
 def test_the_machine_is_a_trellis(states: int) -> None:
     """Every state is reached from two others, by different parities or grids, and half of the states have each grid."""
-    machine = module.Machine.of(states)
+    machine = Machine.of(states)
     assert sorted(machine.following.ravel().tolist()) == sorted([*range(states)] * 2)
     assert machine.grid.sum() == states / 2
     for after in range(states):
@@ -277,6 +279,6 @@ def test_many_lanes_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
         ({"step": 0.0}, "quantizer.step must lie in"),
     ],
 )
-def test_options_out_of_range(options: dict[str, float], message: str) -> None:
+def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Trellis(**options)  # type: ignore[arg-type]
+        Trellis(**options)

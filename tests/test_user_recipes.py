@@ -34,7 +34,7 @@ from pathlib import Path
 import pscx
 np.save(sys.argv[2], pscx.Decompressor(prior_path=sys.argv[3] or None).decompress(Path(sys.argv[1]).read_bytes()))
 """
-SPEC = {
+SPEC: dict[str, Any] = {
     "prior": {"name": "gaussian"},
     "samples": 2,
     "sampler": {"name": "ddrm", "start": 20.0, "stop": None, "eta": 0.85},

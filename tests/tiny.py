@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
+from pscx import Codec
+from pscx.codecs import PSC
 from pscx.networks import ResidualUNet
 from pscx.priors.denoiser import PixelDenoiser
 
@@ -41,6 +43,13 @@ def write_codec(folder: Path, text: str = CODEC, name: str = "codec.yaml") -> st
     path = folder / name
     path.write_text(text)
     return str(path)
+
+
+def psc_of(codec: Codec) -> PSC:
+    """The codec behind it, which has the components of PSC."""
+    psc = codec.signal_codec
+    assert isinstance(psc, PSC)
+    return psc
 
 
 def tiny_network(seed: int = 0, channels: int = 3, outputs: int | None = None) -> UNet2DModel:

@@ -77,7 +77,7 @@ class Job:
 
 
 @dataclass
-class Plan:
+class Todo:
     """The jobs that can begin, those with an output that exists already, and how many inputs were refused."""
 
     jobs: list[Job]
@@ -85,7 +85,7 @@ class Plan:
     failed: int
 
 
-def plan(inputs: Sequence[Path], output: Output | None, rule: Rule, *, force: bool) -> Plan:
+def plan(inputs: Sequence[Path], output: Output | None, rule: Rule, *, force: bool) -> Todo:
     """The jobs of a command; what is wrong with single inputs or outputs is said on stderr, each in one line.
 
     Raises :class:`PscxError` for what concerns all of them: an output that is an input, or that two inputs would
@@ -95,7 +95,7 @@ def plan(inputs: Sequence[Path], output: Output | None, rule: Rule, *, force: bo
     several = len(inputs) > 1 or any(_is_folder(path) for path in inputs)
     jobs = _jobs(given, several, output, rule)
     say(notices)
-    result = Plan([], [], 0)
+    result = Todo([], [], 0)
     for job in jobs:
         try:
             check_source(job.source)

@@ -145,7 +145,7 @@ class _Scripted(nn.Module):
 def _scripted(file: Path, device: torch.device) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 advises torch.export, which this file is not
-        return _Scripted(torch.jit.load(str(file), map_location=device))  # type: ignore[no-untyped-call]
+        return _Scripted(torch.jit.load(str(file), map_location=device))
 
 
 def _is_script(file: Path) -> bool:

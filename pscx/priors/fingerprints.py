@@ -45,7 +45,7 @@ class Fingerprint:
 
 def facts(tensor: Tensor) -> Facts:
     """What tells that a tensor has not changed, beside :func:`sum_of`."""
-    memory = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+    memory = StorageWeakRef(tensor.untyped_storage())
     place = memory, tensor.storage_offset(), tensor.shape, tensor.stride()
     changes = None if tensor.is_inference() else tensor._version
     return *place, tensor.dtype, tensor.device, changes

@@ -118,10 +118,10 @@ def fit_weights(observed: list[Observed]) -> list[float]:
             logarithm = design @ weights
             ratio = square * torch.exp(-logarithm) / (DEGREES - 2)
             value = (logarithm / 2 + (DEGREES + 1) / 2 * torch.log1p(ratio)).mean() + RIDGE * weights.square().sum()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     found = weights.detach().reshape(TRENDS, FEATURES)
     scaled = found[:, :-1] / deviation
     constant = found[:, -1:] - (scaled * mean).sum(1, keepdim=True)

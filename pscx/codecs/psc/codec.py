@@ -37,9 +37,8 @@ NUMBER, STATES = 8, 4  # bytes of a float64; copies of the signals of a micro-ba
 class PSC(PriorCodec):
     """PSC (Elata, Michaeli and Elad, TMLR 2025, Algorithm 1): measure what posterior samples disagree about.
 
-    In each iteration both sides draw ``samples`` posterior samples, given the measurements so far. From these the row
-    rule chooses what to measure next. The encoder sends the quantized measurements, entropy-coded under their predicted
-    mean and variance. The decoder draws the same samples, so the rows are never sent.
+    In each iteration both sides draw ``samples`` posterior samples, and the row rule chooses from them what to measure
+    next. The encoder sends quantized measurements, entropy-coded under predicted means and variances, never the rows.
 
     Args:
         prior: the diffusion model.
@@ -60,9 +59,7 @@ class PSC(PriorCodec):
     """
 
     references = ("elata2025psc",)
-
-    turned = "quantizer"
-    shares_samples = True
+    turned, shares_samples = "quantizer", True
 
     def __init__(
         self,
@@ -85,9 +82,8 @@ class PSC(PriorCodec):
         super().__init__(prior)
         self.sampler, self.rows = sampler, rows
         self.quantizer, self.coder, self.restoration = quantizer, coder, restoration
-        self.restoration_sampler = restoration_sampler
+        self.restoration_sampler, self.antithetic = restoration_sampler, antithetic
         self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
-        self.antithetic = antithetic
         self.noise = Noise(seed)
 
     @property
@@ -132,9 +128,8 @@ class PSC(PriorCodec):
 
     @property
     def stride(self) -> int:
-        stride = self.prior.stride
-        pixels_each = stride // self.prior.signal_shape(stride, stride)[-1]
-        return lcm(stride, self.rows.stride * pixels_each)
+        side = self.prior.signal_shape(self.prior.stride, self.prior.stride)[-1]
+        return lcm(self.prior.stride, self.rows.stride * (self.prior.stride // side))
 
     def evaluations(self, restorations: int) -> int:
         """Upper bound of the denoiser evaluations (NFE): those of the samples, the row rule and the restorations."""
@@ -146,8 +141,7 @@ class PSC(PriorCodec):
         """Estimated peak memory in bytes: a micro-batch of signals, the prior and the row rule."""
         batch = micro_batch(self.prior, shape, min(self.batch, max(self.samples, self.restoration.draws)))
         loop = NUMBER * STATES * batch * torch.Size(shape).numel()
-        rows = self.rows.memory(shape, self.samples, self.iterations)
-        return loop + self.prior.memory(shape, batch) + rows
+        return loop + self.prior.memory(shape, batch) + self.rows.memory(shape, self.samples, self.iterations)
 
     @torch.no_grad()
     def encode(
