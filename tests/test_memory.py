@@ -74,7 +74,7 @@ def test_a_control_group_is_a_bound(machine: Path, line: str, folder: str, limit
 
 
 def test_too_little_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "memory_left", lambda: 2 * GB)
+    monkeypatch.setattr(memory, "memory_left", lambda device=None: 2 * GB)
     check_memory(2 * GB, "this")
     with pytest.raises(OutOfMemoryError, match=r"^this takes about 2\.1 GB of memory and 2\.0 GB are left$"):
         check_memory(2_100_000_000, "this")
@@ -100,7 +100,7 @@ def test_other_errors_stay() -> None:
 
 def test_a_picture_is_checked_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (512, 256)).save(tmp_path / "x.png")
-    monkeypatch.setattr(memory, "memory_left", lambda: 16 * 512 * 256 - 1)
+    monkeypatch.setattr(memory, "memory_left", lambda device=None: 16 * 512 * 256 - 1)
     monkeypatch.setattr(Image.Image, "load", unable)
     with pytest.raises(ImageError, match=r"x\.png': reading 512x256 pixels takes about 0\.0 GB of memory and 0\.0 GB"):
         read_image(tmp_path / "x.png")
@@ -124,7 +124,7 @@ def test_no_message_ends_in_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_encoding_is_checked_before_it_begins(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "memory_left", lambda: 10_000)
+    monkeypatch.setattr(memory, "memory_left", lambda device=None: 10_000)
     monkeypatch.setattr("pscx.api.signal_of", lambda psc, pixels: unable())
     with pytest.raises(PscxError, match=r"^encoding 40x24 pixels takes about 0\.0 GB of memory and 0\.0 GB are left$"):
         codec.compress(np.zeros((24, 40, 3), np.uint8))
@@ -145,7 +145,7 @@ def test_others_are_still_compressed(
     config = write_codec(tmp_path)
     for name, side in (("a", 16), ("large", 2048), ("z", 16)):
         Image.new("L", (side, side)).save(tmp_path / f"{name}.png")
-    monkeypatch.setattr(memory, "memory_left", lambda: 16 * 2048 * 2048 - 1)
+    monkeypatch.setattr(memory, "memory_left", lambda device=None: 16 * 2048 * 2048 - 1)
     assert main(["compress", *(str(tmp_path / f"{name}.png") for name in ("a", "large", "z")), "--config", config]) == 2
     done = capsys.readouterr()
     assert done.err.count("\n") == 1
