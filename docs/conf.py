@@ -29,7 +29,9 @@ html_title = "pscx"
 html_copy_source = False
 html_math_renderer = "mathml"  # below: browsers show it by themselves
 nitpicky = True  # a reference without a target is a warning
-nitpick_ignore_regex = [("py:.*", r"(?!pscx\.).*|.*\.T(_co)?")]  # of other packages: their inventories are on the net
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!pscx\.).*|.*\.(T(_co)?|Self|N|Numbers)")
+]  # of other packages: their inventories are on the net
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 nb_execution_mode = "force"

@@ -184,7 +184,7 @@ def test_crops_can_be_sent_to_a_worker(image_folder: Path) -> None:
     assert torch.equal(there[2], here)
 
 
-def test_crops_leave_out_what_cannot_be_read(image_folder):
+def test_crops_leave_out_what_cannot_be_read(image_folder: Path) -> None:
     (image_folder / "cut.png").write_bytes((image_folder / "a.png").read_bytes()[:60])
     data = CropData(str(image_folder), str(image_folder), crop=16, crops_per_epoch=40)
     data.setup("fit")
@@ -194,7 +194,7 @@ def test_crops_leave_out_what_cannot_be_read(image_folder):
     assert torch.equal(data.train_set[39], crops[39])
 
 
-def test_crops_of_files_of_which_none_can_be_read(image_folder):
+def test_crops_of_files_of_which_none_can_be_read(image_folder: Path) -> None:
     for file in image_files(str(image_folder)):
         file.write_bytes(b"")
     data = CropData(str(image_folder), str(image_folder), crop=16)

@@ -14,7 +14,7 @@ def square_root(values: Tensor) -> Tensor:
     """``sqrt`` of a float32 or float64 tensor, correctly rounded.
 
     On a CPU, torch's is within one unit in the last place, and differs between instruction sets. That of another
-    device is looked at by :func:`pscx.exact.check_roots`.
+    device is looked at by :func:`check_roots`.
     """
     return torch.as_tensor(np.sqrt(values.numpy())) if values.device.type == "cpu" else values.sqrt()
 
