@@ -1,0 +1,1 @@
+"""How a configuration becomes a run of Lightning: ``fit``, ``validate``, ``test`` and ``predict``."""
