@@ -6,9 +6,13 @@ What is computed there and what crosses is counted. Needs torch 2.9, which lets 
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,7 @@ NAME = "standin"
 PLACE = torch.device("privateuseone", 0)  # its name before it is registered
 OLDEST = (2, 9)
 CPU = torch.device("cpu")
+ALONE = "PSCX_TEST_ALONE"
 ASKING = {"aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal", "aten::nonzero"}
 """Operations whose answer, or the shape of it, the host has to know: each waits for the device."""
 
@@ -211,3 +216,24 @@ class OnTheCPU(TorchDispatchMode):
         if name in self.LAYERS and not any(isinstance(leaf, There) for leaf in tree_leaves(args)):
             self.layers[name] += 1
         return func(*args, **(kwargs or {}))
+
+
+def alone(test: Callable[..., None]) -> Callable[..., None]:
+    """Runs a test that takes gradients in a process of its own.
+
+    torch makes its queues of gradients at the first one in a process, for the devices that are registered by then.
+    """
+
+    @wraps(test)
+    def child(*args: Any, **options: Any) -> None:
+        if ALONE in os.environ:
+            test(*args, **options)
+            return
+        name = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]
+        own = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name]
+        done = subprocess.run(command, env={**own, ALONE: "1"}, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout[-4000:]
+        assert "1 passed" in done.stdout
+
+    return child

@@ -13,7 +13,7 @@ import yaml
 from golden_streams import golden_image
 from lightning.pytorch import Trainer
 from PIL import Image
-from pretend_device import NAME, backend, computed
+from pretend_device import NAME, alone, backend, computed
 from tiny import EXACT, save_prior, tiny_network, write_codec
 
 import pscx
@@ -87,6 +87,7 @@ def test_files_there_and_back(photographs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("standin")
+@alone
 def test_two_steps_of_a_training(image_folder: Path) -> None:
     from diffusers import DDPMScheduler
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from golden_streams import golden_image, golden_photograph
 from numpy.typing import NDArray
-from pretend_device import OnTheCPU, computed, crossed
+from pretend_device import OnTheCPU, alone, computed, crossed
 from tiny import save_prior, tiny_network
 from tiny_latent import save_stable_diffusion
 from torch import Tensor
@@ -99,6 +99,7 @@ def test_stable_diffusion_under_a_caption(latent_prior: str, standin: torch.devi
 
 
 @pytest.mark.parametrize("name", ["pigdm", "dps"])
+@alone
 def test_samplers_that_take_gradients(name: str, pixel_prior: str, standin: torch.device) -> None:
     options: dict[str, Any] = {
         **SHORT,

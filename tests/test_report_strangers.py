@@ -202,21 +202,22 @@ def test_data_options_of_other_types_are_told(run: Path) -> None:
 
 
 GRID = {
-    "axes": {"model.codec.coder": ["raw"]},
-    "rate": "model.codec.coder",
+    "axes": {"model.codec.coder": ["raw"], "model.codec.samples": ["2"]},
+    "rate": "model.codec.samples",
     "baseline": {"model.codec.coder": "raw"},
-    "cells": {"0a": {"model.codec.coder": "raw"}},
+    "cells": {"0a": {"model.codec.coder": "raw", "model.codec.samples": "2"}},
 }
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"cells": {"../run": {"model.codec.coder": "raw"}}},
-        {"cells": {"0a": {"model.codec.coder": "other"}}},
+        {"cells": {"../run": {"model.codec.coder": "raw", "model.codec.samples": "2"}}},
+        {"cells": {"0a": {"model.codec.coder": "other", "model.codec.samples": "2"}}},
         {"cells": {"0a": {}}},
+        {"baseline": {"model.codec.coder": "raw", "model.codec.samples": "2"}},
         {"cells": {"0a": 1}},
-        {"axes": {"model.codec.coder": [1]}},
+        {"axes": {"model.codec.coder": [1], "model.codec.samples": ["2"]}},
         {"baseline": {"model.codec.coder": "other"}},
         {"baseline": 1},
         {"rate": "none"},

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -98,12 +98,22 @@ def activations(network: nn.Sequential, taps: tuple[int, ...], x: Tensor) -> lis
 
 
 def load(make: Callable[[], nn.Sequential], file: Path, device: torch.device) -> nn.Sequential:
-    """The network with the weights of ``file``, loaded once. Raises :class:`PscxError` where they are another's."""
-    return _load(make, file, sha256_of(file), device)
+    """The network with the weights of ``file``, loaded once for all metrics that hold it.
+
+    Raises :class:`PscxError` where they are another's.
+    """
+    key = (make, file, sha256_of(file), device)
+    network = _HELD.get(key)
+    if network is None:
+        network = _HELD[key] = _loaded(make, file, device)
+    return network
 
 
-@lru_cache(8)
-def _load(make: Callable[[], nn.Sequential], file: Path, digest: str, device: torch.device) -> nn.Sequential:
+_HELD: WeakValueDictionary[Any, nn.Sequential] = WeakValueDictionary()
+"""Networks that a metric holds."""
+
+
+def _loaded(make: Callable[[], nn.Sequential], file: Path, device: torch.device) -> nn.Sequential:
     weights = {key.removeprefix(PREFIX): value for key, value in read(file).items() if key.startswith(PREFIX)}
     network = make()
     wanted = network.state_dict()

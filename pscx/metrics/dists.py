@@ -63,13 +63,14 @@ class DISTS(ImageMetric):
         return [find_weights(self.name, VGG16.published, self.weights, self.download), HEADS]
 
     def prepare(self) -> None:
-        load(network, self.files()[0], self.device)
+        self.network = load(network, self.files()[0], self.device)
 
     @torch.no_grad()
     def measure(self, original: Image, other: Image) -> float:
         both = torch.cat(tensors(original, other, torch.float32)).to(self.device) / 255
         mean, deviation = (both.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
-        found = activations(load(network, self.files()[0], self.device), VGG16.taps, (both - mean) / deviation)
+        self.network = load(network, self.files()[0], self.device)
+        found = activations(self.network, VGG16.taps, (both - mean) / deviation)
         textures, structures = zip(*(terms(x) for x in (both, *found)), strict=True)
         alpha, beta = (weights.to(both) for weights in heads())
         return float(1 - (alpha @ torch.cat(textures) + beta @ torch.cat(structures)) / (alpha.sum() + beta.sum()))

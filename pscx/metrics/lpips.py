@@ -55,13 +55,13 @@ class LPIPS(ImageMetric):
         return [backbone, HEADS / f"{self.net}.pth"]
 
     def prepare(self) -> None:
-        load(self.backbone.make, self.files()[0], self.device)
+        self.network = load(self.backbone.make, self.files()[0], self.device)
 
     @torch.no_grad()
     def measure(self, original: Image, other: Image) -> float:
         both = torch.cat(tensors(original, other, torch.float32)).to(self.device) / 127.5 - 1
         shift, scale = (both.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))
-        network = load(self.backbone.make, self.files()[0], self.device)
+        network = self.network = load(self.backbone.make, self.files()[0], self.device)
         maps = activations(network, self.backbone.taps, (both - shift) / scale)
         return float(sum(distance(x, head.to(x)) for x, head in zip(maps, heads(self.net), strict=True)))
 

@@ -43,7 +43,7 @@ def device_layers(args: Sequence[str]) -> tuple[list[Layer], list[str]]:
 
 
 def on_best_device(tree: Mapping[str, Any], layers: Iterable[Layer]) -> dict[str, Any]:
-    """A checked configuration on the accelerator of this machine, where it runs a codec and none of ``layers`` names one.
+    """A checked configuration on the accelerator of this machine, if it runs a codec and none of ``layers`` names one.
 
     Where the accelerator does not give the CPU's bits, the run stays on the CPU, and one process says so on stderr.
     """

@@ -12,8 +12,8 @@ from lightning.pytorch import LightningModule
 
 from pscx.config import class_of, with_defaults
 from pscx.evaluation import Evaluate
-from pscx.training.over_images import OverImages
 from pscx.runtime.run_folder import Identity
+from pscx.training.over_images import OverImages
 
 TRAINER = (
     *("accelerator", "precision", "fast_dev_run", "overfit_batches"),
