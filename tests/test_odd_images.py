@@ -653,6 +653,108 @@ def test_odd_files_through_the_commands(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "run" / "images.csv").read_text().count("\n") == 5
 
 
+def oriented(orientation: int) -> bytes:
+    """A camera's JPEG of one colour, 32 pixels wide and 16 high as it is stored."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return saved(Image.new("RGB", (32, 16), RED), "JPEG", quality=95, exif=exif)
+
+
+def thirty_files() -> dict[str, tuple[bytes, tuple[float, ...]]]:
+    """Whole files of one colour of sRGB, by name, with that colour as a colour-managed viewer shows it."""
+    p3, grey, two = Image.fromarray(flat(183, 72, 54)), Image.new("L", (16, 16), 100), Image.new("P", (16, 16), 1)
+    two.putpalette([9, 9, 9, *RED])
+    dark, white = tuple(srgb_levels(np.array([(100 / 255) ** 1.8] * 3))), (255.0,) * 3
+    camera = {f"orientation-{number}.jpg": (oriented(number), RED) for number in range(1, 9)}
+    tagged = {
+        f"p3.{suffix}": (saved(p3, kind, icc_profile=P3), RED) for suffix, kind in (("png", "PNG"), ("tif", "TIFF"))
+    }
+    wide = flat(150, 100, 80)
+    adobe = profile(b"RGB ", ADOBE, 563 / 256)
+    return (
+        camera
+        | tagged
+        | {
+            "p3.jpg": (saved(p3, "JPEG", quality=100, icc_profile=P3), RED),
+            "p3.webp": (saved(p3, "WEBP", lossless=True, icc_profile=P3), RED),
+            "mpo.jpg": (saved(p3, "MPO", save_all=True, append_images=[p3], icc_profile=P3, quality=100), RED),
+            "adobe.png": (
+                saved(Image.fromarray(wide), "PNG", icc_profile=adobe),
+                tuple(shown(wide, ADOBE, power(563 / 256))[0, 0]),
+            ),
+            "cmyk.jpg": (saved(Image.new("CMYK", (16, 16), (0, 128, 255, 0)), "JPEG", quality=100), (255, 127, 0)),
+            "inks.tif": (
+                saved(Image.new("CMYK", (16, 16), (0, 128, 255, 0)), "TIFF", icc_profile=cmyk_profile()),
+                (255, 127, 0),
+            ),
+            "grey-profile.png": (saved(grey, "PNG", icc_profile=profile(b"GRAY", None, 1.8)), dark),
+            "grey-of-colours.jpg": (saved(grey, "JPEG", quality=100, icc_profile=profile(b"RGB ", SRGB, 1.8)), dark),
+            "gamma.png": (png(flat(100, 100, 100), 2, (b"gAMA", numbers(1 / 1.8))), dark),
+            "cicp.png": (png(flat(183, 72, 54), 2, (b"cICP", bytes([12, 13, 0, 1]))), RED),
+            "deep.png": (png(np.full((16, 16, 1), 40000), 0, depth=16), (156,) * 3),
+            "deep-colour.png": (png(np.tile([40000, 20000, 10000], (16, 16, 1)), 2, depth=16), (156, 78, 39)),
+            "deep.tif": (saved(Image.fromarray(np.full((16, 16), 40000, np.uint16)), "TIFF"), (156,) * 3),
+            "bit.png": (png(np.ones((16, 16, 1), int), 0, depth=1), white),
+            "bit.bmp": (saved(Image.new("1", (16, 16), 1), "BMP"), white),
+            "palette.png": (saved(two, "PNG"), RED),
+            "palette-alpha.png": (saved(two, "PNG", transparency=b"\0\0"), white),
+            "grey-key.png": (png(np.full((16, 16, 1), 77), 0, (b"tRNS", struct.pack(">H", 77))), white),
+            "colour-key.png": (png(flat(200, 100, 50), 2, (b"tRNS", struct.pack(">3H", 200, 100, 50))), white),
+            "grey-alpha.png": (saved(Image.merge("LA", [grey, Image.new("L", (16, 16), 51)]), "PNG"), (224,) * 3),
+            "clear.png": (saved(Image.new("RGBA", (16, 16), (0, 0, 0, 0)), "PNG"), white),
+            "text.png": (png(flat(*RED), 2, (b"tEXt", b"Comment\0" + b"x" * (3 << 20))), RED),
+            "progressive.jpg": (saved(Image.new("RGB", (16, 16), RED), "JPEG", quality=95, progressive=True), RED),
+            "long.png": (saved(Image.new("RGB", (16, 400), RED), "PNG"), RED),
+        }
+    )
+
+
+def refused_files() -> dict[str, tuple[bytes, str]]:
+    frames = [Image.fromarray(flat(shade, 0, 0)) for shade in (10, 200)]
+    giant = png(flat(*RED), 2).replace(struct.pack(">II", 16, 16), struct.pack(">II", 60_000, 60_000), 1)
+    crc = zlib.crc32(giant[12:29])
+    return {
+        "apng.png": (saved(frames[0], "PNG", save_all=True, append_images=frames[1:]), "is animated"),
+        "animated.webp": (saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]), "is animated"),
+        "pages.tif": (saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]), "holds 2 pages"),
+        "narrow.png": (saved(Image.new("L", (1, 40)), "PNG"), "an image must be at least 16x16"),
+        "giant.png": (giant[:29] + struct.pack(">I", crc) + giant[33:], "pixels"),
+        "cut.png": (png(patches(), 2)[:-20], "is damaged or cut short"),
+    }
+
+
+def test_thirty_odd_files_through_compress_decompress_and_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Colours as a colour-managed viewer shows them, or one sentence for each file."""
+    config, root = write_codec(tmp_path), tmp_path / "in"
+    root.mkdir()
+    whole, refused = thirty_files(), refused_files()
+    assert len(whole) >= 30
+    for name, (data, _) in (whole | refused).items():
+        (root / name).write_bytes(data)
+    fine = ["--model.codec.quantizer.step", "0.05", "--model.codec.iterations", "3"]
+    assert main(["compress", str(root), "-o", str(tmp_path / "out"), "--config", config, *fine]) == 2
+    says = [line for line in capsys.readouterr().err.splitlines() if "transparent pixels" not in line]
+    assert len(says) == len(refused)
+    for name, (_, part) in refused.items():
+        assert [line for line in says if f"{name}'" in line and part in line], (name, says)
+    assert main(["decompress", str(tmp_path / "out")]) == 0
+    decoded = {path.name: read_image(path) for path in (tmp_path / "out").glob("*.decoded.png")}
+    assert len(decoded) == len(whole)
+    for name, (_, colour) in whole.items():
+        own = Path(name).stem if f"{Path(name).stem}.decoded.png" in decoded else name
+        found = decoded[f"{own}.decoded.png"]
+        assert np.abs(found.mean((0, 1)) - colour).max() < 10, name
+        if name.startswith("orientation"):
+            assert found.shape[:2] == ((16, 32) if int(name[12]) < 5 else (32, 16))
+    run = tmp_path / "run"
+    test = ["test", "--config", config, "--data.root", str(root), "--trainer.default_root_dir", str(run), *fine]
+    assert main(test) == 2
+    assert (run / "images.csv").read_text().count("\n") == 1 + len(whole)
+    assert (run / "left_out.csv").read_text().count("\n") == 1 + len(refused)
+
+
 def test_a_new_process_tells_on_standard_error(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(saved(Image.new("RGBA", (16, 16), (0, 0, 0, 0)), "PNG"))
     code = f"import pscx; pscx.read_image({str(tmp_path / 'x.png')!r})"
