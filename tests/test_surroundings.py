@@ -14,7 +14,9 @@ from pscx.evaluation.tables import show
 ESCAPE = "\x1b[31m"
 
 
-@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"])
+@pytest.mark.parametrize(
+    "name", ["RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"]
+)
 @pytest.mark.parametrize("command", ["test", "components", "report"])
 def test_a_rank_that_is_no_number_is_told(
     name: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
