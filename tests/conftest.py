@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
+import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +59,26 @@ def image_folder(tmp_path: Path, astronaut: NDArray[np.uint8], cat: NDArray[np.u
     Image.fromarray(cat[:32, :48]).save(root / "b.webp", lossless=True)
     Image.fromarray(cat[40:64, 60:100]).save(root / "sub" / "a.png")
     return root
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Lightning leaves its place among processes in the environment, where a later run would believe it."""
+    yield
+    for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture
+def meeting_point(monkeypatch: pytest.MonkeyPatch, worker_id: str) -> None:
+    """A port at which the processes of a run meet, of this worker alone and none that the system gives to others."""
+    first = 20_000 + 1000 * int(worker_id.removeprefix("gw") if worker_id != "master" else 0)
+    for port in random.sample(range(first, first + 1000), 1000):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            monkeypatch.setenv("MASTER_PORT", str(port))
+            return
+    raise AssertionError("no port is free")
 
 
 @pytest.fixture(scope="module")  # no longer: while it runs, the thread has a running event loop

@@ -21,6 +21,8 @@ from pscx.config import ConfigError
 from pscx.data.base import Share
 from pscx.evaluation.ranks import check_alike, ranks_per_image
 
+pytestmark = pytest.mark.usefixtures("meeting_point")
+
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
 
 

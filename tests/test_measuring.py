@@ -27,6 +27,8 @@ from pscx.evaluation.measuring import Measuring, facts_of
 from pscx.metrics import FID, GMSD, METRICS, PSNR, Metric
 from pscx.runs.modules import MODULES
 
+pytestmark = pytest.mark.usefixtures("meeting_point")
+
 NETWORK = "{class_path: seeded_features.SeededFeatures, init_args: {seed: 1}}"
 FID16 = f"{{name: fid, side: 16, network: {NETWORK}}}"
 

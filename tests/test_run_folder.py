@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -350,6 +352,20 @@ def test_only_the_first_process_takes_a_folder(here: Path, monkeypatch: pytest.M
     folder = _Folder({"trainer": {"default_root_dir": "runs/x"}}, True)
     assert folder.take(cast("Any", SimpleNamespace())) == Path("runs/x")
     assert folder.taken is None
+
+
+def test_processes_that_cannot_meet_all_end(here: Path) -> None:
+    """The process that was started waits for the first one, which has ended: it is ended too."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        parallel = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.accelerator", "cpu"]
+        command = [sys.executable, "-m", "pscx", "test", "--config", "mine.yaml", "--data.root", ".", *parallel]
+        # What reads the output waits for all that hold it open.
+        done = subprocess.run(command, env={**os.environ, **where}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "the processes of the run cannot reach each other" in done.stderr
 
 
 def test_processes_that_cannot_meet_are_told_in_a_sentence(

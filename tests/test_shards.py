@@ -20,6 +20,8 @@ from pscx.data.base import Portioned
 from pscx.data.webdataset import shard_names
 from pscx.errors import ImageError
 
+pytestmark = pytest.mark.usefixtures("meeting_point")
+
 IMAGES = 7
 
 

@@ -175,7 +175,18 @@ class _CLI(LightningCLI):
 
     def __init__(self, *args: Any, folder: _Folder | None, **kwargs: Any) -> None:
         self.folder = folder
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            self._end_processes()
+            raise
+
+    def _end_processes(self) -> None:
+        """End the processes that this one has started: they would wait for it. All that they write is whole."""
+        launcher = self.trainer.strategy.launcher if hasattr(self, "trainer") else None
+        for process in getattr(launcher, "procs", ()):
+            process.kill()
+            process.wait()
 
     def parse_arguments(self, parser: ArgumentParser, args: Any) -> None:
         checked = Namespace()  # type: ignore[no-untyped-call]
