@@ -75,6 +75,17 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
             "restoration": {"name": "mean", "samples": 2},
         },
     ),
+    "pyramid_posterior": (
+        (44, 37),
+        {
+            "rows": {"name": "learned", "block": 8, "per_iteration": 6.0, "growth": 1.5, "first": "pyramid"},
+            "quantizer": {"name": "trellis", "step": 2.0},
+            "antithetic": True,
+            "least_rows": 3.0,
+            "coder": "posterior",
+            "restoration": {"name": "mean", "samples": 2},
+        },
+    ),
     "trellis4_posterior": (
         (16, 19),
         {

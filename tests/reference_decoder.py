@@ -353,9 +353,9 @@ def base_variances(side: int) -> Array:
 # The features of ``learned``, in single precision.
 
 
-def photographs() -> list[float]:
-    """The thirty numbers of the default weights, out of the text of the file that the document names."""
-    text = (Path(__file__).parents[1] / "pscx/rows/learned.py").read_text(encoding="utf-8")
+def photographs(module: str) -> list[float]:
+    """The numbers of the default weights, out of the text of the file that the document names."""
+    text = (Path(__file__).parents[1] / f"pscx/rows/{module}.py").read_text(encoding="utf-8")
     found = re.search(r"^PHOTOGRAPHS = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
     assert found is not None
     return [float(number) for number in re.findall(r"[-+.\de]+", found[1])]
@@ -402,6 +402,85 @@ def exponential(x: Array) -> Array:
     for c in (0.001326472731307149, 0.009671512991189957, 0.05550733581185341, 0.24022242426872253, 0.6931470036506653):
         total = (total + F4(c)) * d
     return np.ldexp(total + F4(1), e.astype(np.int32))
+
+
+# The pyramid of block means.
+
+
+def steps(grid: tuple[int, int]) -> Iterator[tuple[list[tuple[int, int]], int, bool]]:
+    """Blocks of each step, with its spacing and whether each lies in the middle of four."""
+    yield [(0, 0)], 0, False
+    h = 1
+    while h < max(grid):
+        h *= 2
+    while h > 1:
+        h //= 2
+        places = [(y, x) for y in range(0, grid[0], h) for x in range(0, grid[1], h)]
+        for middle in (True, False):
+            odd = [(y // h % 2, x // h % 2) for y, x in places]
+            wanted = [(1, 1)] if middle else [(0, 1), (1, 0)]
+            chosen = [place for place, parity in zip(places, odd, strict=True) if parity in wanted]
+            if chosen:
+                yield chosen, h, middle
+
+
+EDGE = ((0, -1), (0, 1), (-1, 0), (1, 0), (-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1))
+CENTRE = ((-1, -1), (1, 1), (-1, 1), (1, -1), (-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (3, -1), (-3, 1), (3, 1))
+
+
+@dataclass
+class Pyramid:
+    """What is known of the block means while they are decoded."""
+
+    grid: tuple[int, int]
+    step: float
+    weights: list[float]
+
+    def __post_init__(self) -> None:
+        self.value = np.full((3, *self.grid), np.nan)  # where nothing is known
+
+    def there(self, axis: int, place: tuple[int, int], h: int, middle: bool) -> list[float | None]:
+        """The values of the twelve neighbours, none for those that are not known."""
+        found: list[float | None] = []
+        for dy, dx in CENTRE if middle else EDGE:
+            y, x = place[0] + dy * h, place[1] + dx * h
+            inside = 0 <= y < self.grid[0] and 0 <= x < self.grid[1]
+            value = float(self.value[axis, y, x]) if inside else float("nan")
+            found.append(None if value != value else value)
+        return found
+
+    def mean(self, axis: int, place: tuple[int, int], h: int, middle: bool) -> float:
+        four = self.there(axis, place, h, middle)[:4]
+        a, b, c, d = (0.0 if value is None else value for value in four)
+        known = [value for value in four if value is not None]
+        if len(known) < 4:
+            return (((a + b) + c) + d) / max(len(known), 1)
+        u, v = (1 / (((p - q) * (p - q) + self.step * self.step) + 1e-6) for p, q in ((a, b), (c, d)))
+        return ((a + b) * u + (c + d) * v) / (2 * (u + v))
+
+    def spread(self, axis: int, place: tuple[int, int], h: int, middle: bool, among: int) -> float:
+        mean = self.mean(axis, place, h, middle)
+        known = [value for value in self.there(axis, place, h, middle)[:among] if value is not None]
+        total = 0.0
+        for value in known:
+            total += (value - mean) * (value - mean)
+        return total / max(len(known), 1)
+
+    def variance(self, axis: int, place: tuple[int, int], h: int, middle: bool, error: float) -> float:
+        four = self.there(axis, place, h, middle)[:4]
+        beside = error * error
+        if axis == 0:
+            beside = 0.0 + self.spread(1, place, h, middle, 4) + self.spread(2, place, h, middle, 4)
+        logs = [self.spread(axis, place, h, middle, 4), self.spread(axis, place, h, middle, 12), beside]
+        numbers = [F4(v + (0.1 * self.step * self.step + 1e-6)) for v in logs]
+        numbers.append(F4(max(sum(value is not None for value in four), 1)))
+        features = [*ln(np.array(numbers, F4)), F4(middle), F4(min(h.bit_length() - 1, 3))]
+        weights = [F4(w) for w in (self.weights[:7] if axis == 0 else self.weights[7:])]
+        t = weights[6]
+        for feature, weight in zip(features, weights, strict=False):
+            t = t + feature * weight
+        v = exponential(np.clip(np.array([t], F4), F4(-20), F4(20)))
+        return float(v[0]) + 1 / 12 * self.step * self.step
 
 
 # Range coder and symbols.
@@ -532,6 +611,24 @@ class Trellis(Uniform):
 
 
 @dataclass
+class Group:
+    """What was decoded of some coefficients: ``edges`` are those of their cells, less the mean."""
+
+    symbols: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    noise: list[float] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
+    edges: list[list[float]] = field(default_factory=list)
+
+    def add(self, other: Group) -> None:
+        self.symbols += other.symbols
+        self.values += other.values
+        self.noise += other.noise
+        self.scales += other.scales
+        self.edges += other.edges
+
+
+@dataclass
 class Posterior:
     words: RangeDecoder
     quantizer: Uniform
@@ -614,46 +711,84 @@ class Decoder:
         self.estimate: Array | None = None
 
     def image(self) -> Array:
-        for k in range(self.spec["iterations"]):
-            self.segment(k)
+        k = 0
+        while not self.segment(k):
+            k += 1
         options = self.spec.get("restoration_sampler", self.spec["sampler"])
         samples = self.spec["restoration"]["samples"]
         restored = sum(self.draws(65536, samples, options), np.zeros(self.shape)) / samples
         pixels = np.rint((np.clip(restored, -1, 1) + 1) * 127.5).astype(np.uint8)
         return pixels[:, : self.stream.height, : self.stream.width].transpose(1, 2, 0)
 
-    def segment(self, k: int) -> None:
+    def segment(self, k: int) -> bool:
+        """Decode a segment; whether it is the last."""
         samples: list[Array] = []
         if k > 0:
             samples = list(self.draws(k, self.spec["samples"], self.spec["sampler"]))
             self.estimate = sum(samples[1:], samples[0]) / len(samples)
-        block, number, variance, groups = self.choose(k, samples)
-        mean = np.zeros(len(block))
-        if self.estimate is not None:
-            mean = self.transform.forward(self.estimate)[block, number]
-        scale = np.sqrt(np.maximum(variance, 1e-24))
-        gains = self.spec["coder"]["gains"] or [1.0]
-        symbols, first = [], 0
-        for size in [len(block)] if isinstance(self.quantizer, Trellis) else groups:
-            part = slice(first, first + size)
-            symbols += self.coder.group(mean[part].tolist(), scale[part].tolist(), gains[min(k, len(gains) - 1)])
-            first += size
-        y = np.array(symbols, np.int64)
-        rows = list(enumerate(zip(symbols, mean.tolist(), scale.tolist(), strict=True)))
-        values = np.array([self.quantizer.value(i, *row) for i, row in rows])
-        bits = 8 if k == self.spec["iterations"] - 1 else max(1, min(3, 36 // self.spec["iterations"]))
+        if k == 0 and self.rows["first"] == "pyramid":
+            block, number, found = self.means()
+        else:
+            block, number, variance, groups = self.choose(k, samples)
+            mean = np.zeros(len(block))
+            if self.estimate is not None:
+                mean = self.transform.forward(self.estimate)[block, number]
+            found, first = Group(), 0
+            for size in [len(block)] if isinstance(self.quantizer, Trellis) else groups:
+                part = slice(first, first + size)
+                found.add(self.group(k, mean[part].tolist(), np.sqrt(np.maximum(variance[part], 1e-24)).tolist()))
+                first += size
+        y, values = np.array(found.symbols, np.int64), np.array(found.values)
+        last = k == self.spec["iterations"] - 1 or len(block) <= self.spec["least_rows"] * len(self.gain)
+        bits = 8 if last else max(1, min(3, 36 // self.spec["iterations"]))
         check = zlib.crc32(y.astype("<i8").tobytes(), zlib.crc32(values.astype("<f8").tobytes()))
         assert self.coder.words.integer(bits) == check >> 32 - bits, f"seal of segment {k}"
         self.known[block, number] = True
         self.value[block, number] = values
-        self.variance[block, number] = [self.quantizer.noise(i, symbol) for i, symbol in enumerate(symbols)]
+        self.variance[block, number] = found.noise
         if self.estimate is not None:
-            self.correct(block, mean.tolist(), scale.tolist(), symbols)
+            self.correct(block, found)
+        return last
 
-    def correct(self, block: Array, mean: list[float], scale: list[float], symbols: list[int]) -> None:
+    def group(self, k: int, mean: list[float], scale: list[float]) -> Group:
+        """Decode a group of coefficients."""
+        gains = self.spec["coder"]["gains"] or [1.0]
+        symbols = self.coder.group(mean, scale, gains[min(k, len(gains) - 1)])
+        rows = list(enumerate(zip(symbols, mean, scale, strict=True)))
+        edges = [[self.quantizer.offset(i, at, m) for at in (y, y + 1)] for i, (y, m, _) in rows]
+        values = [self.quantizer.value(i, *row) for i, row in rows]
+        return Group(symbols, values, [self.quantizer.noise(i, y) for i, y in enumerate(symbols)], scale, edges)
+
+    def means(self) -> tuple[Array, Array, Group]:
+        """The first segment, where it is a pyramid: blocks, coefficients, and what was found."""
+        area, grid = self.rows["block"] ** 2, self.transform.grid
+        pyramid = Pyramid(grid, self.stream.step, self.rows["pyramid"] or photographs("pyramid"))
+        found, at = Group(), []
+        for places, h, middle in steps(grid):
+            error, fresh = {place: 0.0 for place in places}, []
+            for axes in ((0,), (1, 2)):
+                rows = [(axis, place) for axis in axes for place in places]
+                if h:
+                    mean = [pyramid.mean(axis, place, h, middle) for axis, place in rows]
+                    variance = [pyramid.variance(axis, place, h, middle, error[place]) for axis, place in rows]
+                else:
+                    mean, variance = [0.0] * len(rows), [float(self.base[axis * area]) for axis, _ in rows]
+                group = self.group(0, mean, np.sqrt(np.maximum(variance, 1e-24)).tolist())
+                for (axis, place), m, value in zip(rows, mean, group.values, strict=True):
+                    at.append((place[0] * grid[1] + place[1], axis * area))
+                    if axis == 0:
+                        error[place] = value - m
+                found.add(group)
+                fresh += zip(rows, group.values, strict=True)
+            for (axis, place), value in fresh:
+                pyramid.value[axis, place[0], place[1]] = value
+        block, number = np.array(at, np.int64).T
+        return block, number, found
+
+    def correct(self, block: Array, found: Group) -> None:
         own = np.zeros((len(GAINS), len(self.gain)), np.int64)
-        for row, (b, m, s, y) in enumerate(zip(block, mean, scale, symbols, strict=True)):
-            low, high = (self.quantizer.offset(row, at, m) / s for at in (y, y + 1))
+        for b, s, edges in zip(block, found.scales, found.edges, strict=True):
+            low, high = (edge / s for edge in edges)
             for i, g in enumerate(GAINS):
                 at = [sides(min(max(edge / g, -1e12), 1e12)) for edge in (low, high)]
                 own[i, b] += cost(mass(*at))
@@ -714,7 +849,7 @@ class Decoder:
             ln(np.sqrt(y * y + x * x) + F4(1)),
             np.array([1, 0, 0], F4)[:, None, None],
         ]
-        w = self.rows["weights"] or photographs()
+        w = self.rows["weights"] or photographs("learned")
         assert len(w) == 30
         p, r = k / (self.spec["iterations"] - 1), 1 / (k * k)
         g = [F4(w[j] + p * w[10 + j] + r * w[20 + j]) for j in range(10)]

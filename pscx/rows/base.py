@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 from torch import Tensor
 
 from pscx.priors.base import Prior
 from pscx.registry import Registry
 from pscx.signal.measurements import Measurements
+
+
+Predictions: TypeAlias = Generator[tuple[Tensor, Tensor], Tensor, None]
+"""Yields mean and variance of one group of rows after the other, ``(r,)`` float64 on the CPU, and receives the values
+that the group's symbols stand for, ``(r,)``: what is known of a group may depend on the groups before it."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +29,16 @@ class Proposal:
     :class:`pscx.signal.measurements.Coordinates`. ``variance`` ``(r,)`` is the predicted variance of the signal along
     them.
     ``groups`` are sizes that add up to ``r``: rows of one group are coded together, and an entropy coder may learn
-    from one group for the next. A quantizer of whole segments makes one group of them.
+    from one group for the next. A quantizer of whole segments makes one group of them, unless there are
+    ``predictions``: these begin the means and variances of the groups in turn, in place of the samples' mean and
+    ``variance``.
     """
 
     block: Tensor
     rows: Tensor
     variance: Tensor
     groups: list[int]
+    predictions: Callable[[], Predictions] | None = None
 
 
 @dataclass(frozen=True)

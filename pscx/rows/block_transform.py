@@ -14,6 +14,7 @@ from pscx.priors.base import Prior
 from pscx.priors.kept import kept_by_prior
 from pscx.rows.base import Proposal, RowRule, Situation
 from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
+from pscx.rows.pyramid import PHOTOGRAPHS, Pyramid, check_first
 from pscx.signal.measurements import Coordinates
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import BAND, LARGEST_BLOCK, BlockDCT, dct_matrix, fine
@@ -39,13 +40,22 @@ class BlockTransform(RowRule):
     exact = True
 
     def __init__(
-        self, block: int, per_iteration: float, growth: float, depth: int, floor: float, complete: float
+        self,
+        block: int,
+        per_iteration: float,
+        growth: float,
+        depth: int,
+        floor: float,
+        complete: float,
+        first: str = "prior",
+        pyramid: list[float] | None = None,
     ) -> None:
         if not 2 <= block <= LARGEST_SIDE:
             raise ValueError(f"rows.block must lie in 2..{LARGEST_SIDE}, got {block}")
         self.quota, self.complete = Quota(per_iteration, growth, depth, floor, complete), complete
         self.block, self.per_iteration, self.growth, self.depth = block, per_iteration, growth, depth
-        self.floor = floor
+        check_first(first, pyramid)
+        self.floor, self.first, self.pyramid = floor, first, pyramid
 
     @property
     def stride(self) -> int:
@@ -76,6 +86,8 @@ class BlockTransform(RowRule):
     def propose(self, situation: Situation) -> Proposal:
         known = situation.measurements
         assert isinstance(known, Coordinates)
+        if self.first == "pyramid" and situation.iteration == 0:
+            return self.means(situation, known)
         least, wanted = (variance_at(share, situation) for share in (self.floor, self.complete))
         predicted, blocks = self.predicted(situation), known.partition.count
         left = int((predicted >= wanted).sum()) if wanted and situation.late else 0
@@ -89,6 +101,13 @@ class BlockTransform(RowRule):
             variance[at], place[at] = largest(predicted[at], depth)
         rank, block, counts = fill(variance, most, least)
         return Proposal(block, place[block, rank], variance[block, rank], merged(counts))
+
+    def means(self, situation: Situation, known: Coordinates) -> Proposal:
+        """The block means of the whole signal, coarse to fine."""
+        first = prior_variances(situation.prior, self.block)[:: self.block**2]
+        axes, weights = known.partition.channels, self.pyramid or PHOTOGRAPHS
+        pyramid = Pyramid(known.partition.grid, axes, first, situation.resolution, weights)
+        return pyramid.proposal(known.partition.dim, known.device)
 
     def predicted(self, situation: Situation) -> Tensor:
         """Variances of all coefficients before this iteration, ``(blocks, dim)`` float64, zero where one is known."""

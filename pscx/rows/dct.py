@@ -42,6 +42,10 @@ class DCT(BlockTransform):
             ``floor``) are taken by the end: the second half of the iterations takes more than ``per_iteration``,
             ``growth`` and ``depth`` say where it must, but no more than 1.5 times an iteration's average in any one
             block, and no more than 2^21 in an iteration. 0: they hold.
+        first: how the first iteration, which has no samples, measures: ``prior`` takes the coefficients of the largest
+            variance under the prior; ``pyramid`` takes the block means, coarse to fine, each predicted from those
+            around it (:class:`pscx.rows.pyramid.Pyramid`).
+        pyramid: weights of the pyramid's variances, fourteen numbers within ±1000; none for those that ship with pscx.
     """
 
     references = ("ahmed1974dct", "hamill2000hybrid", "cover2006elements")
@@ -57,8 +61,10 @@ class DCT(BlockTransform):
         floor: float = 0.3,
         evenness: float = 0.0,
         complete: float = 0.0,
+        first: str = "prior",
+        pyramid: list[float] | None = None,
     ) -> None:
-        super().__init__(block, per_iteration, growth, depth, floor, complete)
+        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid)
         for name, share in (("base", base), ("neighbours", neighbours)):
             if not 0 <= share <= 1:
                 raise ValueError(f"rows.{name} must lie in [0, 1], got {share}")

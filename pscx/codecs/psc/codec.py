@@ -53,6 +53,8 @@ class PSC(PriorCodec):
         batch: micro-batch: the largest number of samples in one network call, at least 1.
         seed: seed of all noise, in [0, 2^64).
         antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
+        least_rows: iterations end early, after the first that measures no more rows than this for each block, on
+            average over the row rule's blocks; at least 0. 0: after the first that measures none.
 
     Raises:
         ValueError: an option is out of range.
@@ -75,16 +77,19 @@ class PSC(PriorCodec):
         batch: int = 4,
         seed: int = 0,
         antithetic: bool = False,
+        least_rows: float = 0.0,
     ) -> None:
         for name, value in (("samples", samples), ("iterations", iterations), ("batch", batch)):
             if not 1 <= value < FINAL:
                 raise ValueError(f"{name} must be at least 1 and below {FINAL}, got {value}")
+        if not 0 <= least_rows < FINAL:
+            raise ValueError(f"least_rows must be at least 0 and below {FINAL}, got {least_rows}")
         super().__init__(prior)
         self.sampler, self.rows = sampler, rows
         self.quantizer, self.coder, self.restoration = quantizer, coder, restoration
         self.restoration_sampler, self.antithetic = restoration_sampler, antithetic
         self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
-        self.noise = Noise(seed)
+        self.least_rows, self.noise = least_rows, Noise(seed)
 
     @property
     def final_sampler(self) -> Sampler:
@@ -95,7 +100,8 @@ class PSC(PriorCodec):
     def loop(self) -> Loop:
         """The loop with these components."""
         parts = (self.prior, self.sampler, self.rows, self.quantizer)
-        return Loop(*parts, self.samples, self.iterations, self.batch, self.noise, self.spread, self.antithetic)
+        numbers = (self.samples, self.iterations, self.batch)
+        return Loop(*parts, *numbers, self.noise, self.spread, self.antithetic, self.least_rows)
 
     @property
     def exact(self) -> bool:

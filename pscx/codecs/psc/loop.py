@@ -23,7 +23,7 @@ from pscx.execution.batching import clock
 from pscx.execution.sharding import Spread
 from pscx.priors.base import Prior
 from pscx.quantizers.base import Quantizer
-from pscx.rows.base import Proposal, RowRule, Situation
+from pscx.rows.base import Predictions, Proposal, RowRule, Situation
 from pscx.samplers.base import Problem, Sampler
 from pscx.signal.measurements import Measurements
 from pscx.signal.noise import Noise
@@ -50,13 +50,20 @@ class Question:
 
 @dataclass(frozen=True)
 class Measured:
-    """The rows of a segment, on the prior's device; predictions, symbols and quantized values, ``(r,)``, on the CPU."""
+    """The rows of a segment, on the prior's device; predictions, symbols and what they stand for, ``(r,)``, on the CPU.
+
+    ``value`` are quantized values and ``noise`` their noise variances; ``low`` and ``high`` are the edges of the
+    symbols' cells, less the mean.
+    """
 
     proposal: Proposal
     mean: Tensor
     scale: Tensor
     symbols: Tensor
     value: Tensor
+    noise: Tensor
+    low: Tensor
+    high: Tensor
 
     @property
     def check(self) -> int:
@@ -106,6 +113,7 @@ class Loop:
     noise: Noise
     spread: Spread
     antithetic: bool
+    least_rows: float
 
     def rounds(self, shape: tuple[int, ...], account: Account, along: Along | None = None) -> Rounds:
         """Yield a :class:`Question` for each group of rows and receive its symbols; yield a :class:`Seal` per segment.
@@ -127,7 +135,9 @@ class Loop:
                 fresh = estimate = ordered_mean([samples])
                 del problem
             proposal = self._propose(self.situation(measurements, samples, iteration, prior), fresh)
-            bits = LAST_SEGMENT_BITS if iteration == self.iterations - 1 else checksum_bits(self.iterations)
+            few = len(proposal.block) <= self.least_rows * measurements.partition.count
+            last = few or iteration == self.iterations - 1
+            bits = LAST_SEGMENT_BITS if last else checksum_bits(self.iterations)
             try:
                 measured = yield from self._measure(proposal, measurements, estimate, along, iteration)
                 yield Seal(iteration, fresh, measured.check >> (32 - bits), bits, measured, samples, measurements)
@@ -135,7 +145,9 @@ class Loop:
                 return Known(account, iteration, measurements, estimate, cut=error)
             self._append(measured, measurements, estimated=estimate is not None)
             account.segment_symbols.append(len(proposal.block))
-        return Known(account, self.iterations, measurements, estimate)
+            if last:
+                break
+        return Known(account, iteration + 1, measurements, estimate)
 
     def situation(self, known: Measurements, samples: Tensor | None, iteration: int, denoiser: Prior) -> Situation:
         """The row rule's input in an iteration."""
@@ -177,6 +189,8 @@ class Loop:
                     rounds.throw(error)
         except StopIteration as stop:
             outcome: Known = stop.value
+        if outcome.cut is None and outcome.segments < self.iterations:
+            report(self.iterations, self.iterations)
         account.seconds += clock() - started
         return outcome
 
@@ -187,7 +201,8 @@ class Loop:
             if estimate is not None:
                 finite(estimate, samples_of(situation.iteration))
             raise PscxError(f"the rows of iteration {situation.iteration + 1} cannot be found: {error}") from error
-        return replace(proposal, groups=[len(proposal.block)]) if self.quantizer.whole else proposal
+        in_turn = proposal.predictions is not None or not self.quantizer.whole
+        return proposal if in_turn else replace(proposal, groups=[len(proposal.block)])
 
     def _measure(
         self,
@@ -207,25 +222,36 @@ class Loop:
         if not sound.all():
             raise PscxError(DIVERGES.format(samples_of(iteration)))
         finite(variance, f"the variances of iteration {iteration + 1}")
-        scale = square_root(variance.clamp_min(SMALLEST_VARIANCE))
-        symbols = torch.zeros(0, dtype=torch.int64)
-        parts = (torch.split(t, proposal.groups) for t in (mean, scale, *values))
-        for m, s, *value in zip(*parts, strict=True):
-            answer = yield Question(m, s, value[0] if value else None)
-            assert answer is not None
-            symbols = torch.cat([symbols, answer])
-        return Measured(proposal, mean, scale, symbols, self.quantizer.dequantize(symbols, mean, scale))
+        predictions = proposal.predictions() if proposal.predictions else one_by_one(mean, variance, proposal.groups)
+        parts = torch.split(values[0], proposal.groups) if values else [None] * len(proposal.groups)
+        none = torch.zeros(0, dtype=torch.float64)
+        coded, value = [(none, none, none.long(), none, none, none, none)], None
+        for own in parts:
+            mean, variance = next(predictions) if value is None else predictions.send(value)
+            scale = square_root(variance.clamp_min(SMALLEST_VARIANCE))
+            symbols = yield Question(mean, scale, own)
+            assert symbols is not None
+            value = self.quantizer.dequantize(symbols, mean, scale)
+            noise, cells = self.quantizer.noise_variance(symbols, mean), self.quantizer.cells(symbols, mean)
+            coded.append((mean, scale, symbols, value, noise, *cells))
+        predictions.close()
+        return Measured(proposal, *(torch.cat(part) for part in zip(*coded, strict=True)))
 
     def _append(self, measured: Measured, measurements: Measurements, estimated: bool) -> None:
         """Append a segment's rows. If its predictions came from samples, update the gain of each block."""
-        block, mean, symbols = measured.proposal.block, measured.mean, measured.symbols
-        found = [measured.value, self.quantizer.noise_variance(symbols, mean)]
+        block, found = measured.proposal.block, [measured.value, measured.noise]
         if estimated:
-            found += [edge / measured.scale for edge in self.quantizer.cells(symbols, mean)]
+            found += [edge / measured.scale for edge in (measured.low, measured.high)]
         value, noise, *edges = across(found, measurements.device)
         measurements.append(block, measured.proposal.rows, value, noise)
         if estimated:
             measurements.gains *= likely_gains(len(measurements.gains), block, *edges) ** 2
+
+
+def one_by_one(mean: Tensor, variance: Tensor, groups: list[int]) -> Predictions:
+    """Predictions ``(r,)`` that are known beforehand, group by group."""
+    for one in zip(torch.split(mean, groups), torch.split(variance, groups), strict=True):
+        yield one
 
 
 def checksum_bits(iterations: int) -> int:
