@@ -18,6 +18,7 @@ from tiny import CODEC, save_prior, write_codec
 from pscx import __version__, load_codec, read_image
 from pscx.cli import commands
 from pscx.cli.main import main
+from pscx.data.folder import BUNDLED
 
 Pixels = NDArray[np.uint8]
 
@@ -444,3 +445,21 @@ def test_images_in_odd_modes_are_taken(tmp_path: Path, config: str) -> None:
     assert main(["compress", str(tmp_path / "grey.png"), "--config", config]) == 0
     assert main(["decompress", str(tmp_path / "grey.pscx"), "-o", str(tmp_path / "back.webp")]) == 0
     assert read_image(tmp_path / "back.webp").shape == (20, 16, 3)
+
+
+def test_info_tells_of_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bits add up to the payload, and evaluations to those that a decoder takes."""
+    codec = load_codec("fast", iterations=3, step=2.0)
+    data = codec.compress(read_image(BUNDLED / "chelsea.png")[:32, :32])
+    (tmp_path / "x.pscx").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", "x.pscx", "--segments", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [one["nfe"] for one in facts["segments"]] == [0, 4, 4]
+    assert facts["payload_bytes"] == pytest.approx(sum(one["bits"] for one in facts["segments"]) / 8, abs=2)
+    assert main(["info", "x.pscx", "--segments"]) == 0
+    assert "segment 2 " in capsys.readouterr().out
+    assert main(["info", "x.pscx", "--prior", "elsewhere"]) == 2
+    assert "--prior needs --segments" in capsys.readouterr().err

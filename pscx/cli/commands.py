@@ -126,18 +126,41 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
 
 def info(options: Namespace, rest: list[str]) -> int:
-    """``pscx info``: the header of each stream, as text or JSON."""
+    """``pscx info``: the header of each stream, as text or JSON, and its segments if asked for."""
 
     def work(job: Job, bar: Bar) -> str:
-        facts = stream_info(_read_stream(job.source))
+        data = _read_stream(job.source)
+        facts = stream_info(data)
+        if segments is not None:
+            facts["segments"] = segments(data, bar)
         if options.json:
             return json.dumps({"file": str(job.source), **facts})
         return "\n".join([printable(str(job.source)), *(f"  {printable(line)}" for line in _lines(facts))])
+
+    given_for = {"prior": options.prior, "device": options.device != "auto", "budget": options.budget}
+    ignored = [name for name, given in given_for.items() if given]
+    if ignored and not options.segments:
+        raise PscxError(f"--{ignored[0]} needs --segments: without it nothing is decoded")
+    segments = _segments(options) if options.segments else None
 
     streams = Rule((STREAM,), f"{STREAM} files")
     given, notices = sources(options.inputs, streams)
     say(notices)
     return _each("info", [Job(source.path) for source in given], work)
+
+
+def _segments(options: Namespace) -> Callable[[bytes, Bar], list[dict[str, Any]]]:
+    """What finds bits, rows and denoiser evaluations (NFE) of each segment of a stream: it decodes all of them."""
+    from pscx.api import Decompressor
+    from pscx.format.limits import Limits
+
+    decompressor = Decompressor(prior_path=options.prior, limits=Limits.of(options.budget, None), device=options.device)
+
+    def found(data: bytes, bar: Bar) -> list[dict[str, Any]]:
+        steps = decompressor.replay(data, bar.advance).steps
+        return [{"bits": one.bits + one.sealing, "rows": one.rows, "nfe": one.evaluations} for one in steps]
+
+    return found
 
 
 def components(options: Namespace, rest: list[str]) -> int:
@@ -445,7 +468,10 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"seed            {facts['seed']}",
         f"arithmetic      {facts['arithmetic'] or 'the same on every machine'}",
     ]
-    return lines + ([f"caption         {facts['caption']!r}"] if facts["caption"] else [])
+    lines += [f"caption         {facts['caption']!r}"] if facts["caption"] else []
+    for number, one in enumerate(facts.get("segments", []), 1):
+        lines.append(f"segment {number:<8}{one['bits']:.1f} bits, {one['rows']} rows, {one['nfe']} evaluations (NFE)")
+    return lines
 
 
 def _recipe(facts: dict[str, Any]) -> str:

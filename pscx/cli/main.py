@@ -33,7 +33,6 @@ LIGHTNING = {
     "validate": "validate a prior",
 }
 INTERRUPTED = 130
-WITHOUT_PLUGINS = ("info",)  # makes no component
 WITHOUT_RECIPES = ("components",)
 WITHOUT_RANKS = ("compress", "decompress", "info")  # import no Lightning
 PATHS = ("--prior", "--config", "--plugins", "--recipes", "--originals", "--output", "--ckpt_path")
@@ -107,7 +106,7 @@ def _run(args: list[str]) -> int:
     if args and not args[0].startswith("-") and not asks:
         if args[0] not in WITHOUT_RANKS:
             check_ranks()
-        _load_plugins(args[0], plugins)
+        _load_plugins(plugins)
         _load_recipes(args[0], recipes)
     if args and args[0] in LIGHTNING and not asks:
         from pscx.runs.lightning import run_lightning
@@ -172,11 +171,7 @@ def _folders(option: str, args: list[str]) -> tuple[list[str], list[str]]:
     return folders, rest
 
 
-def _load_plugins(command: str, folders: list[str]) -> None:
-    if command in WITHOUT_PLUGINS:
-        if folders:
-            raise UsageError(f"{command} has no option '--plugins': it makes no component")
-        return
+def _load_plugins(folders: list[str]) -> None:
     from pscx.config.plugins import load
 
     for failure in load(folders):
@@ -218,9 +213,15 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_compress(_command(commands, "compress", "compress images into .pscx files"))
     _add_decompress(_command(commands, "decompress", "decompress .pscx files into images"))
-    info = _command(commands, "info", "what is in .pscx files, nothing decoded")
+    info = _command(commands, "info", "what is in .pscx files")
     info.add_argument("inputs", nargs="+", type=_path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="one JSON object a line")
+    info.add_argument(
+        "--segments", action="store_true", help="decode, and print bits, rows and evaluations (NFE) of each segment"
+    )
+    _add_prior(info)
+    _add_device(info)
+    _add_budget(info)
     _add_components(_command(commands, "components", "every component, its options and their defaults"))
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
     _add_cite(_command(commands, "cite", "the BibTeX entries of the parts that a config uses"))
@@ -238,8 +239,7 @@ def _command(commands: _SubParsersAction[_Parser], name: str, text: str) -> Argu
 
 
 def _folders_help(command: str) -> Iterator[str]:
-    if command not in WITHOUT_PLUGINS:
-        yield PLUGINS_HELP
+    yield PLUGINS_HELP
     if command not in WITHOUT_RECIPES:
         yield RECIPES_HELP
 
@@ -277,9 +277,7 @@ def _add_decompress(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=_positive, default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ..."
     )
-    parser.add_argument(
-        "--prior", type=_text, metavar="PATH", help="where to load the prior from: a folder or a hub id"
-    )
+    _add_prior(parser)
     parser.add_argument(
         "--memory", type=_over_zero, metavar="GB", help="refuse streams that take more (default: what the machine has)"
     )
@@ -297,6 +295,11 @@ def _add_decompress(parser: ArgumentParser) -> None:
         metavar="N",
         help="decode as if the stream ended after N bytes; implies --partial",
     )
+
+
+def _add_prior(parser: ArgumentParser) -> None:
+    text = "where to load the prior from: a folder or a hub id"
+    parser.add_argument("--prior", type=_text, metavar="PATH", help=text)
 
 
 def _add_budget(parser: ArgumentParser) -> None:

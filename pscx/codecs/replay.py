@@ -16,7 +16,7 @@ Pixels = NDArray[np.uint8]
 @dataclass
 class Step:
     """One segment. ``bits`` are the ideal bits of its rows, ``block_bits`` the same by block, ``(down, across)``, and
-    ``sealing`` those of its digest.
+    ``sealing`` those of its digest; ``evaluations`` are the denoiser evaluations (NFE) of its samples.
 
     What the segments up to here came to is seen when the loop next draws samples. ``picture`` is their mean, or ``H^T
     y`` where none were drawn; ``spread`` their standard deviation, ``(height, width)`` of the signal, root mean square
@@ -29,6 +29,7 @@ class Step:
     bits: float
     block_bits: Map
     sealing: int
+    evaluations: int = 0
     picture: Pixels | None = None
     spread: Map | None = None
 

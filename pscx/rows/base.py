@@ -14,7 +14,6 @@ from pscx.priors.base import Prior
 from pscx.registry import Registry
 from pscx.signal.measurements import Measurements
 
-
 Predictions: TypeAlias = Generator[tuple[Tensor, Tensor], Tensor, None]
 """Yields mean and variance of one group of rows after the other, ``(r,)`` float64 on the CPU, and receives the values
 that the group's symbols stand for, ``(r,)``: what is known of a group may depend on the groups before it."""

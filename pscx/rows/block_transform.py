@@ -104,10 +104,13 @@ class BlockTransform(RowRule):
 
     def means(self, situation: Situation, known: Coordinates) -> Proposal:
         """The block means of the whole signal, coarse to fine."""
+        return self.pyramid_of(situation, known).proposal(known.partition.dim, known.device)
+
+    def pyramid_of(self, situation: Situation, known: Coordinates) -> Pyramid:
+        """The order and the predictions of the block means."""
         first = prior_variances(situation.prior, self.block)[:: self.block**2]
         axes, weights = known.partition.channels, self.pyramid or PHOTOGRAPHS
-        pyramid = Pyramid(known.partition.grid, axes, first, situation.resolution, weights)
-        return pyramid.proposal(known.partition.dim, known.device)
+        return Pyramid(known.partition.grid, axes, first, situation.resolution, weights)
 
     def predicted(self, situation: Situation) -> Tensor:
         """Variances of all coefficients before this iteration, ``(blocks, dim)`` float64, zero where one is known."""

@@ -77,7 +77,9 @@ class Pyramid:
         parts, groups = [], []
         for y, x, *_ in self.places():
             for axes in self.turns():
-                parts += [torch.stack([y * self.grid[1] + x, torch.full_like(y, axis * dim // self.axes)]) for axis in axes]
+                parts += [
+                    torch.stack([y * self.grid[1] + x, torch.full_like(y, axis * dim // self.axes)]) for axis in axes
+                ]
                 groups.append(len(y) * len(axes))
         block, rows = torch.cat(parts, 1).to(device)
         variance = torch.ones(len(block), dtype=torch.float64, device=device)

@@ -1,7 +1,8 @@
-"""The weights of :class:`pscx.rows.Learned`, by maximum likelihood."""
+"""The weights of :class:`pscx.rows.Learned` and of its pyramid of block means, by maximum likelihood."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
 
@@ -9,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pscx.rows.base import Situation
+from pscx.rows.base import Proposal, Situation
 from pscx.rows.learned import FEATURES, TRENDS, features_of, time_basis, weights_at
+from pscx.rows.pyramid import FEATURES as MEAN_FEATURES
+from pscx.rows.pyramid import ROUNDING, Pyramid
 from pscx.signal.distributions import Array
 from pscx.signal.measurements import Coordinates
 
@@ -62,6 +65,56 @@ def observe(situation: Situation, signal: Tensor, predicted: Tensor, rows: int, 
     return Observed(situation.iteration, situation.iterations, *(part.double().cpu().numpy() for part in found))
 
 
+@dataclass(frozen=True)
+class Means:
+    """What the predictions of a pyramid were up against, for ``n`` block means.
+
+    ``first`` ``(n,)`` says which lie on the first channel axis, ``features`` are ``(n, 6)``, ``residual`` ``(n,)`` is a
+    mean less its prediction, in units of the signal, and ``rounding`` ``(n,)`` the quantizer's share of a variance.
+    """
+
+    first: Array
+    features: Array
+    residual: Array
+    rounding: Array
+
+
+def observe_means(pyramid: Pyramid, proposal: Proposal, values: Tensor, exact: Tensor) -> Means:
+    """A pyramid's predictions from decoded ``values`` ``(r,)``, in the proposal's order, against ``exact`` ones."""
+    found: list[tuple[bool, Tensor, Tensor]] = []
+    steps = pyramid.predictions(lambda *one: found.append(one))
+    next(steps)
+    for group in torch.split(values, proposal.groups)[:-1]:
+        steps.send(group)
+    steps.close()
+    parts = [(torch.zeros(0), torch.zeros(MEAN_FEATURES - 1, 0), torch.zeros(0))]
+    alone = len(proposal.groups) - len(found)  # the groups of the first block, which has no neighbours
+    for (first, features, mean), own in zip(found, torch.split(exact, proposal.groups)[alone:], strict=True):
+        parts.append((torch.full_like(own, first), features.flatten(1), own - mean.flatten()))
+    axis, traits, missed = (torch.cat(part, -1).double().numpy() for part in zip(*parts, strict=True))
+    rounding = np.full(len(missed), ROUNDING * pyramid.resolution * pyramid.resolution)
+    return Means(axis, traits.T, missed, rounding)
+
+
+def fit_means(seen: list[Means]) -> list[float]:
+    """Fourteen weights under which the residuals are most likely, to four decimals; as :func:`fit_weights`.
+
+    Raises ``ValueError`` where there are fewer means of an axis than weights.
+    """
+    weights: list[float] = []
+    first, features, residual, rounding = (
+        torch.from_numpy(np.concatenate([getattr(one, name) for one in seen]))
+        for name in ("first", "features", "residual", "rounding")
+    )
+    for chosen in (first > 0, first == 0):
+        if int(chosen.sum()) < MEAN_FEATURES:
+            raise ValueError(f"weights of a pyramid need {MEAN_FEATURES} block means or more, got {int(chosen.sum())}")
+        standard, original = standardised(features[chosen])
+        found = likeliest(standard, residual[chosen].square(), rounding[chosen], MEAN_FEATURES - 1)
+        weights += [round(weight, DECIMALS) for weight in original(found[None]).flatten().tolist()]
+    return weights
+
+
 def predicted_by(observed: Observed, weights: list[float]) -> Array:
     """The variances ``(n,)`` that weights predict, in the mathematical library's arithmetic."""
     *linear, constant = weights_at(weights, observed.iteration, observed.iterations)
@@ -103,26 +156,49 @@ def fit_weights(observed: list[Observed]) -> list[float]:
     residual = torch.from_numpy(np.concatenate([part.residual for part in observed])).double()
     places = [(time_basis(part.iteration, part.iterations), len(part.residual)) for part in observed]
     times = torch.cat([torch.tensor([place], dtype=torch.float64).expand(count, -1) for place, count in places])
+    standard, original = standardised(features)
+    design, square = (times[:, :, None] * standard[:, None]).flatten(1), residual.square()
+    found = likeliest(design, square, torch.zeros_like(square), FEATURES - 1)
+    return [round(weight, DECIMALS) for weight in original(found.reshape(TRENDS, FEATURES)).flatten().tolist()]
+
+
+def standardised(features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Features ``(n, k)`` of mean 0 and deviation 1, and a column of ones; and the way back for their weights.
+
+    That takes weights ``(any, k + 1)`` of the standardised features to those of the features as they were.
+    """
     mean, deviation = features.mean(0), features.std(0).clamp_min(LEAST_DEVIATION)
-    standard = torch.cat([(features - mean) / deviation, torch.ones(len(features), 1, dtype=torch.float64)], 1)
-    design = (times[:, :, None] * standard[:, None]).flatten(1)
-    square = residual.square()
-    weights = torch.zeros(TRENDS * FEATURES, dtype=torch.float64)
-    weights[FEATURES - 1] = square.mean().clamp_min(TINY).log()
+    standard = torch.cat([(features - mean) / deviation, torch.ones(len(features), 1, dtype=features.dtype)], 1)
+
+    def original(weights: Tensor) -> Tensor:
+        scaled = weights[:, :-1] / deviation
+        return torch.cat([scaled, weights[:, -1:] - (scaled * mean).sum(1, keepdim=True)], 1)
+
+    return standard, original
+
+
+def likeliest(design: Tensor, square: Tensor, floor: Tensor, constant: int) -> Tensor:
+    """Weights ``(k,)`` of ``design`` ``(n, k)`` for the logarithm of a variance, found from a constant one.
+
+    ``constant`` is the number of the column whose weight begins as the logarithm of the mean.
+
+    Those under which residuals with these squares ``(n,)`` are most likely by Student's t with ``DEGREES`` degrees of
+    freedom, whose variance is the predicted one plus ``floor`` ``(n,)``; L-BFGS (Liu and Nocedal 1989).
+    """
+    weights = torch.zeros(design.shape[1], dtype=torch.float64)
+    weights[constant] = square.mean().clamp_min(TINY).log()
     weights.requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         with torch.enable_grad():
-            logarithm = design @ weights
-            ratio = square * torch.exp(-logarithm) / (DEGREES - 2)
-            value = (logarithm / 2 + (DEGREES + 1) / 2 * torch.log1p(ratio)).mean() + RIDGE * weights.square().sum()
+            variance = torch.exp(design @ weights) + floor
+            ratio = square / variance / (DEGREES - 2)
+            value = (variance.log() / 2 + (DEGREES + 1) / 2 * torch.log1p(ratio)).mean()
+            value = value + RIDGE * weights.square().sum()
             value.backward()
         return value
 
     optimizer.step(loss)
-    found = weights.detach().reshape(TRENDS, FEATURES)
-    scaled = found[:, :-1] / deviation
-    constant = found[:, -1:] - (scaled * mean).sum(1, keepdim=True)
-    return [round(weight, DECIMALS) for weight in torch.cat([scaled, constant], 1).flatten().tolist()]
+    return weights.detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ from pscx.evaluation.tables import as_csv
 from pscx.rows import ROWS, Learned
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.learned import FEATURES
-from pscx.rows.regression import Observed, fit_weights, mean_bits, observe, predicted_by
+from pscx.rows.pyramid import FEATURES as MEAN_FEATURES
+from pscx.rows.regression import (
+    Means,
+    Observed,
+    fit_means,
+    fit_weights,
+    mean_bits,
+    observe,
+    observe_means,
+    predicted_by,
+)
 from pscx.runtime.files import write_whole
 from pscx.signal.distributions import Array
 from pscx.signal.measurements import Coordinates
@@ -42,6 +53,9 @@ class FitRows(OverImages):
     coefficients are drawn from those four times as many as were measured whose predicted variance is largest: their
     features, and how far the samples' mean was off. Which they are depends on the rule, so weights that were learnt
     from ``dct`` are a little better when learnt again from themselves.
+
+    Where the rule begins with a pyramid of block means, the weights of its variances are learnt from the first segment
+    (:class:`pscx.rows.pyramid.Pyramid`).
 
     Under the trainer's ``default_root_dir`` come ``rows.yaml``, a config with the rule that was learnt, to be added to
     the codec's own by a second ``--config``; ``codec.yaml``, the whole codec with that rule; and ``rows.csv`` with the
@@ -91,20 +105,25 @@ class FitRows(OverImages):
             psc = psc.with_parameter(self.steps[int(key, 16) % len(self.steps)])
         exact = signal.double()
         found: list[Observed] = []
+        means: list[Means] = []
 
         def watch(codec: SignalCodec, seal: Segment) -> None:
             assert isinstance(seal, Seal)
-            known = seal.before
-            if seal.samples is None:
-                return
+            known, proposal = seal.before, seal.measured.proposal
             assert isinstance(known, Coordinates)
             situation = psc.loop.situation(known, seal.samples, seal.segment, psc.prior)
+            if proposal.predictions is not None:
+                values = known.along(known.split(exact[None])[0], proposal.block, proposal.rows)
+                pyramid = self.rows.pyramid_of(situation, known)
+                means.append(observe_means(pyramid, proposal, seal.measured.value, values.cpu()))
+            if seal.samples is None:
+                return
             predicted = self.rows.predicted(situation)
             rows = len(seal.measured.symbols)
             found.append(observe(situation, exact, predicted, rows, self.coefficients))
 
         psc.encode(signal, advance, watch=watch)
-        return observed_file(found, key)
+        return observed_file(Seen(found, means), key)
 
     def is_whole(self, file: Path, key: str) -> bool:
         return read_observed(file, key) is not None
@@ -116,12 +135,14 @@ class FitRows(OverImages):
         """
         images = self.seen(names, read_observed)
         divisions = divided(images, self.held_out)
-        parts = [[one for image in part for one in image if len(one.residual)] for part in divisions]
+        parts = [[one for image in part for one in image.rows if len(one.residual)] for part in divisions]
+        means = [one for image in divisions[0] for one in image.means]
         rule = self.rows
         quotas = {name: getattr(rule, name) for name in ("per_iteration", "growth", "depth", "floor", "complete")}
         try:
             weights = fit_weights(parts[0])
-            learned = Learned(rule.block, **quotas, weights=weights)
+            pyramid = fit_means(means) if means else rule.pyramid
+            learned = Learned(rule.block, **quotas, weights=weights, first=rule.first, pyramid=pyramid)
         except ValueError as error:
             raise ImageError(f"{error}; more images and smaller steps measure more") from error
         config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
@@ -141,29 +162,51 @@ class FitRows(OverImages):
             print(caution(len(images), self.held_out))
 
 
+MEANS = {
+    "means_first": np.zeros(0),
+    "means_features": np.zeros((0, MEAN_FEATURES - 1)),
+    "means_residual": np.zeros(0),
+    "means_rounding": np.zeros(0),
+}
+"""The arrays of :class:`pscx.rows.regression.Means` in a file, empty."""
+
+
 def compared(name: str, parts: list[list[Observed]], variances: list[list[Array]]) -> dict[str, Any]:
     """A record of the table: bits of the coefficients that were learnt from and of those that were held out."""
     learnt, held_out = (mean_bits(part, by) if part else None for part, by in zip(parts, variances, strict=True))
     return {"rows": name, "learnt_bits": learnt, "held_out_bits": held_out}
 
 
-def observed_file(found: list[Observed], key: str) -> bytes:
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of an image: its iterations that had samples, and its first segment if that was a pyramid."""
+
+    rows: list[Observed]
+    means: list[Means]
+
+
+def observed_file(seen: Seen, key: str) -> bytes:
     """The content of an observations file; numbers are kept in single precision."""
+    found = seen.rows
     sizes = np.array([(one.iteration, one.iterations, len(one.residual)) for one in found], np.int64).reshape(-1, 3)
     empty = {"features": np.zeros((0, FEATURES - 1)), "residual": np.zeros(0), "predicted": np.zeros(0)}
     parts = {
         name: np.concatenate([nothing, *(getattr(one, name) for one in found)]).astype(np.float32)
         for name, nothing in empty.items()
     }
+    for name, nothing in MEANS.items():
+        parts[name] = np.concatenate([nothing, *(getattr(one, name[6:]) for one in seen.means)]).astype(np.float32)
     return arrays_file(key, sizes=sizes, **parts)
 
 
-def read_observed(file: Path, key: str | None = None) -> list[Observed] | None:
+def read_observed(file: Path, key: str | None = None) -> Seen | None:
     """What :func:`observed_file` holds; none where there is no such file, it is damaged or has another key."""
-    arrays = read_arrays(file, key, ("sizes", "features", "residual", "predicted"))
+    arrays = read_arrays(file, key, ("sizes", "features", "residual", "predicted", *MEANS))
     if arrays is None:
         return None
     sizes, *parts = arrays
+    parts, means = parts[:3], Means(*(part.astype(float) for part in parts[3:]))
     ends = np.cumsum(sizes[:, 2])[:-1]
     pieces = zip(sizes.tolist(), *(np.split(part.astype(float), ends) for part in parts), strict=True)
-    return [Observed(iteration, iterations, *found) for (iteration, iterations, _), *found in pieces]
+    rows = [Observed(iteration, iterations, *found) for (iteration, iterations, _), *found in pieces]
+    return Seen(rows, [means] if len(means.residual) else [])

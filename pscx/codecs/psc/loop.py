@@ -76,7 +76,8 @@ class Seal(Segment):
     """The end of a segment, with its checksum: ``digest``, the highest ``bits`` bits of :attr:`Measured.check`.
 
     ``samples`` are the posterior samples from which its rows were chosen, if any were drawn; ``estimate`` is their
-    mean. ``before`` holds the measurements of earlier segments; the loop modifies it afterwards.
+    mean. ``before`` holds the measurements of earlier segments; the loop modifies it afterwards. ``evaluations`` are
+    the denoiser evaluations (NFE) of this segment.
     """
 
     digest: int
@@ -84,6 +85,7 @@ class Seal(Segment):
     measured: Measured
     samples: Tensor | None
     before: Measurements
+    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Loop:
         measurements = self.rows.start(self.prior, shape)
         estimate: Tensor | None = None
         for iteration in range(self.iterations):
+            spent = account.evaluations
             samples = None  # nor may anything else hold the last ones now: those of a large image fill the memory
             fresh = None
             if self.rows.needs_samples(iteration):
@@ -135,12 +138,13 @@ class Loop:
                 fresh = estimate = ordered_mean([samples])
                 del problem
             proposal = self._propose(self.situation(measurements, samples, iteration, prior), fresh)
-            few = len(proposal.block) <= self.least_rows * measurements.partition.count
+            few = iteration > 0 and len(proposal.block) <= self.least_rows * measurements.partition.count
             last = few or iteration == self.iterations - 1
             bits = LAST_SEGMENT_BITS if last else checksum_bits(self.iterations)
             try:
                 measured = yield from self._measure(proposal, measurements, estimate, along, iteration)
-                yield Seal(iteration, fresh, measured.check >> (32 - bits), bits, measured, samples, measurements)
+                seal = iteration, fresh, measured.check >> (32 - bits), bits, measured, samples, measurements
+                yield Seal(*seal, account.evaluations - spent)
             except StreamError as error:
                 return Known(account, iteration, measurements, estimate, cut=error)
             self._append(measured, measurements, estimated=estimate is not None)
@@ -250,8 +254,9 @@ class Loop:
 
 def one_by_one(mean: Tensor, variance: Tensor, groups: list[int]) -> Predictions:
     """Predictions ``(r,)`` that are known beforehand, group by group."""
-    for one in zip(torch.split(mean, groups), torch.split(variance, groups), strict=True):
-        yield one
+    means, variances = torch.split(mean, groups), torch.split(variance, groups)
+    for number in range(len(groups)):
+        yield means[number], variances[number]
 
 
 def checksum_bits(iterations: int) -> int:

@@ -78,7 +78,8 @@ class PSCRecorder(Recorder):
         encoder.put_bits(seal.digest, seal.bits)
         encoder.segment = seal.segment + 1
         by_block = torch.bincount(measured.proposal.block.cpu(), bits, len(self._counts))
-        return Step(seal.segment, len(bits), float(bits.sum()), by_block.reshape(self._replay.grid).numpy(), seal.bits)
+        blocks = by_block.reshape(self._replay.grid).numpy()
+        return Step(seal.segment, len(bits), float(bits.sum()), blocks, seal.bits, seal.evaluations)
 
     def _keep_first_rows(self, seal: Seal) -> None:
         block, rows = seal.measured.proposal.block, seal.measured.proposal.rows
