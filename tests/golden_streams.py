@@ -37,14 +37,14 @@ SAMPLER = {"name": "ddrm", "steps": 3, "start": 20.0, "warm_start": 2.0, "stop":
 ROWS = {"name": "dct", "base": 0.4, "neighbours": 0.7, "floor": 0.2, "evenness": 0.75, "depth": 64}
 SMALL: dict[str, Any] = {
     **{"sampler": SAMPLER, "restoration_sampler": {**SAMPLER, "steps": 2}},
-    **{"samples": 3, "iterations": 4, "batch": 2},
+    **{"samples": 3, "iterations": 4, "batch": 2, "least_rows": 0.0},
 }
 STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "uniform_posterior": (
         (16, 19),
         {
             "rows": {**ROWS, "block": 8, "per_iteration": 4.0, "growth": 1.6, "complete": 1.0},
-            "quantizer": {"name": "uniform", "step": 4.0},
+            "quantizer": {"name": "uniform", "step": 5.0},
             "coder": {"name": "posterior", "gains": [1.0, 2.5, 1.5]},
             "restoration": {"name": "mean", "samples": 2},
         },
@@ -59,6 +59,7 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
                 "growth": 1.5,
                 "floor": 0.25,
                 "complete": 0.5,
+                "first": "prior",
             },
             "quantizer": {"name": "uniform", "step": 12.0},
             "coder": "posterior",
@@ -68,7 +69,7 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "trellis_posterior": (
         (16, 24),
         {
-            "rows": {"name": "learned", "block": 8, "per_iteration": 12.0, "growth": 1.5},
+            "rows": {"name": "learned", "block": 8, "per_iteration": 12.0, "growth": 1.5, "first": "prior"},
             "quantizer": {"name": "trellis", "step": 3.0},
             "antithetic": True,
             "coder": "posterior",
@@ -76,10 +77,10 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
         },
     ),
     "pyramid_posterior": (
-        (44, 37),
+        (18, 24),
         {
             "rows": {"name": "learned", "block": 8, "per_iteration": 6.0, "growth": 1.5, "first": "pyramid"},
-            "quantizer": {"name": "trellis", "step": 2.0},
+            "quantizer": {"name": "trellis", "step": 12.0},
             "antithetic": True,
             "least_rows": 3.0,
             "coder": "posterior",

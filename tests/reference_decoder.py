@@ -739,7 +739,7 @@ class Decoder:
                 found.add(self.group(k, mean[part].tolist(), np.sqrt(np.maximum(variance[part], 1e-24)).tolist()))
                 first += size
         y, values = np.array(found.symbols, np.int64), np.array(found.values)
-        last = k == self.spec["iterations"] - 1 or (k > 0 and len(block) <= self.spec["least_rows"] * len(self.gain))
+        last = k == self.spec["iterations"] - 1 or (k > 0 and len(block) < self.spec["least_rows"] * len(self.gain))
         bits = 8 if last else max(1, min(3, 36 // self.spec["iterations"]))
         check = zlib.crc32(y.astype("<i8").tobytes(), zlib.crc32(values.astype("<f8").tobytes()))
         assert self.coder.words.integer(bits) == check >> 32 - bits, f"seal of segment {k}"

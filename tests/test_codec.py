@@ -255,10 +255,10 @@ def test_payload_is_what_was_counted(rows: str) -> None:
 
 
 def test_iterations_with_nothing_to_measure() -> None:
-    """A floor over every variance leaves two seals alone; the prior's mean is what is left to restore."""
+    """A floor over every variance leaves the seals alone; the prior's mean is what is left to restore."""
     psc = codec(Uniform(0.1), rows=Local(block=8, floor=1e3))
     payload, outcome = psc.encode(IMAGE)
-    assert outcome.account.segment_symbols == [0, 0]
+    assert outcome.account.segment_symbols == [0, 0, 0, 0]
     assert len(payload) <= 3
     assert len(psc.decode(payload, SHAPE).measurements) == 0
 

@@ -53,8 +53,8 @@ class PSC(PriorCodec):
         batch: micro-batch: the largest number of samples in one network call, at least 1.
         seed: seed of all noise, in [0, 2^64).
         antithetic: draw samples in pairs of opposite noise, in the loop and for the restoration.
-        least_rows: the loop ends early, after the first iteration with samples that measures no more rows than this for
-            each block, on average over the row rule's blocks; at least 0. 0: after the first that measures none.
+        least_rows: the loop ends early, after the first iteration but number 0 that measures fewer rows than this for
+            each block, on average over the row rule's blocks; at least 0. 0: all iterations are made.
 
     Raises:
         ValueError: an option is out of range.

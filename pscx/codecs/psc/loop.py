@@ -138,7 +138,7 @@ class Loop:
                 fresh = estimate = ordered_mean([samples])
                 del problem
             proposal = self._propose(self.situation(measurements, samples, iteration, prior), fresh)
-            few = iteration > 0 and len(proposal.block) <= self.least_rows * measurements.partition.count
+            few = iteration > 0 and len(proposal.block) < self.least_rows * measurements.partition.count
             last = few or iteration == self.iterations - 1
             bits = LAST_SEGMENT_BITS if last else checksum_bits(self.iterations)
             try:
