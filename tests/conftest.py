@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ import pytest
 from browser import launched
 from numpy.typing import NDArray
 from PIL import Image
+from ports import PORTS, port_of_its_own
 from pretend_device import device
 
 from pscx.catalogue import components as catalogue
@@ -70,15 +69,11 @@ def own_environment() -> Iterator[None]:
 
 
 @pytest.fixture
-def meeting_point(monkeypatch: pytest.MonkeyPatch, worker_id: str) -> None:
-    """A port at which the processes of a run meet, of this worker alone and none that the system gives to others."""
-    first = 20_000 + 1000 * int(worker_id.removeprefix("gw") if worker_id != "master" else 0)
-    for port in random.sample(range(first, first + 1000), 1000):
-        with socket.socket() as one, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            monkeypatch.setenv("MASTER_PORT", str(port))
-            return
-    raise AssertionError("no port is free")
+def meeting_point(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A port at which the processes of a run meet, of this test alone and none that the system gives to others."""
+    with port_of_its_own(random.sample(PORTS, len(PORTS))) as port:
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        yield
 
 
 @pytest.fixture(scope="module")  # no longer: while it runs, the thread has a running event loop

@@ -123,12 +123,21 @@ def test_a_machine_is_checked_again_when_a_setting_changed(
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if name in REFUSED])
 def test_settings_that_permit_rounding_are_refused(name: str, folder: str) -> None:
-    """Whether this processor makes use of them or not: a stream must decode on one that does."""
+    """Whether this processor makes use of them or not: a stream must decode on one that does.
+
+    The refusal names the setting, also where a trial would have failed.
+    """
     prior, x = DDPM(folder, exact=True), torch.zeros(1, 3, 16, 16)
     wanted = prior.denoise(x, 5)
     CHANGES[name]()
-    with pytest.raises(PscxError, match=rf"torch\.backends\.mkldnn\.\w+ may round to {REFUSED[name]} on cpu: call"):
-        prior.denoise(x, 5)
+    refusals: list[Callable[[], object]] = [
+        lambda: prior.denoise(x, 5),
+        lambda: check_convolutions(CPU),
+        lambda: check_products(CPU),
+    ]
+    for refused in refusals:
+        with pytest.raises(PscxError, match=rf"torch\.backends\.mkldnn\.\w+ may round to {REFUSED[name]} on cpu: call"):
+            refused()
     if name in ("high", "medium"):
         torch.set_float32_matmul_precision("highest")
         assert torch.equal(prior.denoise(x, 5), wanted)

@@ -6,7 +6,7 @@ import csv
 import itertools
 import json
 from collections.abc import Callable
-from math import ceil, log
+from math import ceil, log, log2
 from pathlib import Path
 from typing import Any
 
@@ -187,20 +187,31 @@ def test_the_decoder_shows_the_psnr(wanted: float, codec: Codec, photo: Pixels) 
     assert done.account.encodings <= 16
 
 
-def test_a_jump_between_two_steps_is_filled_by_the_number_of_rows(codec: Codec, photo: Pixels) -> None:
-    """The last encodings are at one step, and the stream is as close as any other."""
-    filled = []
-    for share in (1.6, 1.8, 2.0):
-        limit = round(share * smallest(codec, photo))
-        steps: list[float | None] = []
+class Octaves(list[float]):
+    """A ladder with one step to the octave: from each to the next, sizes jump by far more than a search may be off."""
 
-        def keep(_: int, step: float | None, to: list[float | None] = steps) -> None:
-            to.append(step)
+    def __init__(self, coarsest: float, finest: float) -> None:
+        super().__init__(coarsest / 2**octave for octave in range(1 + int(log2(coarsest / finest))))
 
-        data = codec.encode(photo, target=MaxBytes(limit), on_trial=keep).data
-        assert 0.98 * limit <= len(data) <= limit
-        filled.append(len(set(steps)) < len(steps))
-    assert any(filled)
+    def position(self, parameter: float) -> int:
+        return min(range(len(self)), key=lambda place: abs(log(self[place] / parameter)))
+
+
+@pytest.mark.parametrize("finer", [0.125, 0.0625])
+def test_a_jump_between_two_steps_is_filled_by_the_number_of_rows(
+    finer: float, codec: Codec, photo: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last encodings are at the finer step, and the stream is as close as any other."""
+    below, above = (len(codec.compress(photo, step=step)) for step in (2 * finer, finer))
+    limit = (below + above) // 2
+    assert below < 0.95 * limit < 1.05 * limit < above
+    steps: list[float | None] = []
+    monkeypatch.setattr("pscx.rate_control.search.Ladder", Octaves)
+    done = codec.simulate(photo, target=MaxBytes(limit), on_trial=lambda _, step: steps.append(step))
+    assert 0.98 * limit <= len(done.data) <= limit
+    assert steps.count(finer) > 1
+    assert steps[-1] == finer
+    assert np.array_equal(Decompressor().decompress(done.data), done.pixels)
 
 
 def test_few_pixels_get_the_largest_stream_below(codec: Codec, speck: Pixels) -> None:
@@ -388,10 +399,12 @@ def test_each_flag_is_what_python_has(
     data = picture.with_suffix(".pscx").read_bytes()
     name = flag[2:].replace("-", "_")
     number = int(value) if name == "max_bytes" else float(value)
-    encoded = codec.encode(np.array(Image.open(picture)), target=target_of(name, number))
+    pixels = np.array(Image.open(picture))
+    encoded = codec.encode(pixels, target=target_of(name, number))
     assert data == encoded.data
     searched = flag in ("--bpp", "--psnr", "--max-bytes")
-    came_to = " bpp, 21.92 dB" if flag == "--psnr" else " bpp"
+    reached = psnr(pixels, Decompressor().decompress(data))
+    came_to = f" bpp, {reached:.2f} dB" if flag == "--psnr" else " bpp"
     assert says.endswith(f"{came_to}, {encoded.account.encodings} encodings\n" if searched else f"{came_to}\n")
 
 

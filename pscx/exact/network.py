@@ -14,7 +14,7 @@ from pscx.exact.convolution import ACTIVATION_BITS, LIMIT, WEIGHT_BITS, ExactCon
 from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.linear import ExactLinear
-from pscx.exact.settings import OncePerSetting
+from pscx.exact.settings import OncePerSetting, refuse_rounding
 
 
 def make_exact(
@@ -86,8 +86,10 @@ def check_convolutions(device: torch.device) -> None:
 
     Layers, memory layout and a batch are those of real use. A library that rounds its inputs (TF32, bfloat16) or
     transforms them (Winograd) fails here instead of decoding garbage. Done once for each device and each combination
-    of torch's settings (:mod:`pscx.exact.settings`). Raises :class:`PscxError`.
+    of torch's settings (:mod:`pscx.exact.settings`). Raises :class:`PscxError`, of the settings alone where they
+    permit a library to round.
     """
+    refuse_rounding(device)
     for kind, size, stride in ((nn.Conv2d, 3, 1), (nn.Conv2d, 2, 2), (nn.ConvTranspose2d, 2, 2)):
         exact = _full_layer(kind, size, stride)
         pattern = exact.weight[:, 0, :1, :1] if exact.transposed else exact.weight[0]

@@ -8,7 +8,7 @@ from torch.nn import functional
 from pscx.errors import PscxError
 from pscx.exact.convolution import LIMIT
 from pscx.exact.group_norm import EXACT
-from pscx.exact.settings import OncePerSetting, permitted_rounding
+from pscx.exact.settings import OncePerSetting, refuse_rounding
 from pscx.runtime.homes import home_of
 
 
@@ -17,15 +17,10 @@ def check_products(device: torch.device) -> None:
     """Multiply integers that drive sums to the limits of float32 and float64, and compare with 64-bit integers.
 
     One operand takes most of the digits, then the other. Done once for each device and each combination of torch's
-    settings (:mod:`pscx.exact.settings`). Raises :class:`PscxError` where a library rounds its inputs (TF32, bfloat16)
-    or its sums, and where torch's settings permit it to.
+    settings (:mod:`pscx.exact.settings`). Raises :class:`PscxError` where torch's settings permit a library to round
+    its inputs (TF32, bfloat16), and where one rounds them or its sums.
     """
-    if rounding := permitted_rounding(device):
-        library, kind = rounding
-        raise PscxError(
-            f"exact decoding needs full float32 precision, and torch.backends.{library} may round to {kind} on "
-            f"{device.type}: call torch.set_float32_matmul_precision('highest') and set no other precision"
-        )
+    refuse_rounding(device)
     inner = 64
     limits = {torch.float32: LIMIT, torch.float64: 1 << EXACT}
     if home_of(device) != device:

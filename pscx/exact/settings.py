@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from pscx.errors import PscxError
+
 PRECISIONS = (
     *("fp32_precision", "cuda.matmul.fp32_precision", "cudnn.fp32_precision", "cudnn.conv.fp32_precision"),
     *("mkldnn.fp32_precision", "mkldnn.matmul.fp32_precision", "mkldnn.conv.fp32_precision"),
@@ -41,6 +43,16 @@ def permitted_rounding(device: torch.device) -> tuple[str, str] | None:
         if told not in FULL:
             return library, "tf32" if told is True else str(told)
     return None
+
+
+def refuse_rounding(device: torch.device) -> None:
+    """Raise :class:`PscxError` where torch lets a library round the operands of float32 products on ``device``."""
+    if rounding := permitted_rounding(device):
+        library, kind = rounding
+        raise PscxError(
+            f"exact decoding needs full float32 precision, and torch.backends.{library} may round to {kind} on "
+            f"{device.type}: call torch.set_float32_matmul_precision('highest') and set no other precision"
+        )
 
 
 def autocast(device: torch.device) -> torch.dtype | None:
