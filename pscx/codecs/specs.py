@@ -16,7 +16,18 @@ from typing import Any, Literal, get_origin
 from torch import Tensor
 
 from pscx.codecs.base import CODECS, SignalCodec
-from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, Stream, WrittenRun, build, built, class_of
+from pscx.config import (
+    STREAM_FAMILY,
+    STREAM_LIMIT,
+    Checker,
+    ConfigError,
+    Layer,
+    Stream,
+    WrittenRun,
+    build,
+    built,
+    class_of,
+)
 from pscx.config.recipes import RECIPES, read_shipped
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
@@ -24,7 +35,6 @@ from pscx.registry import NAME, parameters_of, registry_of
 from pscx.runtime.bounds import check_bounds
 from pscx.runtime.hub import no_downloads
 
-FAMILY = "psc"  # what a spec that names no family is of
 BESIDE = "seed"  # the option that has a field of its own in the header
 
 
@@ -54,7 +64,7 @@ def _portable(spec: dict[str, Any]) -> dict[str, Any]:
 def _spec(family: type[SignalCodec], options: Mapping[str, Any]) -> dict[str, Any]:
     """The spec of a family's options; ``prior`` may be an object, or the spec of one that is not built."""
     name = CODECS.name_of(family)
-    spec: dict[str, Any] = {} if name == FAMILY else {"name": name}
+    spec: dict[str, Any] = {} if name == STREAM_FAMILY else {"name": name}
     for key, value in options.items():
         registry = registry_of(type(value))
         if value is None or key == BESIDE or (key == family.turned and registry is None):
@@ -231,7 +241,7 @@ def _parts(family: type[SignalCodec], checked: Mapping[str, Any]) -> dict[str, A
 
 def _checked(spec: Mapping[str, Any]) -> tuple[type[SignalCodec], dict[str, Any]]:
     check_bounds(spec)
-    name = spec.get("name", FAMILY) if isinstance(spec, Mapping) else FAMILY
+    name = spec.get("name", STREAM_FAMILY) if isinstance(spec, Mapping) else STREAM_FAMILY
     checker = Checker([], Stream())
     family = checker.find(CODECS, name, "codec")
     options = parameters_of(family)

@@ -10,6 +10,7 @@ from pscx.config.trust import Trust
 from pscx.registry import NAME, Registry, registered
 
 STREAM_LIMIT = 4096
+STREAM_FAMILY = "psc"  # the codec family of a spec that names none
 
 
 class WrittenRun(Trust):

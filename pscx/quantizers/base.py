@@ -33,7 +33,8 @@ class Quantizer(ABC):
     """The one number that sets the quality, exactly representable in bfloat16 (a stream carries two bytes), or none."""
 
     parameter_name: str = "parameter"
-    """What that number is called, such as ``step``."""
+    """Name of that number, such as ``step``. ``pscx info`` reads it from the quantizer's file, named after the registered
+    name, without importing torch: write ``parameter_name = "step"`` on one line."""
 
     exact: bool = False
     """Whether all that a decoder computes from symbols, means and scales is the same bits on every machine."""
