@@ -17,8 +17,7 @@ from tiny import tiny_network
 from pscx.cli.lightning_help import MODULES as MODULES_SHOWN
 from pscx.cli.lightning_help import OF_COMMAND, RUN_OPTIONS
 from pscx.cli.main import main
-from pscx.config.plain import is_plain
-from pscx.config.values import parser_of
+from pscx.config.values import is_plain, parser_of
 from pscx.exact import FORMS, FRAMES
 from pscx.format.info import _declared, stream_info
 from pscx.priors.denoiser import PixelDenoiser

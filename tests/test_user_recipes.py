@@ -411,4 +411,4 @@ def test_a_recipe_that_no_stream_may_hold_is_refused(mine: Path, caplog: pytest.
     folder_of(mine, huge=CODEC.replace("iterations: 3", "iterations: 5000"))
     load_recipes(mine)
     assert find_user_recipe(bytes(6)) is None
-    assert "iterations is 5000, and a stream holds no number beyond 4096" in caplog.text
+    assert "iterations must be a word or a number of at most 4096 in a stream, got 5000" in caplog.text

@@ -161,11 +161,10 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     from pscx.ablation.report import write_report
     from pscx.ablation.results import in_short
     from pscx.config import split_options
-    from pscx.runs.accelerators import DEVICE, device_layers, on_best_device
+    from pscx.runs.accelerators import device_layers, on_best_device
 
-    placed, _ = device_layers([] if options.device is None else [DEVICE, options.device])
     layers, unknown = split_options(["--config", options.config, *rest])
-    layers += placed
+    layers += device_layers(options.device)
     if unknown:
         raise PscxError(f"ablate has no option '{unknown[0]}': see pscx ablate --help")
     launcher = _launcher(options)

@@ -6,26 +6,27 @@ import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import TextIOWrapper
 from itertools import islice, takewhile
 from math import inf
-from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from pscx import __version__
 from pscx.cli.jobs import Output
 from pscx.cli.lightning_help import describe
 from pscx.cli.standard import named
-from pscx.errors import PscxError
+from pscx.errors import PscxError, UsageError
 from pscx.registry import choices
 from pscx.runtime.allocator import keep_freed_memory
+from pscx.runtime.arguments import take_option
 from pscx.runtime.extras import broken_torchvision
 from pscx.runtime.printing import complain, sentence_of
 from pscx.runtime.ranks import check_ranks
 from pscx.runtime.suffixes import IMAGE_KINDS
 from pscx.runtime.termination import EXIT_CODE, Terminated, terminable
 
+T = TypeVar("T")
 LIGHTNING = {
     "test": "compress and restore a folder of images, and measure rate and distortion",
     "predict": "the same through Lightning's predict: reconstructions without measures",
@@ -42,10 +43,6 @@ SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, s
 DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best that gives the bits of the CPU (default: auto)"
 PLUGINS_HELP = "--plugins FOLDER loads the components of a folder of plugins; it may be given more than once."
 RECIPES_HELP = "--recipes FOLDER makes the user recipes in a folder known, likewise."
-
-
-class UsageError(PscxError):
-    """A command line that cannot be understood."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -100,15 +97,14 @@ def run() -> NoReturn:
 
 def _run(args: list[str]) -> int:
     args = [_at_home(arg) for arg in args]
-    plugins, args = _folders("--plugins", args)
-    recipes, args = _folders("--recipes", args)
+    plugins, args = take_option("--plugins", args, "folder")
+    recipes, args = take_option("--recipes", args, "folder")
     _check_names(args)
     asks = bool({"-h", "--help"} & set(takewhile(lambda arg: arg != "--", args)))  # makes no component and no parser
     if args and not args[0].startswith("-") and not asks:
         if args[0] not in WITHOUT_RANKS:
             check_ranks()
-        _load_plugins(args[0], plugins)
-        _load_recipes(args[0], recipes)
+        _load(args[0], plugins, recipes)
     if args and args[0] in LIGHTNING and not asks:
         from pscx.runs.lightning import run_lightning
 
@@ -150,47 +146,21 @@ def _check_names(args: list[str]) -> None:
             raise UsageError(f"{parser.prog.removeprefix('pscx ')} has no option '{arg}'{choices(name, set(known))}")
 
 
-def _folders(option: str, args: list[str]) -> tuple[list[str], list[str]]:
-    """``--plugins FOLDER``, wherever it stands, and the rest: plugins must be there before any parser is made.
+def _load(command: str, plugins: list[str], recipes: list[str]) -> None:
+    """Load plugins and user recipes for a command that uses them; plugins must be there before any parser is made."""
+    if plugins and command in WITHOUT_PLUGINS:
+        raise UsageError(f"{command} has no option '--plugins': it makes no component")
+    if recipes and command in WITHOUT_RECIPES:
+        raise UsageError(f"{command} has no option '--recipes': it makes no codec")
+    if command not in WITHOUT_PLUGINS:
+        from pscx.config.plugins import load
 
-    Likewise ``--recipes``, which is the other ``option`` of every command that takes such folders.
-    """
-    folders: list[str] = []
-    rest: list[str] = []
-    queue = iter(args)
-    for arg in queue:
-        name, equals, value = arg.partition("=")
-        if arg == "--":
-            return folders, [*rest, arg, *queue]
-        if name != option:
-            rest.append(arg)
-            continue
-        value = value if equals else next(queue, "")
-        if not value or value.startswith("--"):
-            raise UsageError(f"option {option} needs a folder")
-        folders.append(value)
-    return folders, rest
+        for failure in load(plugins):
+            complain(f"warning: {failure}")
+    if command not in WITHOUT_RECIPES:
+        from pscx.config.recipes.folders import load_recipes
 
-
-def _load_plugins(command: str, folders: list[str]) -> None:
-    if command in WITHOUT_PLUGINS:
-        if folders:
-            raise UsageError(f"{command} has no option '--plugins': it makes no component")
-        return
-    from pscx.config.plugins import load
-
-    for failure in load(folders):
-        complain(f"warning: {failure}")
-
-
-def _load_recipes(command: str, folders: list[str]) -> None:
-    if command in WITHOUT_RECIPES:
-        if folders:
-            raise UsageError(f"{command} has no option '--recipes': it makes no codec")
-        return
-    from pscx.config.recipes.folders import load_recipes
-
-    load_recipes(*folders)
+        load_recipes(*recipes)
 
 
 def _settings(args: list[str]) -> tuple[list[str], list[str]]:
@@ -268,14 +238,14 @@ def _add_targets(parser: ArgumentParser) -> None:
     group.add_argument("--quality", type=_number, metavar="Q", help="from 1 to 100, the same step for every image")
     group.add_argument("--bpp", type=_number, metavar="B", help="bits per pixel: at most, and within 2 %% of it")
     group.add_argument("--psnr", type=_number, metavar="DB", help="of the decoded image, within 0.1 dB")
-    group.add_argument("--max-bytes", type=_positive, metavar="N", help="bytes of a file: at most, and within 2 %%")
+    group.add_argument("--max-bytes", type=_integer(1), metavar="N", help="bytes of a file: at most, and within 2 %%")
     group.add_argument("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
 
 
 def _add_decompress(parser: ArgumentParser) -> None:
     _add_files(parser, "STREAM", ".pscx files, folders of them, or - for standard input")
     parser.add_argument(
-        "--samples", type=_positive, default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ..."
+        "--samples", type=_integer(1), default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ..."
     )
     parser.add_argument(
         "--prior", type=_text, metavar="PATH", help="where to load the prior from: a folder or a hub id"
@@ -293,7 +263,7 @@ def _add_decompress(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-bytes",
-        type=_positive,
+        type=_integer(1),
         metavar="N",
         help="decode as if the stream ended after N bytes; implies --partial",
     )
@@ -330,7 +300,7 @@ def _add_report(parser: ArgumentParser) -> None:
         "-o", "--output", type=_path, metavar="FILE", help="the page (default: report.html, in RUN if there is one)"
     )
     parser.add_argument(
-        "--images", type=_count, default=12, metavar="N", help="decode and show at most N streams (default: 12)"
+        "--images", type=_integer(0), default=12, metavar="N", help="decode and show at most N streams (default: 12)"
     )
     parser.add_argument(
         "--originals", type=_path, metavar="FOLDER", help="where the originals are (default: what each run says)"
@@ -346,16 +316,18 @@ def _add_report(parser: ArgumentParser) -> None:
 def _add_demo(parser: ArgumentParser) -> None:
     _add_device(parser)
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="who may see it (default: this machine)")
-    parser.add_argument("--port", type=_port, default=7860, metavar="PORT", help="of the page (default: 7860)")
+    parser.add_argument(
+        "--port", type=_integer(1, 65535), default=7860, metavar="PORT", help="of the page (default: 7860)"
+    )
     parser.add_argument(
         "--config", type=_text, metavar="YAML", help="a config file whose codec is offered beside the recipes"
     )
     parser.add_argument("--prior", type=_text, metavar="PATH", help="where to load the priors of uploaded streams from")
     parser.add_argument(
-        "--max-bytes", type=_positive, default=20_000_000, metavar="N", help="of an upload (default: 20000000)"
+        "--max-bytes", type=_integer(1), default=20_000_000, metavar="N", help="of an upload (default: 20000000)"
     )
     parser.add_argument(
-        "--max-pixels", type=_positive, default=1 << 20, metavar="N", help="of an image (default: 1048576)"
+        "--max-pixels", type=_integer(1), default=1 << 20, metavar="N", help="of an image (default: 1048576)"
     )
 
 
@@ -375,43 +347,39 @@ def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
     parser.add_argument("-o", "--output", type=_output, metavar="OUT", help=text)
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
     text = "N inputs at once share network calls (default: 8 of images of at most 128x128 pixels, else 1)"
-    parser.add_argument("--batch", type=_positive, metavar="N", help=text)
+    parser.add_argument("--batch", type=_integer(1), metavar="N", help=text)
 
 
-def _path(text: str) -> Path:
-    try:
-        return named(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
+def _argument(read: Callable[[str], T]) -> Callable[[str], T]:
+    """``read`` as the type of an argument: argparse shows the message of no other error than its own."""
+
+    def argument(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise ArgumentTypeError(str(error)) from None
+
+    return argument
 
 
-def _output(text: str) -> Output:
-    try:
-        return Output.of(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
+_path, _output = _argument(named), _argument(Output.of)
+
+
+def _integer(least: int, most: int | None = None) -> Callable[[str], int]:
+    allowed = f"of at least {least}" if most is None else f"in {least}..{most}"
+
+    def argument(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= (inf if most is None else most):
+            raise ArgumentTypeError(f"must be an integer {allowed}, got '{text}'")
+        return int(text)
+
+    return argument
 
 
 def _text(text: str) -> str:
     if not text:
         raise ArgumentTypeError("must not be empty")
     return text
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"must be an integer of at least 1, got '{text}'")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise ArgumentTypeError(f"must be an integer in 1..65535, got '{text}'")
-    return int(text)
 
 
 def _number(text: str) -> float:

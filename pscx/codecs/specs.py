@@ -18,7 +18,6 @@ from torch import Tensor
 from pscx.codecs.base import CODECS, SignalCodec
 from pscx.config import (
     STREAM_FAMILY,
-    STREAM_LIMIT,
     Checker,
     ConfigError,
     Layer,
@@ -31,7 +30,7 @@ from pscx.config import (
 from pscx.config.recipes import RECIPES, read_shipped
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
-from pscx.registry import NAME, parameters_of, registry_of
+from pscx.registry import parameters_of, registry_of
 from pscx.runtime.bounds import check_bounds
 from pscx.runtime.hub import no_downloads
 
@@ -302,13 +301,11 @@ def _without_text(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_portable(options: Mapping[str, Any], path: str = "") -> None:
     for key, value in options.items():
-        name = f"{path}{key}"
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(item, Mapping):
-                _check_portable(item, f"{name}.")
-            elif isinstance(item, str) and key != "name" and not NAME.fullmatch(item):
-                raise PscxError(f"{name} is {item!r}, and a stream holds no text but plain lower-case words")
-            elif isinstance(item, (int, float)) and not abs(item) <= STREAM_LIMIT:
-                raise PscxError(f"{name} is {item}, and a stream holds no number beyond {STREAM_LIMIT}")
-            elif not isinstance(item, (str, int, float, type(None))):
-                raise PscxError(f"{name} is a {type(item).__name__}, and a stream holds numbers and words alone")
+                _check_portable(item, f"{path}{key}.")
+            elif key != "name":
+                try:
+                    Stream().check(item)
+                except ValueError as error:
+                    raise PscxError(f"{path}{key} {error}") from error

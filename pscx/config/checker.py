@@ -21,11 +21,10 @@ from pscx.config.build import built
 from pscx.config.canonical import class_form, option_name
 from pscx.config.kinds import kind_in, kind_of_items, names_of
 from pscx.config.layers import ConfigError
-from pscx.config.plain import is_plain
 from pscx.config.plugins import failure_of
 from pscx.config.sources import Sources
 from pscx.config.trust import Own, Trust
-from pscx.config.values import parser_of, takes_text
+from pscx.config.values import is_plain, parser_of, takes_text
 from pscx.config.words import deeper, describe, join, sentence, what
 from pscx.registry import Registry, choices, class_path, parameters_of
 

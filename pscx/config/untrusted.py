@@ -38,4 +38,4 @@ class Stream(Trust):
             word = isinstance(item, str) and NAME.fullmatch(item)
             number = isinstance(item, (int, float)) and abs(item) <= STREAM_LIMIT
             if not (item is None or word or number):
-                raise ValueError(f"must be a word or a number of at most {STREAM_LIMIT} in a stream")
+                raise ValueError(f"must be a word or a number of at most {STREAM_LIMIT} in a stream, got {item!r}")

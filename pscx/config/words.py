@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from inspect import Parameter
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
-from pscx.config.kinds import kind_in, names_of
+from pscx.config.kinds import alternatives, kind_in, names_of
 from pscx.registry import choices, parameters_of
 
 
@@ -28,8 +28,8 @@ def describe(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in (None, NoneType):
         return "null"
-    if origin in (Union, UnionType):
-        return " or ".join(describe(arg) for arg in args)
+    if alternatives(annotation) != (annotation,):
+        return " or ".join(describe(one) for one in alternatives(annotation))
     if origin is Literal:
         return f"one of {', '.join(map(repr, args))}"
     if origin in (list, tuple):

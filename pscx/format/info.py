@@ -80,7 +80,7 @@ def _parameter_name(header: Header) -> str:
 
 def _declared(name: str) -> str:
     """``parameter_name`` in the source file of a quantizer that ships with pscx: importing the class loads torch."""
-    file = files("pscx").joinpath("quantizers", f"{name}.py")
+    file = files("pscx") / "quantizers" / f"{name}.py"
     if not NAME.fullmatch(name) or not file.is_file():
         return "parameter"
     found = re.search(r'^    parameter_name = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)

@@ -33,8 +33,11 @@ class Quantizer(ABC):
     """The one number that sets the quality, exactly representable in bfloat16 (a stream carries two bytes), or none."""
 
     parameter_name: str = "parameter"
-    """Name of that number, such as ``step``. ``pscx info`` reads it from the quantizer's file, named after the registered
-    name, without importing torch: write ``parameter_name = "step"`` on one line."""
+    """Name of that number, such as ``step``.
+
+    ``pscx info`` reads it from the text of the quantizer's file, which has the registered name, because importing the
+    file would load torch. Write it on one line: ``parameter_name = "step"``.
+    """
 
     exact: bool = False
     """Whether all that a decoder computes from symbols, means and scales is the same bits on every machine."""

@@ -24,6 +24,7 @@ from pscx.registry import choices
 from pscx.runs.accelerators import device_layers, on_best_device
 from pscx.runs.modules import MODULES
 from pscx.runs.run_identity import data_paths, identity_of
+from pscx.runtime.arguments import take_option
 from pscx.runtime.printing import complain
 from pscx.runtime.quiet import quiet
 from pscx.runtime.run_folder import RunFolder, take
@@ -41,6 +42,7 @@ EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False, "acce
 # So does what learns from a folder, which it goes over once.
 LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
 COMMANDS = ("fit", "validate", "test", "predict")
+GIVEN = ("self", "model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule")  # by LightningCLI
 PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
 RANKS = ("NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # rank_zero_only knows a node's ranks alone
 
@@ -49,9 +51,9 @@ def run_lightning(command: str, args: list[str]) -> int:
     """Check the configuration, then hand it over to Lightning. Returns the exit code."""
     if any(arg.partition("=")[0].endswith(".help") for arg in args):  # jsonargparse's, as --trainer.logger.help
         return _launch([command, *("--help" if arg == "--trainer.help" else arg for arg in args)])
-    placed, args = device_layers(args)
+    devices, args = take_option("--device", args)
     layers, rest = split_options(args)
-    layers += placed
+    layers += device_layers(devices[-1] if devices else None)
     _check_rest(command, rest)
     tree = on_best_device(configuration(command, layers), layers)
     return run_configuration(command, tree, rest)
@@ -230,14 +232,7 @@ class _SaveConfig(SaveConfigCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         keep_terminable()  # Lightning's own handler would only take note
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        keep_terminable()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        keep_terminable()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        keep_terminable()
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
 
 def default_loggers(command: str, root: str) -> list[Logger]:
@@ -256,11 +251,7 @@ def default_loggers(command: str, root: str) -> list[Logger]:
 def _own_options(command: str) -> list[str]:
     """Top-level options of a command: those of the trainer's method of that name."""
     method = inspect.signature(getattr(Trainer, command)).parameters
-    return ["seed_everything", *(name for name in method if name not in _given())]
-
-
-def _given() -> tuple[str, ...]:
-    return ("self", "model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule")
+    return ["seed_everything", *(name for name in method if name not in GIVEN)]
 
 
 def _check_rest(command: str, rest: list[str]) -> None:
