@@ -187,7 +187,7 @@ def test_bad_uploads_are_one_sentence(views: Views, photo: Path, tmp_path: Path)
 
     assert compress(None) == "Choose a photograph first."
     assert compress(upload("text.png", b"no image")).startswith("'text.png' is not a PNG")
-    assert "at most 50000 are taken" in compress(upload("large.png", bytes(50_001)))
+    assert "at most 50000 are accepted" in compress(upload("large.png", bytes(50_001)))
     assert "upload it again" in compress(str(tmp_path / "gone.png"))
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
     assert "16" in compress(str(tmp_path / "small.png"))
@@ -196,7 +196,7 @@ def test_bad_uploads_are_one_sentence(views: Views, photo: Path, tmp_path: Path)
 
     assert mistake(views.decode(None)) == "Choose a .pscx file first."
     assert "the file is empty" in mistake(views.decode(upload("empty.pscx", b""))).lower()
-    assert "at most 50000 are taken" in mistake(views.decode(upload("large.pscx", bytes(50_001))))
+    assert "at most 50000 are accepted" in mistake(views.decode(upload("large.pscx", bytes(50_001))))
     assert "not a pscx stream" in mistake(views.decode(str(photo))).lower()
     whole = saved(compressed(views, photo)[-1][2])
     mistake(views.decode(upload("cut.pscx", whole[:-9])))

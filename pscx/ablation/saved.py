@@ -42,9 +42,9 @@ def load_plan(root: Path) -> Plan:
         cells = [Cell(id, labels, _tree(root, id)) for id, labels in content["cells"].items()]
         return _checked(Plan(axes, content["rate"], content["baseline"], cells, root))
     except FileNotFoundError:
-        raise PscxError(f"'{path}' is missing: pscx ablate writes it, and runs no cell again that is done") from None
+        raise PscxError(f"'{path}' is missing: run pscx ablate again, which skips finished cells") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PscxError(f"'{path}' is damaged: run pscx ablate again, which writes it anew") from error
+        raise PscxError(f"'{path}' is damaged: run pscx ablate again, which skips finished cells") from error
 
 
 def _checked(plan: Plan) -> Plan:

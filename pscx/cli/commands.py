@@ -287,7 +287,7 @@ def _compress_layers(options: Namespace, rest: list[str]) -> list[Layer]:
 def _compress_rule() -> Rule:
     def check(path: Path) -> None:
         if path.suffix.lower() != STREAM:
-            raise PscxError(f"'{path}': a stream's name must end in {STREAM}, that of a folder in a slash")
+            raise PscxError(f"'{path}': a stream name must end in {STREAM}, a folder name in a slash")
 
     names = partial(_names, "", STREAM, 1)
     kind = f"images ({IMAGE_KINDS})"
@@ -299,7 +299,7 @@ def _decompress_rule(samples: int) -> Rule:
         from pscx.images import check_image_suffix
 
         if not path.suffix:
-            raise PscxError(f"'{path}': an image's name must end in .png or .webp, that of a folder in a slash")
+            raise PscxError(f"'{path}': an image name must end in .png or .webp, a folder name in a slash")
         check_image_suffix(path)
 
     def numbered(path: Path) -> list[Path]:
@@ -407,7 +407,7 @@ def _read_stream(path: Path, limit: int | None = None, partial: bool = False) ->
     if not data:
         raise StreamError(f"'{path}' is empty: expected a {STREAM} stream")
     if len(data) > STREAM_SIZE_LIMIT:
-        raise StreamError(f"'{path}' is over {STREAM_SIZE_LIMIT} bytes, larger than any stream")
+        raise StreamError(f"'{path}' exceeds {STREAM_SIZE_LIMIT} bytes, the limit for a stream")
     data = data[:limit]
     unpack(data, f"'{path}'", partial=partial)
     return data

@@ -29,20 +29,20 @@ from pscx.runtime.termination import EXIT_CODE, Terminated, terminable
 T = TypeVar("T")
 LIGHTNING = {
     "test": "compress and restore a folder of images, and measure rate and distortion",
-    "predict": "the same through Lightning's predict: reconstructions without measures",
+    "predict": "compress and restore a folder of images, without measuring",
     "fit": "train a prior, or learn a codec's row rule or entropy coding",
     "validate": "validate a prior",
 }
 INTERRUPTED = 130
-WITHOUT_PLUGINS = ("info",)  # makes no component
+WITHOUT_PLUGINS = ("info",)  # uses no components
 WITHOUT_RECIPES = ("components",)
 WITHOUT_RANKS = ("compress", "decompress", "info")  # import no Lightning
 PATHS = ("--prior", "--config", "--plugins", "--recipes", "--originals", "--output", "--ckpt_path")
 WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.codec.sampler.steps
 SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.codec.sampler.steps 5."
-DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best that gives the bits of the CPU (default: auto)"
-PLUGINS_HELP = "--plugins FOLDER loads the components of a folder of plugins; it may be given more than once."
-RECIPES_HELP = "--recipes FOLDER makes the user recipes in a folder known, likewise."
+DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best device that is bit-exact with the CPU (default: auto)"
+PLUGINS_HELP = "--plugins FOLDER loads a folder of plugins; it may be given more than once."
+RECIPES_HELP = "--recipes FOLDER loads a folder of user recipes; it may be given more than once."
 
 
 def main(args: list[str] | None = None) -> int:
@@ -149,9 +149,9 @@ def _check_names(args: list[str]) -> None:
 def _load(command: str, plugins: list[str], recipes: list[str]) -> None:
     """Load plugins and user recipes for a command that uses them; plugins must be there before any parser is made."""
     if plugins and command in WITHOUT_PLUGINS:
-        raise UsageError(f"{command} has no option '--plugins': it makes no component")
+        raise UsageError(f"{command} has no option '--plugins': it uses no components")
     if recipes and command in WITHOUT_RECIPES:
-        raise UsageError(f"{command} has no option '--recipes': it makes no codec")
+        raise UsageError(f"{command} has no option '--recipes': it uses no codec")
     if command not in WITHOUT_PLUGINS:
         from pscx.config.plugins import load
 
@@ -188,14 +188,14 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_compress(_command(commands, "compress", "compress images into .pscx files"))
     _add_decompress(_command(commands, "decompress", "decompress .pscx files into images"))
-    info = _command(commands, "info", "what is in .pscx files, nothing decoded")
+    info = _command(commands, "info", "show the headers of .pscx files without decoding them")
     info.add_argument("inputs", nargs="+", type=_path, metavar="FILE")
-    info.add_argument("--json", action="store_true", help="one JSON object a line")
-    _add_components(_command(commands, "components", "every component, its options and their defaults"))
+    info.add_argument("--json", action="store_true", help="print one JSON object per line")
+    _add_components(_command(commands, "components", "list all components, their options and defaults"))
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
-    _add_cite(_command(commands, "cite", "the BibTeX entries of the parts that a config uses"))
-    _add_report(_command(commands, "report", "one page about runs of test or ablate, to be looked at"))
-    _add_demo(_command(commands, "demo", "a page on this machine that compresses photographs and decodes streams"))
+    _add_cite(_command(commands, "cite", "print BibTeX entries for the components of a config"))
+    _add_report(_command(commands, "report", "write an HTML report about runs of test or ablate"))
+    _add_demo(_command(commands, "demo", "serve a local web page that compresses photographs and decodes streams"))
     for name, text in LIGHTNING.items():
         describe(_command(commands, name, text), name)
     return parser, commands.choices
@@ -220,73 +220,57 @@ def _add_compress(parser: ArgumentParser) -> None:
     _add_codec(parser)
     _add_targets(parser)
     parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
-    parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
+    parser.add_argument("--seed", metavar="SEED", help="seed of all noise, in [0, 2^64)")
     _add_device(parser)
-    parser.add_argument("--background", metavar="COLOR", help="below transparent pixels (default: white)")
+    parser.add_argument("--background", metavar="COLOR", help="colour behind transparent pixels (default: white)")
 
 
 def _add_codec(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", type=_text, metavar="YAML", help="a config file; its model section is used")
-    parser.add_argument(
-        "--recipe", type=_text, metavar="NAME", help="a codec that ships with pscx, or a user recipe (default: default)"
-    )
+    add = parser.add_argument
+    add("--config", type=_text, metavar="YAML", help="a config file; its model section is used")
+    add("--recipe", type=_text, metavar="NAME", help="a recipe of pscx or a user recipe (default: default)")
 
 
 def _add_targets(parser: ArgumentParser) -> None:
-    """At most one of them, else the config's target or quantizer stands."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--quality", type=_number, metavar="Q", help="from 1 to 100, the same step for every image")
-    group.add_argument("--bpp", type=_number, metavar="B", help="bits per pixel: at most, and within 2 %% of it")
-    group.add_argument("--psnr", type=_number, metavar="DB", help="of the decoded image, within 0.1 dB")
-    group.add_argument("--max-bytes", type=_integer(1), metavar="N", help="bytes of a file: at most, and within 2 %%")
-    group.add_argument("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
+    """Rate control: at most one of these options. Without one, the target or quantizer of the config is used."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--quality", type=_number, metavar="Q", help="quality from 1 to 100: the same step for every image")
+    add("--bpp", type=_number, metavar="B", help="bits per pixel: at most B, and within 2 %% of it")
+    add("--psnr", type=_number, metavar="DB", help="PSNR of the decoded image, within 0.1 dB")
+    add("--max-bytes", type=_integer(1), metavar="N", help="file size: at most N bytes, and within 2 %% of it")
+    add("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
 
 
 def _add_decompress(parser: ArgumentParser) -> None:
     _add_files(parser, "STREAM", ".pscx files, folders of them, or - for standard input")
-    parser.add_argument(
-        "--samples", type=_integer(1), default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ..."
-    )
-    parser.add_argument(
-        "--prior", type=_text, metavar="PATH", help="where to load the prior from: a folder or a hub id"
-    )
-    parser.add_argument(
-        "--memory", type=_over_zero, metavar="GB", help="refuse streams that take more (default: what the machine has)"
-    )
+    add = parser.add_argument
+    add("--samples", type=_integer(1), default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ...")
+    add("--prior", type=_text, metavar="PATH", help="where to load the prior from: a folder or a hub id")
+    add("--memory", type=_over_zero, metavar="GB", help="refuse streams that need more memory (default: all there is)")
     _add_device(parser)
     _add_budget(parser)
-    parser.add_argument(
-        "--download", action="store_true", help="fetch a prior that is not on this machine from where it is by default"
-    )
-    parser.add_argument(
-        "--partial", action="store_true", help="show what is whole of a cut or damaged stream, and say how much"
-    )
-    parser.add_argument(
-        "--max-bytes",
-        type=_integer(1),
-        metavar="N",
-        help="decode as if the stream ended after N bytes; implies --partial",
-    )
+    add("--download", action="store_true", help="download a prior that is not on this machine from its default place")
+    add("--partial", action="store_true", help="decode the intact part of a cut or damaged stream, and say how much")
+    text = "decode as if the stream ended after N bytes; implies --partial"
+    add("--max-bytes", type=_integer(1), metavar="N", help=text)
 
 
 def _add_budget(parser: ArgumentParser) -> None:
-    text = "refuse streams that take more denoiser evaluations times pixels (default: 2^33, some hours on a CPU)"
+    text = "refuse streams that need more denoiser evaluations (NFE) times pixels (default: 2^33, some hours on a CPU)"
     parser.add_argument("--budget", type=_over_zero, metavar="N", help=text)
 
 
 def _add_ablate(parser: ArgumentParser) -> None:
     parser.epilog = f"--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share. {parser.epilog}"
-    parser.add_argument(
-        "--config", type=_text, metavar="YAML", required=True, help="a file with axes, as in configs/ablations"
-    )
-    parser.add_argument("--device", type=_text, metavar="NAME", help=DEVICES)
-    parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
-    parser.add_argument(
-        "--launcher", choices=("local", "ray"), default="local", help="where cells run (default: in this process)"
-    )
-    parser.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster (default: the one that is found)")
-    parser.add_argument("--cpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 1)")
-    parser.add_argument("--gpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 0)")
+    add = parser.add_argument
+    add("--config", type=_text, metavar="YAML", required=True, help="a file with axes, as in configs/ablations")
+    add("--device", type=_text, metavar="NAME", help=DEVICES)
+    add("--dry-run", action="store_true", help="list the cells and whether each is done")
+    text = "where cells run (default: local, in this process)"
+    add("--launcher", choices=("local", "ray"), default="local", help=text)
+    add("--ray-address", metavar="HOST:PORT", help="address of the Ray cluster (default: found by Ray)")
+    add("--cpus-per-cell", type=_number, metavar="N", help="CPUs of a cell with --launcher ray (default: 1)")
+    add("--gpus-per-cell", type=_number, metavar="N", help="GPUs of a cell with --launcher ray (default: 0)")
 
 
 def _add_cite(parser: ArgumentParser) -> None:
@@ -295,40 +279,29 @@ def _add_cite(parser: ArgumentParser) -> None:
 
 
 def _add_report(parser: ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=_path, metavar="RUN", help="folders that pscx test or ablate wrote")
-    parser.add_argument(
-        "-o", "--output", type=_path, metavar="FILE", help="the page (default: report.html, in RUN if there is one)"
-    )
-    parser.add_argument(
-        "--images", type=_integer(0), default=12, metavar="N", help="decode and show at most N streams (default: 12)"
-    )
-    parser.add_argument(
-        "--originals", type=_path, metavar="FOLDER", help="where the originals are (default: what each run says)"
-    )
-    parser.add_argument(
-        "--prior", type=_text, metavar="PATH", help="where to load the priors from (default: what each run says)"
-    )
+    add = parser.add_argument
+    add("inputs", nargs="+", type=_path, metavar="RUN", help="folders written by pscx test or ablate")
+    text = "the HTML file (default: report.html, in RUN if there is only one)"
+    add("-o", "--output", type=_path, metavar="FILE", help=text)
+    add("--images", type=_integer(0), default=12, metavar="N", help="decode and show at most N streams (default: 12)")
+    add("--originals", type=_path, metavar="FOLDER", help="folder of the originals (default: as in each run)")
+    add("--prior", type=_text, metavar="PATH", help="where to load the priors from (default: as in each run)")
     _add_device(parser)
     _add_budget(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+    add("--force", action="store_true", help="overwrite existing outputs")
 
 
 def _add_demo(parser: ArgumentParser) -> None:
     _add_device(parser)
-    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="who may see it (default: this machine)")
-    parser.add_argument(
-        "--port", type=_integer(1, 65535), default=7860, metavar="PORT", help="of the page (default: 7860)"
-    )
-    parser.add_argument(
-        "--config", type=_text, metavar="YAML", help="a config file whose codec is offered beside the recipes"
-    )
-    parser.add_argument("--prior", type=_text, metavar="PATH", help="where to load the priors of uploaded streams from")
-    parser.add_argument(
-        "--max-bytes", type=_integer(1), default=20_000_000, metavar="N", help="of an upload (default: 20000000)"
-    )
-    parser.add_argument(
-        "--max-pixels", type=_integer(1), default=1 << 20, metavar="N", help="of an image (default: 1048576)"
-    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", metavar="HOST", help="address to listen on (default: this machine only)")
+    add("--port", type=_integer(1, 65535), default=7860, metavar="PORT", help="port of the page (default: 7860)")
+    add("--config", type=_text, metavar="YAML", help="a config file whose codec is offered besides the recipes")
+    add("--prior", type=_text, metavar="PATH", help="where to load the priors of uploaded streams from")
+    text = "largest upload in bytes (default: 20000000)"
+    add("--max-bytes", type=_integer(1), default=20_000_000, metavar="N", help=text)
+    text = "largest image in pixels (default: 1048576)"
+    add("--max-pixels", type=_integer(1), default=1 << 20, metavar="N", help=text)
 
 
 def _add_device(parser: ArgumentParser) -> None:
@@ -336,18 +309,20 @@ def _add_device(parser: ArgumentParser) -> None:
 
 
 def _add_components(parser: ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a kind, such as sampler, or a component, such as ddrm")
-    parser.add_argument("--kind", metavar="KIND", help="only components of this kind")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="a kind, such as sampler, or a component, such as ddrm")
+    add("--kind", metavar="KIND", help="only components of this kind")
+    add("--json", action="store_true", help="print one JSON object per line")
 
 
 def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
-    parser.add_argument("inputs", nargs="+", type=_path, metavar=metavar, help=text)
+    add = parser.add_argument
+    add("inputs", nargs="+", type=_path, metavar=metavar, help=text)
     text = "a file, - for standard output, or a folder: FOLDER/, or any name for several inputs"
-    parser.add_argument("-o", "--output", type=_output, metavar="OUT", help=text)
-    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
-    text = "N inputs at once share network calls (default: 8 of images of at most 128x128 pixels, else 1)"
-    parser.add_argument("--batch", type=_integer(1), metavar="N", help=text)
+    add("-o", "--output", type=_output, metavar="OUT", help=text)
+    add("--force", action="store_true", help="overwrite existing outputs")
+    text = "process N inputs at once in shared network calls (default: 8 for images up to 128x128 pixels, else 1)"
+    add("--batch", type=_integer(1), metavar="N", help=text)
 
 
 def _argument(read: Callable[[str], T]) -> Callable[[str], T]:

@@ -27,7 +27,7 @@ def read_standard(limit: int = INPUT_LIMIT) -> bytes:
         raise PscxError("'-' reads standard input, and that is a terminal: redirect a file to it")
     data = sys.stdin.buffer.read(limit + 1)
     if len(data) > limit:
-        raise PscxError(f"standard input has more than {limit} bytes, larger than any input")
+        raise PscxError(f"standard input exceeds {limit} bytes, the limit for an input")
     return data
 
 

@@ -173,7 +173,7 @@ class Wanted:
         try:
             return make(**parts)
         except ValueError as error:
-            raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
+            raise StreamError(f"the stream asks for a codec that cannot be built: {error}") from error
 
     def load(self, path: str | None = None, *, download: bool = False) -> Prior:
         """The prior from ``path``, a folder or a hub id, or from where one of its kind is by default.
@@ -218,7 +218,7 @@ def wanted_of_spec(spec: Mapping[str, Any], parameter: float | None, seed: int) 
         else:
             parts[family.turned] = parameter
     except (ConfigError, ValueError) as error:
-        raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
+        raise StreamError(f"the stream asks for a codec that cannot be built: {error}") from error
     parts.pop("prior", None)
     return Wanted(family, checked.get("prior"), parts, seed)
 

@@ -118,7 +118,7 @@ class Checker(Sources):
     def _class(self, registry: Registry[Any], name: str, path: str, base: type[Any]) -> type[Any]:
         failure = failure_of(registry, name)
         if failure is not None:
-            self.fail(path, f"{registry.kind} '{name}' cannot be had: {failure}")
+            self.fail(path, f"{registry.kind} '{name}' is not available: {failure}")
         cls = registry.find(name) or self._class_called(registry, name, path)
         if cls is None:
             self.fail(path, f"unknown {registry.kind} '{name}'{choices(name, names_of(registry, base))}")

@@ -114,7 +114,7 @@ def _load_file(file: Path, earlier: Sequence[Path]) -> Failure | None:
     module, source = f"{PACKAGE}.{file.stem}", f"'{shown(file)}'"
     same = next((folder / file.name for folder in earlier if (folder / file.name).exists()), None)
     if same is not None:
-        return _set_aside(f"{module} in {file.parent}", source, f"its file has the name of '{shown(same)}': rename one")
+        return _set_aside(f"{module} in {file.parent}", source, f"its name is that of '{shown(same)}': rename one")
     if file.stem.startswith("_"):
         return None
     if not file.stem.isidentifier():

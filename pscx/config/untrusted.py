@@ -19,19 +19,19 @@ class WrittenRun(Trust):
     def class_called(self, registry: Registry[Any], name: str) -> type[Any] | None:
         cls = registered(name)
         if cls is None and "." in name:
-            raise ValueError(f"'{name[:200]}' is no registered class, and nothing else is imported here; {HOW}")
+            raise ValueError(f"'{name[:200]}' is not a registered class, and no other is imported here; {HOW}")
         return cls
 
     def check(self, value: Any) -> None:
         if names_a_class(value):
-            raise ValueError("names a class that is of no registered kind, and nothing is imported here")
+            raise ValueError("names a class of no registered kind, and such classes are not imported here")
 
 
 class Stream(Trust):
     """A stream's spec: registered names, plain words, and numbers of at most 4096."""
 
     def class_called(self, registry: Registry[Any], name: str) -> type[Any] | None:
-        raise ValueError(f"unknown {registry.kind} {name[:64]!r}; if a plugin has it, {HOW}")
+        raise ValueError(f"unknown {registry.kind} {name[:64]!r}; if it is in a plugin, {HOW}")
 
     def check(self, value: Any) -> None:
         for item in value if isinstance(value, list) else [value]:

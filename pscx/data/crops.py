@@ -77,7 +77,7 @@ class CropData(LightningDataModule):
         self.val_roots = [val_root] if isinstance(val_root, str) else val_root
         self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)
         if len(self.scales) != len(self.roots):
-            raise ValueError(f"data.scales must hold 1 pair or {len(self.roots)} (one a root), got {len(self.scales)}")
+            raise ValueError(f"data.scales must hold 1 pair or {len(self.roots)} (1 per root), got {len(self.scales)}")
         for pair in self.scales:
             check_scales(pair)
         self.crop, self.batch_size, self.seed = crop, batch_size, seed
@@ -188,4 +188,4 @@ def check_given(**options: Sequence[Any]) -> None:
 def check_scales(pair: Sequence[float]) -> None:
     """Raise ``ValueError`` where these are not two rising factors in (0, 1]."""
     if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= 1:
-        raise ValueError(f"data.scales must be two rising factors in (0, 1], got {list(pair)}")
+        raise ValueError(f"data.scales must be two increasing factors in (0, 1], got {list(pair)}")

@@ -31,7 +31,7 @@ def image_files(root: str | Path, option: str = "data.root") -> list[Path]:
     if not root.is_dir():
         raise ImageError(f"{option} must be a folder of images or an image, but '{root}' does not exist")
     if is_run_folder(root):
-        raise ImageError(f"{option} must be a folder of images, but '{root}' holds the results of a run of pscx")
+        raise ImageError(f"{option} must be a folder of images, but '{root}' holds the results of a pscx run")
     found = walk(root, SUFFIXES)
     if not found.files:
         left_out = f"; left out: {found.left_out}" if found.left_out else ""

@@ -95,7 +95,7 @@ class HuggingFaceData(PhotoData):
         if not isinstance(features.get(self.column), datasets.Image):
             images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
             had = f"has {', '.join(images)}" if images else "has none"
-            raise ImageError(f"data.column must be a column of images, got '{self.column}': {self._where} {had}")
+            raise ImageError(f"data.column must be an image column, got '{self.column}': {self._where} {had}")
         return rows.cast_column(self.column, datasets.Image(decode=False))
 
     def _split(self, datasets: Any) -> Any:
@@ -153,7 +153,7 @@ class RowShard:
 def content(image: dict[str, Any] | None, name: str) -> bytes:
     """What the file of the image ``name`` holds. Raises :class:`ImageError` where there is none or it is unreadable."""
     if image is None:
-        raise ImageError(f"the row of '{name}' has no image in its column of images")
+        raise ImageError(f"the record of '{name}' has no image in its image column")
     if image["bytes"] is not None:
         return bytes(image["bytes"])
     try:

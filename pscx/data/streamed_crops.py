@@ -80,7 +80,7 @@ class StreamedCropData(LightningDataModule):
         check_scales(scales)
         if photos.num_workers != 0 or photos.batch_size != 1:
             raise ValueError(
-                "data.photos must not have num_workers or batch_size (those of data hold), got "
+                "data.photos must not set num_workers or batch_size (set those of data), got "
                 f"{photos.num_workers} and {photos.batch_size}"
             )
         self.source, self.val_roots = photos, [val_root] if isinstance(val_root, str) else val_root
@@ -156,7 +156,7 @@ class CropStream(IterableDataset[Tensor]):
                     yield random_crop(pixels, rng, self.side, self.scales)
             if empty == PATIENCE:
                 raise ImageError(
-                    "data.photos must have at least one photograph that can be read for each of "
+                    "data.photos must have at least one readable photograph for each of "
                     f"{parts} processes and workers, but number {part + 1} found none"
                 )
 

@@ -53,7 +53,9 @@ def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[
                     theme=_theme(),
                 )
         except OSError as error:
-            raise PscxError(f"no page can be had at {host}:{port}: {str(error).splitlines()[0].rstrip('.')}") from error
+            raise PscxError(
+                f"cannot serve the page at {host}:{port}: {str(error).splitlines()[0].rstrip('.')}"
+            ) from error
         try:
             yield str(page.local_url)
         finally:

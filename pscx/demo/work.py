@@ -89,8 +89,8 @@ def photograph(path: str | Path, bounds: Bounds, *, shrink: bool = False) -> Pix
     if sides is not None and sides[0] * sides[1] > limit:
         way_out = "scale it down beforehand" if shrink else "have it scaled down"
         raise ImageError(
-            f"the photograph has {sides[0]}x{sides[1]} = {sides[0] * sides[1]} pixels and at most {limit} are "
-            f"taken: {way_out}, or start pscx demo with a larger --max-pixels"
+            f"the photograph has {sides[0]}x{sides[1]} = {sides[0] * sides[1]} pixels; at most {limit} are "
+            f"accepted: {way_out}, or start pscx demo with a larger --max-pixels"
         )
     pixels = read_image(path)
     return scaled_down(pixels, bounds.pixels) if shrink else pixels
@@ -117,7 +117,7 @@ def stream(path: str | Path, bounds: Bounds) -> bytes:
     facts = Decompressor.info(data)
     if facts["height"] * facts["width"] > bounds.pixels:
         raise StreamError(
-            f"the stream holds {facts['width']}x{facts['height']} = {facts['height'] * facts['width']} pixels and at "
+            f"the stream holds {facts['width']}x{facts['height']} = {facts['height'] * facts['width']} pixels; at "
             f"most {bounds.pixels} are decoded here: start pscx demo with a larger --max-pixels"
         )
     return data
@@ -160,4 +160,4 @@ def _check_bytes(path: str | Path, bounds: Bounds) -> None:
     except OSError:
         raise PscxError("the file is no longer here: upload it again") from None
     if size > bounds.bytes:
-        raise PscxError(f"the file has {size} bytes and at most {bounds.bytes} are taken")
+        raise PscxError(f"the file has {size} bytes; at most {bounds.bytes} are accepted")

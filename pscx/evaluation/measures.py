@@ -55,9 +55,9 @@ def _measure(column: str, facts: Mapping[str, Any]) -> Measure:
     title, unit = facts["title"], facts["unit"]
     higher, of = facts["higher_is_better"], facts["of"]
     if not column.isidentifier() or not all(_is_text(text) for text in (title, unit)) or not title:
-        raise ValueError(f"{column!r} is no metric")
+        raise ValueError(f"{column!r} is not a metric")
     if not isinstance(higher, bool) or of not in ("image", "set"):
-        raise ValueError(f"{column!r}: which way is better, or what it is measured of, is not told")
+        raise ValueError(f"{column!r}: higher_is_better must be true or false, and of must be image or set")
     return Measure(title, unit, higher, of == "set")
 
 

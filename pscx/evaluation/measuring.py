@@ -112,10 +112,8 @@ def _column(metric: Metric) -> str:
     """The column of a metric. Raises ``ValueError`` where tables cannot have it."""
     cls = type(metric)
     if cls not in METRICS.classes.values():
-        raise ValueError(
-            f"metrics must be registered, which {class_path(cls)} is not: decorate it with METRICS.register"
-        )
+        raise ValueError(f"metrics must be registered, but {class_path(cls)} is not: decorate it with METRICS.register")
     column = metric.column
     if column in RESERVED or not column.isidentifier():
-        raise ValueError(f"the column of a metric must be a word that tables do not have yet, got '{column}'")
+        raise ValueError(f"the column of a metric must be an identifier and not in use, got '{column}'")
     return column

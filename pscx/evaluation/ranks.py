@@ -29,7 +29,7 @@ def ranks_per_image(wanted: int | str, world: int, images: int | None) -> int:
         return fitting[0] if fitting else world
     size = int(wanted)
     if world % size:
-        raise ConfigError(f"ranks_per_image must divide the number of processes, {world}, got {size}")
+        raise ConfigError(f"ranks_per_image must divide the world size, {world}, got {size}")
     if images is not None and world // size > images:
         raise ConfigError(f"ranks_per_image must be larger, or auto: {images} images are too few for {world} processes")
     return size
@@ -43,7 +43,7 @@ def check_alike(names: Sequence[str] | None, world: int) -> None:
     torch.distributed.all_gather_object(seen, names)
     if any(other != seen[0] for other in seen):
         counts = ", ".join(str(len(other)) for other in seen)
-        raise ConfigError(f"all processes must see the same images, but they see {counts}, not the same ones")
+        raise ConfigError(f"all processes must see the same images, but they see {counts} images that differ")
 
 
 def gathered(own: Sequence[T], spread: Spread, world: int) -> list[T]:

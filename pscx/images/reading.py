@@ -95,7 +95,7 @@ def _check_header(image: Image.Image, path: str | Path) -> None:
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"'{path}' is {width}x{height} pixels: an image must be at least {MIN_SIDE}x{MIN_SIDE}")
     if width * height > MAX_PIXELS:
-        raise ImageError(f"'{path}' is {width}x{height} pixels: an image must have at most 2^28 = {MAX_PIXELS}")
+        raise ImageError(f"'{path}' is {width}x{height} pixels: an image must have at most 2^28 = {MAX_PIXELS} pixels")
     frames = getattr(image, "n_frames", 1)
     if image.format == "TIFF" and frames > 1:
         raise ImageError(f"'{path}' holds {frames} pages: expected a single image; save the wanted page as one first")
@@ -103,7 +103,7 @@ def _check_header(image: Image.Image, path: str | Path) -> None:
     if getattr(image, "is_animated", False) and image.format not in ("MPO", "TIFF"):
         raise ImageError(f"'{path}' is animated: expected a single image; save the wanted frame as one first")
     if not is_of_levels(image.mode):
-        raise ImageError(f"'{path}' holds numbers of no fixed range (mode {image.mode}): save it with 8 bits a channel")
+        raise ImageError(f"'{path}' holds values of no fixed range (mode {image.mode}): save it with 8 bits a channel")
     with _named(path):
         check_memory(BYTES_PER_PIXEL * width * height, f"reading {width}x{height} pixels")
 

@@ -51,7 +51,7 @@ class PSNR(Target):
             return found.hit or min(off, key=off.__getitem__)
         end, word = (max, "at most") if found.low else (min, "at least")
         reached = end(found.settings.values())
-        raise TargetError(f"{self.value:g} dB cannot be reached: with this image the codec has {word} {reached:.4g} dB")
+        raise TargetError(f"{self.value:g} dB cannot be reached: this image has {word} {reached:.4g} dB")
 
     def outcome(self, trials: Trials, setting: Setting) -> str:
         reached = _psnr(trials, trials.run(setting))

@@ -118,7 +118,7 @@ def _parameter(options: Mapping[str, Any]) -> str:
     name = str(options.get("model.codec"))
     family = CODECS.find(name)
     if family is None:
-        raise PscxError(f"a run has the codec '{name[:64]}', which is not known here; if a plugin has it, {HOW}")
+        raise PscxError(f"a run has the unknown codec '{name[:64]}'; if it is in a plugin, {HOW}")
     turned = f"model.codec.{family.turned}"
     kind = kind_in(parameters_of(family)[family.turned].annotation)
     component = None if kind is None else kind[0].find(str(options.get(turned)))

@@ -17,7 +17,7 @@ def file_inside(folder: Path, *parts: str) -> Path:
     """The file ``folder / parts``. Raises :class:`PscxError` where it is none, or links lead it out of ``folder``."""
     path = folder.joinpath(*parts)
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise PscxError(f"'{path}' leads out of '{folder}': a report reads nothing outside the folders it is given")
+        raise PscxError(f"'{path}' leads out of '{folder}': a report reads only the folders that it is given")
     if not path.is_file():
-        raise PscxError(f"'{path}' is missing or no file")
+        raise PscxError(f"'{path}' is missing or not a file")
     return path

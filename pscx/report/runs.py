@@ -133,9 +133,9 @@ def _check_results(results: Results, folder: Path) -> None:
     """Raise :class:`PscxError` unless names are plain, each there once, and everything else is a number or empty."""
     for name, count in Counter(record["name"] for record in results.images).items():
         if not is_plain(name):
-            raise PscxError(f"'{folder / TABLES[0]}' names an image {name[:64]!r}, which is not the name of a file")
+            raise PscxError(f"'{folder / TABLES[0]}' lists an image {name[:64]!r}, which is not a file name")
         if count > 1:
-            raise PscxError(f"'{folder / TABLES[0]}' names the image {name!r} {count} times")
+            raise PscxError(f"'{folder / TABLES[0]}' lists the image {name!r} {count} times")
     columns = {key for key, measure in results.measures.items() if not measure.of_set}
     for file, records in zip(TABLES, (results.images, [results.means]), strict=True):
         for record in records:

@@ -163,7 +163,7 @@ def own_root(tree: Mapping[str, Any]) -> Path:
     """The folder that a checked configuration names for results. Raises ``ConfigError`` where its images lie there."""
     root = Path(tree["trainer"]["default_root_dir"])
     if root.resolve() in data_paths(tree):
-        raise ConfigError(f"trainer.default_root_dir must be a folder of its own, but data is read from '{root}'")
+        raise ConfigError(f"trainer.default_root_dir must not be the folder of the data, got '{root}'")
     return root
 
 
@@ -211,9 +211,9 @@ class _CLI(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except KeyError as error:
-            raise ConfigError(f"the trainer cannot be made: the environment has no {error}") from error
+            raise ConfigError(f"the trainer cannot be created: the environment variable {error} is missing") from error
         except (RuntimeError, ImportError) as error:  # of variables of a cluster, devices and missing libraries
-            raise ConfigError(f"the trainer cannot be made: {sentence(str(error))}") from error
+            raise ConfigError(f"the trainer cannot be created: {sentence(str(error))}") from error
 
 
 class _SaveConfig(SaveConfigCallback):

@@ -36,7 +36,7 @@ def device_of(name: str | torch.device) -> torch.device:
     count = int(module.device_count())
     if (device.index or 0) >= count:
         there = ", ".join(f"{device.type}:{i}" for i in range(count))
-        raise PscxError(f"device {name} is not there: this machine has {there}")
+        raise PscxError(f"device {name} does not exist: this machine has {there}")
     return torch.device(device.type, device.index or 0)
 
 

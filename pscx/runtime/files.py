@@ -62,7 +62,7 @@ def write_whole(path: str | Path, data: bytes, *, force: bool = False) -> None:
             with suppress(OSError):
                 partial.unlink()
     except FileExistsError as error:
-        raise ExistsError(f"'{path}' was made meanwhile, and is not overwritten without --force") from error
+        raise ExistsError(f"'{path}' was created in the meantime and is not overwritten without --force") from error
     except OSError as error:
         raise PscxError(f"cannot write '{path}': {error.strerror or error}") from error
 
@@ -96,7 +96,7 @@ def _target(path: Path) -> Path:
         return path
     target = Path(os.path.realpath(path))
     if path.exists() and not (target.exists() and path.samefile(target)):  # such as an open file that was deleted
-        raise OSError(0, "it links to something that has no name")
+        raise OSError(0, "its link points to a deleted file")
     return target
 
 
@@ -107,4 +107,4 @@ def check_folder(folder: Path, path: Path) -> None:
     if not os.path.isdir(folder):
         raise PscxError(f"cannot write '{path}': '{folder}' is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PscxError(f"cannot write '{path}': the folder '{folder}' may not be written to")
+        raise PscxError(f"cannot write '{path}': the folder '{folder}' is not writable")

@@ -55,9 +55,9 @@ def _fetched(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str]) -
     except Exception as error:  # of several libraries, depending on the client's version and on what went wrong
         if missed is not None:
             missed.append(str(path))
-            raise FileNotFoundError("it is not on this machine, and nothing is downloaded unless asked for") from error
+            raise FileNotFoundError("it is not on this machine, and downloads are off by default") from error
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        raise FileNotFoundError(f"there is no such folder, and the hub gave none: {reason}") from error
+        raise FileNotFoundError(f"there is no such folder, and the hub returned none: {reason}") from error
 
 
 def whole(load: Callable[..., Any], folder: Path, **options: Any) -> Any:
@@ -84,7 +84,4 @@ def check_variant(folder: Path) -> None:
         stem, variant, *_, suffix = variants[0].split(".")
         variant, _, shard = variant.partition("-")
         plain = f"{stem}{'-' + shard if shard else ''}.{suffix}"
-        raise OSError(
-            f"{folder / variants[0]} is of the variant '{variant}', and weights of no variant are read: rename it to "
-            f"{plain}"
-        )
+        raise OSError(f"{folder / variants[0]} has the variant '{variant}', which is not read: rename it to {plain}")

@@ -33,7 +33,7 @@ def check_memory(needed: int, what: str, device: torch.device | None = None) -> 
     if needed > left:
         place = "" if device is None or device.type == "cpu" else f" on {device}"
         left_is = f"{left / 1e9:.1f} GB are left{place}"
-        raise OutOfMemoryError(f"{what} takes about {needed / 1e9:.1f} GB of memory and {left_is}")
+        raise OutOfMemoryError(f"{what} takes about {needed / 1e9:.1f} GB of memory, but {left_is}")
 
 
 @contextmanager

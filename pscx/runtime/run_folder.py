@@ -99,7 +99,7 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
             same = found == identity
             if not locked and (same or not versions):
                 raise PscxError(
-                    f"another run of pscx works in '{path}': wait until it is done, or choose another folder with "
+                    f"another pscx run is using '{path}': wait until it is done, or choose another folder with "
                     "trainer.default_root_dir"
                 )
             free = locked and not _holds_results(path)

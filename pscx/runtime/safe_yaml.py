@@ -37,7 +37,7 @@ def read_bounded(path: str | Path, limit: int = BYTES) -> bytes:
     with Path(path).open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise UnreadableError(f"'{path}' has over {limit} bytes, more than any file of its kind")
+        raise UnreadableError(f"'{path}' exceeds {limit} bytes, the limit for this kind of file")
     return data
 
 
@@ -70,7 +70,7 @@ def parse_json(data: str | bytes, source: str) -> Any:
     for found in JSON_BRACKETS.finditer(data):
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
         if depth > DEPTH:
-            raise UnreadableError(f"{source}: its brackets nest over {DEPTH} levels deep")
+            raise UnreadableError(f"{source}: its brackets are nested more than {DEPTH} levels deep")
     try:
         return json.loads(data)
     except ValueError as error:

@@ -73,9 +73,9 @@ class FitRows(OverImages):
     ) -> None:
         rows = codec.rows
         if not isinstance(rows, BlockTransform):
-            raise ValueError(f"rows must be dct or learned for weights to be learnt, got {ROWS.name_of(type(rows))}")
+            raise ValueError(f"rows must be dct or learned to fit weights, got {ROWS.name_of(type(rows))}")
         if codec.iterations < 3:
-            raise ValueError(f"iterations must be at least 3 for weights to be learnt, got {codec.iterations}")
+            raise ValueError(f"iterations must be at least 3 to fit weights, got {codec.iterations}")
         if coefficients < 1:
             raise ValueError(f"coefficients must be at least 1, got {coefficients}")
         if steps == []:
@@ -123,7 +123,7 @@ class FitRows(OverImages):
             weights = fit_weights(parts[0])
             learned = Learned(rule.block, **quotas, weights=weights)
         except ValueError as error:
-            raise ImageError(f"{error}; more images and smaller steps measure more") from error
+            raise ImageError(f"{error}; use more images or smaller steps") from error
         config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
         head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
         write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)

@@ -146,7 +146,7 @@ class OverImages(LightningModule, ABC):
         if missing:
             some = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
             raise ImageError(
-                f"nothing is under '{self.root / 'observations'}' of {len(missing)} of {len(names)} images ({some}): "
+                f"'{self.root / 'observations'}' lacks {len(missing)} of {len(names)} images ({some}): "
                 "trainer.default_root_dir must be a folder that all processes share"
             )
         return [content for content in found.values() if content is not None]

@@ -26,7 +26,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     files = files_named(name)
     if name in RECIPES.values():
         if files:
-            raise KeyError(f"'{name}' ships with pscx, and '{files[0]}' has its name too: rename that file")
+            raise KeyError(f"'{name}' ships with pscx, and '{files[0]}' has the same name: rename that file")
         return read_shipped(name)
     if len(files) > 1:
         raise KeyError(f"'{name}' is the name of both '{files[0]}' and '{files[1]}': rename one of them")

@@ -85,11 +85,11 @@ def read_user_recipe(file: Path) -> dict[str, Any]:
     model = _only(tree, "model")
     codec = _only(model, "codec")
     if not isinstance(codec, dict):
-        raise PscxError(f"'{file}' is no recipe: it must hold a whole codec, 'model: {{codec: ...}}', and nothing else")
+        raise PscxError(f"'{file}' is not a recipe: it must hold 'model: {{codec: ...}}' and nothing else")
     dotted = _dotted(codec)
     if dotted:
         names = "components by their registered names, as in 'ddrm'"
-        raise PscxError(f"'{file}' is no recipe: it must have {names}, got {dotted[:64]!r}")
+        raise PscxError(f"'{file}' is not a recipe: it must have {names}, got {dotted[:64]!r}")
     return {"model": model}
 
 
