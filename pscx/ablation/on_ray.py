@@ -31,7 +31,7 @@ class RayLauncher:
     is run again by the next ablation. Needs ``pip install 'pscx[ray]'``.
 
     Args:
-        address: of the cluster, as ``ray.init`` takes it; ``auto`` is the one of RAY_ADDRESS or of this machine.
+        address: address of the cluster, as for ``ray.init``; ``auto`` is that of RAY_ADDRESS or of this machine.
         cpus: CPUs that a cell takes, above 0.
         gpus: GPUs that a cell takes, which are all that it sees; a fraction shares one.
 

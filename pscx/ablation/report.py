@@ -1,4 +1,4 @@
-"""What an ablation says in the end: one tidy CSV, tables in markdown, and the plots."""
+"""The results of an ablation: one tidy CSV, tables in Markdown, and plots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUMMARY = "summary.md"
 def write_report(plan: Plan, results: Mapping[str, Results], errors: Mapping[str, str]) -> str:
     """Write ``results.csv``, ``summary.md``, ``grid.json`` and the plots under the root; returns the tables as text.
 
-    ``results`` and ``errors`` (sentences) go by the ids of cells. Without any result there is nothing but the text.
+    ``results`` and ``errors`` (sentences) go by the ids of cells. Without results only the text is returned.
     """
     shown = alike(results)
     found = curves(plan, shown)

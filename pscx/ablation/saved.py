@@ -1,4 +1,4 @@
-"""The grid of an ablation as a file beside its results, for who reads them later."""
+"""The grid of an ablation as a file beside its results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def save_plan(plan: Plan) -> None:
 
 
 def load_plan(root: Path) -> Plan:
-    """The grid whose results are under ``root``; of a cell's configuration it knows no more than the folder.
+    """The grid whose results are under ``root``; of a cell's configuration only the folder is known.
 
     Raises :class:`PscxError` where there is no such file or it is damaged.
     """

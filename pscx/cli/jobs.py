@@ -37,7 +37,7 @@ class Rule:
 
     Args:
         inputs: extensions of the files that are taken from a folder, in lower case.
-        kind: what these are, for a sentence.
+        kind: name of these files in messages.
         takes_runs: whether the folder of a run may be an input.
         outputs: extensions that mark a name as that of a file.
         names: the names of the outputs, given the input's name without its extension.

@@ -1,8 +1,8 @@
-"""What a stream says of the codec that made it, and the way back to that codec.
+"""The codec in a stream: its spec, and the codec that a spec describes.
 
 A spec is a small tree of names and all their options, so that a later change of a default does not change what an old
-stream means. It holds nothing that is loaded, imported or executed: of a prior it gives the name, the numbers and the
-choices of a few fixed words, never where its weights are; the fingerprint in the header identifies those.
+stream means. It holds nothing that is loaded, imported or executed. For a prior it has the name, the numbers and the
+options with a fixed set of words, but never the place of its weights; the fingerprint in the header identifies those.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ BESIDE = "seed"  # the option that has a field of its own in the header
 
 
 def codec_spec(codec: SignalCodec) -> dict[str, Any]:
-    """Everything about a codec that its decoder must know, except what the header has fields for.
+    """Everything that a decoder must know about a codec, without the fields of the header.
 
-    Those are the parameter, the seed and the prior's fingerprint. Raises :class:`PscxError` where a component is not
+    The header has the parameter, the seed and the prior's fingerprint. Raises :class:`PscxError` if a component is not
     registered or has an option that a stream cannot hold.
     """
     try:
@@ -78,7 +78,7 @@ def _spec(family: type[SignalCodec], options: Mapping[str, Any]) -> dict[str, An
 
 
 def parse_spec(text: str) -> Any:
-    """The JSON of a stream, still not trusted. Raises :class:`StreamError` where it is not JSON."""
+    """Parse the JSON of a stream; the result is not trusted. Raises :class:`StreamError` if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -86,7 +86,7 @@ def parse_spec(text: str) -> Any:
 
 
 def recipe_number(spec: Mapping[str, Any]) -> int:
-    """The number of the shipped recipe that is this codec, or 0 where none is."""
+    """The number of the shipped recipe with this spec, or 0."""
     return next((number for number in RECIPES if recipe_spec(number) == spec), 0)
 
 
@@ -202,8 +202,8 @@ def wanted_of_spec(spec: Mapping[str, Any], parameter: float | None, seed: int) 
 
     Args:
         spec: as :func:`codec_spec` makes it; not trusted.
-        parameter: what rate control turned.
-        seed: of all noise.
+        parameter: the parameter that rate control chose.
+        seed: seed of all noise.
 
     Raises:
         StreamError: for a spec that names anything unknown or out of bounds.

@@ -1,4 +1,4 @@
-"""Which components may stand where: the kind of a type hint, its names, and classes by their import path."""
+"""The kind of component that a type hint asks for, the names of a kind, and classes by import path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def kind_in(annotation: Any) -> tuple[Registry[Any], type[Any]] | None:
-    """The registry of a component of this type, which may be narrower than the registry's own, and the type."""
+    """The registry of this type, and the type itself, which may be narrower than the registry's."""
     kinds = ((registry_of(one), one) for one in alternatives(annotation) if isinstance(one, type))
     return next(((registry, base) for registry, base in kinds if registry is not None), None)
 

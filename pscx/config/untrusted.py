@@ -1,4 +1,4 @@
-"""What strangers' configurations may hold: they import nothing."""
+"""Rules for untrusted configurations: they import nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STREAM_FAMILY = "psc"  # the codec family of a spec that names none
 
 
 class WrittenRun(Trust):
-    """What somebody else's run wrote down: registered classes only, also by their import path."""
+    """The saved config of somebody else's run: registered classes only, by name or import path."""
 
     def class_called(self, registry: Registry[Any], name: str) -> type[Any] | None:
         cls = registered(name)

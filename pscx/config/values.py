@@ -22,7 +22,7 @@ SPOKEN = ("null", "true", "false", "yes", "no", "on", "off", "y", "n", "inf", "n
 
 @lru_cache(1024)
 def parser_of(annotation: Any) -> ArgumentParser:
-    """A parser of one value; to make it takes a hundred times as long as to use it."""
+    """A parser of one value, cached because creating it takes much longer than using it."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
@@ -31,7 +31,7 @@ def parser_of(annotation: Any) -> ArgumentParser:
 
 
 def takes_text(annotation: Any) -> bool:
-    """Whether an option is one or several names, so that what looks like YAML may be one."""
+    """Whether an option takes one or several texts, so that text that looks like YAML is allowed."""
     kinds = set(alternatives(annotation))
     return str in kinds and kinds <= {str, list[str], NoneType}
 

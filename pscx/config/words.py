@@ -1,4 +1,4 @@
-"""Type hints and errors in words."""
+"""Type hints and errors of other libraries in plain words."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def what(annotation: Any) -> str:
 
 
 def deeper(parameters: Mapping[str, Parameter], path: str, key: str) -> str:
-    """The end of a sentence on an unknown option: where a component of these options has it, else the choices."""
+    """Ends the error for an unknown option: the component that has this option, or else the choices."""
     kinds = {name: kind_in(parameter.annotation) for name, parameter in parameters.items()}
     for name, kind in kinds.items():
         if kind is not None and kind[0].default is not None and key in parameters_of(kind[0].get(kind[0].default)):

@@ -1,4 +1,4 @@
-"""Photographs of a Hugging Face dataset: by its name on the hub, or of a folder."""
+"""Photographs of a Hugging Face dataset, on the hub or in a folder."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a fol
 
 
 class HuggingFaceData(PhotoData):
-    """The column of images of a dataset, read with the library Datasets.
+    """The image column of a dataset, read with the library Datasets.
 
-    An image's name is that of the split and the number of its row; of a stream, the numbers of the shard and of the
-    row in it. Needs ``pip install 'pscx[data]'``.
+    An image is named after the split and the number of its record; in a stream, after the shard and the number of
+    the record in it. Needs ``pip install 'pscx[data]'``.
 
     Args:
-        dataset: its name on the hub, a folder as ``save_to_disk`` writes it, or what else ``load_dataset`` takes.
-        split: which part, such as ``test`` or ``train[:100]``.
-        config: the name of one of its configurations, where it has several.
-        data_dir: the folder with the files, for a kind of files such as ``imagefolder`` as ``dataset``.
+        dataset: its name on the hub, a folder written by ``save_to_disk``, or another argument of ``load_dataset``.
+        split: the split, such as ``test`` or ``train[:100]``.
+        config: the name of a configuration, if it has several.
+        data_dir: the folder with the files, for a ``dataset`` such as ``imagefolder``.
         revision: a commit or tag on the hub; else the newest.
-        column: the column of images.
-        streaming: read it as it comes, without a copy on the disk.
+        column: the image column.
+        streaming: read it as a stream, without a copy on disk.
         subset: take the first so many images, or all; of a stream, each process then reads from the beginning.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
@@ -43,8 +43,8 @@ class HuggingFaceData(PhotoData):
     Raises:
         ValueError: for an option outside its range.
         PscxError: where the library is missing.
-        ImageError: in ``setup``, where the dataset cannot be had or has no such column of images. What is wrong with a
-            single image is told in its item.
+        ImageError: in ``setup``, if the dataset cannot be loaded or lacks the image column. Errors of a single image
+            are in its item.
     """
 
     references = ()
@@ -74,7 +74,7 @@ class HuggingFaceData(PhotoData):
         self.split, self.column, self.streaming = split, column, streaming
 
     def prepare_data(self) -> None:
-        """Download it, once a machine."""
+        """Download it, once per machine."""
         if not self.streaming:
             self._loaded()
 
@@ -143,7 +143,7 @@ class RowShard:
     column: str
 
     def images(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        """Raises whatever Datasets does where the shard cannot be read."""
+        """Raises the errors of Datasets if the shard cannot be read."""
         rows = self.rows.shard(num_shards=self.rows.num_shards, index=self.number)
         for index, row in enumerate(rows):
             name = f"{self.name}-{index:06d}"
@@ -151,7 +151,7 @@ class RowShard:
 
 
 def content(image: dict[str, Any] | None, name: str) -> bytes:
-    """What the file of the image ``name`` holds. Raises :class:`ImageError` where there is none or it is unreadable."""
+    """The content of the file of the image ``name``. Raises :class:`ImageError` if it is missing or unreadable."""
     if image is None:
         raise ImageError(f"the record of '{name}' has no image in its image column")
     if image["bytes"] is not None:

@@ -1,4 +1,4 @@
-"""Which requests reach the page: those of its own visitors, for what it does."""
+"""Filter of requests: only the page's own visitors and only what the page does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/@\s]+?)\.?(:\d+)?", re.IGNORECASE)
 
 
 class Guard:
-    """ASGI middleware that refuses what a visitor of the page has no use for, before Gradio sees it.
+    """ASGI middleware that refuses requests that no visitor of the page needs, before Gradio sees them.
 
     - A ``Host`` that is neither an address in numbers, nor ``localhost``, nor one of ``names``: another site's name
       that was made to point here (DNS rebinding), with that site's scripts behind it.
@@ -29,7 +29,7 @@ class Guard:
     - Anything posted but clicks and uploads, and what is larger than those are.
 
     Args:
-        app: what is guarded.
+        app: the application to guard.
         names: other names of this machine.
         upload: bytes of the largest upload.
     """

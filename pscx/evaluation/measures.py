@@ -1,4 +1,4 @@
-"""What the tables of a run were measured with: ``metrics.json``, for whoever shows them."""
+"""``metrics.json``: the metrics of a run's tables, for reports and plots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST = 80  # letters of a title or a unit
 
 @dataclass(frozen=True)
 class Measure:
-    """What figures call a metric, its unit, and which way is better."""
+    """Title and unit of a metric for figures, and whether higher is better."""
 
     title: str
     unit: str = ""

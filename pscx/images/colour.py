@@ -1,7 +1,7 @@
-"""Colours of a file as sRGB, which is what a codec takes and gives.
+"""Converts the colours of a file to sRGB, the colour space of codecs.
 
-Where a file tells several things, the first of these counts: cICP (PNG), an ICC profile, PNG's sRGB chunk, PNG's gamma
-and chromaticities, EXIF's Adobe RGB. Where it tells nothing, it is sRGB.
+The first of these in a file counts: cICP (PNG), an ICC profile, PNG's sRGB chunk, PNG's gamma and chromaticities,
+EXIF's Adobe RGB. Without any of them the file is sRGB.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def srgb_profile() -> bytes:
 
 
 def _space(mode: str, info: Mapping[str, Any], name: str) -> Apply | None:
-    """What converts to sRGB, or none."""
+    """The conversion to sRGB, or none."""
     if "cicp" in info and (codes := tuple(info["cicp"])):
         if codes in _FOLLOWED:
             return _with_matrix(PRIMARIES[codes[0]], codes[1], None)

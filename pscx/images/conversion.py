@@ -26,7 +26,7 @@ MIN_SIDE = 16
 def as_pixels(image: Image.Image | NDArray[np.uint8] | Tensor) -> NDArray[np.uint8]:
     """An image in memory as RGB pixels ``(height, width, 3)``, uint8; at least 16x16.
 
-    Takes a Pillow image of any mode that :func:`read_image` meets (treated likewise), an array ``(height, width, 3)``
+    Takes a Pillow image of any mode of :func:`read_image` (converted likewise), an array ``(height, width, 3)``
     or ``(height, width)`` of uint8, or a tensor ``(3, height, width)`` or ``(1, 3, height, width)``, either
     floating-point in [-1, 1] or uint8.
 

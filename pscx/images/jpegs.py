@@ -1,4 +1,4 @@
-"""JPEG files whose scan is damaged: decoders show something in its place and say nothing."""
+"""Detects damaged scans of JPEG files, which decoders replace silently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PADDING = b"\xff\x00" * 8  # 64 bits of 1: what a decoder looks ahead; no code i
 
 
 class ScanReader(io.RawIOBase):
-    """The file of a JPEG that sees how much of its scan the decoder asks for.
+    """A JPEG file that records how much of its scan the decoder reads.
 
     A decoder stops to read when it has all rows. So a scan of which bytes are left over held other codes, and one
     that a decoder wants more of than there is lacks some. That holds for files whose rows are in one Huffman-coded
@@ -33,7 +33,7 @@ class ScanReader(io.RawIOBase):
 
     @property
     def fault(self) -> str:
-        """What is wrong with the scan, once the picture was decoded; empty where nothing is."""
+        """The fault of the scan, after the picture was decoded; empty if there is none."""
         if not self._start:
             return ""
         if not _in_order(self._data[self._start : self._end]):

@@ -1,4 +1,4 @@
-"""PNG files (W3C, third edition): every chunk is checked, and a decoder gets only those that make up the picture.
+"""PNG files (W3C, third edition): every chunk is checked, and the decoder gets only the chunks of the picture.
 
 Text and colour profiles of any size, which a decoder would refuse as decompression bombs, never reach it.
 """

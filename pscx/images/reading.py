@@ -31,18 +31,18 @@ def read_image(path: str | Path, *, background: str | None = None) -> NDArray[np
     """One PNG, JPEG, WebP, TIFF or BMP file as sRGB pixels ``(height, width, 3)``, uint8, EXIF orientation applied.
 
     Colours are converted to sRGB, as a colour-managed viewer shows them; see :mod:`pscx.images.colour`. Greyscale,
-    palettes and CMYK become RGB. Of 16 bits the upper eight are kept. Transparent pixels are laid over ``background``,
-    a colour as Pillow's ``ImageColor`` takes it; none is white, with a warning. Warnings go to the log ``pscx``.
+    palettes and CMYK become RGB. Of 16 bits the upper eight are kept. Transparent pixels are composited over
+    ``background``, a colour of Pillow's ``ImageColor``; none is white, with a warning. Warnings go to the log ``pscx``.
 
     Raises :class:`ImageError` for a file that is missing, empty, damaged, of another format, animated, smaller than
-    16 pixels on a side or larger than 2^28 pixels, :class:`PscxError` where memory does not suffice, ``ValueError`` for
-    a background that is no colour.
+    16 pixels on a side or larger than 2^28 pixels, :class:`PscxError` if memory does not suffice, ``ValueError`` for
+    a background that is not a colour.
     """
     return decode_image(_read_bytes(Path(path)), path, background=background)
 
 
 def decode_image(data: bytes, path: str | Path, *, background: str | None = None) -> NDArray[np.uint8]:
-    """What an image file of that content holds, as :func:`read_image` has it; errors call it ``path``."""
+    """The image in the content of a file, as from :func:`read_image`; ``path`` names it in errors."""
     colour = background_colour(background or WHITE)
     try:
         with out_of_memory(f"reading '{path}'"):
@@ -57,7 +57,7 @@ def decode_image(data: bytes, path: str | Path, *, background: str | None = None
 
 
 def image_sides(path: str | Path) -> tuple[int, int] | None:
-    """Width and height as the header of a file tells them, before EXIF orientation; none where it tells nothing."""
+    """Width and height in the header of a file, before EXIF orientation; none if it cannot be read."""
     try:
         with Path(path).open("rb") as file, _open(file) as image:
             width, height = image.size

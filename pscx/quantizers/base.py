@@ -1,4 +1,4 @@
-"""What a codec may ask of a quantizer."""
+"""Contract of a quantizer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Quantizer(ABC):
     """Number of symbols; a fixed-length code spends ``ceil(log2(alphabet))`` bits."""
 
     parameter: float | None
-    """The one number that sets the quality, exactly representable in bfloat16 (a stream carries two bytes), or none."""
+    """The number that sets the quality, exactly representable in bfloat16 (a stream carries two bytes), or none."""
 
     parameter_name: str = "parameter"
     """Name of that number, such as ``step``.
@@ -40,7 +40,7 @@ class Quantizer(ABC):
     """
 
     exact: bool = False
-    """Whether all that a decoder computes from symbols, means and scales is the same bits on every machine."""
+    """Whether everything that a decoder computes from symbols, means and scales is bit-exact."""
 
     whole: bool = False
     """Whether a symbol's cell depends on the symbols before it: then a segment is one group.
@@ -54,19 +54,19 @@ class Quantizer(ABC):
     """Standard deviation, in units of the signal, below which a measurement is mostly lost in the quantizer."""
 
     reach: float = inf
-    """How far from its prediction a measurement may lie, in units of the signal: one further away would saturate.
+    """Largest distance of a measurement from its prediction without saturation, in units of the signal.
 
-    Encoding refuses a step that makes it so. ``inf`` where saturating is part of the method.
+    Encoding refuses a step that would saturate. ``inf`` if saturation is part of the method.
     """
 
     quality_range: tuple[float, float] = (8.0, 0.01)
-    """The parameters that quality 1 and quality 100 stand for; what a search for a rate or a PSNR keeps to."""
+    """The parameters of quality 1 and quality 100; rate control searches between them."""
 
     @abstractmethod
     def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """Symbols to code ``value`` with; what lies outside the range saturates.
+        """Symbols to code ``value`` with; values outside the range saturate.
 
-        In general that of the cell that the value lies in; an encoder may prefer a neighbour that is cheaper to code.
+        In general the symbol of the cell that the value lies in; an encoder may choose a cheaper neighbour.
         """
 
     @abstractmethod

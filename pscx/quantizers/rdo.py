@@ -24,7 +24,7 @@ class RDO(Quantizer):
         step: width of a cell in signal units, in (0, 1000) after it was rounded to bfloat16.
         weight: squared steps that a bit is worth, in [0, 1]; at high rate the slope of the rate-distortion function
             is ``ln 2 / 6 = 0.116``, and 0 is ``uniform``.
-        degrees: of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian.
+        degrees: degrees of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian.
         bits: the alphabet has ``2^bits - 1`` symbols, as many on either side of the mean; 2 to 24.
     """
 

@@ -48,8 +48,8 @@ class Trellis(Quantizer):
         step: width of the cells of a uniform quantizer with about the same noise, in signal units, in (0, 1000) after
             it was rounded to bfloat16 (``parameter`` is the rounded number).
         weight: squared steps that a bit is worth, in [0, 1].
-        states: of the machine, 4 or 8.
-        degrees: of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian.
+        states: states of the trellis, 4 or 8.
+        degrees: degrees of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian.
         bits: each grid has ``2^bits - 1`` points; 2 to 24.
     """
 

@@ -1,4 +1,4 @@
-"""Bits per pixel of the whole file."""
+"""Target of the whole file's bits per pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A limit to the bytes of the file."""
+"""Target of the file size in bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio of what the decoder shows."""
+"""Target of the decoded image's peak signal-to-noise ratio (PSNR)."""
 
 from __future__ import annotations
 

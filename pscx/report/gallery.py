@@ -1,4 +1,4 @@
-"""The pictures of a report: which streams are shown, and what is shown of each."""
+"""The pictures of a report: the choice of streams, and the views of each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GREY_LEVELS = 127.5  # a unit of an image's range
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One stream that is shown."""
+    """One stream in the gallery."""
 
     run: Run
     image: str
@@ -53,12 +53,12 @@ def choose(curves: Sequence[RunCurve], count: int) -> list[Exhibit]:
 
 
 class Gallery:
-    """Decodes exhibits and turns them into what the page shows, plain data that JSON can hold.
+    """Decodes exhibits into plain data for the page, which JSON can hold.
 
     Args:
-        originals: where the originals are.
-        prior_path: where to load the priors of streams from; by default from where each run's configuration says.
-        limits: what a stream may ask for.
+        originals: finds the originals.
+        prior_path: where to load the priors of streams from; by default the place in each run's configuration.
+        limits: limits on what a stream may ask for.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What ``pscx test`` and ``pscx ablate`` left in their folders, read back for a report."""
+"""Reads the folders of ``pscx test`` and ``pscx ablate`` for a report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = {"name", "bytes", "bpp"}
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation: its folder, what it is called, its tables and its resolved configuration, also as text.
+    """One evaluation: its folder, name, tables and resolved configuration, also as text.
 
     ``labels`` are those of a cell of an ablation, by axis; none for a run of ``pscx test``.
     """
@@ -45,7 +45,7 @@ class Run:
         return [record["name"] for record in self.results.images]
 
     def record(self, image: str) -> Mapping[str, str]:
-        """What the table says of an image."""
+        """The record of an image in the table."""
         return next(record for record in self.results.images if record["name"] == image)
 
     def digest(self, image: str) -> str | None:
@@ -69,14 +69,14 @@ class Run:
         return file_inside(self.folder, "reconstructions", f"{image}.png")
 
     def mean(self, measure: str) -> float | None:
-        """Mean of a measure over the images; none where it has no value, or none that is finite."""
+        """Mean of a measure over the images; none if it has no finite value."""
         value = self.results.mean(measure)
         return value if value is not None and isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one argument of ``pscx report`` stands for: an evaluation, or an ablation's ``plan`` and finished cells."""
+    """One argument of ``pscx report``: an evaluation, or an ablation's ``plan`` and finished cells."""
 
     runs: Sequence[Run]
     plan: Plan | None = None

@@ -1,4 +1,4 @@
-"""From folders of runs to a page and plots."""
+"""Writes a page and plots about folders of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What row rules share whose rows are coefficients of a block transform."""
+"""Base of row rules whose rows are coefficients of a block transform."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ BANDS = 16  # copies of a band of blocks that are held while it is worked on
 class BlockTransform(RowRule):
     """Coefficients of a block DCT in the order of their predicted variance: reverse water-filling over all blocks.
 
-    ``H`` is a mask. The first iteration needs no samples: its variances are the prior's. A subclass says what they are
-    where there are samples, by single IEEE operations and operations on bits alone, so that every number is the same
-    on every machine.
+    ``H`` is a mask. The first iteration needs no samples: its variances are the prior's. With samples a subclass
+    computes them, with single IEEE operations and operations on bits only, so that it is bit-exact.
 
     The options are those of the same names of :class:`pscx.rows.DCT` and :class:`pscx.rows.Learned`.
     """
@@ -91,7 +90,7 @@ class BlockTransform(RowRule):
         return Proposal(block, place[block, rank], variance[block, rank], merged(counts))
 
     def predicted(self, situation: Situation) -> Tensor:
-        """Variances of all coefficients before this iteration, ``(blocks, dim)`` float64, zero where one is known."""
+        """Variances of all coefficients before this iteration, ``(blocks, dim)`` float64, zero for known ones."""
         known = situation.measurements
         assert isinstance(known, Coordinates)
         if situation.samples is not None:

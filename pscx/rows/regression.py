@@ -25,9 +25,9 @@ DECIMALS = 4
 
 @dataclass(frozen=True)
 class Observed:
-    """What an iteration's predictions were up against, for ``n`` coefficients.
+    """Predictions and residuals of ``n`` coefficients in one iteration.
 
-    ``features`` are ``(n, 9)``, ``residual`` ``(n,)`` is a coefficient less the samples' mean, in units of the signal,
+    ``features`` are ``(n, 9)``, ``residual`` ``(n,)`` is the coefficient minus the samples' mean, in signal units,
     and ``predicted`` ``(n,)`` the variance by which the codec chose its rows.
     """
 

@@ -1,4 +1,4 @@
-"""On which device a run of Lightning computes: what was asked for, or the best that a codec can rely on."""
+"""The device of a Lightning run: the requested one, or the best one that is bit-exact with the CPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def device_layers(name: str | None) -> list[Layer]:
 def on_best_device(tree: Mapping[str, Any], layers: Iterable[Layer]) -> dict[str, Any]:
     """A checked configuration on the accelerator of this machine, if it runs a codec and none of ``layers`` names one.
 
-    Where the accelerator does not give the CPU's bits, the run stays on the CPU, and one process says so on stderr.
+    If the accelerator is not bit-exact with the CPU, the run stays on the CPU, and one process says so on stderr.
     """
     trainer = dict(tree["trainer"])
     if trainer.get("accelerator") == "cpu" and not _named(layers):

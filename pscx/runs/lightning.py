@@ -62,7 +62,7 @@ def run_lightning(command: str, args: list[str]) -> int:
 def run_configuration(command: str, tree: Mapping[str, Any], rest: Sequence[str] = (), versions: bool = True) -> int:
     """Hand a ``tree`` that :func:`configuration` made over to Lightning. Returns the exit code.
 
-    Without ``versions`` the run takes its folder whatever it holds.
+    Without ``versions`` the run uses its folder even if that holds other results.
     """
     with _Folder(tree, versions) as folder:
         return _launch([command, *rest], folder)
@@ -93,7 +93,7 @@ def _launch(args: list[str], folder: _Folder | None = None) -> int:
 
 @contextmanager
 def _sentences() -> Iterator[None]:
-    """Errors of Lightning and of torch's processes that a user can cause become sentences."""
+    """Turn errors of Lightning and torch.distributed that a user can cause into one sentence."""
     try:
         yield
     except (ArgumentError, MisconfigurationException) as error:
@@ -108,7 +108,7 @@ def _sentences() -> Iterator[None]:
 
 
 def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
-    """The whole configuration in jsonargparse's form. Raises :class:`ConfigError` for anything that is not right."""
+    """The whole checked configuration in jsonargparse's form. Raises :class:`ConfigError` for any mistake."""
     checker = Checker(layers)
     tree = checker.tree(FIT_DEFAULTS if command == "fit" else DEFAULTS)
     checker.sections(tree, _own_options(command))
@@ -132,7 +132,7 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
 
 
 class _Folder:
-    """The folder of a run, which the first of its processes takes and the others are told of."""
+    """The folder of a run. Rank 0 takes it, and the other ranks are told."""
 
     def __init__(self, tree: Mapping[str, Any], versions: bool) -> None:
         self.tree, self.versions = tree, versions
@@ -146,7 +146,7 @@ class _Folder:
             self.taken.release()
 
     def take(self, model: LightningModule) -> Path:
-        """The folder; that of the configuration in a process that is not the first. Says where it is another one.
+        """The folder, which is that of the configuration on other ranks. Says so if it is another folder.
 
         Raises :class:`pscx.errors.PscxError` as :func:`own_root` and :func:`pscx.runtime.run_folder.take` do.
         """
@@ -160,7 +160,7 @@ class _Folder:
 
 
 def own_root(tree: Mapping[str, Any]) -> Path:
-    """The folder that a checked configuration names for results. Raises ``ConfigError`` where its images lie there."""
+    """The folder for results in a checked configuration. Raises ``ConfigError`` if it is the folder of the data."""
     root = Path(tree["trainer"]["default_root_dir"])
     if root.resolve() in data_paths(tree):
         raise ConfigError(f"trainer.default_root_dir must not be the folder of the data, got '{root}'")
@@ -168,12 +168,12 @@ def own_root(tree: Mapping[str, Any]) -> Path:
 
 
 def _is_first() -> bool:
-    """Whether this process is the first of its run, before any of them can speak to the others."""
+    """Whether this process is rank 0, known before the processes are connected."""
     return getattr(rank_zero_only, "rank", 0) == 0 and all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 class _CLI(LightningCLI):
-    """LightningCLI whose constructor errors are sentences, and whose run has a folder of its own."""
+    """LightningCLI with one-sentence constructor errors and a folder of its own for each run."""
 
     def __init__(self, *args: Any, folder: _Folder | None, **kwargs: Any) -> None:
         self.folder = folder
@@ -184,7 +184,7 @@ class _CLI(LightningCLI):
             raise
 
     def _end_processes(self) -> None:
-        """End the processes that this one has started: they would wait for it. All that they write is whole."""
+        """End the processes that this one has started, which would wait for it. They write only whole files."""
         launcher = self.trainer.strategy.launcher if hasattr(self, "trainer") else None
         for process in getattr(launcher, "procs", ()):
             process.kill()
@@ -199,7 +199,7 @@ class _CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, OSError) as error:  # what constructors raise on options out of range and missing files
+        except (ValueError, OSError) as error:  # raised by constructors for options out of range and missing files
             raise ConfigError(sentence(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -217,7 +217,7 @@ class _CLI(LightningCLI):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Tells all processes the run's folder, and writes the configuration there; that of a training among its logs."""
+    """Tells all ranks the run's folder and saves the configuration there; for a training it is saved with the logs."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, (Evaluate, OverImages)):
@@ -236,7 +236,7 @@ class _SaveConfig(SaveConfigCallback):
 
 
 def default_loggers(command: str, root: str) -> list[Logger]:
-    """TensorBoard's and one that writes a CSV file, under the folder of a run; none for a command that logs nothing.
+    """TensorBoard and CSV loggers under the folder of a run; none for a command that logs nothing.
 
     Each training has logs of its own, an evaluation those of its last start.
     """
@@ -249,7 +249,7 @@ def default_loggers(command: str, root: str) -> list[Logger]:
 
 
 def _own_options(command: str) -> list[str]:
-    """Top-level options of a command: those of the trainer's method of that name."""
+    """Top-level options of a command, which are those of the trainer's method of that name."""
     method = inspect.signature(getattr(Trainer, command)).parameters
     return ["seed_everything", *(name for name in method if name not in GIVEN)]
 

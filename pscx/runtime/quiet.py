@@ -1,4 +1,4 @@
-"""Messages of other libraries that tell a user of pscx nothing."""
+"""Silences messages of other libraries that do not help a user of pscx."""
 
 from __future__ import annotations
 
@@ -51,10 +51,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around a first import: libraries set the level of their own messages when they load, also inside :func:`quiet`.
-
-    What :func:`quiet` has set stays.
-    """
+    """Keep the log levels set by :func:`quiet` during a first import, because libraries set their own levels then."""
     before = {name: level for name in LOGGERS if (level := logging.getLogger(name).level) != logging.NOTSET}
     try:
         yield
@@ -65,7 +62,7 @@ def importing() -> Iterator[None]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """No progress bars of transformers inside this context: they count weights that are already on this machine."""
+    """Hide the progress bars of transformers, which count weights that are already on this machine."""
     with importing():
         from transformers.utils import logging as bars
 

@@ -1,4 +1,4 @@
-"""YAML and JSON that a stranger may have written: read within bounds, or refused in one sentence.
+"""Reads untrusted YAML and JSON within bounds, or refuses it with one sentence.
 
 The bounds are far above what any file of pscx holds. They keep the time and the memory of reading in proportion to the
 file: an alias counts as much as what it stands for.

@@ -55,8 +55,8 @@ class FitRows(OverImages):
         caption: describes each image, for a prior that takes captions; or none.
         steps: parameters of the quantizer; each image is coded with one of them, which its content tells. None for the
             quantizer's own throughout.
-        coefficients: at most so many are drawn in an iteration of an image, at least 1.
-        held_out: every so many-th image is only measured and not learnt from, at least 2; none to hold out nothing.
+        coefficients: largest number of coefficients drawn in an iteration of an image, at least 1.
+        held_out: every n-th image is measured but not learnt from; ``n`` at least 2, or none to learn from all.
     """
 
     references = ("elata2025psc",)

@@ -1,4 +1,4 @@
-"""What the symbols of many images say about a codec's predictions: gains, the distribution's shape, probabilities."""
+"""Fits gains, the distribution's shape and probabilities to the symbols of many images."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Recipes: whole codecs that have a name. Those that ship have a number, by which a stream names them, and never change
-once they are released; those of users lie in folders (:mod:`pscx.config.recipes.folders`).
+"""Recipes: whole codecs that have a name. Those that ship with pscx also have a number, which streams store, and never
+change once they are released. User recipes are files in folders (:mod:`pscx.config.recipes.folders`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""User recipes: YAML files ``NAME.yaml`` in folders that a user names, or that installed packages bring.
+"""User recipes: YAML files ``NAME.yaml`` in a user's folders or in installed packages.
 
 Such a file holds ``model: {codec: ...}`` and nothing else. Components have their registered names: no text but a
 ``path`` has a dot, so that a stranger's file imports nothing.
