@@ -17,7 +17,7 @@ from pscx.quantizers.base import Quantizer
 from pscx.signal.distributions import Array, Integers
 
 WEIGHT, MEMORY = 16, 2048
-CHUNK = 32  # rows after which the counts are brought up to date
+CHUNK = 32  # measurements after which the counts are brought up to date
 
 
 @CODERS.register("adaptive")
@@ -118,7 +118,7 @@ class Counts:
         return on_grid(yes / ((self._taken[at] + self._weight) * WHOLE))
 
     def learn(self, segment: int, offsets: Integers, contexts: Integers) -> None:
-        """Take in rows that were coded."""
+        """Update the counts with coded measurements."""
         at = min(segment, len(self._prior) - 1)
         taken, yes = outcomes(offsets, contexts)
         self._taken[at] += taken
@@ -129,5 +129,5 @@ class Counts:
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Slices of ``CHUNK`` rows."""
+    """Slices of ``CHUNK`` measurements."""
     return (slice(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK))

@@ -18,9 +18,9 @@ class Encoder(ABC):
 
     @abstractmethod
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
-        """Append symbols ``(rows,)`` whose predictions are ``mean`` and ``scale`` (standard deviation), ``(rows,)``.
+        """Append symbols ``(n,)`` whose predictions are ``mean`` and ``scale`` (standard deviation), ``(n,)``.
 
-        Returns the ideal code length of each under the coder's own model, in bits: ``(rows,)`` float64.
+        Returns the ideal code length of each under the coder's own model, in bits: ``(n,)`` float64.
         """
 
     @abstractmethod
@@ -40,7 +40,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def get(self, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
-        """The next group of symbols, ``(rows,)`` int64 in ``[0, quantizer.alphabet)``."""
+        """The next group of symbols, ``(n,)`` int64 in ``[0, quantizer.alphabet)``."""
 
     @abstractmethod
     def get_bits(self, count: int) -> int:

@@ -80,7 +80,7 @@ class StaticDecoder(RangeCodedDecoder):
 
 
 class Asked:
-    """An encoder's answers: it knows the offsets, encodes what it tells, and counts the bits of each row."""
+    """An encoder's answers: it knows the offsets, encodes what it tells, and counts the bits of each measurement."""
 
     def __init__(self, words: RangeEncoder, offsets: Integers) -> None:
         self._words, self._offsets, self.bits = words, offsets, np.zeros(len(offsets))

@@ -79,24 +79,28 @@ class HuggingFaceData(PhotoData):
             self._loaded()
 
     def setup(self, stage: str) -> None:
-        rows = self._loaded()
+        records = self._loaded()
         name = plain(self.split)
         if not self.streaming:
-            self.photos = Rows(rows if self.subset is None else rows.take(min(self.subset, len(rows))), name, self)
+            self.photos = Records(
+                records if self.subset is None else records.take(min(self.subset, len(records))), name, self
+            )
             return
-        shards = [RowShard(f"{name}-{number:05d}", rows, number, self.column) for number in range(rows.num_shards)]
+        shards = [
+            RecordShard(f"{name}-{number:05d}", records, number, self.column) for number in range(records.num_shards)
+        ]
         self.photos = ShardedPhotos(shards, self.subset, self.crop)
 
     def _loaded(self) -> Any:
         """The dataset, whose images are file contents."""
         datasets = required("datasets", "data", WHAT)
-        rows = self._split(datasets)
-        features = rows.features or {}
+        records = self._split(datasets)
+        features = records.features or {}
         if not isinstance(features.get(self.column), datasets.Image):
             images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
             had = f"has {', '.join(images)}" if images else "has none"
             raise ImageError(f"data.column must be an image column, got '{self.column}': {self._where} {had}")
-        return rows.cast_column(self.column, datasets.Image(decode=False))
+        return records.cast_column(self.column, datasets.Image(decode=False))
 
     def _split(self, datasets: Any) -> Any:
         before = datasets.is_progress_bar_enabled()
@@ -104,8 +108,8 @@ class HuggingFaceData(PhotoData):
         try:
             if not self.saved:
                 return datasets.load_dataset(**self.source, split=self.split, streaming=self.streaming)
-            rows = datasets.load_from_disk(self.source["path"])
-            return rows[self.split] if isinstance(rows, datasets.DatasetDict) else rows
+            records = datasets.load_from_disk(self.source["path"])
+            return records[self.split] if isinstance(records, datasets.DatasetDict) else records
         except Exception as error:  # of many kinds: of the hub, of files, of builders
             raise ImageError(f"{self._where} cannot be loaded: {' '.join(str(error).split())}") from error
         finally:
@@ -117,37 +121,37 @@ class HuggingFaceData(PhotoData):
         return f"the split '{self.split}' of the dataset '{self.source['path']}'"
 
 
-class Rows(Dataset[Photo]):
-    """Map-style dataset of the images of ``rows``, which lie on this machine; a process reads those it asks for."""
+class Records(Dataset[Photo]):
+    """Map-style dataset of the images of ``records``, which lie on this machine; a process reads those it asks for."""
 
-    def __init__(self, rows: Any, name: str, options: HuggingFaceData) -> None:
-        self.rows, self.name, self.column, self.crop = rows, name, options.column, options.crop
+    def __init__(self, records: Any, name: str, options: HuggingFaceData) -> None:
+        self.records, self.name, self.column, self.crop = records, name, options.column, options.crop
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.records)
 
     def __getitem__(self, index: int) -> Photo:
         name = f"{self.name}-{index:06d}"
         return photo(
-            name, lambda: central(decode_image(content(self.rows[index][self.column], name), name), self.crop, name)
+            name, lambda: central(decode_image(content(self.records[index][self.column], name), name), self.crop, name)
         )
 
 
 @dataclass(frozen=True)
-class RowShard:
+class RecordShard:
     """The images of one shard of a streamed dataset; a :class:`pscx.data.shards.Shard`."""
 
     name: str
-    rows: Any
+    records: Any
     number: int
     column: str
 
     def images(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Raises the errors of Datasets if the shard cannot be read."""
-        rows = self.rows.shard(num_shards=self.rows.num_shards, index=self.number)
-        for index, row in enumerate(rows):
+        records = self.records.shard(num_shards=self.records.num_shards, index=self.number)
+        for index, record in enumerate(records):
             name = f"{self.name}-{index:06d}"
-            yield name, partial(content, row[self.column], name)
+            yield name, partial(content, record[self.column], name)
 
 
 def content(image: dict[str, Any] | None, name: str) -> bytes:

@@ -7,7 +7,7 @@ import re
 
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # inside a scan: the one that ends it
 RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
-SEQUENTIAL = (0xC0, 0xC1)  # frames that Huffman codes row after row
+SEQUENTIAL = (0xC0, 0xC1)  # frames that Huffman codes line after line
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 LAST = 32  # bytes of a scan that are handed out one by one
@@ -17,8 +17,8 @@ PADDING = b"\xff\x00" * 8  # 64 bits of 1: what a decoder looks ahead; no code i
 class ScanReader(io.RawIOBase):
     """A JPEG file that records how much of its scan the decoder reads.
 
-    A decoder stops to read when it has all rows. So a scan of which bytes are left over held other codes, and one
-    that a decoder wants more of than there is lacks some. That holds for files whose rows are in one Huffman-coded
+    A decoder stops to read when it has all lines. So a scan of which bytes are left over held other codes, and one
+    that a decoder wants more of than there is lacks some. That holds for files whose lines are in one Huffman-coded
     scan; of others (progressive ones) only the order of the markers is looked at.
     """
 

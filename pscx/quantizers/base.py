@@ -18,7 +18,7 @@ from pscx.signal.distributions import Array, Integers
 class Quantizer(ABC):
     """A quantizer: a measurement becomes one of ``alphabet`` integer symbols, ordered as the values are.
 
-    All tensors are one-dimensional, ``(rows,)``, on the CPU; values and means float64, finite; symbols int64 in
+    All tensors are one-dimensional, ``(n,)``, on the CPU; values and means float64, finite; symbols int64 in
     ``[0, alphabet)``. ``mean`` is the prediction that both sides hold before the symbol is known; a quantizer may
     quantize the difference to it, or ignore it. ``scale`` is the standard deviation that goes with it.
     """
@@ -78,7 +78,7 @@ class Quantizer(ABC):
         """Smallest value of the symbol's cell; ``-inf`` for symbol 0, ``+inf`` for symbol ``alphabet``."""
 
     def cells(self, symbol: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower and upper edges, less the mean, of the cells that the symbols of a group are: ``(rows,)`` each."""
+        """Lower and upper edges, less the mean, of the cells that the symbols of a group are: ``(n,)`` each."""
         return self.lower_edge(symbol, mean) - mean, self.lower_edge(symbol + 1, mean) - mean
 
     def cells_in_turn(self, mean: Tensor, symbols: Tensor | None = None) -> CellsInTurn:
@@ -98,7 +98,7 @@ class Quantizer(ABC):
 
 
 class CellsAtOnce(CellsInTurn):
-    """The cells of a quantizer without memory, for predictions ``mean`` ``(rows,)``: one turn for all."""
+    """The cells of a quantizer without memory, for predictions ``mean`` ``(n,)``: one turn for all."""
 
     def __init__(self, quantizer: Quantizer, mean: Tensor) -> None:
         self._quantizer, self._mean = quantizer, mean

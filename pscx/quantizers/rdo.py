@@ -53,13 +53,13 @@ class RDO(Quantizer):
         return best
 
     def cost(self, symbol: Tensor, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """``D + weight R`` of coding ``value`` as ``symbol``, in squared steps, ``(rows,)``."""
+        """``D + weight R`` of coding ``value`` as ``symbol``, in squared steps, ``(n,)``."""
         step = self.grid.step
         error = ((value - self.grid.dequantize(symbol, mean, scale)) / step).square()
         return error + self.weight * self.rate(symbol, mean, scale)
 
     def rate(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """Bits of the symbol's cell under Student's t, at most 40, ``(rows,)``."""
+        """Bits of the symbol's cell under Student's t, at most 40, ``(n,)``."""
         spread = scale.clamp_min(NARROWEST * self.grid.step)
         low, high = ((edge / spread).numpy() for edge in self.grid.cells(symbol, mean))
         return torch.from_numpy(cell_bits(low, high, self.degrees))
