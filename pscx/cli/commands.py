@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
 STREAM_SIZE_LIMIT = 1 << 30
-SMALL = 1 << 14  # pixels: up to this, a call of the network costs more than its arithmetic
+SMALL = 1 << 14  # pixels; up to this a network call costs more than its arithmetic
 
 
 def compress(options: Namespace, rest: list[str]) -> int:
@@ -117,7 +117,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
             return False
         try:
             header = unpack(_read_stream(job.source, options.max_bytes, partial), partial=True)[0]
-        except PscxError:  # which the work will report
+        except PscxError:  # the work reports it
             return False
         return header.exact and (options.batch is not None or _is_small((header.width, header.height)))
 
@@ -177,7 +177,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             print(f"{'to do' if cell.id in to_do else 'done '}  {printable(cell.id)}  {printable(cell.name)}")
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
-    if to_do and options.launcher == "local":  # where a cell runs has no part in what it is
+    if to_do and options.launcher == "local":  # the identity of a cell does not depend on its device
         own = on_best_device(next(iter(to_do.values())).tree, layers)["trainer"]
         place = {key: own[key] for key in ("accelerator", "devices", "strategy") if key in own}
         trees = {key: {**cell.tree, "trainer": {**cell.tree["trainer"], **place}} for key, cell in to_do.items()}
@@ -214,7 +214,7 @@ def cite(options: Namespace, rest: list[str]) -> int:
 
 
 def _launcher(options: Namespace) -> Launcher:
-    """What runs the cells of an ablation. Raises :class:`PscxError` where options are not of that launcher."""
+    """The launcher of an ablation. Raises :class:`PscxError` for options of another launcher."""
     from pscx.ablation import RayLauncher, run_here
 
     names = {"address": "ray_address", "cpus": "cpus_per_cell", "gpus": "gpus_per_cell"}
@@ -363,7 +363,7 @@ def _each(
 
 
 def _batch(options: Namespace, jobs: list[Job]) -> int:
-    """How many are under way at once: unless it was said, some where there are several, of which small ones share."""
+    """Number of jobs at once: as given, else several of which small images share network calls."""
     from pscx.api import BATCH
 
     return int(options.batch or (BATCH if len(jobs) > 1 else 1))
@@ -385,7 +385,7 @@ def _results(
     for job in jobs:
         try:
             yield do(job)
-        except Exception as error:  # as together() gives it: the caller tells what a user is told from a bug
+        except Exception as error:  # returned as by together(): the caller separates user errors from bugs
             yield error
 
 

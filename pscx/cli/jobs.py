@@ -205,7 +205,9 @@ def _named(path: Path, several: bool, rule: Rule) -> list[Path]:
         if several or len(rule.numbered(path)) > 1:
             raise PscxError(f"'{path}' is standard output, which takes one file: give a folder with -o")
         return [STANDARD]
-    if not (os.path.exists(path) and not os.path.isfile(path)):  # what else is there, such as a pipe, is refused later
+    if not (
+        os.path.exists(path) and not os.path.isfile(path)
+    ):  # other kinds of files, such as a pipe, are refused later
         rule.check(path)
     return rule.numbered(path)
 
@@ -225,7 +227,7 @@ def _placed(given: list[Source], folder: Path | None, rule: Rule) -> Iterator[Jo
     owners: dict[Path, set[str]] = defaultdict(set)
     for source in given:
         first, real = outputs(source, source.path.stem)[0], os.path.realpath(source.path)
-        if os.path.realpath(first) != real:  # else it is refused later
+        if os.path.realpath(first) != real:  # otherwise it is refused later
             owners[first].add(real)
     for source in given:
         short = outputs(source, source.path.stem)

@@ -79,18 +79,18 @@ def main(args: list[str] | None = None) -> int:
 def run() -> NoReturn:
     """Entry point of the ``pscx`` program."""
     keep_freed_memory()
-    for stream in (sys.stdout, sys.stderr):  # a console that cannot print a name shows its codes
+    for stream in (sys.stdout, sys.stderr):  # a console that cannot print a character shows its code
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except KeyboardInterrupt:  # once more, while the first was told
+    except KeyboardInterrupt:  # a second Ctrl-C, during the message about the first
         code = INTERRUPTED
-    if code == INTERRUPTED:  # at once: a thread that is still in a library's code would end the process with an error
+    if code == INTERRUPTED:  # immediately: a thread inside a library would end the process with an error
         os._exit(code)
     sys.exit(code)
 
@@ -137,7 +137,7 @@ def _check_names(args: list[str]) -> None:
         if args[0] not in commands:
             raise UsageError(f"unknown command '{args[0]}'{choices(args[0], commands)}")
         if args[0] in LIGHTNING:
-            return  # knows its own
+            return  # checks its own options
         parser = commands[args[0]]
     known = re.findall(r"--[a-z][a-z-]*", parser.format_help())
     for arg in takewhile(lambda arg: arg != "--", args):

@@ -17,7 +17,7 @@ from pscx.quantizers.base import Quantizer
 from pscx.signal.distributions import Array, Integers
 
 WEIGHT, MEMORY = 16, 2048
-CHUNK = 32  # measurements after which the counts are brought up to date
+CHUNK = 32  # measurements between two updates of the counts
 
 
 @CODERS.register("adaptive")

@@ -17,14 +17,14 @@ from torch import Tensor
 from pscx.quantizers.base import Quantizer
 from pscx.signal.distributions import Array, Booleans, Integers, student_tail
 
-DECISIONS = 14  # of a context that have a probability of their own
+DECISIONS = 14  # decisions of a context with their own probability
 WHOLE = 1 << 16  # a probability of 1; those of tables are integers below
 LOWEST_OCTAVE, OCTAVES = -3, 13  # of the ratio; contexts are half an octave wide
 EDGES = np.rint(2.0 ** (np.arange(2 * OCTAVES + 1) / 2 + LOWEST_OCTAVE) * 4096) / 4096
 CONTEXTS = len(EDGES) + 1
 SHIFTS = np.maximum(np.arange(CONTEXTS) // 2 + LOWEST_OCTAVE - 1, 0)  # 2 to 4 buckets of b a standard deviation
 NARROWEST = 1e-300  # cell
-LONGEST = 26  # bits of what the Exp-Golomb code may hold; alphabets have at most 24
+LONGEST = 26  # largest number of bits in the Exp-Golomb code; alphabets have at most 24
 
 Test = Callable[[Integers], Booleans]
 Value = Callable[[Integers], Integers]

@@ -138,7 +138,7 @@ class Checker(Sources):
     def _plain(self, annotation: Any, value: Any, path: str) -> Any:
         if is_plain(annotation, value):
             return value
-        from jsonargparse import ArgumentError  # which takes long to load
+        from jsonargparse import ArgumentError  # slow to import
 
         if value is None and annotation not in (Any, None) and type(None) not in get_args(annotation):
             self.fail(path, f"must be {describe(annotation)}, got null")

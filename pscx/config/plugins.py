@@ -125,7 +125,7 @@ def _load_file(file: Path, earlier: Sequence[Path]) -> Failure | None:
 def _load_entry(entry: EntryPoint) -> Failure | None:
     package = f" of {entry.dist.name}" if entry.dist else ""
     file = None
-    with suppress(Exception):  # looking for a module imports its package, which may be what is broken
+    with suppress(Exception):  # finding a module imports its package, which may be broken
         spec = importlib.util.find_spec(entry.module)
         file = Path(spec.origin) if spec is not None and spec.origin else None
     return _load(entry.module, f"'{entry.value}'{package}", file, entry.load, frozenset({entry.name}))

@@ -47,7 +47,7 @@ def is_plain(annotation: Any, value: Any) -> bool:
     """
     origin, args, types = get_origin(annotation), get_args(annotation), alternatives(annotation)
     if types != (annotation,):
-        if float in types and type(value) is int:  # which of the two it becomes is up to the order
+        if float in types and type(value) is int:  # the order of the types decides
             return False
         return any(is_plain(one, value) for one in types)
     if origin is Literal:

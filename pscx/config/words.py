@@ -15,7 +15,7 @@ from pscx.registry import choices, parameters_of
 def sentence(message: str) -> str:
     """An error of jsonargparse or Lightning in one line, class names without their brackets."""
     message = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class '\1'", message)
-    causes = re.findall(r"^ *- (?!Expected an? )(.+)$", message, re.MULTILINE)  # of the branches of a union
+    causes = re.findall(r"^ *- (?!Expected an? )(.+)$", message, re.MULTILINE)  # errors of the branches of a union
     if causes:
         return str(causes[0])
     message = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))

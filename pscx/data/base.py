@@ -79,7 +79,7 @@ class PhotoData(LightningDataModule):
         """For calibration: every image once, in order and one by one."""
         if self.batch_size > 1:
             raise PscxError(f"data.batch_size must be 1 to learn from whole images, got {self.batch_size}")
-        if isinstance(self.photos, Portioned):  # Lightning shares out only what has a length
+        if isinstance(self.photos, Portioned):  # Lightning only distributes datasets with a length
             shares, share = self._share()
             return DataLoader(self.photos.portion(shares, share), batch_size=None, num_workers=self.num_workers)
         return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)
@@ -90,7 +90,7 @@ class PhotoData(LightningDataModule):
         if isinstance(photos, Portioned):
             photos = photos.portion(shares, share)
         elif self.trainer is not None and self.trainer.world_size > 1 and isinstance(photos, Sized):
-            # Lightning would put a sampler of its own where there is none, even where all take every image
+            # Lightning would add its own sampler, even if all ranks take every image
             sampler = Share(len(photos), shares, share)
         several: dict[str, Any] = {"batch_size": self.batch_size, "collate_fn": list}
         size = several if self.batch_size > 1 else {"batch_size": None}

@@ -143,7 +143,7 @@ class Crops(Dataset[Tensor]):
         return lru_cache(self.cache)(read_image)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "read"}  # which cannot be pickled
+        return {name: value for name, value in vars(self).items() if name != "read"}  # it cannot be pickled
 
 
 def validation_crops(roots: Sequence[str], length: int, crop: int, seed: int, cache: int) -> Crops:

@@ -51,7 +51,7 @@ class FolderData(PhotoData):
 
     def setup(self, stage: str) -> None:
         self.photos = photos = Photos(self.root, self.subset, self.crop)
-        if stage == "fit" and self.crop is not None:  # a calibration is of all images or none
+        if stage == "fit" and self.crop is not None:  # a calibration needs all images
             check_sides(photos.files, self.crop)
 
 

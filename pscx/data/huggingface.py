@@ -18,7 +18,7 @@ from pscx.images import decode_image
 from pscx.runtime.extras import required
 
 WHAT = "data module 'huggingface'"
-SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a folder
+SAVED = ("state.json", "dataset_dict.json")  # files written by save_to_disk
 
 
 class HuggingFaceData(PhotoData):
@@ -110,7 +110,7 @@ class HuggingFaceData(PhotoData):
                 return datasets.load_dataset(**self.source, split=self.split, streaming=self.streaming)
             records = datasets.load_from_disk(self.source["path"])
             return records[self.split] if isinstance(records, datasets.DatasetDict) else records
-        except Exception as error:  # of many kinds: of the hub, of files, of builders
+        except Exception as error:  # errors of many types, from the hub, files and builders
             raise ImageError(f"{self._where} cannot be loaded: {' '.join(str(error).split())}") from error
         finally:
             if before:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-LONGEST = 200  # bytes; file systems take 255, suffixes and numbers among them
+LONGEST = 200  # bytes; file systems allow 255, with suffixes and numbers
 DIGITS = 16
 
 

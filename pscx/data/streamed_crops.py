@@ -15,7 +15,7 @@ from pscx.data.base import Photo, PhotoData, Portioned
 from pscx.data.crops import check_given, check_least, check_scales, random_crop, validation_crops
 from pscx.errors import ImageError, PscxError
 
-PATIENCE = 10  # turns without a photograph, after each of which others are given to a part
+PATIENCE = 10  # passes without a readable photograph before a part gives up
 
 
 class StreamedCropData(LightningDataModule):
@@ -162,7 +162,7 @@ class CropStream(IterableDataset[Tensor]):
 
     def _turn(self, order: np.random.Generator, parts: int, part: int) -> Iterator[Photo]:
         photos: Dataset[Photo] = self.photos
-        if isinstance(photos, Portioned):  # it knows for itself which worker asks
+        if isinstance(photos, Portioned):  # the dataset knows its worker itself
             yield from photos.shuffled(order).portion(self.shares, self.share)
         elif isinstance(photos, Sized):
             for index in order.permutation(len(photos))[part::parts]:

@@ -74,7 +74,7 @@ class TarShard:
         """Raises what WebDataset does where the URL cannot be read, ``tarfile.TarError`` where it is damaged."""
         taken: set[str] = set()
         opened: Any = required("webdataset", "data", "data module 'webdataset'").gopen(self.url)
-        away = False  # with whoever asks
+        away = False  # the caller has control
         try:
             with opened as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as archive:
                 for member in archive:
@@ -88,7 +88,7 @@ class TarShard:
                         away = False
                     archive.members = []  # type: ignore[attr-defined]  # else it keeps the headers of all
         except OSError:
-            if not away:  # who reads no further breaks the pipe of a program that writes
+            if not away:  # a caller that stops early breaks the writer's pipe
                 raise
 
 

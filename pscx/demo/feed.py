@@ -10,8 +10,8 @@ from typing import TypeVar
 from pscx.runtime.cancel import cancellable
 
 T = TypeVar("T")
-_RUNNING: dict[Thread, Event] = {}  # work that is under way, and what ends it
-BEAT = 1.0  # seconds after which a listener is woken up where there is nothing to tell
+_RUNNING: dict[Thread, Event] = {}  # running work, and the event that ends it
+BEAT = 1.0  # seconds between empty steps, to notice a listener that has gone
 
 
 class NobodyListensError(Exception):

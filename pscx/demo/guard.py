@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 API = "/gradio_api/"
 CLICK, UPLOAD = f"{API}queue/join", f"{API}upload"
 POSTS = (CLICK, UPLOAD, f"{API}cancel", f"{API}reset")
-CLICK_BYTES = 1 << 16  # the values of the page's components
-FORM_BYTES = 1 << 20  # what a form has around its file
+CLICK_BYTES = 1 << 16  # for the values of the page's components
+FORM_BYTES = 1 << 20  # overhead of a form around its file
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/@\s]+?)\.?(:\d+)?", re.IGNORECASE)
 
 

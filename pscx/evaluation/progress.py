@@ -51,7 +51,7 @@ def figures(records: Sequence[Mapping[str, Any]], measures: Mapping[str, Measure
     if not records:
         return ""
     timed = [record for record in records if None not in (record["encode_seconds"], record["evaluations"])]
-    seconds = sum(record["encode_seconds"] for record in timed)  # older runs lack some
+    seconds = sum(record["encode_seconds"] for record in timed)  # older runs may lack some
     speed = sum(record["evaluations"] for record in timed) / seconds if seconds > 0 else 0.0
     parts = [f"{fmean(record['bpp'] for record in records):.3f} bpp", *_quality(records, measures)]
     return ", ".join([*parts, f"{speed:.3g} evaluations/s"])

@@ -115,7 +115,7 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the orientation is a hint: where its record is damaged the pixels still count, as stored
+    except Exception:  # the orientation is optional: if its record is damaged the pixels are used as stored
         return image
 
 

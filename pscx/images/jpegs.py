@@ -10,7 +10,7 @@ RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
 SEQUENTIAL = (0xC0, 0xC1)  # frames that Huffman codes line after line
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
-LAST = 32  # bytes of a scan that are handed out one by one
+LAST = 32  # bytes of a scan that are passed on one by one
 PADDING = b"\xff\x00" * 8  # 64 bits of 1: what a decoder looks ahead; no code is all ones
 
 

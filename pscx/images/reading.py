@@ -22,7 +22,7 @@ from pscx.runtime.notices import tell
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 KINDS = "PNG, JPEG, WebP, TIFF or BMP"
-BYTES_PER_PIXEL = 16  # that reading an image holds at once, at most: Pillow has four for a pixel, in several copies
+BYTES_PER_PIXEL = 16  # peak memory of reading an image: Pillow has four bytes per pixel, in several copies
 MAX_PIXELS = 2**28
 _pillow_limit = threading.Lock()
 
@@ -62,7 +62,7 @@ def image_sides(path: str | Path) -> tuple[int, int] | None:
         with Path(path).open("rb") as file, _open(file) as image:
             width, height = image.size
             return width, height
-    except Exception:  # whatever is wrong, read_image says it when the image is asked for
+    except Exception:  # read_image reports the error later
         return None
 
 
@@ -137,6 +137,6 @@ def _colour_of(image: Image.Image, png: PNG | None) -> dict[str, Any]:
     try:
         exif = image.getexif()
         adobe = exif.get_ifd(ExifTags.IFD.Interop).get(1) == "R03" and exif.get_ifd(ExifTags.IFD.Exif).get(0xA001) != 1
-    except Exception:  # a damaged record tells nothing
+    except Exception:  # a damaged record is ignored
         return {}
     return {"adobe_rgb": adobe}

@@ -12,11 +12,11 @@ from pscx.rate_control.trials import Run, Setting, Trials
 
 CLOSE = 0.1  # dB
 SLOPE = 3.5  # dB over an octave of the parameter
-OVER_ROWS = 10.0  # dB over all rows
+OVER_ROWS = 10.0  # dB over all measurements
 PSNR_AT_ONE = 27.9
 """Decibels at a step of 1, and with the slope at any other: a fit to the default recipe on Kodak crops. It is only
 where the search begins."""
-HIGHEST = 100.0  # stands for that of equal images, which is infinite
+HIGHEST = 100.0  # dB for equal images, whose PSNR is infinite
 
 
 @TARGETS.register("psnr")

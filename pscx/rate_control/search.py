@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pscx.rate_control.ladder import Ladder
 from pscx.rate_control.trials import Run, Setting, Trials
 
-MOST_TRIALS = 12  # of one of the two searches; on photographs there are three or four
-POINTS = 5  # after so many, bisection
-STRIDE = 256  # furthest that a position is moved on the word of a slope alone, or an eighth of all
+MOST_TRIALS = 12  # encodings of each of the two searches, at most; photographs take three or four
+POINTS = 5  # points before bisection starts
+STRIDE = 256  # largest move by a slope only, or an eighth of all positions
 FLATTEST, STEEPEST = 0.1, 3.0  # times the assumed slope, what a measured one may be
 
 

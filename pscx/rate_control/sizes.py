@@ -7,9 +7,9 @@ from math import exp, log
 from pscx.rate_control.search import Found, Window, find
 from pscx.rate_control.trials import Run, Setting, Trials
 
-CLOSE = 0.98  # of the limit is enough
-SLOPE = 1.1 * log(2)  # of the logarithm of the bytes over an octave of the parameter
-OVER_ROWS = 1.0  # its derivative by the share of rows, were all rows worth the same
+CLOSE = 0.98  # share of the limit that is accepted
+SLOPE = 1.1 * log(2)  # rise of the logarithm of the bytes over an octave of the parameter
+OVER_ROWS = 1.0  # its rise over all measurements, if all cost the same
 BPP_AT_ONE = 0.31
 """Bits per pixel at a step of 1, and with the slope at any other: a fit to the default recipe on Kodak crops, where
 single photographs are off by a factor of two either way. It is only where the search begins."""

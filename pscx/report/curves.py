@@ -19,7 +19,7 @@ from pscx.registry import parameters_of, registered, registry_of
 from pscx.report.runs import Run, Source
 
 MEAN = "mean over the images"
-LONGEST_NAME = 3  # differences that still make a name
+LONGEST_NAME = 3  # differences that a name may list
 EXECUTION = (
     "model.simulate",
     "model.ranks_per_image",

@@ -31,7 +31,7 @@ from pscx.runtime.quiet import quiet
 from pscx.runtime.safe_yaml import read_bounded
 
 ROOM = 8_000_000  # characters for all originals and reconstructions
-LEAST_ROOM = 60_000  # for one of them
+LEAST_ROOM = 60_000  # characters for one of them
 STREAM_BYTES = 1 << 30
 GREY_LEVELS = 127.5  # a unit of an image's range
 

@@ -23,7 +23,7 @@ SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines dif
 UNCORRELATED = 1e-6  # of the largest variance
 FULLEST = 3  # halves of the average rows of an iteration: the most in any one block where it completes
 LAST_BITS = LARGEST_BLOCK - 1
-BANDS = 16  # copies of a band of blocks that are held while it is worked on
+BANDS = 16  # copies of a band of blocks held during its computation
 
 
 class BlockTransform(RowRule):
@@ -58,9 +58,9 @@ class BlockTransform(RowRule):
         if self.complete:
             most = max(most, min(LARGEST_SEGMENT, numbers))
             kept = max(kept, 2 * FULLEST * most)
-        signals = 2 * samples + 6  # samples, and what they become; values, noise, estimate, image, spread, prediction
+        signals = 2 * samples + 6  # samples and their transforms; values, noise, estimate, image, spread, prediction
         band = min(max(BAND, dim * (shape[2] // self.block)), numbers)
-        copies = BANDS + 5 * samples  # with the blocks on either side of a band, which may be as many as it has
+        copies = BANDS + 5 * samples  # with the blocks on either side of a band, up to as many as the band has
         worked = numbers * signals + copies * band + 4 * dim**2 + kept
         return 8 * (worked + coding(most))
 

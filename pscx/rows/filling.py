@@ -14,7 +14,7 @@ from pscx.exact import number
 from pscx.rows.base import Situation
 
 SMALLEST_GROUP = 128
-CODING = 128  # numbers held for each of the rows of which a scale is learnt at once (pscx.codecs.psc.gains)
+CODING = 128  # numbers held for each row whose scale is learnt at once (pscx.codecs.psc.gains)
 CODED = 40  # and for each row of a segment while it is coded
 LARGEST_SEGMENT = 1 << 21  # rows of an iteration that completes, unless its quota has more
 LARGEST_QUOTA = 2.0**40  # more rows than any block has
@@ -98,7 +98,9 @@ def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor, lis
     taken = (variance.T >= bound) & (variance.T > 0)
     counts: list[int] = taken.sum(1).tolist()
     found = torch.arange(1, sum(counts) + 1, device=variance.device)
-    place = torch.searchsorted(taken.flatten().cumsum(0), found)  # nonzero() would ask for their number again
+    place = torch.searchsorted(
+        taken.flatten().cumsum(0), found
+    )  # nonzero() would copy their number from the device again
     return place // len(variance), place % len(variance), [count for count in counts if count]
 
 

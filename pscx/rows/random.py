@@ -13,7 +13,7 @@ from pscx.signal.measurements import DenseRows
 from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
 
-ADDRESS = 1 << 32  # a sample number that no sampler asks noise for
+ADDRESS = 1 << 32  # noise index reserved for this rule
 
 
 @ROWS.register("random")

@@ -17,9 +17,9 @@ from pscx.signal.measurements import Coordinates
 DEGREES = 4.0  # of Student's t, as in the entropy coder
 CANDIDATES = 4  # coefficients for each row that was measured, those of the largest predicted variance
 STEPS = 200
-TINY = 1e-12  # of a variance whose logarithm is taken
-LEAST_DEVIATION = 0.01  # of a feature: one that varies less is hardly given a weight
-RIDGE = 1e-4  # nats a squared weight of a standardised feature costs, so that what hardly varies is let alone
+TINY = 1e-12  # smallest variance in a logarithm
+LEAST_DEVIATION = 0.01  # smallest standard deviation of a feature in the standardisation
+RIDGE = 1e-4  # nats of regularisation for a squared weight of a standardised feature
 DECIMALS = 4
 
 

@@ -17,9 +17,9 @@ from pscx.signal.measurements import DenseRows
 from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
 
-ADDRESS = (1 << 32) + 1  # a sample number that no sampler and no other rule asks noise for
-FULLEST = 0.95  # of the noise power: a learned denoiser's Jacobian may exceed what a covariance can be
-EMPTIEST = 1e-9  # of the noise power: a variance below it is rounding
+ADDRESS = (1 << 32) + 1  # noise index reserved for this rule
+FULLEST = 0.95  # share of the noise power: a learned denoiser's Jacobian may exceed that of a covariance
+EMPTIEST = 1e-9  # share of the noise power: a variance below it is a rounding error
 
 
 @ROWS.register("tweedie")
@@ -178,7 +178,7 @@ class PosteriorCovariance:
             moved = self.denoised(way @ rows)
             image = moved @ rows.T + way * variances
             curvature = (way * image).sum(1, keepdim=True)
-            size = torch.where(curvature > 0, power / curvature, 0.0)  # not so where nothing is left
+            size = torch.where(curvature > 0, power / curvature, 0.0)  # zero if nothing is left
             product, rest = product - size * moved, rest - size * image
             before, power = power, rest.square().sum(1, keepdim=True)
             way = rest + torch.where(before > 0, power / before, 0.0) * way

@@ -13,9 +13,9 @@ from pscx.errors import ImageError
 if TYPE_CHECKING:
     import torch
 
-USUAL_MEMORY = 1 << 34  # where a machine does not tell what it has
+USUAL_MEMORY = 1 << 34  # if the memory of the machine is unknown
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
-CONTROL_GROUPS = (  # limit, use, and what counts as used but is given back on demand
+CONTROL_GROUPS = (  # limit, use, and the used part that is released on demand
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )

@@ -23,8 +23,8 @@ RESULTS = (
     *("cells", "results.csv"),
 )
 """What runs leave behind; a folder without any of these is free."""
-LOCKED = (errno.EWOULDBLOCK, errno.EACCES)  # what flock says of a file that another process has locked
-PATIENCE = 1.0  # seconds that another process may take between locking its marker and writing it
+LOCKED = (errno.EWOULDBLOCK, errno.EACCES)  # errors of flock for a file that another process has locked
+PATIENCE = 1.0  # seconds to wait for another process to write the marker that it has locked
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pscx.errors import PscxError
 
 BYTES = 1 << 22  # of a YAML file
 JSON_BYTES = 1 << 26  # of a JSON file; a table of a coder is the largest
-NODES = 100_000  # values, lists and mappings, with all that aliases stand for
+NODES = 100_000  # values, lists and mappings, with aliases expanded
 DEPTH = 64  # lists and mappings inside each other
 DIGITS = 400  # of a number
 SHOWN = 64  # characters of a key in a message
@@ -92,7 +92,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = self._deepest = self._nodes = 0
-        self._finished: dict[int, tuple[int, int]] = {}  # by node: how many nodes and levels it stands for
+        self._finished: dict[int, tuple[int, int]] = {}  # by node: the number of nodes and levels below it
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -146,7 +146,7 @@ class _Loader(yaml.SafeLoader):
             _refuse(f"it holds over {NODES} values, aliases included", mark)
 
 
-# A date is text here, as jsonargparse has it, and so is a lone "=".
+# A date is text here, as in jsonargparse, and so is a lone "=".
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in PLAIN]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -24,7 +24,10 @@ from pscx.quantizers import Quantizer
 from pscx.signal.distributions import Array, Integers, both_sides, code_lengths, mass, tail_of
 
 DEGREES = (4, 6, 8, 12, 16, 32)
-COARSE, FINE = np.arange(-10, 11) / 2, np.arange(-7, 8) / 16  # octaves of a gain: the grid, then around its best
+COARSE, FINE = (
+    np.arange(-10, 11) / 2,
+    np.arange(-7, 8) / 16,
+)  # octaves of a gain: the grid, then a finer one around its best
 SHRINKAGE = 16  # measurements that the more general probability counts as
 
 

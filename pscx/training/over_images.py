@@ -32,7 +32,7 @@ from pscx.runtime.files import write_whole
 from pscx.runtime.progress import Bar, Bars
 
 Advance = Callable[[int, int], None]
-AFTER = ("coder", "restoration", "restoration_sampler")  # what no symbol depends on
+AFTER = ("coder", "restoration", "restoration_sampler")  # options that do not change symbols
 T = TypeVar("T")
 
 

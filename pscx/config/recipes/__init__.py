@@ -14,7 +14,7 @@ from pscx.registry import choices
 
 FOLDER = Path(__file__).parent
 RECIPES: dict[int, str] = {1: "default", 2: "paper-pixel", 3: "fast", 4: "best", 5: "paper-latent"}
-USER_RECIPE, DIGEST = 255, 6  # what stands for the number of a user recipe, and bytes of the digest that names it
+USER_RECIPE, DIGEST = 255, 6  # number of all user recipes, and bytes of the digest that names one
 
 
 def read_recipe(name: str) -> dict[str, Any]:

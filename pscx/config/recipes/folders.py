@@ -133,7 +133,7 @@ def _places(entry: EntryPoint) -> list[Path]:
     """The folder of a package, which is not imported itself."""
     try:
         spec = find_spec(entry.value)
-    except Exception:  # whatever the package that it lies in raises
+    except Exception:  # any error of the package around it
         return []
     places: Iterable[str] = () if spec is None else spec.submodule_search_locations or ()
     return [Path(place).resolve() for place in places if Path(place).is_dir()]
