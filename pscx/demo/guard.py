@@ -70,7 +70,7 @@ class Guard:
         lengths = [value for key, value in scope["headers"] if key == b"content-length"]
         if len(lengths) != 1 or not lengths[0].isdigit():
             return 411, "a request must say how long it is"
-        return (413, f"at most {limit} bytes are taken") if int(lengths[0][:20]) > limit else None
+        return (413, f"at most {limit} bytes are accepted") if int(lengths[0][:20]) > limit else None
 
     def is_own(self, host: str) -> bool:
         """Whether a ``Host`` header names this page, at any port: tunnels have their own."""
