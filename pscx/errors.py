@@ -21,3 +21,7 @@ class ImageError(PscxError):
 
 class LeftOutError(ImageError):
     """Images of a run were left out, and all others are done."""
+
+
+class UsageError(PscxError):
+    """A command line that cannot be understood."""

@@ -1,4 +1,4 @@
-"""Names of components: what YAML and streams call them, and what they were built with."""
+"""Registries: short names of components for YAML and streams, and the options they were built with."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Registry(Generic[T]):
         return add
 
     def find(self, name: str) -> type[T] | None:
-        """The class registered under that name or called so itself, or none."""
+        """The class with that registered name or class name, or none."""
         own = {cls.__name__: cls for cls in self.classes.values()}
         return self.classes.get(name) or own.get(name)
 
@@ -85,8 +85,8 @@ class Registry(Generic[T]):
     def spec(self, component: T) -> dict[str, Any]:
         """Name and all options of a component: ``{"name": ..., option: ...}``.
 
-        Options that are components themselves become specs; those that a class lists as ``resolved`` are what the
-        attribute of that name holds. Raises ``KeyError`` where a class is not registered.
+        Options that are components become specs. Options that a class lists as ``resolved`` are read from its
+        attributes. Raises ``KeyError`` if a class is not registered.
         """
         options: dict[str, Any] = dict(component.__dict__["_options"])
         options |= {key: getattr(component, key) for key in getattr(component, "resolved", ())}
@@ -105,9 +105,9 @@ class Registry(Generic[T]):
 
 
 def choices(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown name: the nearest match, if any, and what is known.
+    """Ends the error for an unknown name: the nearest match, if any, and the known names.
 
-    Where there is a match, a list that would fill the screen is left out.
+    If there is a match, a list of over 20 names is left out.
     """
     known = sorted(known)
     near = get_close_matches(name, known, 1)
@@ -134,7 +134,7 @@ def registered(path: str) -> type[Any] | None:
 
 
 def origin(cls: type[Any]) -> str | None:
-    """The file that a class was defined in, or none for what ships with pscx."""
+    """The file that defines a class, or none if the class ships with pscx."""
     if cls.__module__.partition(".")[0] == __package__:
         return None
     return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__

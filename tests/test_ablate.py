@@ -297,7 +297,7 @@ def test_the_plots_of_an_ablation_are_no_data(copied: Lab) -> None:
 
 def test_images_and_results_in_one_folder_are_refused(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab.ablate("--trainer.default_root_dir", str(lab.images)) == 2
-    assert "trainer.default_root_dir must be a folder of its own" in capsys.readouterr().err
+    assert "trainer.default_root_dir must not be the folder of the data, got " in capsys.readouterr().err
 
 
 def test_dry_run_writes_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

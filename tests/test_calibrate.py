@@ -284,7 +284,7 @@ def test_what_another_machine_has_seen_is_missed(tmp_path: Path) -> None:
     here = SimpleNamespace(root=tmp_path, file_of=lambda name: tmp_path / f"{name}.npz")
     (tmp_path / "a.npz").write_bytes(groups_file([], "key"))
     assert OverImages.seen(here, ["a"], read_groups) == [[]]  # type: ignore[arg-type]  # only what it asks for
-    with pytest.raises(ImageError, match=r"nothing is under '.*observations' of 4 of 5 images \(b, c, d, \.\.\.\): "):
+    with pytest.raises(ImageError, match=r"'.*observations' lacks 4 of 5 images \(b, c, d, \.\.\.\): "):
         OverImages.seen(here, list("abcde"), read_groups)  # type: ignore[arg-type]  # only what it asks for
 
 

@@ -76,7 +76,7 @@ def test_blip2_captions_every_image_of_a_test(folder: str, image_folder: Path, t
 @pytest.mark.usefixtures("no_hub")
 def test_what_cannot_be_loaded_is_one_sentence(folder: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for path, reason in (("nobody/nothing", "the hub gave none"), (tmp_path / "empty", "config.json is missing")):
+    for path, reason in (("nobody/nothing", "the hub returned none"), (tmp_path / "empty", "config.json is missing")):
         with pytest.raises(FileNotFoundError) as caught:
             Blip2(str(path))
         assert str(caught.value).startswith(f"no BLIP-2 at '{path}': expected a local folder with its config")

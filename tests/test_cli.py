@@ -179,8 +179,8 @@ def test_an_input_is_never_overwritten(
     for args, output in calls:
         assert main([command, *args, *force]) == 2
         error = capsys.readouterr().err
-        assert error.startswith(f"pscx: {output} is an input, and '")
-        assert error.endswith(" would become it: give another name with -o\n")
+        assert error.startswith(f"pscx: {output} is an input and also the output of '")
+        assert error.endswith(": give another name with -o\n")
     Path("link").unlink()
     assert {file.name: file.read_bytes().decode() for file in tmp_path.iterdir()} == {name: name for name in names}
 

@@ -224,7 +224,7 @@ def test_learning_takes_images_one_by_one(image_folder: Path) -> None:
 
 
 def test_crops_want_scales_for_every_root() -> None:
-    with pytest.raises(ValueError, match=r"data.scales must hold 1 pair or 3 \(one a root\), got 2"):
+    with pytest.raises(ValueError, match=r"data.scales must hold 1 pair or 3 \(1 per root\), got 2"):
         CropData(["a", "b", "c"], "v", scales=[[0.5, 1.0], [0.5, 1.0]])
 
 
@@ -235,5 +235,5 @@ def test_crops_refuse_a_seed_below_zero() -> None:
 
 @pytest.mark.parametrize("scales", [[0.0, 1.0], [0.8, 0.4], [0.5, 1.5], [0.5], [[0.4, 0.8], [0.9, 2.0]]])
 def test_crops_refuse_scales_out_of_range(scales: list[float] | list[list[float]]) -> None:
-    with pytest.raises(ValueError, match=r"data\.scales must be two rising factors in \(0, 1\], got \["):
+    with pytest.raises(ValueError, match=r"data\.scales must be two increasing factors in \(0, 1\], got \["):
         CropData(["a", "b"], "v", scales=scales)

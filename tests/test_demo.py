@@ -187,16 +187,16 @@ def test_bad_uploads_are_one_sentence(views: Views, photo: Path, tmp_path: Path)
 
     assert compress(None) == "Choose a photograph first."
     assert compress(upload("text.png", b"no image")).startswith("'text.png' is not a PNG")
-    assert "at most 50000 are taken" in compress(upload("large.png", bytes(50_001)))
+    assert "at most 50000 are accepted" in compress(upload("large.png", bytes(50_001)))
     assert "upload it again" in compress(str(tmp_path / "gone.png"))
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
     assert "16" in compress(str(tmp_path / "small.png"))
     Image.new("RGB", (41, 50)).save(tmp_path / "wide.png")
-    assert "41x50 = 2050 pixels and at most 2000" in compress(str(tmp_path / "wide.png"))
+    assert "41x50 = 2050 pixels; at most 2000" in compress(str(tmp_path / "wide.png"))
 
     assert mistake(views.decode(None)) == "Choose a .pscx file first."
     assert "the file is empty" in mistake(views.decode(upload("empty.pscx", b""))).lower()
-    assert "at most 50000 are taken" in mistake(views.decode(upload("large.pscx", bytes(50_001))))
+    assert "at most 50000 are accepted" in mistake(views.decode(upload("large.pscx", bytes(50_001))))
     assert "not a pscx stream" in mistake(views.decode(str(photo))).lower()
     whole = saved(compressed(views, photo)[-1][2])
     mistake(views.decode(upload("cut.pscx", whole[:-9])))
@@ -208,7 +208,7 @@ def test_bad_uploads_are_one_sentence(views: Views, photo: Path, tmp_path: Path)
 def test_a_stream_of_a_larger_image_is_not_decoded(photo: Path, tmp_path: Path, config: str) -> None:
     (tmp_path / "a.pscx").write_bytes(load_codec(config).compress(np.array(Image.open(photo))))
     views = views_of(config, None, Bounds(pixels=1000))
-    assert "40x32 = 1280 pixels and at most 1000" in mistake(views.decode(str(tmp_path / "a.pscx")))
+    assert "40x32 = 1280 pixels; at most 1000" in mistake(views.decode(str(tmp_path / "a.pscx")))
     assert len(stream(tmp_path / "a.pscx", Bounds(pixels=1280))) > 0
 
 

@@ -182,4 +182,4 @@ def test_an_address_that_is_taken_is_one_sentence(address: str, lab: Path) -> No
     done = subprocess.run(command(lab, port), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert f"no page can be had at 127.0.0.1:{port}" in done.stderr
+    assert f"cannot serve the page at 127.0.0.1:{port}" in done.stderr

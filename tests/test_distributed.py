@@ -216,7 +216,7 @@ def test_processes_for_each_image(wanted: int | str, world: int, images: int | N
 
 
 def test_processes_that_do_not_fit() -> None:
-    with pytest.raises(ConfigError, match="must divide the number of processes, 4, got 3"):
+    with pytest.raises(ConfigError, match="must divide the world size, 4, got 3"):
         ranks_per_image(3, 4, 9)
     with pytest.raises(ConfigError, match="3 images are too few for 4 processes"):
         ranks_per_image(1, 4, 3)

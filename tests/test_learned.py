@@ -290,7 +290,7 @@ def test_nothing_measured_is_said(image_folder: Path, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--model.codec.rows", "pca"], "rows must be dct or learned for weights to be learnt, got pca"),
+        (["--model.codec.rows", "pca"], "rows must be dct or learned to fit weights, got pca"),
         (["--model.codec.iterations", "2"], "iterations must be at least 3"),
         (["--model.steps", "[]"], "steps must be none or at least one number"),
         (["--model.steps", "[-1.0]"], "quantizer.step must"),

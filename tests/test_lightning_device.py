@@ -120,7 +120,7 @@ def sentence(*args: str, capsys: pytest.CaptureFixture[str]) -> str:
     [
         ("gpu", "device must be auto, cpu, cuda, cuda:1, mps or another that torch knows, got 'gpu'"),
         ("meta", "device must be auto, cpu, cuda, cuda:1, mps or another that torch knows, got 'meta'"),
-        (f"{NAME}:3", f"device {NAME}:3 is not there: this machine has {NAME}:0"),
+        (f"{NAME}:3", f"device {NAME}:3 does not exist: this machine has {NAME}:0"),
         ("cuda", "device cuda cannot be used: torch "),
     ],
 )

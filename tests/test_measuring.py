@@ -137,11 +137,11 @@ class Unknown(GMSD):
 def test_columns_are_words_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="different columns in tables, but two are called 'gmsd'"):
         Measuring([GMSD(), PSNR(), GMSD()])
-    with pytest.raises(ValueError, match=r"must be registered, which test_measuring.Unknown is not"):
+    with pytest.raises(ValueError, match=r"must be registered, but test_measuring.Unknown is not"):
         Measuring([Unknown()])
     for name in ("bpp", "left_out", "measurements", "name", "../x"):
         monkeypatch.setattr(GMSD, "column", name)
-        with pytest.raises(ValueError, match="must be a word that tables do not have yet"):
+        with pytest.raises(ValueError, match="must be an identifier and not in use, got "):
             Measuring([GMSD()])
     assert Measuring([]).measures == {}
 

@@ -76,7 +76,7 @@ def test_a_control_group_is_a_bound(machine: Path, line: str, folder: str, limit
 def test_too_little_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "memory_left", lambda device=None: 2 * GB)
     check_memory(2 * GB, "this")
-    with pytest.raises(OutOfMemoryError, match=r"^this takes about 2\.1 GB of memory and 2\.0 GB are left$"):
+    with pytest.raises(OutOfMemoryError, match=r"^this takes about 2\.1 GB of memory, but 2\.0 GB are left$"):
         check_memory(2_100_000_000, "this")
 
 
@@ -102,7 +102,7 @@ def test_a_picture_is_checked_before_it_is_decoded(tmp_path: Path, monkeypatch: 
     Image.new("L", (512, 256)).save(tmp_path / "x.png")
     monkeypatch.setattr(memory, "memory_left", lambda device=None: 16 * 512 * 256 - 1)
     monkeypatch.setattr(Image.Image, "load", unable)
-    with pytest.raises(ImageError, match=r"x\.png': reading 512x256 pixels takes about 0\.0 GB of memory and 0\.0 GB"):
+    with pytest.raises(ImageError, match=r"x\.png': reading 512x256 pixels takes about 0\.0 GB of memory, but 0\.0 GB"):
         read_image(tmp_path / "x.png")
 
 
@@ -126,7 +126,7 @@ def test_no_message_ends_in_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_encoding_is_checked_before_it_begins(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "memory_left", lambda device=None: 10_000)
     monkeypatch.setattr("pscx.api.signal_of", lambda psc, pixels: unable())
-    with pytest.raises(PscxError, match=r"^encoding 40x24 pixels takes about 0\.0 GB of memory and 0\.0 GB are left$"):
+    with pytest.raises(PscxError, match=r"^encoding 40x24 pixels takes about 0\.0 GB of memory, but 0\.0 GB are left$"):
         codec.compress(np.zeros((24, 40, 3), np.uint8))
 
 
@@ -171,4 +171,4 @@ except pscx.ImageError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "reading 16384x16384 pixels takes about 4.3 GB of memory and 1.0 GB are left" in done.stdout
+    assert "reading 16384x16384 pixels takes about 4.3 GB of memory, but 1.0 GB are left" in done.stdout

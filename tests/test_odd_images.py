@@ -589,7 +589,7 @@ def test_several_pictures_in_one_file(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_numbers_without_a_range(tmp_path: Path, mode: str) -> None:
-    with pytest.raises(ImageError, match=rf"odd' holds numbers of no fixed range \(mode {mode}\): save it with 8 bits"):
+    with pytest.raises(ImageError, match=rf"odd' holds values of no fixed range \(mode {mode}\): save it with 8 bits"):
         read(tmp_path, saved(Image.new(mode, (16, 16)), "TIFF"))
 
 

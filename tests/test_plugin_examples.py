@@ -357,5 +357,5 @@ def test_curves_of_a_family_without_prior(
     assert len(curve.runs) == 2
     forget_plugins()
     capsys.readouterr()
-    with pytest.raises(PscxError, match="which is not known here; if a plugin has it, name the folder"):
+    with pytest.raises(PscxError, match=r"^a run has the unknown codec .*; if it is in a plugin, name the folder"):
         curves_of(read_sources(runs))

@@ -251,7 +251,7 @@ def test_asking_for_a_component_of_a_broken_plugin_is_an_error(
         warning, message = warnings_of(capsys)
         assert warning.startswith("warning: ")
         assert (
-            f"codec.yaml: model.codec.sampler: sampler '{name}' cannot be had: plugin '{broken / 'broken.py'}'"
+            f"codec.yaml: model.codec.sampler: sampler '{name}' is not available: plugin '{broken / 'broken.py'}'"
             in message
         )
         assert "failed to load: line 17: ModuleNotFoundError: No module named 'no_such_module'" in message
@@ -264,7 +264,7 @@ def test_a_stream_whose_plugin_is_broken_says_so(
 ) -> None:
     folder_of(folder, lazy="import no_such_module\n" + LAZY)
     assert main(["decompress", str(stream), "--plugins", str(folder)]) == 2
-    assert "sampler 'lazy' cannot be had" in warnings_of(capsys)[1]
+    assert "sampler 'lazy' is not available" in warnings_of(capsys)[1]
 
 
 def test_what_a_broken_plugin_claims_does_not_hide_another_kind(folder: Path, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_what_a_broken_plugin_claims_does_not_hide_another_kind(folder: Path, tm
     with pytest.warns(UserWarning, match="row rule 'lazy' must be a class that derives from RowRule, got int"):
         load_plugins(folder, folder_of(tmp_path / "rows", rows=text))
     assert load_codec(write_codec(tmp_path, CONFIG))
-    with pytest.raises(ConfigError, match=r"row rule 'lazy' cannot be had: plugin .*rows\.py"):
+    with pytest.raises(ConfigError, match=r"row rule 'lazy' is not available: plugin .*rows\.py"):
         load_codec(write_codec(tmp_path), rows="lazy")
 
 
@@ -284,7 +284,7 @@ def test_two_plugins_of_one_name(folder: Path, photo: Path, tmp_path: Path, caps
     files = f"plugin '{folder / 'second.py'}' failed to load: line 6: sampler 'lazy' is taken by {folder / 'lazy.py'}"
     assert warnings_of(capsys) == [f"warning: {files}"]
     assert main(["compress", str(photo), *options, "--force", "--model.codec.sampler", "lazy"]) == 2
-    assert warnings_of(capsys)[1] == f"option --model.codec.sampler: sampler 'lazy' cannot be had: {files}"
+    assert warnings_of(capsys)[1] == f"option --model.codec.sampler: sampler 'lazy' is not available: {files}"
 
 
 def test_two_files_of_one_name(folder: Path, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_two_files_of_one_name(folder: Path, tmp_path: Path) -> None:
     other = folder_of(tmp_path / "other", lazy=LAZY.replace("lazy", "idle"))
     (failure,) = load([folder, other])
     assert str(failure) == (
-        f"plugin '{other / 'lazy.py'}' failed to load: its file has the name of '{folder / 'lazy.py'}': rename one"
+        f"plugin '{other / 'lazy.py'}' failed to load: its name is that of '{folder / 'lazy.py'}': rename one"
     )
     assert "idle" not in SAMPLERS.classes
 
@@ -388,7 +388,7 @@ def test_a_broken_package(text: str, entry: str, cause: str, tmp_path: Path, mon
     (failure,) = load([])
     assert failure.source == f"'{entry.removeprefix('lazy = ')}' of outside"
     assert cause in failure.cause
-    with pytest.raises(ConfigError, match="sampler 'lazy' cannot be had: plugin 'outside"):
+    with pytest.raises(ConfigError, match="sampler 'lazy' is not available: plugin 'outside"):
         load_codec(write_codec(tmp_path, CONFIG))
 
 

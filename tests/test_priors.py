@@ -372,7 +372,7 @@ def test_no_hub_is_one_sentence() -> None:
         DDPM("google/ddpm-celebahq-256")
     sentence = str(caught.value)
     assert sentence.startswith("no diffusers pixel prior at 'google/ddpm-celebahq-256': expected a local folder")
-    assert "the hub gave none" in sentence
+    assert "the hub returned none" in sentence
     assert "\n" not in sentence
 
 
@@ -422,7 +422,7 @@ def test_a_failure_of_the_hub_is_one_line(error: Exception, monkeypatch: pytest.
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     with pytest.raises(FileNotFoundError) as caught:
         local_folder("someone/prior", ["*"])
-    assert str(caught.value) == "there is no such folder, and the hub gave none: gone away"
+    assert str(caught.value) == "there is no such folder, and the hub returned none: gone away"
 
 
 def test_the_shipped_prior_is_calm_at_every_noise_level() -> None:

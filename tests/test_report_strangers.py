@@ -90,7 +90,7 @@ def test_a_class_of_a_stranger_is_not_imported(
     }[place]
     change(run, "config.yaml", lambda text: text.replace(f"class_path: {own}", "class_path: stranger.Gaussian"))
     if place == "model.codec.prior":
-        assert "model.codec.prior: 'stranger.Gaussian' is no registered class" in refused(run, capsys)
+        assert "model.codec.prior: 'stranger.Gaussian' is not a registered class" in refused(run, capsys)
     else:  # of which a report needs no object
         assert main(["report", str(run), "-o", str(run.parent / "page.html")]) == 0
     assert not sentinel.exists()
@@ -107,7 +107,7 @@ def test_an_image_s_name_is_no_path(name: str, run: Path, capsys: pytest.Capture
             shutil.copy(run / folder / f"cat{suffix}", target)
     table(run, name=name)
     error = refused(run, capsys)
-    assert "images.csv' names an image" in error or "is not whole" in error
+    assert "images.csv' lists an image" in error or "is not whole" in error
 
 
 @pytest.mark.parametrize(

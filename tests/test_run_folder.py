@@ -73,14 +73,14 @@ def test_results_are_no_data_even_when_moved_or_copied(here: Path) -> None:
         assert evaluate("--data.root", ".") == 0
     assert names_of(Path("runs/mine")) == ["a", "b"]
     assert not Path("runs/mine-1").exists()
-    with pytest.raises(ImageError, match="must be a folder of images, but 'moved' holds the results of a run"):
+    with pytest.raises(ImageError, match=r"must be a folder of images, but 'moved' holds the results of a pscx run$"):
         image_files("moved")
     assert len(image_files("moved/reconstructions")) == 2  # named on purpose
 
 
 def test_data_and_results_in_one_folder_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--data.root", ".", "--trainer.default_root_dir", str(here)) == 2
-    assert "trainer.default_root_dir must be a folder of its own" in capsys.readouterr().err
+    assert "trainer.default_root_dir must not be the folder of the data, got " in capsys.readouterr().err
     assert not (here / MARKER).exists()
 
 
@@ -164,7 +164,7 @@ def test_two_runs_in_one_folder(
     assert codes == [0, 2, 0]
     says = capsys.readouterr().err.splitlines()
     says = [line for line in says if "left out" not in line]
-    assert says[0].startswith("pscx: another run of pscx works in 'runs/mine': wait until it is done, or choose")
+    assert says[0].startswith("pscx: another pscx run is using 'runs/mine': wait until it is done, or choose")
     assert says[1:] == ["pscx: 'runs/mine' holds a run of other data: this run is in 'runs/mine-1'"]
     assert names_of(Path("runs/mine")) == ["a", "b"]
 

@@ -42,7 +42,7 @@ HOSTILE = {
     "an object": ("a: !!python/object/apply:os.system [ls]", "the tag 'tag:yaml.org,2002:python/object/apply:os.sys"),
     "an escape": ("a: \x1b[2J", "is not valid YAML: unacceptable character #x001b"),
     "no UTF-8": ("a: \udcff", "is not valid YAML: 'utf-8' codec can't decode"),
-    "size": (f"a: {'x' * BYTES}", "bytes, more than any file of its kind"),
+    "size": (f"a: {'x' * BYTES}", "bytes, the limit for this kind of file"),
 }
 
 
@@ -145,7 +145,7 @@ def test_nothing_is_imported_for_a_stranger(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "stranger.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     checker = Checker([Layer("run", {"data": {"name": "stranger.Data"}})], WrittenRun())
-    with pytest.raises(ConfigError, match=r"run: data: 'stranger\.Data' is no registered class"):
+    with pytest.raises(ConfigError, match=r"run: data: 'stranger\.Data' is not a registered class"):
         checker.component(DATA, "stranger.Data", "data")
     assert checker.component(DATA, "pscx.data.folder.FolderData", "data")["class_path"].endswith("FolderData")
 
@@ -168,9 +168,9 @@ def test_brackets_in_text_are_no_depth() -> None:
 def test_a_file_is_read_to_its_bound(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
     assert read_bounded(tmp_path / "a", 5) == b"12345"
-    with pytest.raises(UnreadableError, match="over 4 bytes"):
+    with pytest.raises(UnreadableError, match="exceeds 4 bytes, the limit"):
         read_bounded(tmp_path / "a", 4)
-    with pytest.raises(UnreadableError, match="over 9 bytes"):
+    with pytest.raises(UnreadableError, match="exceeds 9 bytes, the limit"):
         read_bounded("/dev/zero", 9)
 
 

@@ -176,7 +176,7 @@ def test_a_dataset_that_cannot_be_had(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"the split 'test' of the dataset '.*gone' cannot be loaded: "):
         HuggingFaceData(str(tmp_path / "gone")).setup("test")
     saved = save_dataset(tmp_path / "saved")
-    with pytest.raises(ImageError, match=r"data.column must be a column of images, got 'number': .* has image$"):
+    with pytest.raises(ImageError, match=r"data.column must be an image column, got 'number': .* has image$"):
         HuggingFaceData(saved, column="number").setup("test")
     with pytest.raises(ValueError, match="must not be given with a saved dataset"):
         HuggingFaceData(saved, streaming=True)

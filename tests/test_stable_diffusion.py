@@ -458,7 +458,7 @@ def test_parts_that_do_not_fit(key: str, value: int, words: str, copied: Path) -
 def test_no_hub_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It says how to point at a local folder, in Python and on the command line."""
     sentence = refusal("nobody/nothing")
-    for part in ("'nobody/nothing'", "set as prior.path", "--prior", "the hub gave none"):
+    for part in ("'nobody/nothing'", "set as prior.path", "--prior", "the hub returned none"):
         assert part in sentence
     image = tmp_path / "a.png"
     pscx.write_image(image, np.zeros((16, 16, 3), np.uint8))

@@ -17,10 +17,9 @@ from tiny import tiny_network
 from pscx.cli.lightning_help import MODULES as MODULES_SHOWN
 from pscx.cli.lightning_help import OF_COMMAND, RUN_OPTIONS
 from pscx.cli.main import main
-from pscx.config.plain import is_plain
-from pscx.config.values import parser_of
+from pscx.config.values import is_plain, parser_of
 from pscx.exact import FORMS, FRAMES
-from pscx.format.info import PARAMETERS, stream_info
+from pscx.format.info import _declared, stream_info
 from pscx.priors.denoiser import PixelDenoiser
 from pscx.quantizers import QUANTIZERS
 from pscx.quantizers.base import Quantizer
@@ -126,10 +125,15 @@ def test_all_options_of_the_trainer_can_be_listed() -> None:
     assert "--trainer.limit_predict_batches" in done.stdout
 
 
-def test_names_of_parameters_are_those_of_quantizers() -> None:
+def test_info_reads_the_parameters_of_quantizers_from_their_files() -> None:
     own = {name: cls for name, cls in QUANTIZERS.classes.items() if cls.__module__.startswith("pscx.")}
-    names = {name: cls.parameter_name for name, cls in own.items()}
-    assert {name: parameter for name, parameter in names.items() if parameter != "parameter"} == PARAMETERS
+    assert {name: _declared(name) for name in own} == {name: cls.parameter_name for name, cls in own.items()}
+    assert {_declared(name) for name in own} == {"step", "parameter"}
+
+
+@pytest.mark.parametrize("name", ["base", "../quantizers/uniform", "no_such_quantizer", "a" * 500])
+def test_info_reads_no_other_file(name: str) -> None:
+    assert _declared(name) == "parameter"
 
 
 def test_info_knows_the_parameter_of_a_quantizer_that_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

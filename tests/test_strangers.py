@@ -451,7 +451,7 @@ def test_an_option_out_of_range_is_called_by_its_own_place(
     with pytest.raises(ConfigError, match=rf"^--model.codec.{key}: model.codec.{key}.steps must be at least 1, got 0$"):
         load_codec("fast", **wrong)
     forged = with_spec(data, lambda spec: spec.update({key: {**spec["sampler"], "steps": 0}}))
-    with pytest.raises(StreamError, match=rf"cannot be had: {key}.steps must be at least 1, got 0$"):
+    with pytest.raises(StreamError, match=rf"cannot be built: {key}.steps must be at least 1, got 0$"):
         codec.decompress(forged)
 
 

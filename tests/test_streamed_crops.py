@@ -272,7 +272,7 @@ def test_photographs_must_be_of_a_kind_that_is_shared_out() -> None:
         ({"crops_per_photo": 0}, "data.crops_per_photo must be at least 1, got 0"),
         ({"shuffle_buffer": 0}, "data.shuffle_buffer must be at least 1, got 0"),
         ({"seed": -1}, "data.seed must be at least 0, got -1"),
-        ({"scales": [0.5]}, r"data.scales must be two rising factors in \(0, 1\], got \[0.5\]"),
+        ({"scales": [0.5]}, r"data.scales must be two increasing factors in \(0, 1\], got \[0.5\]"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], sentence: str) -> None:
@@ -283,7 +283,7 @@ def test_options_out_of_range(options: dict[str, Any], sentence: str) -> None:
 @pytest.mark.parametrize(("option", "got"), [("num_workers", "1 and 1"), ("batch_size", "0 and 2")])
 def test_photographs_have_no_loader_of_their_own(option: str, got: str) -> None:
     options: dict[str, Any] = {option: int(got[0] if option == "num_workers" else got[-1])}
-    with pytest.raises(ValueError, match=rf"data.photos must not have num_workers or batch_size .*, got {got}"):
+    with pytest.raises(ValueError, match=rf"data.photos must not set num_workers or batch_size .*, got {got}"):
         StreamedCropData(FolderData(**options), "v")
 
 
@@ -385,7 +385,7 @@ def test_what_a_worker_raises_is_one_sentence(tmp_path: Path, capfd: pytest.Capt
     assert "Traceback" not in said
     assert said.endswith("\n")
     assert said.splitlines()[-1] == (
-        "pscx: data.photos must have at least one photograph that can be read for each of 2 processes and workers, but "
+        "pscx: data.photos must have at least one readable photograph for each of 2 processes and workers, but "
         "number 2 found none"
     )
 

@@ -322,11 +322,11 @@ def test_a_quantizer_without_parameter_has_no_target(name: str, config: str) -> 
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"bpp": 0.2}, "0.2 bpp cannot be reached: of this image the codec makes at least "),
-        ({"bpp": 20}, "20 bpp cannot be reached: of this image the codec makes at most "),
-        ({"max_bytes": 9}, "9 bytes cannot be reached: of this image the codec makes at least "),
-        ({"psnr": 1}, "1 dB cannot be reached: with this image the codec has at least "),
-        ({"psnr": 70}, "70 dB cannot be reached: with this image the codec has at most "),
+        ({"bpp": 0.2}, "0.2 bpp cannot be reached: this image needs at least "),
+        ({"bpp": 20}, "20 bpp cannot be reached: this image needs at most "),
+        ({"max_bytes": 9}, "9 bytes cannot be reached: this image needs at least "),
+        ({"psnr": 1}, "1 dB cannot be reached: this image has at least "),
+        ({"psnr": 70}, "70 dB cannot be reached: this image has at most "),
     ],
 )
 def test_what_is_out_of_reach_is_a_sentence(options: dict[str, Any], part: str, codec: Codec, photo: Pixels) -> None:

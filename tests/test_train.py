@@ -324,7 +324,7 @@ def test_draws_stay_in_the_noise_range() -> None:
     drawn = module.levels[module.weights > 0]
     assert 0.1 <= float(drawn.min()) < 0.11
     assert 0.29 < float(drawn.max()) <= 0.3
-    with pytest.raises(ValueError, match=r"noise_range must hold a noise level of the scheduler, got \[0.3, 0.1\]"):
+    with pytest.raises(ValueError, match=r"noise_range must contain a noise level of the scheduler, got \[0.3, 0.1\]"):
         TrainDDPM(tiny_network(channels=12), scheduler(), noise_range=(0.3, 0.1))
 
 

@@ -316,7 +316,7 @@ def test_names_that_clash(mine: Path, tmp_path: Path, photo: Pixels) -> None:
     ):
         load_codec("mine")
     with pytest.raises(
-        PscxError, match=r"'fast' ships with pscx, and '.*others/fast.yaml' has its name too: rename that file"
+        PscxError, match=r"'fast' ships with pscx, and '.*others/fast.yaml' has the same name: rename that file"
     ):
         load_codec("fast")
     assert Decompressor().decompress(data).shape == photo.shape  # a digest is no name
@@ -338,11 +338,11 @@ def test_an_unknown_name(mine: Path, image: Path, capsys: pytest.CaptureFixture[
     ("text", "why"),
     [
         ("model: {codec: [", "is not valid YAML"),
-        ("", "is no recipe: it must hold a whole codec"),
-        ("model: {}", "is no recipe: it must hold a whole codec"),
-        ("model: {codec: psc}", "is no recipe: it must hold a whole codec"),
-        (f"{CODEC}data: folder\n", "is no recipe: it must hold a whole codec"),
-        (f"{CODEC}  target: {{name: bpp, value: 1}}\n", "is no recipe: it must hold a whole codec"),
+        ("", "is not a recipe: it must hold 'model: {codec: ...}'"),
+        ("model: {}", "is not a recipe: it must hold 'model: {codec: ...}'"),
+        ("model: {codec: psc}", "is not a recipe: it must hold 'model: {codec: ...}'"),
+        (f"{CODEC}data: folder\n", "is not a recipe: it must hold 'model: {codec: ...}'"),
+        (f"{CODEC}  target: {{name: bpp, value: 1}}\n", "is not a recipe: it must hold 'model: {codec: ...}'"),
         (CODEC.replace("gaussian", "os.system"), "components by their registered names, as in 'ddrm', got 'os.system'"),
         (
             CODEC.replace("name: ddrm", "class_path: a.b"),
@@ -411,4 +411,4 @@ def test_a_recipe_that_no_stream_may_hold_is_refused(mine: Path, caplog: pytest.
     folder_of(mine, huge=CODEC.replace("iterations: 3", "iterations: 5000"))
     load_recipes(mine)
     assert find_user_recipe(bytes(6)) is None
-    assert "iterations is 5000, and a stream holds no number beyond 4096" in caplog.text
+    assert "iterations must be a word or a number of at most 4096 in a stream, got 5000" in caplog.text

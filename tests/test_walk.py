@@ -95,7 +95,7 @@ def test_runs_are_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == notice
     FolderData(str(tmp_path)).setup("test")
     assert capsys.readouterr().err == ""  # once a process
-    with pytest.raises(ImageError, match=r"but '.*fast' holds the results of a run of pscx"):
+    with pytest.raises(ImageError, match=r"but '.*fast' holds the results of a pscx run"):
         image_files(tmp_path / "runs" / "fast")
     assert taken(tmp_path / "runs" / "fast", STREAM) == ["streams/b.pscx"]
     assert taken(tmp_path / "runs", STREAM) == []

@@ -43,7 +43,7 @@ def test_the_variant_is_named(kind: str, tmp_path: Path, capsys: pytest.CaptureF
     message = capsys.readouterr().err
     assert message.startswith("pscx: no ")
     assert message.count("\n") == 1
-    assert "is of the variant 'fp16', and weights of no variant are read: rename it to" in message
+    assert "has the variant 'fp16', which is not read: rename it to" in message
     assert f"{file.name.replace('.fp16', '')})" in message
 
 
@@ -66,7 +66,7 @@ def test_plain_weights_beside_a_variant_are_read(tmp_path: Path) -> None:
 def test_names_of_variants(names: list[str], variant: str, plain: str, tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).touch()
-    with pytest.raises(OSError, match=rf"is of the variant '{variant}', .* rename it to {plain}$"):
+    with pytest.raises(OSError, match=rf"has the variant '{variant}', .* rename it to {plain}$"):
         check_variant(tmp_path)
     (tmp_path / plain).touch()
     check_variant(tmp_path)

@@ -31,7 +31,7 @@ class RayLauncher:
     is run again by the next ablation. Needs ``pip install 'pscx[ray]'``.
 
     Args:
-        address: of the cluster, as ``ray.init`` takes it; ``auto`` is the one of RAY_ADDRESS or of this machine.
+        address: address of the cluster, as for ``ray.init``; ``auto`` is that of RAY_ADDRESS or of this machine.
         cpus: CPUs that a cell takes, above 0.
         gpus: GPUs that a cell takes, which are all that it sees; a fraction shares one.
 
@@ -95,7 +95,7 @@ class RayLauncher:
         if not any(self.cpus <= cpus and self.gpus <= gpus for cpus, gpus in sizes):
             have = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in sorted(set(sizes)))
             need = f"--cpus-per-cell {self.cpus:g} and --gpus-per-cell {self.gpus:g}"
-            raise PscxError(f"{need} must fit into a machine of the cluster, whose machines have {have}")
+            raise PscxError(f"{need} must fit on one machine of the cluster; they have {have}")
 
 
 def _run_there(

@@ -138,7 +138,7 @@ class _Reader:
         if key.startswith("model.metrics"):
             self._fail(path, "cannot be an axis: give all cells all metrics, which compare codecs")
         if any(layer.source == f"--{key}" for layer in self.layers):
-            raise ConfigError(f"option --{key} is an axis of this ablation: its values stand in the config file")
+            raise ConfigError(f"option --{key} is an axis of this ablation: change its values in the config file")
         if not isinstance(values, list) or not values:
             self._fail(path, "must be a list of values")
         labels = labels_of(values)
@@ -269,7 +269,7 @@ def _on_one_device(tree: dict[str, Any]) -> dict[str, Any]:
     trainer = {"devices": 1, **tree["trainer"]}
     for key in ("devices", "num_nodes"):
         if trainer.get(key, 1) not in (1, "1"):
-            raise ConfigError(f"trainer.{key} must be 1 in an ablation, whose cells run one to a device")
+            raise ConfigError(f"trainer.{key} must be 1 in an ablation: each cell runs on one device")
     return {**tree, "trainer": trainer}
 
 

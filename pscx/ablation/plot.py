@@ -117,12 +117,12 @@ def crossed(plan: Plan, found: Sequence[Curve], column: str, measure: Measure) -
 
 
 def _panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` panels that share their scales; what is left of the last row stays empty."""
+    """A figure with ``count`` panels that share their scales; places left over stay empty."""
     from matplotlib.figure import Figure
 
-    rows = -(-count // columns)
-    figure = Figure((PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    down = -(-count // columns)
+    figure = Figure((PANEL[0] * columns, PANEL[1] * down), layout="constrained")
+    panels = list(figure.subplots(down, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axes in panels[count:]:
         axes.set_visible(False)
     for axes in panels[max(count - columns, 0) : count]:  # the lowest of their columns

@@ -1,4 +1,4 @@
-"""What an ablation says in the end: one tidy CSV, tables in markdown, and the plots."""
+"""The results of an ablation: one tidy CSV, tables in Markdown, and plots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUMMARY = "summary.md"
 def write_report(plan: Plan, results: Mapping[str, Results], errors: Mapping[str, str]) -> str:
     """Write ``results.csv``, ``summary.md``, ``grid.json`` and the plots under the root; returns the tables as text.
 
-    ``results`` and ``errors`` (sentences) go by the ids of cells. Without any result there is nothing but the text.
+    ``results`` and ``errors`` (sentences) go by the ids of cells. Without results only the text is returned.
     """
     shown = alike(results)
     found = curves(plan, shown)
@@ -49,25 +49,25 @@ def _without_name(record: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in record.items() if key != "name"}
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], records: Sequence[Sequence[str]]) -> str:
     """A table whose columns also line up as plain text."""
-    escaped = [[printable(text).replace("|", "\\|") for text in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in escaped) for column in range(len(header))]
-    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in escaped]
+    escaped = [[printable(text).replace("|", "\\|") for text in record] for record in (header, *records)]
+    widths = [max(len(record[column]) for record in escaped) for column in range(len(header))]
+    lines = ["| " + " | ".join(map(str.ljust, record, widths)) + " |" for record in escaped]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def _cells_table(plan: Plan, results: Mapping[str, Results], errors: Mapping[str, str]) -> str:
     shown = columns(results.values())
-    rows = []
+    records = []
     for cell in plan.cells:
         result = results.get(cell.id)
         values = ["-" if result is None else _number(result.mean(key)) for key in shown]
         note = f"failed: {errors[cell.id]}" if cell.id in errors else _note(result) if result else "not run"
-        rows.append([cell.id, *cell.labels.values(), *values, note])
+        records.append([cell.id, *cell.labels.values(), *values, note])
     header = ["cell", *(axis.name for axis in plan.axes), *(key.replace("_", " ") for key in shown), "note"]
-    return f"Means over images{_which(results)}:\n\n{markdown(header, rows)}"
+    return f"Means over images{_which(results)}:\n\n{markdown(header, records)}"
 
 
 def _note(result: Results) -> str:
@@ -87,18 +87,18 @@ def _which(results: Mapping[str, Results]) -> str:
 
 def _bd_table(plan: Plan, found: Sequence[Curve]) -> str:
     shown = measures(found)
-    rows = []
+    records = []
     for curve in found:
         differences = [compared(found[0], curve, column) for column in shown]
         values = ["-" if value is None else f"{value:+.1f}" for value, _ in differences]
-        rows.append([*curve.labels.values(), *values, "; ".join(dict.fromkeys(about for _, about in differences))])
+        records.append([*curve.labels.values(), *values, "; ".join(dict.fromkeys(about for _, about in differences))])
     names = [axis.name for axis in plan.curve_axes]
     header = [*names, *(f"BD-rate in % ({measure.title})" for measure in shown.values()), "over"]
     baseline = in_words(plan.baseline) or "the only curve"
     title = (
         f"Rate at equal quality against the baseline ({baseline}), curves over {short(plan.rate)}; below 0: fewer bits"
     )
-    return f"{title}:\n\n{markdown(header, rows)}"
+    return f"{title}:\n\n{markdown(header, records)}"
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What a cell wrote, read back; and curves of several."""
+"""Reads the results of cells, and forms curves of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Curve:
-    """Cells that differ in the rate axis alone; ``points`` are those with results, by rising rate."""
+    """Cells that differ only in the rate axis; ``points`` are those with results, by rising rate."""
 
     labels: Mapping[str, str]
     points: Sequence[Results]
@@ -59,7 +59,7 @@ class Curve:
 def read_results(folder: Path, left_out: bool = False) -> Results | None:
     """The results of a cell, or none where they are not whole: all tables and the stream of every image.
 
-    Nor are they where images were left out, unless ``left_out`` allows for that.
+    Results with left-out images count as incomplete unless ``left_out`` is true.
     """
     try:
         images = _records(folder / "images.csv")
@@ -73,7 +73,7 @@ def read_results(folder: Path, left_out: bool = False) -> Results | None:
 
 
 def alike(results: Mapping[str, Results]) -> dict[str, Results]:
-    """The results of cells over those images that all of them have: a mean over others says nothing of a codec.
+    """The results of cells over the images that all of them have, so that their means compare.
 
     They stay as they are where all cells have the same images, and where there is no image that all have.
     """
@@ -111,7 +111,7 @@ def curves(plan: Plan, results: Mapping[str, Results]) -> list[Curve]:
 def compared(baseline: Curve, curve: Curve, column: str) -> tuple[float | None, str]:
     """BD-rate of a curve against the baseline in percent, and over which qualities; or none, and why.
 
-    A point that is no better than one of fewer bits is left out, which is said.
+    A point that is no better than one of a lower rate is left out, with a note.
     """
     measure = measures([baseline, curve]).get(column, Measure(column))
     points = [one.of(column) for one in (baseline, curve)]

@@ -1,4 +1,4 @@
-"""The grid of an ablation as a file beside its results, for who reads them later."""
+"""The grid of an ablation as a file beside its results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def save_plan(plan: Plan) -> None:
 
 
 def load_plan(root: Path) -> Plan:
-    """The grid whose results are under ``root``; of a cell's configuration it knows no more than the folder.
+    """The grid whose results are under ``root``; of a cell's configuration only the folder is known.
 
     Raises :class:`PscxError` where there is no such file or it is damaged.
     """
@@ -42,9 +42,9 @@ def load_plan(root: Path) -> Plan:
         cells = [Cell(id, labels, _tree(root, id)) for id, labels in content["cells"].items()]
         return _checked(Plan(axes, content["rate"], content["baseline"], cells, root))
     except FileNotFoundError:
-        raise PscxError(f"'{path}' is missing: pscx ablate writes it, and runs no cell again that is done") from None
+        raise PscxError(f"'{path}' is missing: run pscx ablate again, which skips finished cells") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PscxError(f"'{path}' is damaged: run pscx ablate again, which writes it anew") from error
+        raise PscxError(f"'{path}' is damaged: run pscx ablate again, which skips finished cells") from error
 
 
 def _checked(plan: Plan) -> Plan:

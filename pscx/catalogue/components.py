@@ -76,7 +76,7 @@ def select(name: str | None, kind: str | None) -> tuple[list[Entry], bool]:
     found = [entry for entry in entries if name in (entry.name, entry.cls.__name__)]
     failure = next(filter(None, (failure_of(registry, name) for registry in wanted)), None)
     if failure is not None:
-        raise PscxError(f"component '{name}' cannot be had: {failure}")
+        raise PscxError(f"component '{name}' is not available: {failure}")
     if not found:
         known = {entry.name for entry in entries} | (registries.keys() if kind is None else set())
         raise PscxError(f"there is no component or kind '{name}'{choices(name, known)}")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
 STREAM_SIZE_LIMIT = 1 << 30
-SMALL = 1 << 14  # pixels: up to this, a call of the network costs more than its arithmetic
+SMALL = 1 << 14  # pixels; up to this a network call costs more than its arithmetic
 
 
 def compress(options: Namespace, rest: list[str]) -> int:
@@ -117,7 +117,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
             return False
         try:
             header = unpack(_read_stream(job.source, options.max_bytes, partial), partial=True)[0]
-        except PscxError:  # which the work will report
+        except PscxError:  # the work reports it
             return False
         return header.exact and (options.batch is not None or _is_small((header.width, header.height)))
 
@@ -184,11 +184,10 @@ def ablate(options: Namespace, rest: list[str]) -> int:
     from pscx.ablation.report import write_report
     from pscx.ablation.results import in_short
     from pscx.config import split_options
-    from pscx.runs.accelerators import DEVICE, device_layers, on_best_device
+    from pscx.runs.accelerators import device_layers, on_best_device
 
-    placed, _ = device_layers([] if options.device is None else [DEVICE, options.device])
     layers, unknown = split_options(["--config", options.config, *rest])
-    layers += placed
+    layers += device_layers(options.device)
     if unknown:
         raise PscxError(f"ablate has no option '{unknown[0]}': see pscx ablate --help")
     launcher = _launcher(options)
@@ -201,7 +200,7 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             print(f"{'to do' if cell.id in to_do else 'done '}  {printable(cell.id)}  {printable(cell.name)}")
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
-    if to_do and options.launcher == "local":  # where a cell runs has no part in what it is
+    if to_do and options.launcher == "local":  # the identity of a cell does not depend on its device
         own = on_best_device(next(iter(to_do.values())).tree, layers)["trainer"]
         place = {key: own[key] for key in ("accelerator", "devices", "strategy") if key in own}
         trees = {key: {**cell.tree, "trainer": {**cell.tree["trainer"], **place}} for key, cell in to_do.items()}
@@ -238,7 +237,7 @@ def cite(options: Namespace, rest: list[str]) -> int:
 
 
 def _launcher(options: Namespace) -> Launcher:
-    """What runs the cells of an ablation. Raises :class:`PscxError` where options are not of that launcher."""
+    """The launcher of an ablation. Raises :class:`PscxError` for options of another launcher."""
     from pscx.ablation import RayLauncher, run_here
 
     names = {"address": "ray_address", "cpus": "cpus_per_cell", "gpus": "gpus_per_cell"}
@@ -311,7 +310,7 @@ def _compress_layers(options: Namespace, rest: list[str]) -> list[Layer]:
 def _compress_rule() -> Rule:
     def check(path: Path) -> None:
         if path.suffix.lower() != STREAM:
-            raise PscxError(f"'{path}': a stream's name must end in {STREAM}, that of a folder in a slash")
+            raise PscxError(f"'{path}': a stream name must end in {STREAM}, a folder name in a slash")
 
     names = partial(_names, "", STREAM, 1)
     kind = f"images ({IMAGE_KINDS})"
@@ -323,7 +322,7 @@ def _decompress_rule(samples: int) -> Rule:
         from pscx.images import check_image_suffix
 
         if not path.suffix:
-            raise PscxError(f"'{path}': an image's name must end in .png or .webp, that of a folder in a slash")
+            raise PscxError(f"'{path}': an image name must end in .png or .webp, a folder name in a slash")
         check_image_suffix(path)
 
     def numbered(path: Path) -> list[Path]:
@@ -387,7 +386,7 @@ def _each(
 
 
 def _batch(options: Namespace, jobs: list[Job]) -> int:
-    """How many are under way at once: unless it was said, some where there are several, of which small ones share."""
+    """Number of jobs at once: as given, else several of which small images share network calls."""
     from pscx.api import BATCH
 
     return int(options.batch or (BATCH if len(jobs) > 1 else 1))
@@ -409,7 +408,7 @@ def _results(
     for job in jobs:
         try:
             yield do(job)
-        except Exception as error:  # as together() gives it: the caller tells what a user is told from a bug
+        except Exception as error:  # returned as by together(): the caller separates user errors from bugs
             yield error
 
 
@@ -431,7 +430,7 @@ def _read_stream(path: Path, limit: int | None = None, partial: bool = False) ->
     if not data:
         raise StreamError(f"'{path}' is empty: expected a {STREAM} stream")
     if len(data) > STREAM_SIZE_LIMIT:
-        raise StreamError(f"'{path}' is over {STREAM_SIZE_LIMIT} bytes, larger than any stream")
+        raise StreamError(f"'{path}' exceeds {STREAM_SIZE_LIMIT} bytes, the limit for a stream")
     data = data[:limit]
     unpack(data, f"'{path}'", partial=partial)
     return data

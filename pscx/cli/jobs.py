@@ -37,7 +37,7 @@ class Rule:
 
     Args:
         inputs: extensions of the files that are taken from a folder, in lower case.
-        kind: what these are, for a sentence.
+        kind: name of these files in messages.
         takes_runs: whether the folder of a run may be an input.
         outputs: extensions that mark a name as that of a file.
         names: the names of the outputs, given the input's name without its extension.
@@ -163,7 +163,7 @@ def _is_folder(path: Path) -> bool:
 
 def _opened(folder: Path, rule: Rule) -> Found:
     if not rule.takes_runs and is_run_folder(folder):
-        raise PscxError(f"'{folder}' holds the results of a run of pscx, which are no input: name a folder below it")
+        raise PscxError(f"'{folder}' holds the results of a pscx run, which are no input: name a subfolder")
     found = walk(folder, rule.inputs)
     if not found.files:
         raise PscxError(f"'{folder}' holds no {rule.kind}{found.left_out and f'; left out: {found.left_out}'}")
@@ -205,14 +205,16 @@ def _named(path: Path, several: bool, rule: Rule) -> list[Path]:
         if several or len(rule.numbered(path)) > 1:
             raise PscxError(f"'{path}' is standard output, which takes one file: give a folder with -o")
         return [STANDARD]
-    if not (os.path.exists(path) and not os.path.isfile(path)):  # what else is there, such as a pipe, is refused later
+    if not (
+        os.path.exists(path) and not os.path.isfile(path)
+    ):  # other kinds of files, such as a pipe, are refused later
         rule.check(path)
     return rule.numbered(path)
 
 
 def _check_has_name(path: Path) -> None:
     if path == STANDARD or (os.path.exists(path) and not os.path.isfile(path)):
-        raise PscxError(f"'{path}' is no regular file and names no output: name a file with -o (- is standard output)")
+        raise PscxError(f"'{path}' is not a regular file: name the output with -o (- is standard output)")
 
 
 def _placed(given: list[Source], folder: Path | None, rule: Rule) -> Iterator[Job]:
@@ -225,7 +227,7 @@ def _placed(given: list[Source], folder: Path | None, rule: Rule) -> Iterator[Jo
     owners: dict[Path, set[str]] = defaultdict(set)
     for source in given:
         first, real = outputs(source, source.path.stem)[0], os.path.realpath(source.path)
-        if os.path.realpath(first) != real:  # else it is refused later
+        if os.path.realpath(first) != real:  # otherwise it is refused later
             owners[first].add(real)
     for source in given:
         short = outputs(source, source.path.stem)
@@ -240,11 +242,13 @@ def _unique(jobs: list[Job]) -> list[Job]:
     for job in jobs:
         for path in job.outputs:
             if path != STANDARD and os.path.realpath(path) in inputs:
-                raise PscxError(f"'{path}' is an input, and '{job.source}' would become it: give another name with -o")
+                raise PscxError(
+                    f"'{path}' is an input and also the output of '{job.source}': give another name with -o"
+                )
         others = {taken[path] for path in job.outputs if path in taken}
         if any(os.path.realpath(other) != os.path.realpath(job.source) for other in others):
             other = min(others)
-            raise PscxError(f"'{other}' and '{job.source}' would both become '{job.outputs[0]}': treat them one by one")
+            raise PscxError(f"'{other}' and '{job.source}' would both become '{job.outputs[0]}': run them one by one")
         if not others:
             taken |= dict.fromkeys(job.outputs, job.source)
             unique.append(job)

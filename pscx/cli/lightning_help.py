@@ -1,6 +1,6 @@
-"""What ``pscx fit``, ``validate``, ``test`` and ``predict`` say with ``--help``; Lightning is not loaded for it.
+"""Help of ``pscx fit``, ``validate``, ``test`` and ``predict``, without loading Lightning.
 
-These commands read their options by :mod:`pscx.runs.lightning`, and here they are only described.
+:mod:`pscx.runs.lightning` parses the options; this module only describes them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ MODULES = {
     "fit": "calibrate (default), fit_rows or train_ddpm",
     "validate": "train_ddpm",
 }
-"""What ``model.name`` may be, by command."""
+"""Allowed values of ``model.name``, by command."""
 RUN_OPTIONS = {
     "seed_everything": ("SEED", "seed of the data's order and of training (default: 0)"),
-    "ckpt_path": ("FILE", "a checkpoint to go on from"),
+    "ckpt_path": ("FILE", "checkpoint to continue from"),
     "verbose": ("BOOL", "print the results (default: true)"),
-    "weights_only": ("BOOL", "read the checkpoint as tensors and plain values alone"),
-    "return_predictions": ("BOOL", "hold all predictions in memory"),
+    "weights_only": ("BOOL", "load only tensors and plain values from the checkpoint"),
+    "return_predictions": ("BOOL", "keep all predictions in memory"),
 }
 OF_COMMAND = {
     "test": ("seed_everything", "ckpt_path", "verbose", "weights_only"),
@@ -40,7 +40,7 @@ def describe(parser: ArgumentParser, command: str) -> None:
     parser.epilog = EPILOG.format(command=command)
     config = parser.add_argument_group("configuration")
     config.add_argument("--config", metavar="YAML", help="a config file; of several, later ones win")
-    config.add_argument("--recipe", metavar="NAME", help="a codec that ships with pscx, such as default")
+    config.add_argument("--recipe", metavar="NAME", help="a recipe, such as default")
     _add_key(config, "model", "codec.sampler.steps 5", f"the module and its codec; model.name: {MODULES[command]}")
     _add_key(config, "data", "root photos/", "where images come from")
     _add_key(config, "trainer", "default_root_dir runs/mine", "the trainer: devices, folder of results, loggers")

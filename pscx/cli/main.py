@@ -6,45 +6,43 @@ import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, _SubParsersAction
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import TextIOWrapper
 from itertools import islice, takewhile
 from math import inf
-from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from pscx import __version__
 from pscx.cli.jobs import Output
 from pscx.cli.lightning_help import describe
 from pscx.cli.standard import named
-from pscx.errors import PscxError
+from pscx.errors import PscxError, UsageError
 from pscx.registry import choices
 from pscx.runtime.allocator import keep_freed_memory
+from pscx.runtime.arguments import take_option
 from pscx.runtime.extras import broken_torchvision
 from pscx.runtime.printing import complain, sentence_of
 from pscx.runtime.ranks import check_ranks
 from pscx.runtime.suffixes import IMAGE_KINDS
 from pscx.runtime.termination import EXIT_CODE, Terminated, terminable
 
+T = TypeVar("T")
 LIGHTNING = {
     "test": "compress and restore a folder of images, and measure rate and distortion",
-    "predict": "the same through Lightning's predict: reconstructions without measures",
+    "predict": "compress and restore a folder of images, without measuring",
     "fit": "train a prior, or learn a codec's row rule or entropy coding",
     "validate": "validate a prior",
 }
 INTERRUPTED = 130
+PRIOR_HELP = "where to load the prior from: a folder or a hub id"
 WITHOUT_RECIPES = ("components",)
 WITHOUT_RANKS = ("compress", "decompress", "info")  # import no Lightning
 PATHS = ("--prior", "--config", "--plugins", "--recipes", "--originals", "--output", "--ckpt_path")
 WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.codec.sampler.steps
 SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.codec.sampler.steps 5."
-DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best that gives the bits of the CPU (default: auto)"
-PLUGINS_HELP = "--plugins FOLDER loads the components of a folder of plugins; it may be given more than once."
-RECIPES_HELP = "--recipes FOLDER makes the user recipes in a folder known, likewise."
-
-
-class UsageError(PscxError):
-    """A command line that cannot be understood."""
+DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best device that is bit-exact with the CPU (default: auto)"
+PLUGINS_HELP = "--plugins FOLDER loads a folder of plugins; it may be given more than once."
+RECIPES_HELP = "--recipes FOLDER loads a folder of user recipes; it may be given more than once."
 
 
 def main(args: list[str] | None = None) -> int:
@@ -81,33 +79,32 @@ def main(args: list[str] | None = None) -> int:
 def run() -> NoReturn:
     """Entry point of the ``pscx`` program."""
     keep_freed_memory()
-    for stream in (sys.stdout, sys.stderr):  # a console that cannot print a name shows its codes
+    for stream in (sys.stdout, sys.stderr):  # a console that cannot print a character shows its code
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except KeyboardInterrupt:  # once more, while the first was told
+    except KeyboardInterrupt:  # a second Ctrl-C, during the message about the first
         code = INTERRUPTED
-    if code == INTERRUPTED:  # at once: a thread that is still in a library's code would end the process with an error
+    if code == INTERRUPTED:  # immediately: a thread inside a library would end the process with an error
         os._exit(code)
     sys.exit(code)
 
 
 def _run(args: list[str]) -> int:
     args = [_at_home(arg) for arg in args]
-    plugins, args = _folders("--plugins", args)
-    recipes, args = _folders("--recipes", args)
+    plugins, args = take_option("--plugins", args, "folder")
+    recipes, args = take_option("--recipes", args, "folder")
     _check_names(args)
     asks = bool({"-h", "--help"} & set(takewhile(lambda arg: arg != "--", args)))  # makes no component and no parser
     if args and not args[0].startswith("-") and not asks:
         if args[0] not in WITHOUT_RANKS:
             check_ranks()
-        _load_plugins(plugins)
-        _load_recipes(args[0], recipes)
+        _load(args[0], plugins, recipes)
     if args and args[0] in LIGHTNING and not asks:
         from pscx.runs.lightning import run_lightning
 
@@ -140,7 +137,7 @@ def _check_names(args: list[str]) -> None:
         if args[0] not in commands:
             raise UsageError(f"unknown command '{args[0]}'{choices(args[0], commands)}")
         if args[0] in LIGHTNING:
-            return  # knows its own
+            return  # checks its own options
         parser = commands[args[0]]
     known = re.findall(r"--[a-z][a-z-]*", parser.format_help())
     for arg in takewhile(lambda arg: arg != "--", args):
@@ -149,43 +146,18 @@ def _check_names(args: list[str]) -> None:
             raise UsageError(f"{parser.prog.removeprefix('pscx ')} has no option '{arg}'{choices(name, set(known))}")
 
 
-def _folders(option: str, args: list[str]) -> tuple[list[str], list[str]]:
-    """``--plugins FOLDER``, wherever it stands, and the rest: plugins must be there before any parser is made.
-
-    Likewise ``--recipes``, which is the other ``option`` of every command that takes such folders.
-    """
-    folders: list[str] = []
-    rest: list[str] = []
-    queue = iter(args)
-    for arg in queue:
-        name, equals, value = arg.partition("=")
-        if arg == "--":
-            return folders, [*rest, arg, *queue]
-        if name != option:
-            rest.append(arg)
-            continue
-        value = value if equals else next(queue, "")
-        if not value or value.startswith("--"):
-            raise UsageError(f"option {option} needs a folder")
-        folders.append(value)
-    return folders, rest
-
-
-def _load_plugins(folders: list[str]) -> None:
+def _load(command: str, plugins: list[str], recipes: list[str]) -> None:
+    """Load plugins and user recipes for a command that uses them; plugins must be there before any parser is made."""
+    if recipes and command in WITHOUT_RECIPES:
+        raise UsageError(f"{command} has no option '--recipes': it uses no codec")
     from pscx.config.plugins import load
 
-    for failure in load(folders):
+    for failure in load(plugins):
         complain(f"warning: {failure}")
+    if command not in WITHOUT_RECIPES:
+        from pscx.config.recipes.folders import load_recipes
 
-
-def _load_recipes(command: str, folders: list[str]) -> None:
-    if command in WITHOUT_RECIPES:
-        if folders:
-            raise UsageError(f"{command} has no option '--recipes': it makes no codec")
-        return
-    from pscx.config.recipes.folders import load_recipes
-
-    load_recipes(*folders)
+        load_recipes(*recipes)
 
 
 def _settings(args: list[str]) -> tuple[list[str], list[str]]:
@@ -213,20 +185,19 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_compress(_command(commands, "compress", "compress images into .pscx files"))
     _add_decompress(_command(commands, "decompress", "decompress .pscx files into images"))
-    info = _command(commands, "info", "what is in .pscx files")
+    info = _command(commands, "info", "show the headers of .pscx files")
     info.add_argument("inputs", nargs="+", type=_path, metavar="FILE")
-    info.add_argument("--json", action="store_true", help="one JSON object a line")
-    info.add_argument(
-        "--segments", action="store_true", help="decode, and print bits, rows and evaluations (NFE) of each segment"
-    )
-    _add_prior(info)
+    info.add_argument("--json", action="store_true", help="print one JSON object per line")
+    text = "decode the stream, and print bits, rows and evaluations (NFE) of each segment"
+    info.add_argument("--segments", action="store_true", help=text)
+    info.add_argument("--prior", type=_text, metavar="PATH", help=PRIOR_HELP)
     _add_device(info)
     _add_budget(info)
-    _add_components(_command(commands, "components", "every component, its options and their defaults"))
+    _add_components(_command(commands, "components", "list all components, their options and defaults"))
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
-    _add_cite(_command(commands, "cite", "the BibTeX entries of the parts that a config uses"))
-    _add_report(_command(commands, "report", "one page about runs of test or ablate, to be looked at"))
-    _add_demo(_command(commands, "demo", "a page on this machine that compresses photographs and decodes streams"))
+    _add_cite(_command(commands, "cite", "print BibTeX entries for the components of a config"))
+    _add_report(_command(commands, "report", "write an HTML report about runs of test or ablate"))
+    _add_demo(_command(commands, "demo", "serve a local web page that compresses photographs and decodes streams"))
     for name, text in LIGHTNING.items():
         describe(_command(commands, name, text), name)
     return parser, commands.choices
@@ -250,76 +221,57 @@ def _add_compress(parser: ArgumentParser) -> None:
     _add_codec(parser)
     _add_targets(parser)
     parser.add_argument("--caption", metavar="TEXT", help="what the images show, for a prior that takes captions")
-    parser.add_argument("--seed", metavar="SEED", help="of all noise, in [0, 2^64)")
+    parser.add_argument("--seed", metavar="SEED", help="seed of all noise, in [0, 2^64)")
     _add_device(parser)
-    parser.add_argument("--background", metavar="COLOR", help="below transparent pixels (default: white)")
+    parser.add_argument("--background", metavar="COLOR", help="colour behind transparent pixels (default: white)")
 
 
 def _add_codec(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", type=_text, metavar="YAML", help="a config file; its model section is used")
-    parser.add_argument(
-        "--recipe", type=_text, metavar="NAME", help="a codec that ships with pscx, or a user recipe (default: default)"
-    )
+    add = parser.add_argument
+    add("--config", type=_text, metavar="YAML", help="a config file; its model section is used")
+    add("--recipe", type=_text, metavar="NAME", help="a recipe of pscx or a user recipe (default: default)")
 
 
 def _add_targets(parser: ArgumentParser) -> None:
-    """At most one of them, else the config's target or quantizer stands."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--quality", type=_number, metavar="Q", help="from 1 to 100, the same step for every image")
-    group.add_argument("--bpp", type=_number, metavar="B", help="bits per pixel: at most, and within 2 %% of it")
-    group.add_argument("--psnr", type=_number, metavar="DB", help="of the decoded image, within 0.1 dB")
-    group.add_argument("--max-bytes", type=_positive, metavar="N", help="bytes of a file: at most, and within 2 %%")
-    group.add_argument("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
+    """Rate control: at most one of these options. Without one, the target or quantizer of the config is used."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--quality", type=_number, metavar="Q", help="quality from 1 to 100: the same step for every image")
+    add("--bpp", type=_number, metavar="B", help="bits per pixel: at most B, and within 2 %% of it")
+    add("--psnr", type=_number, metavar="DB", help="PSNR of the decoded image, within 0.1 dB")
+    add("--max-bytes", type=_integer(1), metavar="N", help="file size: at most N bytes, and within 2 %% of it")
+    add("--step", type=_number, metavar="STEP", help="step of the quantizer: smaller is finer")
 
 
 def _add_decompress(parser: ArgumentParser) -> None:
     _add_files(parser, "STREAM", ".pscx files, folders of them, or - for standard input")
-    parser.add_argument(
-        "--samples", type=_positive, default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ..."
-    )
-    _add_prior(parser)
-    parser.add_argument(
-        "--memory", type=_over_zero, metavar="GB", help="refuse streams that take more (default: what the machine has)"
-    )
+    add = parser.add_argument
+    add("--samples", type=_integer(1), default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ...")
+    add("--prior", type=_text, metavar="PATH", help=PRIOR_HELP)
+    add("--memory", type=_over_zero, metavar="GB", help="refuse streams that need more memory (default: all there is)")
     _add_device(parser)
     _add_budget(parser)
-    parser.add_argument(
-        "--download", action="store_true", help="fetch a prior that is not on this machine from where it is by default"
-    )
-    parser.add_argument(
-        "--partial", action="store_true", help="show what is whole of a cut or damaged stream, and say how much"
-    )
-    parser.add_argument(
-        "--max-bytes",
-        type=_positive,
-        metavar="N",
-        help="decode as if the stream ended after N bytes; implies --partial",
-    )
-
-
-def _add_prior(parser: ArgumentParser) -> None:
-    text = "where to load the prior from: a folder or a hub id"
-    parser.add_argument("--prior", type=_text, metavar="PATH", help=text)
+    add("--download", action="store_true", help="download a prior that is not on this machine from its default place")
+    add("--partial", action="store_true", help="decode the intact part of a cut or damaged stream, and say how much")
+    text = "decode as if the stream ended after N bytes; implies --partial"
+    add("--max-bytes", type=_integer(1), metavar="N", help=text)
 
 
 def _add_budget(parser: ArgumentParser) -> None:
-    text = "refuse streams that take more denoiser evaluations times pixels (default: 2^33, some hours on a CPU)"
+    text = "refuse streams that need more denoiser evaluations (NFE) times pixels (default: 2^33, some hours on a CPU)"
     parser.add_argument("--budget", type=_over_zero, metavar="N", help=text)
 
 
 def _add_ablate(parser: ArgumentParser) -> None:
     parser.epilog = f"--model.KEY, --data.KEY and --trainer.KEY VALUE set options that all cells share. {parser.epilog}"
-    parser.add_argument(
-        "--config", type=_text, metavar="YAML", required=True, help="a file with axes, as in configs/ablations"
-    )
-    parser.add_argument("--device", type=_text, metavar="NAME", help=DEVICES)
-    parser.add_argument("--dry-run", action="store_true", help="list the cells, and which of them are done")
-    parser.add_argument(
-        "--launcher", choices=("local", "ray"), default="local", help="where cells run (default: in this process)"
-    )
-    parser.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster (default: the one that is found)")
-    parser.add_argument("--cpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 1)")
-    parser.add_argument("--gpus-per-cell", type=_number, metavar="N", help="with --launcher ray (default: 0)")
+    add = parser.add_argument
+    add("--config", type=_text, metavar="YAML", required=True, help="a file with axes, as in configs/ablations")
+    add("--device", type=_text, metavar="NAME", help=DEVICES)
+    add("--dry-run", action="store_true", help="list the cells and whether each is done")
+    text = "where cells run (default: local, in this process)"
+    add("--launcher", choices=("local", "ray"), default="local", help=text)
+    add("--ray-address", metavar="HOST:PORT", help="address of the Ray cluster (default: found by Ray)")
+    add("--cpus-per-cell", type=_number, metavar="N", help="CPUs of a cell with --launcher ray (default: 1)")
+    add("--gpus-per-cell", type=_number, metavar="N", help="GPUs of a cell with --launcher ray (default: 0)")
 
 
 def _add_cite(parser: ArgumentParser) -> None:
@@ -328,38 +280,29 @@ def _add_cite(parser: ArgumentParser) -> None:
 
 
 def _add_report(parser: ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=_path, metavar="RUN", help="folders that pscx test or ablate wrote")
-    parser.add_argument(
-        "-o", "--output", type=_path, metavar="FILE", help="the page (default: report.html, in RUN if there is one)"
-    )
-    parser.add_argument(
-        "--images", type=_count, default=12, metavar="N", help="decode and show at most N streams (default: 12)"
-    )
-    parser.add_argument(
-        "--originals", type=_path, metavar="FOLDER", help="where the originals are (default: what each run says)"
-    )
-    parser.add_argument(
-        "--prior", type=_text, metavar="PATH", help="where to load the priors from (default: what each run says)"
-    )
+    add = parser.add_argument
+    add("inputs", nargs="+", type=_path, metavar="RUN", help="folders written by pscx test or ablate")
+    text = "the HTML file (default: report.html, in RUN if there is only one)"
+    add("-o", "--output", type=_path, metavar="FILE", help=text)
+    add("--images", type=_integer(0), default=12, metavar="N", help="decode and show at most N streams (default: 12)")
+    add("--originals", type=_path, metavar="FOLDER", help="folder of the originals (default: as in each run)")
+    add("--prior", type=_text, metavar="PATH", help="where to load the priors from (default: as in each run)")
     _add_device(parser)
     _add_budget(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+    add("--force", action="store_true", help="overwrite existing outputs")
 
 
 def _add_demo(parser: ArgumentParser) -> None:
     _add_device(parser)
-    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="who may see it (default: this machine)")
-    parser.add_argument("--port", type=_port, default=7860, metavar="PORT", help="of the page (default: 7860)")
-    parser.add_argument(
-        "--config", type=_text, metavar="YAML", help="a config file whose codec is offered beside the recipes"
-    )
-    parser.add_argument("--prior", type=_text, metavar="PATH", help="where to load the priors of uploaded streams from")
-    parser.add_argument(
-        "--max-bytes", type=_positive, default=20_000_000, metavar="N", help="of an upload (default: 20000000)"
-    )
-    parser.add_argument(
-        "--max-pixels", type=_positive, default=1 << 20, metavar="N", help="of an image (default: 1048576)"
-    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", metavar="HOST", help="address to listen on (default: this machine only)")
+    add("--port", type=_integer(1, 65535), default=7860, metavar="PORT", help="port of the page (default: 7860)")
+    add("--config", type=_text, metavar="YAML", help="a config file whose codec is offered besides the recipes")
+    add("--prior", type=_text, metavar="PATH", help="where to load the priors of uploaded streams from")
+    text = "largest upload in bytes (default: 20000000)"
+    add("--max-bytes", type=_integer(1), default=20_000_000, metavar="N", help=text)
+    text = "largest image in pixels (default: 1048576)"
+    add("--max-pixels", type=_integer(1), default=1 << 20, metavar="N", help=text)
 
 
 def _add_device(parser: ArgumentParser) -> None:
@@ -367,54 +310,52 @@ def _add_device(parser: ArgumentParser) -> None:
 
 
 def _add_components(parser: ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a kind, such as sampler, or a component, such as ddrm")
-    parser.add_argument("--kind", metavar="KIND", help="only components of this kind")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="a kind, such as sampler, or a component, such as ddrm")
+    add("--kind", metavar="KIND", help="only components of this kind")
+    add("--json", action="store_true", help="print one JSON object per line")
 
 
 def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
-    parser.add_argument("inputs", nargs="+", type=_path, metavar=metavar, help=text)
+    add = parser.add_argument
+    add("inputs", nargs="+", type=_path, metavar=metavar, help=text)
     text = "a file, - for standard output, or a folder: FOLDER/, or any name for several inputs"
-    parser.add_argument("-o", "--output", type=_output, metavar="OUT", help=text)
-    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
-    text = "N inputs at once share network calls (default: 8 of images of at most 128x128 pixels, else 1)"
-    parser.add_argument("--batch", type=_positive, metavar="N", help=text)
+    add("-o", "--output", type=_output, metavar="OUT", help=text)
+    add("--force", action="store_true", help="overwrite existing outputs")
+    text = "process N inputs at once in shared network calls (default: 8 for images up to 128x128 pixels, else 1)"
+    add("--batch", type=_integer(1), metavar="N", help=text)
 
 
-def _path(text: str) -> Path:
-    try:
-        return named(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
+def _argument(read: Callable[[str], T]) -> Callable[[str], T]:
+    """``read`` as the type of an argument: argparse shows the message of no other error than its own."""
+
+    def argument(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise ArgumentTypeError(str(error)) from None
+
+    return argument
 
 
-def _output(text: str) -> Output:
-    try:
-        return Output.of(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
+_path, _output = _argument(named), _argument(Output.of)
+
+
+def _integer(least: int, most: int | None = None) -> Callable[[str], int]:
+    allowed = f"of at least {least}" if most is None else f"in {least}..{most}"
+
+    def argument(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= (inf if most is None else most):
+            raise ArgumentTypeError(f"must be an integer {allowed}, got '{text}'")
+        return int(text)
+
+    return argument
 
 
 def _text(text: str) -> str:
     if not text:
         raise ArgumentTypeError("must not be empty")
     return text
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"must be an integer of at least 1, got '{text}'")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise ArgumentTypeError(f"must be an integer in 1..65535, got '{text}'")
-    return int(text)
 
 
 def _number(text: str) -> float:

@@ -27,7 +27,7 @@ def read_standard(limit: int = INPUT_LIMIT) -> bytes:
         raise PscxError("'-' reads standard input, and that is a terminal: redirect a file to it")
     data = sys.stdin.buffer.read(limit + 1)
     if len(data) > limit:
-        raise PscxError(f"standard input has more than {limit} bytes, larger than any input")
+        raise PscxError(f"standard input exceeds {limit} bytes, the limit for an input")
     return data
 
 
@@ -48,5 +48,9 @@ def is_standard_output(path: Path) -> bool:
     """Whether a path, such as ``/dev/stdout`` or a link to it, names what standard output is."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError, AttributeError):  # no such file; standard output is closed, or none of the system's
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ):  # no such file; standard output is closed, or not a file of the system
         return False

@@ -25,7 +25,7 @@ class UpToDate:
     quantizer's parameter, ``bpp`` and ``max_bytes`` by the size of the stream; of others nothing can be told.
 
     Args:
-        codec: whose streams are looked for.
+        codec: the codec whose streams are looked for.
     """
 
     def __init__(self, codec: Codec) -> None:

@@ -1,8 +1,8 @@
-"""What a stream says of the codec that made it, and the way back to that codec.
+"""The codec in a stream: its spec, and the codec that a spec describes.
 
 A spec is a small tree of names and all their options, so that a later change of a default does not change what an old
-stream means. It holds nothing that is loaded, imported or executed: of a prior it gives the name, the numbers and the
-choices of a few fixed words, never where its weights are; the fingerprint in the header identifies those.
+stream means. It holds nothing that is loaded, imported or executed. For a prior it has the name, the numbers and the
+options with a fixed set of words, but never the place of its weights; the fingerprint in the header identifies those.
 """
 
 from __future__ import annotations
@@ -16,22 +16,31 @@ from typing import Any, Literal, get_origin
 from torch import Tensor
 
 from pscx.codecs.base import CODECS, SignalCodec
-from pscx.config import STREAM_LIMIT, Checker, ConfigError, Layer, Stream, WrittenRun, build, built, class_of
+from pscx.config import (
+    STREAM_FAMILY,
+    Checker,
+    ConfigError,
+    Layer,
+    Stream,
+    WrittenRun,
+    build,
+    built,
+    class_of,
+)
 from pscx.config.recipes import RECIPES, read_shipped
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
-from pscx.registry import NAME, parameters_of, registry_of
+from pscx.registry import parameters_of, registry_of
 from pscx.runtime.bounds import check_bounds
 from pscx.runtime.hub import no_downloads
 
-FAMILY = "psc"  # what a spec that names no family is of
 BESIDE = "seed"  # the option that has a field of its own in the header
 
 
 def codec_spec(codec: SignalCodec) -> dict[str, Any]:
-    """Everything about a codec that its decoder must know, except what the header has fields for.
+    """Everything that a decoder must know about a codec, without the fields of the header.
 
-    Those are the parameter, the seed and the prior's fingerprint. Raises :class:`PscxError` where a component is not
+    The header has the parameter, the seed and the prior's fingerprint. Raises :class:`PscxError` if a component is not
     registered or has an option that a stream cannot hold.
     """
     try:
@@ -54,7 +63,7 @@ def _portable(spec: dict[str, Any]) -> dict[str, Any]:
 def _spec(family: type[SignalCodec], options: Mapping[str, Any]) -> dict[str, Any]:
     """The spec of a family's options; ``prior`` may be an object, or the spec of one that is not built."""
     name = CODECS.name_of(family)
-    spec: dict[str, Any] = {} if name == FAMILY else {"name": name}
+    spec: dict[str, Any] = {} if name == STREAM_FAMILY else {"name": name}
     for key, value in options.items():
         registry = registry_of(type(value))
         if value is None or key == BESIDE or (key == family.turned and registry is None):
@@ -69,7 +78,7 @@ def _spec(family: type[SignalCodec], options: Mapping[str, Any]) -> dict[str, An
 
 
 def parse_spec(text: str) -> Any:
-    """The JSON of a stream, still not trusted. Raises :class:`StreamError` where it is not JSON."""
+    """Parse the JSON of a stream; the result is not trusted. Raises :class:`StreamError` if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -77,7 +86,7 @@ def parse_spec(text: str) -> Any:
 
 
 def recipe_number(spec: Mapping[str, Any]) -> int:
-    """The number of the shipped recipe that is this codec, or 0 where none is."""
+    """The number of the shipped recipe with this spec, or 0."""
     return next((number for number in RECIPES if recipe_spec(number) == spec), 0)
 
 
@@ -164,7 +173,7 @@ class Wanted:
         try:
             return make(**parts)
         except ValueError as error:
-            raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
+            raise StreamError(f"the stream asks for a codec that cannot be built: {error}") from error
 
     def load(self, path: str | None = None, *, download: bool = False) -> Prior:
         """The prior from ``path``, a folder or a hub id, or from where one of its kind is by default.
@@ -193,8 +202,8 @@ def wanted_of_spec(spec: Mapping[str, Any], parameter: float | None, seed: int) 
 
     Args:
         spec: as :func:`codec_spec` makes it; not trusted.
-        parameter: what rate control turned.
-        seed: of all noise.
+        parameter: the parameter that rate control chose.
+        seed: seed of all noise.
 
     Raises:
         StreamError: for a spec that names anything unknown or out of bounds.
@@ -209,7 +218,7 @@ def wanted_of_spec(spec: Mapping[str, Any], parameter: float | None, seed: int) 
         else:
             parts[family.turned] = parameter
     except (ConfigError, ValueError) as error:
-        raise StreamError(f"the stream asks for a codec that cannot be had: {error}") from error
+        raise StreamError(f"the stream asks for a codec that cannot be built: {error}") from error
     parts.pop("prior", None)
     return Wanted(family, checked.get("prior"), parts, seed)
 
@@ -231,7 +240,7 @@ def _parts(family: type[SignalCodec], checked: Mapping[str, Any]) -> dict[str, A
 
 def _checked(spec: Mapping[str, Any]) -> tuple[type[SignalCodec], dict[str, Any]]:
     check_bounds(spec)
-    name = spec.get("name", FAMILY) if isinstance(spec, Mapping) else FAMILY
+    name = spec.get("name", STREAM_FAMILY) if isinstance(spec, Mapping) else STREAM_FAMILY
     checker = Checker([], Stream())
     family = checker.find(CODECS, name, "codec")
     options = parameters_of(family)
@@ -292,13 +301,11 @@ def _without_text(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_portable(options: Mapping[str, Any], path: str = "") -> None:
     for key, value in options.items():
-        name = f"{path}{key}"
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(item, Mapping):
-                _check_portable(item, f"{name}.")
-            elif isinstance(item, str) and key != "name" and not NAME.fullmatch(item):
-                raise PscxError(f"{name} is {item!r}, and a stream holds no text but plain lower-case words")
-            elif isinstance(item, (int, float)) and not abs(item) <= STREAM_LIMIT:
-                raise PscxError(f"{name} is {item}, and a stream holds no number beyond {STREAM_LIMIT}")
-            elif not isinstance(item, (str, int, float, type(None))):
-                raise PscxError(f"{name} is a {type(item).__name__}, and a stream holds numbers and words alone")
+                _check_portable(item, f"{path}{key}.")
+            elif key != "name":
+                try:
+                    Stream().check(item)
+                except ValueError as error:
+                    raise PscxError(f"{path}{key} {error}") from error

@@ -1,4 +1,4 @@
-"""Range coding with probabilities that are learnt from what was coded so far."""
+"""Range coding with probabilities learnt from earlier symbols."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pscx.quantizers.base import Quantizer
 from pscx.signal.distributions import Array, Integers
 
 WEIGHT, MEMORY = 16, 2048
-CHUNK = 32  # rows after which the counts are brought up to date
+CHUNK = 32  # measurements between two updates of the counts
 
 
 @CODERS.register("adaptive")
@@ -26,15 +26,15 @@ class Adaptive(Coder):
 
     The decisions are those of :mod:`pscx.coders.binarization`. Each decision in each context has the probability
     ``(yes + weight q) / (all + weight)`` of Krichevsky and Trofimov's (1981) kind: counts of what was coded before the
-    present 32 rows, and a prior ``q`` that is worth ``weight`` rows. Counts are integers, halved when ``all`` exceeds
-    ``memory``; apart from the quantizer's cells and a ratio of two numbers nothing is rounded twice.
+    present 32 measurements, and a prior ``q`` that is worth ``weight`` of them. Counts are integers, halved when
+    ``all`` exceeds ``memory``; apart from the quantizer's cells and a ratio of two numbers nothing is rounded twice.
 
     Args:
-        weight: rows that the prior counts as, 1 to 1024.
-        memory: rows after which a context's counts are halved, 16 to 4096.
+        weight: number of measurements that the prior counts as, 1 to 1024.
+        memory: number of measurements after which a context's counts are halved, 16 to 4096.
         table: prior: name of a table as of :class:`pscx.coders.Static`, or none for Student's t with 4 degrees of
             freedom. With a table each of its segments has counts of its own.
-        digest: what identifies the table's content; none to take it as it is. A stream holds it.
+        digest: digest of the table's content, checked when it is loaded; none to accept any content. A stream holds it.
 
     Raises:
         ValueError: for an option outside its range; there is no such table, or it has another digest.
@@ -72,7 +72,7 @@ class AdaptiveEncoder(RangeCodedEncoder):
         self._counts = counts
 
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
-        """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
+        """Raises ``ValueError`` if a symbol is outside the alphabet, or a mean or a scale is not finite."""
         check_symbols(symbols, quantizer)
         check_predictions(mean, scale)
         origins, contexts = origins_and_contexts(quantizer, mean, scale)
@@ -105,7 +105,7 @@ class AdaptiveDecoder(RangeCodedDecoder):
 
 
 class Counts:
-    """What both sides have learnt: how often each decision was taken and how often it was yes."""
+    """Counts that both sides have learnt: how often each decision was taken and how often it was yes."""
 
     def __init__(self, table: Table, weight: int, memory: int) -> None:
         self._prior, self._weight, self._memory = table.chances, weight, memory
@@ -118,7 +118,7 @@ class Counts:
         return on_grid(yes / ((self._taken[at] + self._weight) * WHOLE))
 
     def learn(self, segment: int, offsets: Integers, contexts: Integers) -> None:
-        """Take in rows that were coded."""
+        """Update the counts with coded measurements."""
         at = min(segment, len(self._prior) - 1)
         taken, yes = outcomes(offsets, contexts)
         self._taken[at] += taken
@@ -129,5 +129,5 @@ class Counts:
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Slices of ``CHUNK`` rows."""
+    """Slices of ``CHUNK`` measurements."""
     return (slice(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK))

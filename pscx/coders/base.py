@@ -1,4 +1,4 @@
-"""What a codec may ask of an entropy coder."""
+"""Contract of an entropy coder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pscx.registry import Registry
 
 
 class Encoder(ABC):
-    """Turns groups of symbols into bytes; one object a stream, kept through all of its segments."""
+    """Turns groups of symbols into bytes; one object per stream, for all of its segments."""
 
     segment: int = 0
     """Number of the segment that is being coded, from 0; the codec sets it, and a model may depend on it."""
 
     @abstractmethod
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
-        """Append symbols ``(rows,)`` whose predictions are ``mean`` and ``scale`` (standard deviation), ``(rows,)``.
+        """Append symbols ``(n,)`` whose predictions are ``mean`` and ``scale`` (standard deviation), ``(n,)``.
 
-        Returns the ideal code length of each under the coder's own model, in bits: ``(rows,)`` float64.
+        Returns the ideal code length of each under the coder's own model, in bits: ``(n,)`` float64.
         """
 
     @abstractmethod
@@ -29,7 +29,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def finish(self) -> bytes:
-        """Everything put so far, as bytes; the encoder can go on afterwards (for a stream cut here)."""
+        """Everything put so far, as bytes, for a stream that ends here; more may be put afterwards."""
 
 
 class Decoder(ABC):
@@ -40,7 +40,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def get(self, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
-        """The next group of symbols, ``(rows,)`` int64 in ``[0, quantizer.alphabet)``."""
+        """The next group of symbols, ``(n,)`` int64 in ``[0, quantizer.alphabet)``."""
 
     @abstractmethod
     def get_bits(self, count: int) -> int:
@@ -49,7 +49,7 @@ class Decoder(ABC):
     @property
     @abstractmethod
     def exhausted(self) -> bool:
-        """Whether more was taken out than the bytes can have held: the stream was cut before this point."""
+        """Whether more was read than the bytes held, so that the stream was cut before this point."""
 
 
 class Coder(ABC):
@@ -63,11 +63,11 @@ class Coder(ABC):
 
     @abstractmethod
     def encoder(self) -> Encoder:
-        """What a stream is written with; one for each stream."""
+        """A new encoder; one per stream."""
 
     @abstractmethod
     def decoder(self, data: bytes) -> Decoder:
-        """What reads the payload ``data`` of a stream."""
+        """A decoder of the payload ``data`` of a stream."""
 
 
 def check_symbols(symbols: Tensor, quantizer: Quantizer) -> None:

@@ -17,14 +17,14 @@ from torch import Tensor
 from pscx.quantizers.base import Quantizer
 from pscx.signal.distributions import Array, Booleans, Integers, student_tail
 
-DECISIONS = 14  # of a context that have a probability of their own
+DECISIONS = 14  # decisions of a context with their own probability
 WHOLE = 1 << 16  # a probability of 1; those of tables are integers below
 LOWEST_OCTAVE, OCTAVES = -3, 13  # of the ratio; contexts are half an octave wide
 EDGES = np.rint(2.0 ** (np.arange(2 * OCTAVES + 1) / 2 + LOWEST_OCTAVE) * 4096) / 4096
 CONTEXTS = len(EDGES) + 1
 SHIFTS = np.maximum(np.arange(CONTEXTS) // 2 + LOWEST_OCTAVE - 1, 0)  # 2 to 4 buckets of b a standard deviation
 NARROWEST = 1e-300  # cell
-LONGEST = 26  # bits of what the Exp-Golomb code may hold; alphabets have at most 24
+LONGEST = 26  # largest number of bits in the Exp-Golomb code; alphabets have at most 24
 
 Test = Callable[[Integers], Booleans]
 Value = Callable[[Integers], Integers]
@@ -32,7 +32,7 @@ Ask = Callable[[Integers, Test, Array], Booleans]
 
 
 def origins_and_contexts(quantizer: Quantizer, mean: Tensor, scale: Tensor) -> tuple[Integers, Integers]:
-    """The symbol of the cell that holds the mean, and the context, both ``(rows,)`` int64."""
+    """The symbol of the cell that holds the mean, and the context, both ``(n,)`` int64."""
     origin = quantizer.quantize(mean, mean, scale)
     inner = origin.clamp(1, max(quantizer.alphabet - 2, 1))
     width = (quantizer.lower_edge(inner + 1, mean) - quantizer.lower_edge(inner, mean)).numpy()
@@ -42,17 +42,17 @@ def origins_and_contexts(quantizer: Quantizer, mean: Tensor, scale: Tensor) -> t
 
 
 def buckets(offsets: Integers, contexts: Integers) -> Integers:
-    """``b`` of offsets ``d``, both ``(rows,)``."""
+    """``b`` of offsets ``d``, both ``(n,)``."""
     shift: Integers = SHIFTS[contexts]
     half = np.left_shift(1, shift) >> 1
     return (offsets + half) >> shift
 
 
 def find(contexts: Integers, chances: Array, ask: Ask) -> Integers:
-    """The offsets ``d`` of rows with these contexts, by asking for one decision after the other, ``(rows,)``.
+    """The offsets ``d`` of measurements with these contexts, by asking for one decision after the other, ``(n,)``.
 
     ``chances`` ``(CONTEXTS, DECISIONS)`` are the probabilities of yes. ``ask(rows, test, p)`` tells which of the
-    numbered rows pass a test, with probability ``p``; a test takes the offsets of all rows.
+    numbered measurements pass a test, with probability ``p``; a test takes the offsets of all measurements.
     """
     size = np.zeros(len(contexts), np.int64)
     left = np.arange(len(contexts))
@@ -94,7 +94,7 @@ def as_integers(chances: Array) -> Integers:
 
 
 def _exp_golomb(rows: Integers, count: int, value: Value, ask: Ask) -> Integers:
-    """``value - 1`` in the numbered ones of ``count`` rows, 0 in the others: how many bits it has, then those."""
+    """``value - 1`` of the numbered ones of ``count`` measurements, else 0: its number of bits, then the bits."""
     length = np.zeros(count, np.int64)
     left = rows
     for bits in range(1, LONGEST):

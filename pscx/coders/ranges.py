@@ -10,7 +10,7 @@ from constriction import stream
 from pscx.coders.base import Decoder, Encoder
 from pscx.signal.distributions import Array, Booleans
 
-GRID, RAREST = 2.0**-20, 2.0**-16  # of the probability of a decision
+GRID, RAREST = 2.0**-20, 2.0**-16  # bits of the probability of a decision
 
 
 class RangeEncoder:

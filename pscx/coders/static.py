@@ -25,7 +25,7 @@ class Static(Coder):
     Args:
         table: name of a table: one that ships with pscx, or of a file ``NAME.json`` in the folder that the environment
             variable PSCX_TABLES names.
-        digest: what identifies the table's content; none to take it as it is. A stream holds it.
+        digest: digest of the table's content, checked when it is loaded; none to accept any content. A stream holds it.
 
     Raises:
         ValueError: there is no such table, or it has another digest.
@@ -55,7 +55,7 @@ class StaticEncoder(RangeCodedEncoder):
         self._table = table
 
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
-        """Raises ``ValueError`` where a symbol is outside the alphabet, or a mean or a scale is not finite."""
+        """Raises ``ValueError`` if a symbol is outside the alphabet, or a mean or a scale is not finite."""
         check_symbols(symbols, quantizer)
         check_predictions(mean, scale)
         origins, contexts = origins_and_contexts(quantizer, mean, scale)
@@ -80,7 +80,7 @@ class StaticDecoder(RangeCodedDecoder):
 
 
 class Asked:
-    """An encoder's answers: it knows the offsets, encodes what it tells, and counts the bits of each row."""
+    """An encoder's answers: it knows the offsets, encodes what it tells, and counts the bits of each measurement."""
 
     def __init__(self, words: RangeEncoder, offsets: Integers) -> None:
         self._words, self._offsets, self.bits = words, offsets, np.zeros(len(offsets))

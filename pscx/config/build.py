@@ -1,4 +1,4 @@
-"""Objects out of checked trees."""
+"""Builds objects from checked trees."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 def build(cls: Callable[..., T], options: Mapping[str, Any]) -> T:
-    """An object of ``cls`` from checked options. Raises :class:`ConfigError` where a constructor refuses them."""
+    """Build ``cls`` with checked options. Raises :class:`ConfigError` if a constructor rejects them."""
     ready = {key: built(value) for key, value in options.items()}
     try:
         return cls(**ready)
-    except (ValueError, OSError) as error:  # what constructors raise on options out of range and missing files
+    except (ValueError, OSError) as error:  # raised by constructors for options out of range and missing files
         raise ConfigError(str(error)) from error
 
 
@@ -29,7 +29,7 @@ def class_of(form: Mapping[str, Any]) -> type[Any]:
 
 
 def with_defaults(value: Any) -> Any:
-    """A checked tree in which every component also holds the options that nobody gave."""
+    """A checked tree with the default of every option that was not given."""
     if isinstance(value, (list, tuple)):
         return [with_defaults(item) for item in value]
     if not isinstance(value, Mapping):
@@ -43,7 +43,7 @@ def with_defaults(value: Any) -> Any:
 
 
 def built(value: Any) -> Any:
-    """A checked value with an object in place of each ``class_path`` and ``init_args``; see :func:`build`."""
+    """A checked value in which each ``class_path`` with ``init_args`` is replaced by an object; see :func:`build`."""
     if isinstance(value, list):
         return [built(item) for item in value]
     if not isinstance(value, Mapping) or "class_path" not in value:

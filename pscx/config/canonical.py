@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-OWN_NAME = "init_args:name"  # stands for an option called name, as name stands for the class
+OWN_NAME = "init_args:name"  # key of an option called name, because the key name is the class
 
 
 def canonical(value: Any) -> Any:
@@ -22,7 +22,7 @@ def canonical(value: Any) -> Any:
         return value
     value = dict(value)
     init_args = value.pop("init_args", None) or {}
-    if not isinstance(init_args, Mapping):  # an option of that name, which no component has
+    if not isinstance(init_args, Mapping):  # an unknown option called init_args
         value, init_args = {**value, "init_args": init_args}, {}
     if "class_path" in value:
         value["name"] = value.pop("class_path")

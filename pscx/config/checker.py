@@ -2,11 +2,11 @@
 
 A component is written as a short name (``sampler: ddrm``), with options (``{name: ddrm, steps: 5}``) or in
 jsonargparse's form (``class_path``, ``init_args``). Sources are layers: a later one adds options to a component of the
-same name and takes the place of one of another name. :class:`Checker` gives the tree in jsonargparse's form, every name
-and value checked against the registries and the type hints; :func:`pscx.config.build` makes objects of it.
+same name and replaces a component of another name. :class:`Checker` checks every name against the registries and every
+value against its type hint, and returns the tree in jsonargparse's form; :func:`pscx.config.build` builds its objects.
 
-jsonargparse checks plain values (:mod:`pscx.config.values`), not whole trees: of a tree its error is that of every
-branch of every union on the way, and does not say which source set the value, nor what the nearest name is.
+jsonargparse checks plain values (:mod:`pscx.config.values`), saves configs and prints help. It does not check whole
+trees here: its error lists every branch of every union, and gives neither the source of the value nor the nearest name.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from pscx.config.build import built
 from pscx.config.canonical import class_form, option_name
 from pscx.config.kinds import kind_in, kind_of_items, names_of
 from pscx.config.layers import ConfigError
-from pscx.config.plain import is_plain
 from pscx.config.plugins import failure_of
 from pscx.config.sources import Sources
 from pscx.config.trust import Own, Trust
-from pscx.config.values import parser_of, takes_text
+from pscx.config.values import is_plain, parser_of, takes_text
 from pscx.config.words import deeper, describe, join, sentence, what
 from pscx.registry import Registry, choices, class_path, parameters_of
 
@@ -37,7 +36,7 @@ LIGHT = ("sampler", "row rule", "quantizer", "coder", "restoration", "target", "
 class Checker(Sources):
     """Checks a tree of components that was merged from ``layers``.
 
-    ``trust`` says what names and values of that origin may be; see :mod:`pscx.config.untrusted`.
+    ``trust`` says which classes and values this origin may name; see :mod:`pscx.config.untrusted`.
     """
 
     trust: Trust = field(default_factory=Own)
@@ -47,7 +46,7 @@ class Checker(Sources):
     ) -> dict[str, Any]:
         """``{"class_path": ..., "init_args": ...}`` of one component at ``path``, such as ``model.codec.sampler``.
 
-        ``base`` is a narrower type than the registry's own that it must be of, if any.
+        ``base`` is the required type, if it is narrower than the registry's own.
         """
         base = base or registry.base
         if isinstance(value, str):
@@ -72,13 +71,13 @@ class Checker(Sources):
         return [self.component(registry, value, path, base) for value in values]
 
     def find(self, registry: Registry[Any], name: Any, path: str) -> type[Any]:
-        """The class of that name. Fails where there is none."""
+        """The class of that name. Raises :class:`ConfigError` if there is none."""
         if not isinstance(name, str):
             self.fail(path, f"needs the name of a {registry.kind}: choose from {', '.join(sorted(registry.classes))}")
         return self._class(registry, name, path, registry.base)
 
     def options(self, cls: type[Any], values: Mapping[str, Any], path: str, title: str) -> dict[str, Any]:
-        """Options of ``cls``, called ``title`` in errors: none unknown, none missing, each of the type of its hint."""
+        """Check options of ``cls``: none unknown, missing or of a wrong type. ``title`` names ``cls`` in errors."""
         parameters = parameters_of(cls)
         for key in values:
             if key not in parameters:
@@ -107,7 +106,7 @@ class Checker(Sources):
         return self._plain(annotation, value, path)
 
     def _try(self, form: Mapping[str, Any], path: str) -> None:
-        """Build a component for what its constructor says: that knows its options, and not its own place."""
+        """Build a component to check its options, and add its path to the constructor's error."""
         try:
             built(form)
         except ConfigError as error:
@@ -119,7 +118,7 @@ class Checker(Sources):
     def _class(self, registry: Registry[Any], name: str, path: str, base: type[Any]) -> type[Any]:
         failure = failure_of(registry, name)
         if failure is not None:
-            self.fail(path, f"{registry.kind} '{name}' cannot be had: {failure}")
+            self.fail(path, f"{registry.kind} '{name}' is not available: {failure}")
         cls = registry.find(name) or self._class_called(registry, name, path)
         if cls is None:
             self.fail(path, f"unknown {registry.kind} '{name}'{choices(name, names_of(registry, base))}")
@@ -139,7 +138,7 @@ class Checker(Sources):
     def _plain(self, annotation: Any, value: Any, path: str) -> Any:
         if is_plain(annotation, value):
             return value
-        from jsonargparse import ArgumentError  # which takes long to load
+        from jsonargparse import ArgumentError  # slow to import
 
         if value is None and annotation not in (Any, None) and type(None) not in get_args(annotation):
             self.fail(path, f"must be {describe(annotation)}, got null")

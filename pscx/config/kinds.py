@@ -1,9 +1,8 @@
-"""Which components may stand where: the kind of a type hint, its names, and classes by their import path."""
+"""The kind of component that a type hint asks for, the names of a kind, and classes by import path."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -22,17 +21,20 @@ def imported(path: str) -> type[Any] | None:
     return cls if isinstance(cls, type) else None
 
 
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
 def kind_in(annotation: Any) -> tuple[Registry[Any], type[Any]] | None:
-    """The registry of a component of this type, which may be narrower than the registry's own, and the type."""
-    candidates: Iterable[Any] = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    kinds = ((registry_of(c), c) for c in candidates if isinstance(c, type))
+    """The registry of this type, and the type itself, which may be narrower than the registry's."""
+    kinds = ((registry_of(one), one) for one in alternatives(annotation) if isinstance(one, type))
     return next(((registry, base) for registry, base in kinds if registry is not None), None)
 
 
 def kind_of_items(annotation: Any) -> tuple[Registry[Any], type[Any]] | None:
     """:func:`kind_in` of the items of a list, or of a list or null."""
-    candidates = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    lists = [get_args(one) for one in candidates if get_origin(one) is list]
+    lists = [get_args(one) for one in alternatives(annotation) if get_origin(one) is list]
     return kind_in(lists[0][0]) if lists and lists[0] else None
 
 

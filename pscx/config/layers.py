@@ -1,8 +1,8 @@
 """Layers of a configuration: YAML files and options of the command line, and how they are merged.
 
-jsonargparse reads and merges files and options too. Two things it cannot do: it forgets which source set a value, which
-errors here name, and it takes no short names inside of what a file holds, nor adds options to a component of which only
-the name was given before.
+jsonargparse reads and merges files and options too, but it lacks two things. It does not keep the source of a value,
+which the errors here name. It knows no short names inside a file, and adds no options to a component that was given by
+its name alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ConfigError(PscxError):
 class Layer:
     """Values from one source: ``source`` is a file's name, an option or ``recipe 'default'``.
 
-    ``text`` is an option's value as it was given, where it was read as YAML or could not be: ``problem`` says why.
+    ``text`` is the original text of an option that looks like YAML; ``problem`` says why it is not valid YAML.
     """
 
     source: str
@@ -82,8 +82,8 @@ def split_options(args: Sequence[str]) -> tuple[list[Layer], list[str]]:
 def option_layer(key: str, value: Any) -> Layer:
     """The layer of one dotted option: ``model.codec.sampler.steps`` and ``7``. Brackets and null are read as YAML.
 
-    What is no YAML stays text, which an option that takes text may have, such as a folder called ``[1] photos``. Any
-    other option refuses it with the problem of the YAML.
+    Invalid YAML stays text, because an option may take text such as a folder called ``[1] photos``. Any other option
+    is refused with the YAML error.
     """
     text, problem, values = None, "", value
     if isinstance(value, str) and (value[:1] in ("{", "[") or value == "null"):

@@ -1,8 +1,8 @@
-"""Plugins: components out of the files of a folder, and out of installed packages.
+"""Plugins: components from the files of a folder and from installed packages.
 
-The files of all plugin folders are modules of one package that exists in memory alone, ``pscx_plugins``. So a class
-has an import path, ``pscx_plugins.FILE.CLASS``, by which a saved config names it. A plugin that fails is set aside and
-remembered in :data:`FAILURES`: it stops nobody who does not ask for its components.
+The files of all plugin folders are modules of the package ``pscx_plugins``, which exists only in memory. So each class
+has an import path for saved configs, ``pscx_plugins.FILE.CLASS``. A plugin that fails to load is recorded in
+:data:`FAILURES`; only configs that use its components fail.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ HOW = "name the folder of plugins with --plugins FOLDER, in PSCX_PLUGINS or to p
 class Failure:
     """A plugin that could not be loaded: where it is, its module, and why.
 
-    ``claims`` are the names that it would have registered, as far as its text tells; ``clash`` is the kind and name of
-    a component that another plugin has registered already.
+    ``claims`` are the names that it would have registered, found in its text; ``clash`` is the kind and name of a
+    component that another plugin has already registered.
     """
 
     source: str
@@ -55,10 +55,10 @@ FAILURES: dict[str, Failure] = {}
 
 
 def load_plugins(*folders: str | Path) -> None:
-    """Make the components of plugins known: of these folders, of ``PSCX_PLUGINS`` and of installed packages.
+    """Load the plugins of these folders, of ``PSCX_PLUGINS`` and of installed packages.
 
-    The code of every file ``*.py`` whose name does not begin with ``_`` is run. A plugin that fails is a warning.
-    What is loaded already is left as it is. Raises :class:`PscxError` where a folder does not exist.
+    Every file ``*.py`` whose name does not begin with ``_`` is imported, once. A plugin that fails gives a warning.
+    Raises :class:`PscxError` if a folder does not exist.
     """
     for failure in load(folders):
         warnings.warn(str(failure), stacklevel=2)
@@ -114,7 +114,7 @@ def _load_file(file: Path, earlier: Sequence[Path]) -> Failure | None:
     module, source = f"{PACKAGE}.{file.stem}", f"'{shown(file)}'"
     same = next((folder / file.name for folder in earlier if (folder / file.name).exists()), None)
     if same is not None:
-        return _set_aside(f"{module} in {file.parent}", source, f"its file has the name of '{shown(same)}': rename one")
+        return _set_aside(f"{module} in {file.parent}", source, f"its name is that of '{shown(same)}': rename one")
     if file.stem.startswith("_"):
         return None
     if not file.stem.isidentifier():
@@ -125,7 +125,7 @@ def _load_file(file: Path, earlier: Sequence[Path]) -> Failure | None:
 def _load_entry(entry: EntryPoint) -> Failure | None:
     package = f" of {entry.dist.name}" if entry.dist else ""
     file = None
-    with suppress(Exception):  # looking for a module imports its package, which may be what is broken
+    with suppress(Exception):  # finding a module imports its package, which may be broken
         spec = importlib.util.find_spec(entry.module)
         file = Path(spec.origin) if spec is not None and spec.origin else None
     return _load(entry.module, f"'{entry.value}'{package}", file, entry.load, frozenset({entry.name}))
@@ -134,7 +134,7 @@ def _load_entry(entry: EntryPoint) -> Failure | None:
 def _load(
     module: str, source: str, file: Path | None, run: Callable[[], object], claims: frozenset[str] = frozenset()
 ) -> Failure | None:
-    """Run a plugin's module; where that fails, take back what it registered."""
+    """Import a plugin's module; if that fails, remove what it registered."""
     try:
         run()
         for registry, name, cls in _from(module):
@@ -170,7 +170,7 @@ def _from(module: str) -> list[tuple[Registry[Any], str, type[Any]]]:
 
 
 def _check_options(title: str, cls: type[Any]) -> None:
-    """Refuse options that no config could set, or whose values nobody could check."""
+    """Refuse options that a config cannot set, and options without a type."""
     for name, option in parameters_of(cls).items():
         if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD, option.POSITIONAL_ONLY):
             raise RegistrationError(f"{title}: a config cannot set the option '{option}': give each option a name")

@@ -24,7 +24,7 @@ class Sources:
     layers: Sequence[Layer]
 
     def tree(self, base: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-        """All layers merged over ``base`` and over the recipe that the key ``recipe`` of any of them names."""
+        """All layers merged over ``base`` and over the recipe that one of them names with the key ``recipe``."""
         recipe = self._recipe()
         if recipe is not None:
             try:
@@ -36,7 +36,7 @@ class Sources:
         return dict(base)
 
     def _recipe(self) -> Any:
-        """What the key ``recipe`` of the last layer that has it says, or none."""
+        """The value of ``recipe`` in the last layer that has it, or none."""
         return next((layer.values["recipe"] for layer in reversed(self.layers) if "recipe" in layer.values), None)
 
     def _module(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Sources:
                 self.fail(key, f"there is no such section or option{choices(key, known)}")
 
     def fail(self, path: str, reason: str) -> NoReturn:
-        """Raise :class:`ConfigError` with the source that set ``path``, as far as one did."""
+        """Raise :class:`ConfigError`, with the source that set ``path`` if there is one."""
         layer = self.layer_of(path)
         if layer is not None and layer.problem:
             raise ConfigError(layer.problem)
@@ -66,7 +66,7 @@ class Sources:
         raise ConfigError(f"{where}{between}{reason}")
 
     def layer_of(self, path: str) -> Layer | None:
-        """The last layer that sets ``path``, or else what ``path`` is a part of."""
+        """The last layer that sets ``path``, or else the nearest section around it."""
         while path:
             for layer in reversed(self.layers):
                 if sets(layer.values, path):

@@ -11,11 +11,11 @@ from pscx.registry import Registry
 
 
 class Trust(ABC):
-    """What :class:`pscx.config.Checker` allows; errors are the end of a sentence on the key."""
+    """Rules of :class:`pscx.config.Checker` for one origin. An error's text continues a sentence about the key."""
 
     @abstractmethod
     def class_called(self, registry: Registry[Any], name: str) -> type[Any] | None:
-        """The class of a name that is not registered, or none. Raises ``ValueError`` where none may be looked for."""
+        """The class of a name that is not registered, or none. Raises ``ValueError`` if this origin may not name it."""
 
     @abstractmethod
     def check(self, value: Any) -> None:

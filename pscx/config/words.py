@@ -1,21 +1,21 @@
-"""Type hints and errors in words."""
+"""Type hints and errors of other libraries in plain words."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from inspect import Parameter
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
-from pscx.config.kinds import kind_in, names_of
+from pscx.config.kinds import alternatives, kind_in, names_of
 from pscx.registry import choices, parameters_of
 
 
 def sentence(message: str) -> str:
     """An error of jsonargparse or Lightning in one line, class names without their brackets."""
     message = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class '\1'", message)
-    causes = re.findall(r"^ *- (?!Expected an? )(.+)$", message, re.MULTILINE)  # of the branches of a union
+    causes = re.findall(r"^ *- (?!Expected an? )(.+)$", message, re.MULTILINE)  # errors of the branches of a union
     if causes:
         return str(causes[0])
     message = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
@@ -28,8 +28,8 @@ def describe(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in (None, NoneType):
         return "null"
-    if origin in (Union, UnionType):
-        return " or ".join(describe(arg) for arg in args)
+    if alternatives(annotation) != (annotation,):
+        return " or ".join(describe(one) for one in alternatives(annotation))
     if origin is Literal:
         return f"one of {', '.join(map(repr, args))}"
     if origin in (list, tuple):
@@ -48,7 +48,7 @@ def what(annotation: Any) -> str:
 
 
 def deeper(parameters: Mapping[str, Parameter], path: str, key: str) -> str:
-    """The end of a sentence on an unknown option: where a component of these options has it, else the choices."""
+    """Ends the error for an unknown option: the component that has this option, or else the choices."""
     kinds = {name: kind_in(parameter.annotation) for name, parameter in parameters.items()}
     for name, kind in kinds.items():
         if kind is not None and kind[0].default is not None and key in parameters_of(kind[0].get(kind[0].default)):

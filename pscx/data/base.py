@@ -1,4 +1,4 @@
-"""What all data modules of whole photographs share: an item, and each process's share of the items."""
+"""Base of data modules of whole photographs: items, and the share of each rank."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Photo(TypedDict):
 
 
 class Portioned(IterableDataset[Photo]):
-    """Photographs that are read from beginning to end, by each process its own portion."""
+    """Photographs that are read sequentially; each rank reads its own portion."""
 
     @abstractmethod
     def portion(self, shares: int, share: int) -> Portioned:
@@ -43,9 +43,9 @@ class Portioned(IterableDataset[Photo]):
 
 
 class PhotoData(LightningDataModule):
-    """Whole photographs, a :class:`Photo` or a list of them a batch.
+    """Whole photographs: a :class:`Photo` or a list of them per batch.
 
-    ``setup`` makes ``photos``, a dataset with a length or a stream.
+    ``setup`` sets ``photos``, a dataset with a length or a stream.
 
     Args:
         subset: take the first so many images, or all.
@@ -79,7 +79,7 @@ class PhotoData(LightningDataModule):
         """For calibration: every image once, in order and one by one."""
         if self.batch_size > 1:
             raise PscxError(f"data.batch_size must be 1 to learn from whole images, got {self.batch_size}")
-        if isinstance(self.photos, Portioned):  # Lightning shares out only what has a length
+        if isinstance(self.photos, Portioned):  # Lightning only distributes datasets with a length
             shares, share = self._share()
             return DataLoader(self.photos.portion(shares, share), batch_size=None, num_workers=self.num_workers)
         return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)
@@ -90,21 +90,21 @@ class PhotoData(LightningDataModule):
         if isinstance(photos, Portioned):
             photos = photos.portion(shares, share)
         elif self.trainer is not None and self.trainer.world_size > 1 and isinstance(photos, Sized):
-            # Lightning would put a sampler of its own where there is none, even where all take every image
+            # Lightning would add its own sampler, even if all ranks take every image
             sampler = Share(len(photos), shares, share)
         several: dict[str, Any] = {"batch_size": self.batch_size, "collate_fn": list}
         size = several if self.batch_size > 1 else {"batch_size": None}
         return DataLoader(photos, num_workers=self.num_workers, sampler=sampler, **size)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave photographs on the CPU: the codec moves what it computes with."""
+        """Leave photographs on the CPU: the codec moves its tensors itself."""
         return batch
 
     def predict_dataloader(self) -> DataLoader[Photo]:
         return self.test_dataloader()
 
     def _share(self) -> tuple[int, int]:
-        """Into how many shares the images are cut, and which of them is this process's."""
+        """The number of shares of the images, and the share of this process."""
         if self.trainer is None or self.trainer.world_size == 1:
             return 1, 0
         module = self.trainer.lightning_module
@@ -114,16 +114,16 @@ class PhotoData(LightningDataModule):
 
 @runtime_checkable
 class SharesImages(Protocol):
-    """A module that says into how many shares the images are cut, and which of them is this process's."""
+    """A module that sets the number of shares of the images, and the share of this process."""
 
     @property
     def image_share(self) -> tuple[int, int]: ...
 
 
 class Share(DistributedSampler[int]):
-    """Every ``shares``-th image from number ``share`` on: none twice and none left out, however many there are.
+    """Every ``shares``-th image from number ``share`` on: each image exactly once.
 
-    A ``DistributedSampler`` for Lightning alone, which would otherwise put one of its own around it, with padding.
+    A ``DistributedSampler``, because Lightning would otherwise add its own, with padding.
     """
 
     def __init__(self, images: int, shares: int, share: int) -> None:
@@ -136,7 +136,7 @@ class Share(DistributedSampler[int]):
         return len(self.indices)
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning tells the epoch; the order of the images is always the same."""
+        """Called by Lightning; the order of the images does not depend on the epoch."""
 
 
 def photo(name: str, read: Callable[[], NDArray[np.uint8]]) -> Photo:
@@ -152,12 +152,12 @@ def photo(name: str, read: Callable[[], NDArray[np.uint8]]) -> Photo:
 
 
 def broken(name: str, error: str) -> Photo:
-    """The item of that name where there are no pixels."""
+    """The item of that name for an image without pixels."""
     return {"name": name, "pixels": torch.empty(3, 0, 0, dtype=torch.uint8), "error": error}
 
 
 def central(pixels: NDArray[np.uint8], side: int | None, file: Path | str) -> NDArray[np.uint8]:
-    """The middle square, or all of the image. Raises :class:`ImageError`, naming ``file``, where it does not fit."""
+    """The middle square, or the whole image. Raises :class:`ImageError`, naming ``file``, if it does not fit."""
     if side is None:
         return pixels
     height, width = pixels.shape[:2]
@@ -168,5 +168,5 @@ def central(pixels: NDArray[np.uint8], side: int | None, file: Path | str) -> ND
 
 
 def too_small(file: Path | str, width: int, height: int, crop: int) -> ImageError:
-    """The error for an image that the crop does not fit into."""
+    """The error for an image that is smaller than the crop."""
     return ImageError(f"data.crop must fit into every image, but {crop} exceeds '{file}' of {width}x{height}")

@@ -24,8 +24,8 @@ from pscx.images import read_image
 class CropData(LightningDataModule):
     """Square crops at mixed scales, flipped and turned, from folders of images (searched recursively).
 
-    A crop is a function of (seed, epoch, index) alone, so a resumed run sees what an undisturbed one would. A file
-    that cannot be read is left out with a warning.
+    A crop is a function of (seed, epoch, index) only, so a resumed run sees the same crops. A file that cannot be
+    read is left out with a warning.
 
     Args:
         root: folder or folders to train on.
@@ -33,10 +33,10 @@ class CropData(LightningDataModule):
         crop: side of a crop in pixels, after scaling.
         scales: smallest and largest factor, in (0, 1], by which an image is shrunk before it is cropped; one pair
             for every root, or one pair each. Shrinking removes traces of earlier JPEG coding.
-        batch_size: crops a batch.
+        batch_size: crops per batch.
         crops_per_epoch: crops after which an epoch (and with it a validation and a checkpoint) ends.
         val_crops: crops in the validation set.
-        seed: of the crops, not of the noise; at least 0.
+        seed: seed of the crops, not of the noise; at least 0.
         num_workers: processes that prepare crops.
         cache: number of decoded images kept in memory.
 
@@ -44,7 +44,7 @@ class CropData(LightningDataModule):
         ValueError: an option is out of range.
         PscxError: in training over several epochs where the trainer's ``reload_dataloaders_every_n_epochs`` is not 1:
             epochs would repeat the crops of earlier ones.
-        ImageError: while training, where no file can be read.
+        ImageError: while training, if no file can be read.
     """
 
     references = ()
@@ -77,7 +77,7 @@ class CropData(LightningDataModule):
         self.val_roots = [val_root] if isinstance(val_root, str) else val_root
         self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)
         if len(self.scales) != len(self.roots):
-            raise ValueError(f"data.scales must hold 1 pair or {len(self.roots)} (one a root), got {len(self.scales)}")
+            raise ValueError(f"data.scales must hold 1 pair or {len(self.roots)} (1 per root), got {len(self.scales)}")
         for pair in self.scales:
             check_scales(pair)
         self.crop, self.batch_size, self.seed = crop, batch_size, seed
@@ -139,23 +139,23 @@ class Crops(Dataset[Tensor]):
 
     @cached_property
     def read(self) -> Callable[[Path], NDArray[np.uint8]]:
-        """:func:`read_image` with a memory, of each process its own."""
+        """:func:`read_image` with a cache, one per process."""
         return lru_cache(self.cache)(read_image)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "read"}  # which cannot be pickled
+        return {name: value for name, value in vars(self).items() if name != "read"}  # it cannot be pickled
 
 
 def validation_crops(roots: Sequence[str], length: int, crop: int, seed: int, cache: int) -> Crops:
-    """Crops of folders, shrunk to no less than half: the same whenever they are asked for."""
+    """Crops of folders, shrunk by at most half; always the same."""
     return Crops([(image_files(root, "data.val_root"), [0.5, 1.0]) for root in roots], length, crop, seed, cache)
 
 
 def random_crop(pixels: NDArray[np.uint8], rng: np.random.Generator, side: int, scales: Sequence[float]) -> Tensor:
-    """A square out of ``(height, width, 3)``, shrunk, flipped and turned: ``(3, side, side)``, float32 in [-1, 1].
+    """A random crop of ``(height, width, 3)``, shrunk, flipped and turned: ``(3, side, side)``, float32 in [-1, 1].
 
-    The logarithm of the factor is uniform between those of the two ``scales``, as far as the image is large enough;
-    of one that is too small, the largest square is enlarged.
+    The logarithm of the factor is uniform between those of the two ``scales``, as far as the image is large enough.
+    If the image is too small, its largest square is enlarged.
     """
     height, width = pixels.shape[:2]
     low, high = max(scales[0], side / min(height, width)), scales[1]
@@ -172,20 +172,20 @@ def random_crop(pixels: NDArray[np.uint8], rng: np.random.Generator, side: int, 
 
 
 def check_least(**options: tuple[int, int]) -> None:
-    """Raise ``ValueError`` where an option of a data module, given as its value and its least, is below that."""
+    """Raise ``ValueError`` if an option of a data module, given as its value and its minimum, is below the minimum."""
     for name, (value, least) in options.items():
         if value < least:
             raise ValueError(f"data.{name} must be at least {least}, got {value}")
 
 
 def check_given(**options: Sequence[Any]) -> None:
-    """Raise ``ValueError`` where an option of a data module holds nothing."""
+    """Raise ``ValueError`` if an option of a data module is empty."""
     for name, given in options.items():
         if not given:
             raise ValueError(f"data.{name} must not be empty")
 
 
 def check_scales(pair: Sequence[float]) -> None:
-    """Raise ``ValueError`` where these are not two rising factors in (0, 1]."""
+    """Raise ``ValueError`` unless these are two increasing factors in (0, 1]."""
     if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= 1:
-        raise ValueError(f"data.scales must be two rising factors in (0, 1], got {list(pair)}")
+        raise ValueError(f"data.scales must be two increasing factors in (0, 1], got {list(pair)}")

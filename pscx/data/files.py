@@ -1,4 +1,4 @@
-"""Which files of a folder are images."""
+"""Finds the images of a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["SUFFIXES", "image_files"]
 def image_files(root: str | Path, option: str = "data.root") -> list[Path]:
     """Every image under ``root`` (or the file ``root`` itself), sorted by path; see :func:`pscx.runtime.walk.walk`.
 
-    What was left out is counted in one line on stderr. Raises :class:`ImageError`, naming the ``option``, where
+    Left-out files are counted in one line on stderr. Raises :class:`ImageError`, naming the ``option``, where
     ``root`` is missing, holds no image or is the folder of a run.
     """
     if root == "":
@@ -31,7 +31,7 @@ def image_files(root: str | Path, option: str = "data.root") -> list[Path]:
     if not root.is_dir():
         raise ImageError(f"{option} must be a folder of images or an image, but '{root}' does not exist")
     if is_run_folder(root):
-        raise ImageError(f"{option} must be a folder of images, but '{root}' holds the results of a run of pscx")
+        raise ImageError(f"{option} must be a folder of images, but '{root}' holds the results of a pscx run")
     found = walk(root, SUFFIXES)
     if not found.files:
         left_out = f"; left out: {found.left_out}" if found.left_out else ""

@@ -30,8 +30,8 @@ class FolderData(PhotoData):
     Raises:
         ValueError: for an option outside its range.
         ImageError: in ``setup``, where ``root`` is missing or holds no image; for ``fit`` also where an image's header
-            says that it is smaller than ``crop``. What else is wrong with a single image (not readable, or too small
-            for another command) is told in its :class:`Photo`.
+            says that it is smaller than ``crop``. Other errors of a single image (not readable, or too small for
+            another command) are in its :class:`Photo`.
     """
 
     references = ()
@@ -51,7 +51,7 @@ class FolderData(PhotoData):
 
     def setup(self, stage: str) -> None:
         self.photos = photos = Photos(self.root, self.subset, self.crop)
-        if stage == "fit" and self.crop is not None:  # a calibration is of all images or none
+        if stage == "fit" and self.crop is not None:  # a calibration needs all images
             check_sides(photos.files, self.crop)
 
 
@@ -72,7 +72,7 @@ class Photos(Dataset[Photo]):
 
 
 def unique_names(root: Path, files: list[Path]) -> list[str]:
-    """Names for what is made of ``files``: folders below ``root`` joined by ``__``, odd characters as ``_``.
+    """Names for the results of ``files``: folders below ``root`` joined by ``__``, other characters as ``_``.
 
     Where two would be equal (``a.png`` and ``a.jpg``, or ``a`` and ``A`` on some file systems) the later ones in
     order get ``_2``, ``_3``, ...
@@ -97,12 +97,12 @@ def unique(name: str, taken: set[str]) -> str:
 
 
 def plain(name: str) -> str:
-    """A name that is fit for a file: all but letters, digits, ``.`` and ``-`` as ``_``, and a leading dot too."""
+    """A valid file name: characters other than letters, digits, ``.`` and ``-``, and a leading dot, become ``_``."""
     return re.sub(r"^\.|[^\w.\-]", "_", name)
 
 
 def check_sides(files: list[Path], crop: int) -> None:
-    """Raise :class:`ImageError` with the first of ``files`` that a square of side ``crop`` does not fit into."""
+    """Raise :class:`ImageError` for the first of ``files`` that is smaller than ``crop`` on a side."""
     for file in files:
         width, height = image_sides(file) or (crop, crop)
         if min(width, height) < crop:

@@ -1,4 +1,4 @@
-"""Photographs of a Hugging Face dataset: by its name on the hub, or of a folder."""
+"""Photographs of a Hugging Face dataset, on the hub or in a folder."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from pscx.images import decode_image
 from pscx.runtime.extras import required
 
 WHAT = "data module 'huggingface'"
-SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a folder
+SAVED = ("state.json", "dataset_dict.json")  # files written by save_to_disk
 
 
 class HuggingFaceData(PhotoData):
-    """The column of images of a dataset, read with the library Datasets.
+    """The image column of a dataset, read with the library Datasets.
 
-    An image's name is that of the split and the number of its row; of a stream, the numbers of the shard and of the
-    row in it. Needs ``pip install 'pscx[data]'``.
+    An image is named after the split and the number of its record; in a stream, after the shard and the number of
+    the record in it. Needs ``pip install 'pscx[data]'``.
 
     Args:
-        dataset: its name on the hub, a folder as ``save_to_disk`` writes it, or what else ``load_dataset`` takes.
-        split: which part, such as ``test`` or ``train[:100]``.
-        config: the name of one of its configurations, where it has several.
-        data_dir: the folder with the files, for a kind of files such as ``imagefolder`` as ``dataset``.
+        dataset: its name on the hub, a folder written by ``save_to_disk``, or another argument of ``load_dataset``.
+        split: the split, such as ``test`` or ``train[:100]``.
+        config: the name of a configuration, if it has several.
+        data_dir: the folder with the files, for a ``dataset`` such as ``imagefolder``.
         revision: a commit or tag on the hub; else the newest.
-        column: the column of images.
-        streaming: read it as it comes, without a copy on the disk.
+        column: the image column.
+        streaming: read it as a stream, without a copy on disk.
         subset: take the first so many images, or all; of a stream, each process then reads from the beginning.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
@@ -43,8 +43,8 @@ class HuggingFaceData(PhotoData):
     Raises:
         ValueError: for an option outside its range.
         PscxError: where the library is missing.
-        ImageError: in ``setup``, where the dataset cannot be had or has no such column of images. What is wrong with a
-            single image is told in its item.
+        ImageError: in ``setup``, if the dataset cannot be loaded or lacks the image column. Errors of a single image
+            are in its item.
     """
 
     references = ()
@@ -74,29 +74,33 @@ class HuggingFaceData(PhotoData):
         self.split, self.column, self.streaming = split, column, streaming
 
     def prepare_data(self) -> None:
-        """Download it, once a machine."""
+        """Download it, once per machine."""
         if not self.streaming:
             self._loaded()
 
     def setup(self, stage: str) -> None:
-        rows = self._loaded()
+        records = self._loaded()
         name = plain(self.split)
         if not self.streaming:
-            self.photos = Rows(rows if self.subset is None else rows.take(min(self.subset, len(rows))), name, self)
+            self.photos = Records(
+                records if self.subset is None else records.take(min(self.subset, len(records))), name, self
+            )
             return
-        shards = [RowShard(f"{name}-{number:05d}", rows, number, self.column) for number in range(rows.num_shards)]
+        shards = [
+            RecordShard(f"{name}-{number:05d}", records, number, self.column) for number in range(records.num_shards)
+        ]
         self.photos = ShardedPhotos(shards, self.subset, self.crop)
 
     def _loaded(self) -> Any:
         """The dataset, whose images are file contents."""
         datasets = required("datasets", "data", WHAT)
-        rows = self._split(datasets)
-        features = rows.features or {}
+        records = self._split(datasets)
+        features = records.features or {}
         if not isinstance(features.get(self.column), datasets.Image):
             images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
             had = f"has {', '.join(images)}" if images else "has none"
-            raise ImageError(f"data.column must be a column of images, got '{self.column}': {self._where} {had}")
-        return rows.cast_column(self.column, datasets.Image(decode=False))
+            raise ImageError(f"data.column must be an image column, got '{self.column}': {self._where} {had}")
+        return records.cast_column(self.column, datasets.Image(decode=False))
 
     def _split(self, datasets: Any) -> Any:
         before = datasets.is_progress_bar_enabled()
@@ -104,9 +108,9 @@ class HuggingFaceData(PhotoData):
         try:
             if not self.saved:
                 return datasets.load_dataset(**self.source, split=self.split, streaming=self.streaming)
-            rows = datasets.load_from_disk(self.source["path"])
-            return rows[self.split] if isinstance(rows, datasets.DatasetDict) else rows
-        except Exception as error:  # of many kinds: of the hub, of files, of builders
+            records = datasets.load_from_disk(self.source["path"])
+            return records[self.split] if isinstance(records, datasets.DatasetDict) else records
+        except Exception as error:  # errors of many types, from the hub, files and builders
             raise ImageError(f"{self._where} cannot be loaded: {' '.join(str(error).split())}") from error
         finally:
             if before:
@@ -117,43 +121,43 @@ class HuggingFaceData(PhotoData):
         return f"the split '{self.split}' of the dataset '{self.source['path']}'"
 
 
-class Rows(Dataset[Photo]):
-    """Map-style dataset of the images of ``rows``, which lie on this machine; a process reads those it asks for."""
+class Records(Dataset[Photo]):
+    """Map-style dataset of the images of ``records``, which lie on this machine; a process reads those it asks for."""
 
-    def __init__(self, rows: Any, name: str, options: HuggingFaceData) -> None:
-        self.rows, self.name, self.column, self.crop = rows, name, options.column, options.crop
+    def __init__(self, records: Any, name: str, options: HuggingFaceData) -> None:
+        self.records, self.name, self.column, self.crop = records, name, options.column, options.crop
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.records)
 
     def __getitem__(self, index: int) -> Photo:
         name = f"{self.name}-{index:06d}"
         return photo(
-            name, lambda: central(decode_image(content(self.rows[index][self.column], name), name), self.crop, name)
+            name, lambda: central(decode_image(content(self.records[index][self.column], name), name), self.crop, name)
         )
 
 
 @dataclass(frozen=True)
-class RowShard:
+class RecordShard:
     """The images of one shard of a streamed dataset; a :class:`pscx.data.shards.Shard`."""
 
     name: str
-    rows: Any
+    records: Any
     number: int
     column: str
 
     def images(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        """Raises whatever Datasets does where the shard cannot be read."""
-        rows = self.rows.shard(num_shards=self.rows.num_shards, index=self.number)
-        for index, row in enumerate(rows):
+        """Raises the errors of Datasets if the shard cannot be read."""
+        records = self.records.shard(num_shards=self.records.num_shards, index=self.number)
+        for index, record in enumerate(records):
             name = f"{self.name}-{index:06d}"
-            yield name, partial(content, row[self.column], name)
+            yield name, partial(content, record[self.column], name)
 
 
 def content(image: dict[str, Any] | None, name: str) -> bytes:
-    """What the file of the image ``name`` holds. Raises :class:`ImageError` where there is none or it is unreadable."""
+    """The content of the file of the image ``name``. Raises :class:`ImageError` if it is missing or unreadable."""
     if image is None:
-        raise ImageError(f"the row of '{name}' has no image in its column of images")
+        raise ImageError(f"the record of '{name}' has no image in its image column")
     if image["bytes"] is not None:
         return bytes(image["bytes"])
     try:

@@ -1,4 +1,4 @@
-"""Photographs out of shards, files of many images that are read from beginning to end."""
+"""Photographs from shards, files of many images that are read sequentially."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pscx.images import decode_image
 
 
 class Shard(Protocol):
-    """Where a part of a dataset is read; the same images in the same order whenever it is."""
+    """A part of a dataset: always the same images in the same order."""
 
     @property
     def name(self) -> str:
         """Unique in its dataset and fit for a file name."""
 
     def images(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        """Name, unique in the dataset and fit for a file name, and what reads the file of each image, then or never.
+        """Yield the name of each image, unique in the dataset and valid as a file name, and a function that reads it.
 
         Whatever is raised loses the rest of the shard; an ``ImageError`` of a reader only that image.
         """

@@ -1,4 +1,4 @@
-"""Random crops of photographs that are read from beginning to end: for training on more than a disk holds."""
+"""Random crops of photographs that are read sequentially, for training on data larger than a disk."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pscx.data.base import Photo, PhotoData, Portioned
 from pscx.data.crops import check_given, check_least, check_scales, random_crop, validation_crops
 from pscx.errors import ImageError, PscxError
 
-PATIENCE = 10  # turns without a photograph, after each of which others are given to a part
+PATIENCE = 10  # passes without a readable photograph before a part gives up
 
 
 class StreamedCropData(LightningDataModule):
     """Square crops as :class:`pscx.data.CropData` makes them, of the photographs of any other data module.
 
-    All photographs are read once in a turn, in each turn in another order: that of the shards, or of the photographs
-    where they have numbers. Each process, and each of its workers, reads its own part of a turn. The stream goes on
-    from one epoch to the next, so an epoch may be much shorter than a turn. The crops are a function of the seed, of
+    All photographs are read once per pass, each pass in another order of the shards, or of the photographs if they have
+    numbers. Each process, and each of its workers, reads its own part of a pass. The stream continues
+    from one epoch to the next, so an epoch may be much shorter than a pass. The crops are a function of the seed, of
     the step at which the training was started or resumed, and of the numbers of processes and workers. A photograph or
     a shard that cannot be read is left out with a warning.
 
@@ -33,13 +33,13 @@ class StreamedCropData(LightningDataModule):
         val_root: folder or folders to validate on.
         crop: side of a crop in pixels, after scaling.
         scales: smallest and largest factor, in (0, 1], by which a photograph is shrunk before it is cropped.
-        batch_size: crops a batch, in each process.
+        batch_size: crops per batch, in each process.
         crops_per_epoch: crops of all processes together, rounded up to whole batches, after which an epoch (and with it
             a validation and a checkpoint) ends.
-        crops_per_photo: crops that are taken of a photograph whenever it is read.
-        shuffle_buffer: crops that wait, at most, in each worker, of which the next is drawn.
+        crops_per_photo: crops taken of a photograph each time it is read.
+        shuffle_buffer: size of each worker's shuffle buffer, in crops.
         val_crops: crops in the validation set.
-        seed: of the crops, not of the noise; at least 0.
+        seed: seed of the crops, not of the noise; at least 0.
         num_workers: processes that prepare crops.
 
     Raises:
@@ -80,7 +80,7 @@ class StreamedCropData(LightningDataModule):
         check_scales(scales)
         if photos.num_workers != 0 or photos.batch_size != 1:
             raise ValueError(
-                "data.photos must not have num_workers or batch_size (those of data hold), got "
+                "data.photos must not set num_workers or batch_size (set those of data), got "
                 f"{photos.num_workers} and {photos.batch_size}"
             )
         self.source, self.val_roots = photos, [val_root] if isinstance(val_root, str) else val_root
@@ -101,7 +101,7 @@ class StreamedCropData(LightningDataModule):
         self._loader = None
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """The same in every epoch, so that its stream goes on, in this process or in workers that stay."""
+        """The same loader in every epoch, so that its stream continues, in this process or in persistent workers."""
         if self._loader is None:
             start, shares, share = 0, 1, 0
             if self.trainer is not None:
@@ -115,9 +115,9 @@ class StreamedCropData(LightningDataModule):
 
 
 class CropStream(IterableDataset[Tensor]):
-    """What process ``share`` of ``shares`` sees: crops ``(3, crop, crop)``, float32 in [-1, 1].
+    """The stream of process ``share`` of ``shares``: crops ``(3, crop, crop)``, float32 in [-1, 1].
 
-    An iterator gives the crops of one epoch, and the next one those after it. Another ``start`` is another order.
+    Each iterator yields the crops of one epoch and continues the stream. Another ``start`` gives another order.
     """
 
     def __init__(self, data: StreamedCropData, start: int, shares: int, share: int) -> None:
@@ -141,7 +141,7 @@ class CropStream(IterableDataset[Tensor]):
         return islice(self._running, batches * self.batch_size)
 
     def _crops(self, parts: int, part: int, rng: np.random.Generator) -> Iterator[Tensor]:
-        """Without end: a part of all photographs in every turn."""
+        """Endless crops of one part of the photographs of every pass."""
         empty = 0
         for turn in count():
             empty += 1
@@ -156,13 +156,13 @@ class CropStream(IterableDataset[Tensor]):
                     yield random_crop(pixels, rng, self.side, self.scales)
             if empty == PATIENCE:
                 raise ImageError(
-                    "data.photos must have at least one photograph that can be read for each of "
+                    "data.photos must have at least one readable photograph for each of "
                     f"{parts} processes and workers, but number {part + 1} found none"
                 )
 
     def _turn(self, order: np.random.Generator, parts: int, part: int) -> Iterator[Photo]:
         photos: Dataset[Photo] = self.photos
-        if isinstance(photos, Portioned):  # it knows for itself which worker asks
+        if isinstance(photos, Portioned):  # the dataset knows its worker itself
             yield from photos.shuffled(order).portion(self.shares, self.share)
         elif isinstance(photos, Sized):
             for index in order.permutation(len(photos))[part::parts]:
@@ -170,7 +170,7 @@ class CropStream(IterableDataset[Tensor]):
 
 
 def mixed(crops: Iterator[Tensor], buffer: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """The crops in an order that is drawn: the next is one of up to ``buffer`` that wait; none comes twice.
+    """The crops in random order, by a shuffle buffer of ``buffer`` crops; none is repeated.
 
     At first every other crop is put by, so the training need not wait until all places are taken.
     """

@@ -1,4 +1,4 @@
-"""Photographs out of WebDataset's shards: tar files on a disk, behind a URL or in an object store."""
+"""Photographs from WebDataset shards: tar files on disk, behind a URL or in an object store."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pscx.runtime.extras import required
 class WebDatasetData(PhotoData):
     """Every PNG, JPEG and WebP file of the tar files at ``urls``, read with the library WebDataset as a stream.
 
-    An image's name is that of its shard, ``__``, and its path in the tar file as :class:`FolderData` has it. Needs
+    An image's name is that of its shard, ``__``, and its path in the tar file, as in :class:`FolderData`. Needs
     ``pip install 'pscx[data]'``.
 
     Args:
         urls: a tar file, or several, as WebDataset writes them: ``photos-{0000..0099}.tar``, or with ``*`` for files.
-            A path, ``https:``, ``s3:``, ``gs:`` or ``pipe:`` with a command whose output is read; all but paths and
-            ``pipe:`` by the programs that WebDataset calls: curl, aws, gsutil.
+            A path, ``https:``, ``s3:``, ``gs:``, or ``pipe:`` with a command whose output is read. For URLs
+            WebDataset calls curl, aws or gsutil.
         subset: take the first so many images, or all; each process then reads the shards from their beginning.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
@@ -37,8 +37,8 @@ class WebDatasetData(PhotoData):
     Raises:
         ValueError: for an option outside its range.
         PscxError: where the library is missing.
-        ImageError: in ``setup``, where a file does not exist. What is wrong with a single image or with a part of a
-            shard is told in an item, see :class:`pscx.data.shards.ShardedPhotos`.
+        ImageError: in ``setup``, if a file does not exist. Errors of a single image or a part of a shard are in an
+            item, see :class:`pscx.data.shards.ShardedPhotos`.
     """
 
     references = ()
@@ -74,7 +74,7 @@ class TarShard:
         """Raises what WebDataset does where the URL cannot be read, ``tarfile.TarError`` where it is damaged."""
         taken: set[str] = set()
         opened: Any = required("webdataset", "data", "data module 'webdataset'").gopen(self.url)
-        away = False  # with whoever asks
+        away = False  # the caller has control
         try:
             with opened as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as archive:
                 for member in archive:
@@ -88,7 +88,7 @@ class TarShard:
                         away = False
                     archive.members = []  # type: ignore[attr-defined]  # else it keeps the headers of all
         except OSError:
-            if not away:  # who reads no further breaks the pipe of a program that writes
+            if not away:  # a caller that stops early breaks the writer's pipe
                 raise
 
 
@@ -114,7 +114,7 @@ def expanded(text: str) -> list[str]:
 
 
 def shard_names(urls: Sequence[str]) -> list[str]:
-    """A name a shard, its file's: unique, and without ``__``, which stands between it and an image's path."""
+    """One name per shard, after its file: unique, and without ``__``, which separates it from an image's path."""
     taken: set[str] = set()
     stems = [plain(PurePosixPath(urlparse(url).path).name.partition(".tar")[0]) for url in urls]
     return [unique(re.sub(r"__+", "_", stem).strip("_") or "shard", taken) for stem in stems]

@@ -1,1 +1,1 @@
-"""``pscx demo``: a page on this machine that compresses photographs and decodes streams while one looks on."""
+"""``pscx demo``: a local web page that compresses photographs and decodes streams step by step."""

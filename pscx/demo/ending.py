@@ -1,4 +1,4 @@
-"""How the demo ends: whatever ends it but a kill, its temporary files are removed."""
+"""Ends the demo so that its temporary files are removed, except after SIGKILL."""
 
 from __future__ import annotations
 

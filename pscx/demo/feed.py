@@ -1,4 +1,4 @@
-"""Work that tells what it does while it does it, as an iterator."""
+"""Work in a thread that reports its steps, as an iterator."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TypeVar
 from pscx.runtime.cancel import cancellable
 
 T = TypeVar("T")
-_RUNNING: dict[Thread, Event] = {}  # work that is under way, and what ends it
-BEAT = 1.0  # seconds after which a listener is woken up where there is nothing to tell
+_RUNNING: dict[Thread, Event] = {}  # running work, and the event that ends it
+BEAT = 1.0  # seconds between empty steps, to notice a listener that has gone
 
 
 class NobodyListensError(Exception):
-    """Raised inside work whose listener has gone, so that it ends."""
+    """Raised inside work whose listener has gone, to end the work."""
 
 
 def told(work: Callable[[Callable[[T], None]], None]) -> Iterator[T | None]:
-    """What ``work(tell)`` tells, as soon as it does, from a thread of its own; what it raises is raised here.
+    """Yield each step that ``work(tell)`` tells from a thread of its own; its errors are raised here.
 
     Where there was nothing for :data:`BEAT` seconds, none is told: so who serves the iterator can see that its listener
     has gone, and close it. Then the work ends the next time that it tells something or is to evaluate a network, and is
@@ -64,7 +64,7 @@ def told(work: Callable[[Callable[[T], None]], None]) -> Iterator[T | None]:
 
 
 def end_all() -> None:
-    """End all work that is under way before its next evaluation of a network, and wait for that."""
+    """End all running work before its next network evaluation, and wait for it."""
     running = list(_RUNNING.items())
     for _, gone in running:
         gone.set()

@@ -1,4 +1,4 @@
-"""Which requests reach the page: those of its own visitors, for what it does."""
+"""Filter of requests: only the page's own visitors and only what the page does."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 API = "/gradio_api/"
 CLICK, UPLOAD = f"{API}queue/join", f"{API}upload"
 POSTS = (CLICK, UPLOAD, f"{API}cancel", f"{API}reset")
-CLICK_BYTES = 1 << 16  # the values of the page's components
-FORM_BYTES = 1 << 20  # what a form has around its file
+CLICK_BYTES = 1 << 16  # for the values of the page's components
+FORM_BYTES = 1 << 20  # overhead of a form around its file
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/@\s]+?)\.?(:\d+)?", re.IGNORECASE)
 
 
 class Guard:
-    """ASGI middleware that refuses what a visitor of the page has no use for, before Gradio sees it.
+    """ASGI middleware that refuses requests that no visitor of the page needs, before Gradio sees them.
 
     - A ``Host`` that is neither an address in numbers, nor ``localhost``, nor one of ``names``: another site's name
       that was made to point here (DNS rebinding), with that site's scripts behind it.
@@ -29,7 +29,7 @@ class Guard:
     - Anything posted but clicks and uploads, and what is larger than those are.
 
     Args:
-        app: what is guarded.
+        app: the application to guard.
         names: other names of this machine.
         upload: bytes of the largest upload.
     """
@@ -70,7 +70,7 @@ class Guard:
         lengths = [value for key, value in scope["headers"] if key == b"content-length"]
         if len(lengths) != 1 or not lengths[0].isdigit():
             return 411, "a request must say how long it is"
-        return (413, f"at most {limit} bytes are taken") if int(lengths[0][:20]) > limit else None
+        return (413, f"at most {limit} bytes are accepted") if int(lengths[0][:20]) > limit else None
 
     def is_own(self, host: str) -> bool:
         """Whether a ``Host`` header names this page, at any port: tunnels have their own."""

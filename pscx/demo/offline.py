@@ -1,4 +1,4 @@
-"""No calls to other machines: told to libraries by the environment, which they read when they are imported."""
+"""Keeps libraries from calling other machines, by environment variables that they read at import."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_D
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Inside this context nothing is reported, and an upload cannot have weights fetched that are not here."""
+    """Inside this context libraries send no reports, and an upload cannot start a download of weights."""
     with environment(OFFLINE):
         yield
 
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment, and restore what was there before."""
+    """Set environment variables inside a context, and restore them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,4 +1,4 @@
-"""The page itself, in Gradio: no more than components, and which function each button calls."""
+"""The Gradio page: its components, and the function of each button."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[
     """The page at ``host`` and ``port`` while the context lasts; gives its address.
 
     Uploads lie in a temporary folder that is removed in the end, and requests pass a :class:`Guard`. Raises
-    :class:`PscxError` where the address cannot be had, or Gradio is not installed.
+    :class:`PscxError` if the address is not available, or Gradio is not installed.
     """
     with TemporaryDirectory(prefix="pscx-demo-") as folder, environment({"GRADIO_TEMP_DIR": folder}):
         required("gradio", "demo", "pscx demo")
@@ -53,7 +53,9 @@ def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[
                     theme=_theme(),
                 )
         except OSError as error:
-            raise PscxError(f"no page can be had at {host}:{port}: {str(error).splitlines()[0].rstrip('.')}") from error
+            raise PscxError(
+                f"cannot serve the page at {host}:{port}: {str(error).splitlines()[0].rstrip('.')}"
+            ) from error
         try:
             yield str(page.local_url)
         finally:
@@ -61,7 +63,7 @@ def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[
 
 
 def guards(host: str, upload: int) -> list[Middleware]:
-    """What stands before the page that is served at ``host``, for uploads of so many bytes."""
+    """The middleware of the page served at ``host``, for uploads of at most that many bytes."""
     from starlette.middleware import Middleware
 
     return [Middleware(Guard, names=(host, gethostname()), upload=upload)]

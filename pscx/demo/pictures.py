@@ -1,4 +1,4 @@
-"""Pictures, words and files as HTML that needs nothing but itself."""
+"""Pictures, text and files as self-contained HTML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pscx.rate_control.trials import Pixels
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, ``(height, width, 3)`` uint8, under its title, with what is said of it."""
+    """A picture, ``(height, width, 3)`` uint8, with its title and caption."""
 
     title: str
     says: str
@@ -23,12 +23,12 @@ class Picture:
 
 
 def gallery(pictures: Sequence[Picture]) -> str:
-    """Pictures beside each other, as many as there is room for."""
+    """Pictures side by side, wrapped to the width of the page."""
     return f'<div class="gallery">{"".join(map(_figure, pictures))}</div>'
 
 
 def message(text: str, kind: str = "says") -> str:
-    """A sentence that is read out where it changes; ``kind`` is ``says`` or ``error``."""
+    """A sentence that screen readers announce; ``kind`` is ``says`` or ``error``."""
     return f'<p class="{kind}" role="{"alert" if kind == "error" else "status"}">{escape(text)}</p>'
 
 

@@ -1,4 +1,4 @@
-"""What JPEG and WebP make of a photograph in as many bytes as a stream of ours has."""
+"""JPEG and WebP versions of a photograph at the size of a stream of pscx."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FORMATS: Mapping[str, tuple[dict[str, Any], int]] = {
 
 @dataclass(frozen=True)
 class Rival:
-    """A photograph as another codec has it: ``pixels`` are what its file decodes to, ``(height, width, 3)`` uint8.
+    """A photograph coded by another codec: ``pixels`` are the decoded file, ``(height, width, 3)`` uint8.
 
-    ``fits`` is whether the file is no larger than was asked for; where none is, it is that of the lowest quality.
+    ``fits`` says whether the file is within the limit; if no quality is, the file has the lowest quality.
     """
 
     name: str

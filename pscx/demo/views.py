@@ -1,4 +1,4 @@
-"""What the page shows while it works: each step as HTML, whatever becomes of the upload."""
+"""The steps of the page as HTML, for any upload."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ View = tuple[str, str, str]
 
 @dataclass
 class Views:
-    """What the page does on a click, in steps; a mistake is the last of them, one sentence.
+    """Actions of the page, as steps; a user's mistake is the last step, as one sentence.
 
-    Both are generator functions, not functions that return an iterator: that is how Gradio knows steps from a value.
+    Both are generator functions, because Gradio streams only those.
 
     Args:
-        codecs: makes each codec that may be chosen, by its name; made once, when it is first asked for.
-        decompressor: decodes the streams that are uploaded.
-        bounds: of what is uploaded.
+        codecs: constructors of the codecs that can be chosen, by name; each is called once, on first use.
+        decompressor: decodes uploaded streams.
+        bounds: bounds of uploads.
     """
 
     codecs: Mapping[str, Callable[[], Codec]]
@@ -102,7 +102,7 @@ def views_of(config: str | None, prior_path: str | None, bounds: Bounds, device:
 
     ``device`` is where all of them compute.
 
-    Raises :class:`ConfigError` where that file, or its quantizer, will not do.
+    Raises :class:`ConfigError` if that file or its quantizer cannot be used.
     """
     codecs: dict[str, Callable[[], Codec]] = {name: partial(load_codec, name, device=device) for name in SHIPPED}
     if config is not None:

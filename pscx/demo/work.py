@@ -1,4 +1,4 @@
-"""What the page does, without the page: uploads checked, photographs compressed, streams decoded frame by frame."""
+"""Work of the demo without the page: checks uploads, compresses photographs, decodes streams frame by frame."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pscx.rate_control.trials import Pixels
 
 @dataclass(frozen=True)
 class Bounds:
-    """How large an upload may be.
+    """Limits of uploads.
 
     Args:
-        bytes: of a file, at least 1.
-        pixels: of a photograph, and of the image that a stream holds, at least 256 (16x16).
-        scaled: pixels of a photograph that is scaled down to so many, which are all decoded first.
+        bytes: largest file, in bytes, at least 1.
+        pixels: largest photograph or decoded image, in pixels, at least 256 (16x16).
+        scaled: largest photograph that is scaled down to ``pixels``, in pixels; it is decoded in full first.
     """
 
     bytes: int = 20_000_000
@@ -42,7 +42,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Coding:
-    """``done`` of ``total`` iterations of the encoder are over."""
+    """``done`` of ``total`` iterations of the encoder are finished."""
 
     done: int
     total: int
@@ -59,7 +59,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A photograph's stream, before anything of it is decoded."""
+    """A photograph's stream, not decoded yet."""
 
     data: bytes
 
@@ -78,10 +78,10 @@ Event = Coding | Compressed | Frame | Restored
 
 
 def photograph(path: str | Path, bounds: Bounds, *, shrink: bool = False) -> Pixels:
-    """The pixels of an upload. One that has too many is scaled down with ``shrink``, and refused without.
+    """The pixels of an upload. One with too many is scaled down with ``shrink``, else refused.
 
     Raises :class:`ImageError` for a file that is too large, or that :func:`pscx.read_image` refuses; its header is
-    asked before anything is decoded.
+    checked before anything is decoded.
     """
     _check_bytes(path, bounds)
     sides = image_sides(path)
@@ -89,8 +89,8 @@ def photograph(path: str | Path, bounds: Bounds, *, shrink: bool = False) -> Pix
     if sides is not None and sides[0] * sides[1] > limit:
         way_out = "scale it down beforehand" if shrink else "have it scaled down"
         raise ImageError(
-            f"the photograph has {sides[0]}x{sides[1]} = {sides[0] * sides[1]} pixels and at most {limit} are "
-            f"taken: {way_out}, or start pscx demo with a larger --max-pixels"
+            f"the photograph has {sides[0]}x{sides[1]} = {sides[0] * sides[1]} pixels; at most {limit} are "
+            f"accepted: {way_out}, or start pscx demo with a larger --max-pixels"
         )
     pixels = read_image(path)
     return scaled_down(pixels, bounds.pixels) if shrink else pixels
@@ -109,7 +109,7 @@ def scaled_down(pixels: Pixels, limit: int) -> Pixels:
 
 
 def stream(path: str | Path, bounds: Bounds) -> bytes:
-    """The bytes of an uploaded stream. Raises ``StreamError`` where it is none, or is, or says it is, too large."""
+    """The bytes of an uploaded stream. Raises ``StreamError`` if it is not a stream, or too large by size or header."""
     _check_bytes(path, bounds)
     data = Path(path).read_bytes()
     if not data:
@@ -117,7 +117,7 @@ def stream(path: str | Path, bounds: Bounds) -> bytes:
     facts = Decompressor.info(data)
     if facts["height"] * facts["width"] > bounds.pixels:
         raise StreamError(
-            f"the stream holds {facts['width']}x{facts['height']} = {facts['height'] * facts['width']} pixels and at "
+            f"the stream holds {facts['width']}x{facts['height']} = {facts['height'] * facts['width']} pixels; at "
             f"most {bounds.pixels} are decoded here: start pscx demo with a larger --max-pixels"
         )
     return data
@@ -160,4 +160,4 @@ def _check_bytes(path: str | Path, bounds: Bounds) -> None:
     except OSError:
         raise PscxError("the file is no longer here: upload it again") from None
     if size > bounds.bytes:
-        raise PscxError(f"the file has {size} bytes and at most {bounds.bytes} are taken")
+        raise PscxError(f"the file has {size} bytes; at most {bounds.bytes} are accepted")

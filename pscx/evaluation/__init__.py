@@ -1,4 +1,4 @@
-"""Measuring a codec: the LightningModule, what it keeps, its logs and BD-rates."""
+"""Evaluation of a codec: the LightningModule, its kept results, logs and BD-rates."""
 
 from pscx.evaluation.evaluate import Evaluate
 from pscx.evaluation.measuring import DEFAULT_METRICS

@@ -11,11 +11,11 @@ Curve = Sequence[tuple[float, float]]
 
 
 def bd_rate(anchor: Curve, test: Curve, higher_is_better: bool = True) -> float:
-    """Bjontegaard's mean difference in rate at equal quality (VCEG-M33, 2001), in percent; negative: ``test`` is less.
+    """Bjontegaard's mean difference in rate at equal quality (VCEG-M33, 2001), in percent; below 0 ``test`` needs less.
 
     ``exp(mean of ln(rate of test) - ln(rate of anchor)) - 1`` over the qualities that both curves reach. Between its
     points a curve is a monotone piecewise cubic (PCHIP, as in JCTVC-K0279) of the logarithm of the rate. Any unit of
-    rate will do, and any measure of quality that rises with it, or falls where higher is not better.
+    rate is allowed, and any quality that rises with the rate, or falls with it if lower is better.
 
     Raises ``ValueError`` where a curve has fewer than two points, a rate that is not over 0 or a quality that does not
     rise (or fall) with the rate, or where the curves have no quality in common.
@@ -47,7 +47,7 @@ def overlap(anchor: Curve, test: Curve, higher_is_better: bool = True) -> tuple[
 
 
 def front(curve: Curve, higher_is_better: bool = True) -> list[tuple[float, float]]:
-    """The points by rising rate that are worth their bits: each is better than all of fewer bits.
+    """The Pareto front by rising rate: points that are better than all points of a lower rate.
 
     >>> front([(0.25, 28.0), (0.5, 27.0), (1.0, 34.0)])
     [(0.25, 28.0), (1.0, 34.0)]

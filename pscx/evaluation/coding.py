@@ -1,4 +1,4 @@
-"""What an evaluation does with one image: compress it, restore it, and say what that cost."""
+"""Evaluation of one image: compress it, restore it and record the cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pscx.runtime.progress import Bar
 
 @dataclass(frozen=True)
 class Coded:
-    """A stream, its restorations, what encoding cost, and seconds of either side."""
+    """A stream, its restorations, the cost of encoding, and the seconds of encoder and decoder."""
 
     data: bytes
     images: list[Pixels]
@@ -32,14 +32,14 @@ class Coded:
 
 @dataclass(frozen=True)
 class Coding:
-    """How each image is coded: so many ``restorations``, decoded from the stream unless they are to be simulated."""
+    """How each image is coded: the number of ``restorations``, and whether they are decoded or simulated."""
 
     codec: Codec
     restorations: int
     simulate: bool
 
     def key(self, original: Pixels, caption: str) -> str:
-        """What an image's stream and restorations depend on, as a digest: another key, and they are made anew."""
+        """A digest of all that an image's stream and restorations depend on. If it changes, they are made again."""
         codec = self.codec.signal_codec
         spec = codec_spec(codec)
         options = [spec, codec.parameter, codec.seed, codec.fingerprint().hex()]

@@ -28,16 +28,15 @@ from pscx.rate_control import Target
 
 
 class Evaluate(LightningModule):
-    """Compress and restore images with a codec, write what came of it, and measure it.
+    """Compress and restore images with a codec, write the results and measure them.
 
     Under the trainer's ``default_root_dir`` come ``streams/NAME.pscx``, ``reconstructions/NAME.png`` (and
     ``NAME-1.png``, ... for further restorations), ``images.csv`` with a record of each image, ``summary.csv`` with the
     means and ``metrics.json`` with the metrics' options and weights. The means are logged (``trainer.test()`` returns
     them); the trainer's loggers get records too, and pictures: see :class:`pscx.evaluation.log.Log`. Metrics compare
-    the original with the first restoration; bpp counts every byte of the stream. ``measurements`` is the number of
-    rows of the transform that were measured, ``encodings`` how often the image was encoded, for a target;
-    ``evaluations`` are the encoder's denoiser evaluations in all of them, ``network_share`` the share of its time that
-    these take.
+    the original with the first restoration; bpp counts every byte of the stream. ``measurements`` counts measured
+    transform vectors, ``encodings`` the encodings for a target, ``evaluations`` the encoder's denoiser evaluations
+    (NFE) in all encodings; ``network_share`` is their share of the encoder's time.
 
     An image's record is kept in ``records/NAME.json`` as soon as it is done. A run that is started again takes from
     there what the same codec made of the same image; metrics that it lacks are measured on the kept reconstruction. An
@@ -54,10 +53,10 @@ class Evaluate(LightningModule):
             multiple; the others take other images. ``auto`` is 1 where there are at least as many images as
             processes, else as many as leave none without an image. Streams and figures do not depend on it, nor on the
             number of processes, except for seconds.
-        target: what each stream is to be, in bits per pixel or another measure, by the quantizer's parameter; or none.
+        target: rate-control objective of each stream, reached by the quantizer's parameter; or none.
         metrics: how far reconstructions are from originals, each of an image or of the whole set; by default
             ``[psnr, ssim, ms_ssim]``.
-        logged_pictures: of at most this many images the loggers get the original, the reconstruction and the first
+        logged_pictures: for at most this many images the loggers get the original, the reconstruction and the first
             rows of the block in the middle, at least 0; where several processes take images, of the first one's.
     """
 
@@ -93,9 +92,9 @@ class Evaluate(LightningModule):
         self.folder: Path | None = None
 
     def setup(self, stage: str) -> None:
-        """Find this process's place among those of an image.
+        """Find the rank of this process among those that share an image.
 
-        Raises ``ConfigError`` where there is none, or where processes do not see the same images.
+        Raises ``ConfigError`` if the world size does not fit, or if ranks see different images.
         """
         photos = getattr(getattr(self.trainer, "datamodule", None), "photos", None)
         world = self.trainer.world_size
@@ -105,7 +104,7 @@ class Evaluate(LightningModule):
 
     @property
     def image_share(self) -> tuple[int, int]:
-        """Into how many shares the images are cut, and which of them is this process's."""
+        """The number of shares of the images, and the share of this process."""
         return self.trainer.world_size // self.spread.size, self.trainer.global_rank // self.spread.size
 
     def on_test_start(self) -> None:
@@ -171,7 +170,7 @@ class Evaluate(LightningModule):
 
     @property
     def root(self) -> Path:
-        """Where results go: of all processes, where those of the first one do."""
+        """The folder of results, which is that of rank 0 on all ranks."""
         return self.folder or Path(self.trainer.default_root_dir)
 
     def _begun(self, name: str, measuring: Measuring | None = None, log: Log | None = None) -> Stage:

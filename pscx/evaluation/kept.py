@@ -1,4 +1,4 @@
-"""What a run keeps of each image, so that a run that is started again goes on from there."""
+"""Results that a run keeps of each image, so that a restarted run continues."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Kept:
         self.pictures = root / "reconstructions"
 
     def read(self) -> Result | None:
-        """What was kept; none where it is not whole, or of another key."""
+        """The kept results; none if they are incomplete or have another key."""
         try:
             content = read_json(self.record)
             if content["key"] != self.key or sha256(self.stream.read_bytes()).hexdigest() != content["stream"]:
@@ -66,7 +66,7 @@ class Kept:
             return {}
 
     def write(self, data: bytes, images: list[Pixels], record: Record, patterns: Pixels | None) -> None:
-        """Keep an image's results, no metric yet. Tables that tell of earlier ones go first."""
+        """Keep an image's results, without metrics. Older tables are removed first."""
         remove_tables(self.root)
         write_whole(self.stream, data, force=True)
         for index, image in enumerate(images):
@@ -78,7 +78,7 @@ class Kept:
         self._write({**content, "restorations": len(images), "record": record, "metrics": {}})
 
     def add(self, measured: Measured) -> None:
-        """Keep the values of metrics beside what was kept before."""
+        """Add values of metrics to the kept results."""
         content = read_json(self.record)
         self._write({**content, "metrics": {**content["metrics"], **measured}})
 

@@ -1,4 +1,4 @@
-"""What an evaluation gives to Lightning's loggers, as each image is done."""
+"""Records and pictures of an evaluation for Lightning's loggers, image by image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Log:
     Args:
         loggers: those of the trainer.
         pictures: at most this many images have pictures logged.
-        measures: of the metrics; those of an image have a picture ``rate_distortion/NAME`` at the end.
+        measures: measures of the metrics; at the end each per-image one gets a picture ``rate_distortion/NAME``.
     """
 
     def __init__(self, loggers: Sequence[Logger], pictures: int, measures: Mapping[str, Measure]) -> None:
@@ -40,7 +40,7 @@ class Log:
         return any(map(_takes_pictures, self.loggers)) and len(self._logged) < self.pictures
 
     def image(self, record: Record, pictures: Mapping[str, Pixels]) -> None:
-        """An image is done: its record, and pictures ``(height, width, 3)`` of it by what they show."""
+        """Log an image: its record, and its pictures ``(height, width, 3)`` by name."""
         step = len(self._logged)
         shown = pictures if self.wants_pictures else {}
         self._logged.add(record["name"])
@@ -51,7 +51,7 @@ class Log:
             self._picture(f"{record['name']}/{what}", pixels, step)
 
     def end(self, records: Sequence[Record]) -> None:
-        """All images are done, those of other processes among them."""
+        """Log the end of the evaluation over all ranks."""
         for record in records:
             if record["name"] not in self._logged:
                 self.image(record, {})

@@ -1,4 +1,4 @@
-"""What the tables of a run were measured with: ``metrics.json``, for whoever shows them."""
+"""``metrics.json``: the metrics of a run's tables, for reports and plots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST = 80  # letters of a title or a unit
 
 @dataclass(frozen=True)
 class Measure:
-    """What figures call a metric, its unit, and which way is better."""
+    """Title and unit of a metric for figures, and whether higher is better."""
 
     title: str
     unit: str = ""
@@ -55,9 +55,9 @@ def _measure(column: str, facts: Mapping[str, Any]) -> Measure:
     title, unit = facts["title"], facts["unit"]
     higher, of = facts["higher_is_better"], facts["of"]
     if not column.isidentifier() or not all(_is_text(text) for text in (title, unit)) or not title:
-        raise ValueError(f"{column!r} is no metric")
+        raise ValueError(f"{column!r} is not a metric")
     if not isinstance(higher, bool) or of not in ("image", "set"):
-        raise ValueError(f"{column!r}: which way is better, or what it is measured of, is not told")
+        raise ValueError(f"{column!r}: higher_is_better must be true or false, and of must be image or set")
     return Measure(title, unit, higher, of == "set")
 
 

@@ -1,4 +1,4 @@
-"""The metrics of an evaluation: values of each image, and those of the set in the end."""
+"""The metrics of an evaluation: values of each image, and values of the set at the end."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Measured = dict[str, dict[str, Any]]
 
 
 class Measuring:
-    """What an evaluation measures with its metrics, in one process of it.
+    """Measures images with the metrics of an evaluation, in one process.
 
     Args:
-        metrics: of an image or of the set, each with a column of its own.
+        metrics: per-image metrics and metrics over the set, each with its own column.
     """
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
@@ -44,14 +44,14 @@ class Measuring:
 
     @property
     def measures(self) -> dict[str, Measure]:
-        """What figures say of each metric, by its column."""
+        """Title, unit and direction of each metric, by its column."""
         return {
             column: Measure(metric.title, metric.unit, metric.higher_is_better, isinstance(metric, SetMetric))
             for column, metric in self.metrics.items()
         }
 
     def start(self) -> None:
-        """Forget the set, and load all that the metrics need. Raises :class:`PscxError` where that is missing."""
+        """Clear the set, and load what the metrics need. Raises :class:`PscxError` if something is missing."""
         self.state = SetState([metric for metric in self.metrics.values() if isinstance(metric, SetMetric)])
         for metric in self.metrics.values():
             metric.prepare()
@@ -69,13 +69,13 @@ class Measuring:
         return found
 
     def keep(self, name: str, original: Pixels, picture: Pixels) -> None:
-        """Keep what the metrics of the set need of one image."""
+        """Update the metrics of the set with one image."""
         self.state.update(name, original, picture)
 
     def of_set(self, states: Sequence[Sequence[Mapping[str, Tensor]]]) -> dict[str, float | None]:
         """The metrics of the set by column, ``states`` being those of all processes.
 
-        One that has seen too little has no value; why is said on stderr.
+        A metric that has seen too few images has no value; stderr says why.
         """
         for state in states:
             self.state.merge(state)
@@ -112,10 +112,8 @@ def _column(metric: Metric) -> str:
     """The column of a metric. Raises ``ValueError`` where tables cannot have it."""
     cls = type(metric)
     if cls not in METRICS.classes.values():
-        raise ValueError(
-            f"metrics must be registered, which {class_path(cls)} is not: decorate it with METRICS.register"
-        )
+        raise ValueError(f"metrics must be registered, but {class_path(cls)} is not: decorate it with METRICS.register")
     column = metric.column
     if column in RESERVED or not column.isidentifier():
-        raise ValueError(f"the column of a metric must be a word that tables do not have yet, got '{column}'")
+        raise ValueError(f"the column of a metric must be an identifier and not in use, got '{column}'")
     return column

@@ -1,4 +1,4 @@
-"""What is seen of an evaluation while it runs."""
+"""Progress of an evaluation while it runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pscx.runtime.progress import Bar, Bars
 
 
 class Shown:
-    """The bars of one stage, on the first process alone and where Lightning has none of its own.
+    """The bars of one stage, on rank 0 only and unless Lightning has its own.
 
     Args:
-        trainer: of the evaluation.
+        trainer: trainer of the evaluation.
         stage: ``test`` or ``predict``.
-        measures: of the metrics; the first that has values is shown.
+        measures: measures of the metrics; the first that has values is shown.
     """
 
     def __init__(self, trainer: Trainer, stage: str, measures: Mapping[str, Measure]) -> None:
@@ -40,18 +40,18 @@ class Shown:
             self.bars.tell(figures(records, self.measures))
 
     def stop(self) -> None:
-        """Take the bars off the screen."""
+        """Remove the bars."""
         if self.bars is not None:
             self.bars.__exit__(None, None, None)
             self.bars = None
 
 
 def figures(records: Sequence[Mapping[str, Any]], measures: Mapping[str, Measure]) -> str:
-    """The images so far in a few words: mean rate and quality, and denoiser evaluations a second."""
+    """A summary of the images so far: mean rate and quality, and denoiser evaluations (NFE) per second."""
     if not records:
         return ""
     timed = [record for record in records if None not in (record["encode_seconds"], record["evaluations"])]
-    seconds = sum(record["encode_seconds"] for record in timed)  # older runs lack some
+    seconds = sum(record["encode_seconds"] for record in timed)  # older runs may lack some
     speed = sum(record["evaluations"] for record in timed) / seconds if seconds > 0 else 0.0
     parts = [f"{fmean(record['bpp'] for record in records):.3f} bpp", *_quality(records, measures)]
     return ", ".join([*parts, f"{speed:.3g} evaluations/s"])

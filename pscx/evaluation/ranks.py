@@ -1,4 +1,4 @@
-"""The processes of an evaluation: which of them share an image, and what all of them have."""
+"""The ranks of an evaluation: which of them share an image, and results gathered over all."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ T = TypeVar("T")
 
 
 def check_ranks(wanted: int | str) -> None:
-    """Raise ``ValueError`` where an image cannot have so many processes."""
+    """Raise ``ValueError`` for an invalid ``ranks_per_image``."""
     if not isinstance(wanted, str) and wanted < 1:
         raise ValueError(f"ranks_per_image must be auto or at least 1, got {wanted}")
 
 
 def ranks_per_image(wanted: int | str, world: int, images: int | None) -> int:
-    """How many of ``world`` processes work on one of so many images; a stream of images has no number.
+    """The number of ranks per image, of ``world`` ranks and ``images`` images (none for a stream of images).
 
-    Raises ``ConfigError`` where it does not fit.
+    Raises ``ConfigError`` if they do not fit.
     """
     if wanted == "auto":
         fitting = [size for size in range(1, world + 1) if world % size == 0 and world // size <= (images or world)]
         return fitting[0] if fitting else world
     size = int(wanted)
     if world % size:
-        raise ConfigError(f"ranks_per_image must divide the number of processes, {world}, got {size}")
+        raise ConfigError(f"ranks_per_image must divide the world size, {world}, got {size}")
     if images is not None and world // size > images:
         raise ConfigError(f"ranks_per_image must be larger, or auto: {images} images are too few for {world} processes")
     return size
 
 
 def check_alike(names: Sequence[str] | None, world: int) -> None:
-    """Raise ``ConfigError`` where processes see different images: one would be waited for in vain, or done twice."""
+    """Raise ``ConfigError`` if ranks see different images: they would wait for ever, or repeat images."""
     if world == 1 or names is None:
         return
     seen: list[Sequence[str]] = [[] for _ in range(world)]
     torch.distributed.all_gather_object(seen, names)
     if any(other != seen[0] for other in seen):
         counts = ", ".join(str(len(other)) for other in seen)
-        raise ConfigError(f"all processes must see the same images, but they see {counts}, not the same ones")
+        raise ConfigError(f"all processes must see the same images, but they see {counts} images that differ")
 
 
 def gathered(own: Sequence[T], spread: Spread, world: int) -> list[T]:
-    """The lists of the first process of each image, one after the other, in all processes."""
+    """The lists of the first rank of each image, concatenated, on all ranks."""
     own = list(own) if spread.rank == 0 else []
     if world == 1:
         return own

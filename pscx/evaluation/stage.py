@@ -1,4 +1,4 @@
-"""What one process of an evaluation has done so far: images, their records, and what was left out."""
+"""State of one rank of an evaluation: records so far, and images that were left out."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class Stage:
     failures: dict[str, str] = field(default_factory=dict)
 
     def gathered(self, own: Sequence[T]) -> list[T]:
-        """The lists of all processes, one after the other."""
+        """The lists of all ranks, concatenated."""
         return gathered(own, self.spread, self.world)
 
     def all_failures(self) -> dict[str, str]:
-        """Why each image that was left out was, on all processes."""
+        """The reason for each image that was left out, over all ranks."""
         return dict(self.gathered([*self.failures.items()]))
 
     def all_done(self, photos: list[Photo]) -> list[Pixels | None]:
-        """The first restoration of each photograph, with network calls that they share; none for one that is left out.
+        """The first restoration of each photograph, in shared network calls; none for one that is left out.
 
-        An error that is no image's own stops the run when the others are done. Processes that share an image's
+        An error that is not caused by one image stops the run after the others. Processes that share an image's
         samples take one image at a time, so that they exchange those of the same one; the first of them reads it.
         """
         photos = [self.spread.first(photo) for photo in photos]
@@ -71,7 +71,7 @@ class Stage:
         return pictures
 
     def _done(self, photo: Photo) -> Pixels | None:
-        """The first restoration of a photograph, from an earlier run if that has it; its record is added."""
+        """The first restoration of a photograph, from an earlier run if possible; adds its record."""
         name = photo["name"]
         if photo["error"]:
             self.failures[name] = photo["error"]
@@ -94,7 +94,7 @@ class Stage:
         return result.picture
 
     def _coded(self, original: Pixels, caption: str, kept: Kept, bar: Bar | None) -> Result:
-        """Compress and restore a photograph, and have one of its processes keep what came of it."""
+        """Compress and restore a photograph; one of its ranks keeps the results."""
         wanted = self.log is not None and self.log.wants_pictures
         patterns = self.coding.codec.signal_codec.first_rows() if wanted else None
         coded = self.coding.coded(original, caption, bar, patterns)
@@ -104,7 +104,7 @@ class Stage:
         return Result(coded.images[0], record)
 
     def _measured(self, original: Pixels, result: Result, kept: Kept) -> Record:
-        """The record of an image with its metrics, which one of its processes measures where they are not kept yet."""
+        """The record of an image with its metrics; one of its ranks measures those that are not kept yet."""
         if self.measuring is None or self.spread.rank:
             return completed(result.record, {})
         measured = self.measuring.image(original, result.picture, result.measured)

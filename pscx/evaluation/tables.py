@@ -1,4 +1,4 @@
-"""Tables of records: as CSV, their means, and what was left out."""
+"""Tables of records as CSV, their means, and the list of left-out images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMED = 20  # images that an error names at most
 
 
 def completed(record: Record, values: Mapping[str, Any]) -> Record:
-    """A record with all columns in their order, the ``values`` of metrics after the rate; none where it lacks one."""
+    """A record with all columns in order, with the ``values`` of metrics after the rate; none if it lacks one."""
     return {**{key: record.get(key) for key in (*PLACE, *RATES)}, **values, **{key: record.get(key) for key in COSTS}}
 
 
@@ -55,7 +55,7 @@ def logged(means: Record, device: torch.device) -> dict[str, float | Tensor]:
 
 
 def as_csv(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """Records as a CSV file with a header of all their keys; none, and a key that one lacks, becomes an empty field."""
+    """Records as a CSV file with a header of all keys; none and missing keys become empty fields."""
     text = io.StringIO()
     header = dict.fromkeys(key for record in records for key in record)
     writer = csv.DictWriter(text, list(header), restval="", lineterminator="\n")
@@ -88,7 +88,7 @@ def write_left_out(root: Path, failures: Mapping[str, str]) -> None:
 
 
 def left_out(failures: Mapping[str, str], verb: str) -> LeftOutError:
-    """The error at the end of a run some of whose images could not be ``coded``, say: the others are done."""
+    """The error at the end of a run in which some images could not be processed, such as ``coded``."""
     count = f"{len(failures)} of the images" if len(failures) > 1 else "one of the images"
     reasons = [*failures.values()][:NAMED]
     more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""

@@ -66,7 +66,7 @@ class Header:
         recipe: number of a shipped recipe, 1 to 254; 0 where ``spec`` holds the codec; 255 where ``digest`` names it.
         spec: the codec as JSON, at most 65536 bytes of UTF-8; not empty if and only if ``recipe`` is 0.
         parameter: of the quantizer, positive, finite and exact in bfloat16; or none.
-        seed: of the noise, in [0, 2^64).
+        seed: seed of the noise, in [0, 2^64).
         caption: at most 65536 bytes of UTF-8.
         arithmetic: what the encoder computed with, at most 200 characters of printable ASCII; empty where the codec is
             exact.

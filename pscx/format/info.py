@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from pscx.config import STREAM_FAMILY
 from pscx.config.recipes import RECIPES, USER_RECIPE, read_shipped
 from pscx.format.container import VERSION, Header, unpack
-from pscx.registry import Registry
-
-PARAMETERS = dict.fromkeys(("deadzone", "rdo", "trellis", "uniform"), "step")
-"""What quantizers call their parameter, by name: to load them would load torch."""
-
-FAMILY = "psc"  # what a spec that names no family is of
+from pscx.registry import NAME, Registry
 
 if TYPE_CHECKING:
     from pscx.codecs.user_recipes import UserRecipe
@@ -68,8 +66,8 @@ def _parameter_name(header: Header) -> str:
     elif header.recipe == USER_RECIPE:
         found = _user_recipe(header.digest)
         spec = None if found is None else found.spec
-    family_name = spec.get("name", FAMILY) if isinstance(spec, dict) else FAMILY
-    if family_name != FAMILY:
+    family_name = spec.get("name", STREAM_FAMILY) if isinstance(spec, dict) else STREAM_FAMILY
+    if family_name != STREAM_FAMILY:
         family = _loaded("codec", str(family_name))
         return "parameter" if family is None or family.turned in spec else str(family.turned)
     form = spec.get("quantizer") if isinstance(spec, dict) else None
@@ -77,7 +75,16 @@ def _parameter_name(header: Header) -> str:
     if not isinstance(name, str):
         return "parameter"
     quantizer = _loaded("quantizer", name)
-    return PARAMETERS.get(name, "parameter") if quantizer is None else str(quantizer.parameter_name)
+    return _declared(name) if quantizer is None else str(quantizer.parameter_name)
+
+
+def _declared(name: str) -> str:
+    """``parameter_name`` in the source file of a quantizer that ships with pscx: importing the class loads torch."""
+    file = files("pscx") / "quantizers" / f"{name}.py"
+    if not NAME.fullmatch(name) or not file.is_file():
+        return "parameter"
+    found = re.search(r'^    parameter_name = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else "parameter"
 
 
 def _loaded(kind: str, name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Colours of a file as sRGB, which is what a codec takes and gives.
+"""Converts the colours of a file to sRGB, the colour space of codecs.
 
-Where a file tells several things, the first of these counts: cICP (PNG), an ICC profile, PNG's sRGB chunk, PNG's gamma
-and chromaticities, EXIF's Adobe RGB. Where it tells nothing, it is sRGB.
+The first of these in a file counts: cICP (PNG), an ICC profile, PNG's sRGB chunk, PNG's gamma and chromaticities,
+EXIF's Adobe RGB. Without any of them the file is sRGB.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ PRIMARIES = {  # ITU-T H.273, table 2
 }
 GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}  # of the transfer characteristics in H.273, table 3
 BT709, SRGB_CURVE = (1, 6, 14, 15), 13
-USUAL_GAMMA, NEAR = 1 / 2.2, 0.005  # what files say that mean the curve of sRGB, and how exactly
+USUAL_GAMMA, NEAR = 1 / 2.2, 0.005  # gammas in files that mean the sRGB curve, and their tolerance
 ADOBE_GAMMA = 563 / 256
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-ENCODINGS = 1 << 16  # linear values that are told apart
-BAND = 1 << 20  # pixels that are converted at once
+ENCODINGS = 1 << 16  # number of distinct linear values
+BAND = 1 << 20  # pixels per conversion step
 SAME = 1  # level: a space that moves no colour further is sRGB
 
 
@@ -57,12 +57,12 @@ def in_srgb(image: Image.Image, info: Mapping[str, Any], name: str) -> Image.Ima
 def srgb_profile() -> bytes:
     """An ICC profile of sRGB, the same bytes every time."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = b"\x07\xe8\0\1\0\1\0\0\0\0\0\0"  # the date of its making
+    profile[24:36] = b"\x07\xe8\0\1\0\1\0\0\0\0\0\0"  # its creation date
     return bytes(profile)
 
 
 def _space(mode: str, info: Mapping[str, Any], name: str) -> Apply | None:
-    """What converts to sRGB, or none."""
+    """The conversion to sRGB, or none."""
     if "cicp" in info and (codes := tuple(info["cicp"])):
         if codes in _FOLLOWED:
             return _with_matrix(PRIMARIES[codes[0]], codes[1], None)

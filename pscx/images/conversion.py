@@ -26,7 +26,7 @@ MIN_SIDE = 16
 def as_pixels(image: Image.Image | NDArray[np.uint8] | Tensor) -> NDArray[np.uint8]:
     """An image in memory as RGB pixels ``(height, width, 3)``, uint8; at least 16x16.
 
-    Takes a Pillow image of any mode that :func:`read_image` meets (treated likewise), an array ``(height, width, 3)``
+    Takes a Pillow image of any mode of :func:`read_image` (converted likewise), an array ``(height, width, 3)``
     or ``(height, width)`` of uint8, or a tensor ``(3, height, width)`` or ``(1, 3, height, width)``, either
     floating-point in [-1, 1] or uint8.
 
@@ -115,7 +115,7 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the orientation is a hint: where its record is damaged the pixels still count, as stored
+    except Exception:  # the orientation is optional: if its record is damaged the pixels are used as stored
         return image
 
 

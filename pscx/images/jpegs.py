@@ -1,4 +1,4 @@
-"""JPEG files whose scan is damaged: decoders show something in its place and say nothing."""
+"""Detects damaged scans of JPEG files, which decoders replace silently."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # inside a scan: the one that ends it
 RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
-SEQUENTIAL = (0xC0, 0xC1)  # frames that Huffman codes row after row
+SEQUENTIAL = (0xC0, 0xC1)  # frames that Huffman codes line after line
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
-LAST = 32  # bytes of a scan that are handed out one by one
+LAST = 32  # bytes of a scan that are passed on one by one
 PADDING = b"\xff\x00" * 8  # 64 bits of 1: what a decoder looks ahead; no code is all ones
 
 
 class ScanReader(io.RawIOBase):
-    """The file of a JPEG that sees how much of its scan the decoder asks for.
+    """A JPEG file that records how much of its scan the decoder reads.
 
-    A decoder stops to read when it has all rows. So a scan of which bytes are left over held other codes, and one
-    that a decoder wants more of than there is lacks some. That holds for files whose rows are in one Huffman-coded
+    A decoder stops to read when it has all lines. So a scan of which bytes are left over held other codes, and one
+    that a decoder wants more of than there is lacks some. That holds for files whose lines are in one Huffman-coded
     scan; of others (progressive ones) only the order of the markers is looked at.
     """
 
@@ -33,7 +33,7 @@ class ScanReader(io.RawIOBase):
 
     @property
     def fault(self) -> str:
-        """What is wrong with the scan, once the picture was decoded; empty where nothing is."""
+        """The fault of the scan, after the picture was decoded; empty if there is none."""
         if not self._start:
             return ""
         if not _in_order(self._data[self._start : self._end]):

@@ -1,4 +1,4 @@
-"""PNG files (W3C, third edition): every chunk is checked, and a decoder gets only those that make up the picture.
+"""PNG files (W3C, third edition): every chunk is checked, and the decoder gets only the chunks of the picture.
 
 Text and colour profiles of any size, which a decoder would refuse as decompression bombs, never reach it.
 """
@@ -20,7 +20,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PICTURE = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 ORIENTATION_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:com.adobe.xmp\0")
-LONGEST_TEXT = 1 << 20  # bytes, unpacked, of a text that may tell the orientation
+LONGEST_TEXT = 1 << 20  # unpacked bytes of a text that may hold the orientation
 LARGEST_PROFILE = 1 << 24  # bytes, unpacked; those of presses have 2 to 4 million
 GREY, RGB, PALETTE = 0, 2, 3  # colour types that may have a tRNS chunk
 CHROMATICITIES = 8  # numbers of a cHRM chunk

@@ -22,7 +22,7 @@ from pscx.runtime.notices import tell
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 KINDS = "PNG, JPEG, WebP, TIFF or BMP"
-BYTES_PER_PIXEL = 16  # that reading an image holds at once, at most: Pillow has four for a pixel, in several copies
+BYTES_PER_PIXEL = 16  # peak memory of reading an image: Pillow has four bytes per pixel, in several copies
 MAX_PIXELS = 2**28
 _pillow_limit = threading.Lock()
 
@@ -31,18 +31,18 @@ def read_image(path: str | Path, *, background: str | None = None) -> NDArray[np
     """One PNG, JPEG, WebP, TIFF or BMP file as sRGB pixels ``(height, width, 3)``, uint8, EXIF orientation applied.
 
     Colours are converted to sRGB, as a colour-managed viewer shows them; see :mod:`pscx.images.colour`. Greyscale,
-    palettes and CMYK become RGB. Of 16 bits the upper eight are kept. Transparent pixels are laid over ``background``,
-    a colour as Pillow's ``ImageColor`` takes it; none is white, with a warning. Warnings go to the log ``pscx``.
+    palettes and CMYK become RGB. Of 16 bits the upper eight are kept. Transparent pixels are composited over
+    ``background``, a colour of Pillow's ``ImageColor``; none is white, with a warning. Warnings go to the log ``pscx``.
 
     Raises :class:`ImageError` for a file that is missing, empty, damaged, of another format, animated, smaller than
-    16 pixels on a side or larger than 2^28 pixels, :class:`PscxError` where memory does not suffice, ``ValueError`` for
-    a background that is no colour.
+    16 pixels on a side or larger than 2^28 pixels, :class:`PscxError` if memory does not suffice, ``ValueError`` for
+    a background that is not a colour.
     """
     return decode_image(_read_bytes(Path(path)), path, background=background)
 
 
 def decode_image(data: bytes, path: str | Path, *, background: str | None = None) -> NDArray[np.uint8]:
-    """What an image file of that content holds, as :func:`read_image` has it; errors call it ``path``."""
+    """The image in the content of a file, as from :func:`read_image`; ``path`` names it in errors."""
     colour = background_colour(background or WHITE)
     try:
         with out_of_memory(f"reading '{path}'"):
@@ -57,12 +57,12 @@ def decode_image(data: bytes, path: str | Path, *, background: str | None = None
 
 
 def image_sides(path: str | Path) -> tuple[int, int] | None:
-    """Width and height as the header of a file tells them, before EXIF orientation; none where it tells nothing."""
+    """Width and height in the header of a file, before EXIF orientation; none if it cannot be read."""
     try:
         with Path(path).open("rb") as file, _open(file) as image:
             width, height = image.size
             return width, height
-    except Exception:  # whatever is wrong, read_image says it when the image is asked for
+    except Exception:  # read_image reports the error later
         return None
 
 
@@ -95,7 +95,7 @@ def _check_header(image: Image.Image, path: str | Path) -> None:
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"'{path}' is {width}x{height} pixels: an image must be at least {MIN_SIDE}x{MIN_SIDE}")
     if width * height > MAX_PIXELS:
-        raise ImageError(f"'{path}' is {width}x{height} pixels: an image must have at most 2^28 = {MAX_PIXELS}")
+        raise ImageError(f"'{path}' is {width}x{height} pixels: an image must have at most 2^28 = {MAX_PIXELS} pixels")
     frames = getattr(image, "n_frames", 1)
     if image.format == "TIFF" and frames > 1:
         raise ImageError(f"'{path}' holds {frames} pages: expected a single image; save the wanted page as one first")
@@ -103,7 +103,7 @@ def _check_header(image: Image.Image, path: str | Path) -> None:
     if getattr(image, "is_animated", False) and image.format not in ("MPO", "TIFF"):
         raise ImageError(f"'{path}' is animated: expected a single image; save the wanted frame as one first")
     if not is_of_levels(image.mode):
-        raise ImageError(f"'{path}' holds numbers of no fixed range (mode {image.mode}): save it with 8 bits a channel")
+        raise ImageError(f"'{path}' holds values of no fixed range (mode {image.mode}): save it with 8 bits a channel")
     with _named(path):
         check_memory(BYTES_PER_PIXEL * width * height, f"reading {width}x{height} pixels")
 
@@ -137,6 +137,6 @@ def _colour_of(image: Image.Image, png: PNG | None) -> dict[str, Any]:
     try:
         exif = image.getexif()
         adobe = exif.get_ifd(ExifTags.IFD.Interop).get(1) == "R03" and exif.get_ifd(ExifTags.IFD.Exif).get(0xA001) != 1
-    except Exception:  # a damaged record tells nothing
+    except Exception:  # a damaged record is ignored
         return {}
     return {"adobe_rgb": adobe}

@@ -1,4 +1,4 @@
-"""RGB pixels as image files without loss."""
+"""Writes RGB pixels to lossless image files."""
 
 from __future__ import annotations
 

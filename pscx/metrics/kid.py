@@ -30,7 +30,7 @@ class KID(PatchFeatures):
         download: whether to download torch-fidelity's file where it is missing.
         subset_size: patches in a subset, at least 2; there must be as many patches.
         subsets: how many subsets, at least 1.
-        seed: of the subsets.
+        seed: seed of the subsets.
     """
 
     references = ("binkowski2018kid", "mentzer2020hific")

@@ -15,6 +15,6 @@ def yiq(rgb: Tensor) -> Tensor:
 
 
 def halved(image: Tensor) -> Tensor:
-    """Means of 2x2 pixels; a last odd row or column is averaged with zeros, as in the authors' code."""
+    """Means of 2x2 pixels; a last odd line or column is averaged with zeros, as in the authors' code."""
     height, width = image.shape[-2:]
     return functional.avg_pool2d(functional.pad(image, (0, width % 2, 0, height % 2)), 2)

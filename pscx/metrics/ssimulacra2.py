@@ -79,7 +79,7 @@ def linear(srgb: Tensor) -> Tensor:
 
 
 def halved(image: Tensor) -> Tensor:
-    """Means of 2x2 pixels; a last odd row or column is repeated."""
+    """Means of 2x2 pixels; a last odd line or column is repeated."""
     height, width = image.shape[-2:]
     return functional.avg_pool2d(functional.pad(image, (0, width % 2, 0, height % 2), mode="replicate"), 2)
 
@@ -106,8 +106,8 @@ def norms_of(first: Tensor, second: Tensor) -> Tensor:
 def blurred(image: Tensor) -> Tensor:
     """Gaussian blur of ``(1, 3, height, width)``, zero outside: near the border values are darkened."""
     taps = torch.from_numpy(_taps()).to(image)[None, None]
-    rows = functional.conv2d(image.movedim(1, 0), taps[..., None], padding=(RADIUS - 1, 0))
-    return functional.conv2d(rows, taps[..., None, :], padding=(0, RADIUS - 1)).movedim(0, 1)
+    vertical = functional.conv2d(image.movedim(1, 0), taps[..., None], padding=(RADIUS - 1, 0))
+    return functional.conv2d(vertical, taps[..., None, :], padding=(0, RADIUS - 1)).movedim(0, 1)
 
 
 @lru_cache

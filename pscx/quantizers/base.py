@@ -1,4 +1,4 @@
-"""What a codec may ask of a quantizer."""
+"""Contract of a quantizer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pscx.signal.distributions import Array, Integers
 class Quantizer(ABC):
     """A quantizer: a measurement becomes one of ``alphabet`` integer symbols, ordered as the values are.
 
-    All tensors are one-dimensional, ``(rows,)``, on the CPU; values and means float64, finite; symbols int64 in
+    All tensors are one-dimensional, ``(n,)``, on the CPU; values and means float64, finite; symbols int64 in
     ``[0, alphabet)``. ``mean`` is the prediction that both sides hold before the symbol is known; a quantizer may
     quantize the difference to it, or ignore it. ``scale`` is the standard deviation that goes with it.
     """
@@ -30,13 +30,17 @@ class Quantizer(ABC):
     """Number of symbols; a fixed-length code spends ``ceil(log2(alphabet))`` bits."""
 
     parameter: float | None
-    """The one number that sets the quality, exactly representable in bfloat16 (a stream carries two bytes), or none."""
+    """The number that sets the quality, exactly representable in bfloat16 (a stream carries two bytes), or none."""
 
     parameter_name: str = "parameter"
-    """What that number is called, such as ``step``."""
+    """Name of that number, such as ``step``.
+
+    ``pscx info`` reads it from the text of the quantizer's file, which has the registered name, because importing the
+    file would load torch. Write it on one line: ``parameter_name = "step"``.
+    """
 
     exact: bool = False
-    """Whether all that a decoder computes from symbols, means and scales is the same bits on every machine."""
+    """Whether everything that a decoder computes from symbols, means and scales is bit-exact."""
 
     whole: bool = False
     """Whether a symbol's cell depends on the symbols before it: then a segment is one group.
@@ -50,19 +54,19 @@ class Quantizer(ABC):
     """Standard deviation, in units of the signal, below which a measurement is mostly lost in the quantizer."""
 
     reach: float = inf
-    """How far from its prediction a measurement may lie, in units of the signal: one further away would saturate.
+    """Largest distance of a measurement from its prediction without saturation, in units of the signal.
 
-    Encoding refuses a step that makes it so. ``inf`` where saturating is part of the method.
+    Encoding refuses a step that would saturate. ``inf`` if saturation is part of the method.
     """
 
     quality_range: tuple[float, float] = (8.0, 0.01)
-    """The parameters that quality 1 and quality 100 stand for; what a search for a rate or a PSNR keeps to."""
+    """The parameters of quality 1 and quality 100; rate control searches between them."""
 
     @abstractmethod
     def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """Symbols to code ``value`` with; what lies outside the range saturates.
+        """Symbols to code ``value`` with; values outside the range saturate.
 
-        In general that of the cell that the value lies in; an encoder may prefer a neighbour that is cheaper to code.
+        In general the symbol of the cell that the value lies in; an encoder may choose a cheaper neighbour.
         """
 
     @abstractmethod
@@ -74,7 +78,7 @@ class Quantizer(ABC):
         """Smallest value of the symbol's cell; ``-inf`` for symbol 0, ``+inf`` for symbol ``alphabet``."""
 
     def cells(self, symbol: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower and upper edges, less the mean, of the cells that the symbols of a group are: ``(rows,)`` each."""
+        """Lower and upper edges, less the mean, of the cells that the symbols of a group are: ``(n,)`` each."""
         return self.lower_edge(symbol, mean) - mean, self.lower_edge(symbol + 1, mean) - mean
 
     def cells_in_turn(self, mean: Tensor, symbols: Tensor | None = None) -> CellsInTurn:
@@ -94,7 +98,7 @@ class Quantizer(ABC):
 
 
 class CellsAtOnce(CellsInTurn):
-    """The cells of a quantizer without memory, for predictions ``mean`` ``(rows,)``: one turn for all."""
+    """The cells of a quantizer without memory, for predictions ``mean`` ``(n,)``: one turn for all."""
 
     def __init__(self, quantizer: Quantizer, mean: Tensor) -> None:
         self._quantizer, self._mean = quantizer, mean

@@ -28,7 +28,7 @@ class Machine:
         return cls(np.array(TRANSITIONS[states]), np.array(ODD_GRID[states]))
 
     def grids(self, parities: Integers) -> Integers:
-        """The grids on which rows with these parities ``(steps, lanes)`` lie, each lane from state 0 on."""
+        """The grids on which measurements with these parities ``(steps, lanes)`` lie, each lane from state 0 on."""
         state = np.zeros(parities.shape[1], np.int64)
         found = np.zeros_like(parities)
         for step, parity in enumerate(parities):

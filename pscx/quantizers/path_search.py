@@ -62,9 +62,9 @@ class PathSearch:
     degrees: int
 
     def cheapest(self, target: Array, spread: Array, there: Booleans) -> Integers:
-        """Symbols of the cheapest paths through the rows that are ``there`` ``(steps, lanes)``, in that order.
+        """Symbols of the cheapest paths through the measurements that are ``there`` ``(steps, lanes)``, in that order.
 
-        ``target``, less the prediction, and ``spread`` in spacings, ``(rows,)``.
+        ``target``, less the prediction, and ``spread`` in spacings, ``(n,)``.
         """
         candidates = np.zeros((2, 2, len(target)), np.int64)
         costs = np.zeros((2, 2, *there.shape))

@@ -24,7 +24,7 @@ class RDO(Quantizer):
         step: width of a cell in signal units, in (0, 1000) after it was rounded to bfloat16.
         weight: squared steps that a bit is worth, in [0, 1]; at high rate the slope of the rate-distortion function
             is ``ln 2 / 6 = 0.116``, and 0 is ``uniform``.
-        degrees: of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian.
+        degrees: degrees of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian.
         bits: the alphabet has ``2^bits - 1`` symbols, as many on either side of the mean; 2 to 24.
     """
 
@@ -53,13 +53,13 @@ class RDO(Quantizer):
         return best
 
     def cost(self, symbol: Tensor, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """``D + weight R`` of coding ``value`` as ``symbol``, in squared steps, ``(rows,)``."""
+        """``D + weight R`` of coding ``value`` as ``symbol``, in squared steps, ``(n,)``."""
         step = self.grid.step
         error = ((value - self.grid.dequantize(symbol, mean, scale)) / step).square()
         return error + self.weight * self.rate(symbol, mean, scale)
 
     def rate(self, symbol: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """Bits of the symbol's cell under Student's t, at most 40, ``(rows,)``."""
+        """Bits of the symbol's cell under Student's t, at most 40, ``(n,)``."""
         spread = scale.clamp_min(NARROWEST * self.grid.step)
         low, high = ((edge / spread).numpy() for edge in self.grid.cells(symbol, mean))
         return torch.from_numpy(cell_bits(low, high, self.degrees))

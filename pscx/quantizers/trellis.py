@@ -15,7 +15,7 @@ from pscx.quantizers.steps import half_alphabet, rounded_step
 from pscx.quantizers.turns import TOGETHER, CellsInTurn
 from pscx.signal.distributions import Array, Integers, check_degrees
 
-LONGEST_PATH = 64  # rows of a lane
+LONGEST_PATH = 64  # measurements of a lane
 NOISE = (0.105, 0.065, 0.095)  # squared steps, of the prediction, of the points beside it and of all others
 NARROWEST = 1e-30  # scale in spacings
 SMALLEST = 1e-300  # squared scale
@@ -28,13 +28,13 @@ class Trellis(Quantizer):
 
     Marcellin and Fischer (1990); in this form Schwarz, Nguyen, Marpe and Wiegand (2019).
 
-    Points lie ``0.625 step`` apart, the middle one on the prediction, and each row is on one of two grids: the even
-    points, or the odd points and zero. Symbols number the points of a grid. Which grid a row is on, a machine of few
-    states tells from the parities of the symbols before. The encoder finds the path through its states that has the
-    least ``D + weight R``, among the two nearest points of each grid and parity: ``D`` the squared error in steps,
-    ``R`` the bits of the cell under Student's t of the predicted scale. So a row costs what a grid of twice the spacing
-    costs, and can still choose from the points of both. Of the coders, ``posterior`` knows which grid a row is on; to
-    the others a symbol costs a little more.
+    Points lie ``0.625 step`` apart, the middle one on the prediction. Each measurement is on one of two grids: the even
+    points, or the odd points and zero. Symbols number the points of a grid. A machine of few states chooses the grid
+    from the parities of the symbols before. The encoder finds the path through its states with the least
+    ``D + weight R``, among the two nearest points of each grid and parity: ``D`` is the squared error in steps, ``R``
+    the bits of the cell under Student's t of the predicted scale. So a measurement costs as many bits as on a grid of
+    twice the spacing, and can still use the points of both. Only the coder ``posterior`` knows the grid of a
+    measurement; with the others a symbol costs a little more.
 
     The weight of bits leaves a point where the mean of its cell is, so the value ``y`` that it stands for lies further
     out: such that a posterior mean of a measurement ``y`` with noise variance ``v`` is the point. To first order
@@ -48,8 +48,8 @@ class Trellis(Quantizer):
         step: width of the cells of a uniform quantizer with about the same noise, in signal units, in (0, 1000) after
             it was rounded to bfloat16 (``parameter`` is the rounded number).
         weight: squared steps that a bit is worth, in [0, 1].
-        states: of the machine, 4 or 8.
-        degrees: of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian.
+        states: states of the trellis, 4 or 8.
+        degrees: degrees of freedom of Student's t, even, 4 to 64; or 0 for a Gaussian.
         bits: each grid has ``2^bits - 1`` points; 2 to 24.
     """
 
@@ -110,7 +110,7 @@ class Trellis(Quantizer):
         return TrellisPath(self, len(mean)) if symbols is None else KnownTrellisPath(self, symbols)
 
     def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:
-        """That of a cell of the even grid, for coders that do not ask which grid a row is on."""
+        """That of a cell of the even grid, for coders that do not ask which grid a measurement is on."""
         return mean + torch.from_numpy(self.offset(symbol.numpy(), np.zeros(len(symbol), np.int64)))
 
     def with_parameter(self, parameter: float | None) -> Trellis:
@@ -119,11 +119,11 @@ class Trellis(Quantizer):
         return Trellis(parameter, self.weight, self.states, self.degrees, self.bits)
 
     def lanes(self, rows: int) -> int:
-        """How many paths the rows of a segment are dealt out to."""
+        """Number of paths for the measurements of a segment."""
         return max(-(-rows // LONGEST_PATH), 1)
 
     def grids(self, symbol: Tensor) -> Integers:
-        """The grid that each row of a segment is on, ``(rows,)``: 0 the even points, 1 the odd ones and zero."""
+        """The grid that each measurement of a segment is on, ``(n,)``: 0 the even points, 1 the odd ones and zero."""
         lanes = self.lanes(len(symbol))
         parities = np.zeros((-(-len(symbol) // lanes), lanes), np.int64)
         parities.ravel()[: len(symbol)] = self.parity(symbol.numpy())
@@ -148,7 +148,7 @@ class Trellis(Quantizer):
 
 
 class TrellisPath(CellsInTurn):
-    """The cells on a path through a trellis: which grid a row is on, the symbols before tell."""
+    """The cells on a path through a trellis, whose grids depend on the symbols before."""
 
     def __init__(self, quantizer: Trellis, rows: int) -> None:
         self._quantizer, self._lanes = quantizer, quantizer.lanes(rows)

@@ -7,31 +7,31 @@ from collections.abc import Iterator
 
 from pscx.signal.distributions import Array, Integers
 
-TOGETHER = 1 << 14  # rows of several turns that an encoder is given as one, or one turn's where it has more
+TOGETHER = 1 << 14  # measurements of several turns that an encoder is given as one, or one turn's where it has more
 
 
 class CellsInTurn(ABC):
-    """Where the cells of a group's symbols begin, and in which turns a decoder finds the symbols.
+    """Lower edges of the cells of a group, and the turns in which a decoder finds the symbols.
 
-    Rows are numbered from 0 in the group. An encoder may be given several of a decoder's turns as one.
+    Measurements are numbered from 0 in the group. An encoder may be given several of a decoder's turns as one.
     """
 
     @abstractmethod
     def lower(self, rows: Integers, symbols: Integers) -> Array:
-        """Where the cells of these symbols, up to ``alphabet``, begin in the numbered rows, less the prediction.
+        """Lower edges, less the prediction, of the cells of these symbols at numbered measurements.
 
-        In signal units, ``-inf`` for symbol 0 and ``inf`` for symbol ``alphabet``. Only rows of this turn or of one
-        before are asked for.
+        In signal units, ``-inf`` for symbol 0 and ``inf`` for symbol ``alphabet``. Only measurements of this or an
+        earlier turn are asked for.
         """
 
     @abstractmethod
     def turns(self) -> Iterator[Integers]:
-        """Numbers of the rows that are found together, one turn after the other."""
+        """Numbers of the measurements of each turn, which are decoded together."""
 
     @abstractmethod
     def turn(self, rows: Integers) -> Integers:
-        """The turn in which a decoder finds each of the numbered rows."""
+        """The turn in which a decoder finds each of the numbered measurements."""
 
     @abstractmethod
     def take(self, rows: Integers, symbols: Integers) -> None:
-        """The symbols of a turn's rows are known now; the cells of those after may depend on it."""
+        """Take the symbols of a turn; the cells of later measurements may depend on them."""

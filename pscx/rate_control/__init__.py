@@ -1,4 +1,4 @@
-"""Targets: what a stream is to be, in quality, rate or distortion; the parameter of the quantizer is found for it."""
+"""Rate control: targets of quality, rate or distortion, for which the quantizer's parameter is searched."""
 
 from pscx.rate_control.base import TARGETS, Target, TargetError
 from pscx.rate_control.bpp import BPP

@@ -1,4 +1,4 @@
-"""What a codec may ask of a target."""
+"""Contract of a target, the objective of rate control."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ class TargetError(PscxError):
 
 
 class Target(ABC):
-    """What a stream is to be. The encoder alone has one; the stream carries the codec's parameter as always."""
+    """Rate-control objective. Only the encoder has one; the stream carries the codec's parameter as always."""
 
     references: tuple[str, ...] = ()
     """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     @abstractmethod
     def check(self, codec: SignalCodec) -> None:
-        """Raise ``ValueError`` where no parameter of this codec could be chosen for the target."""
+        """Raise ``ValueError`` if the target cannot choose a parameter of this codec."""
 
     @abstractmethod
     def reach(self, trials: Trials) -> Setting:
-        """The setting of the stream that is wanted. Raises :class:`TargetError` where there is none.
+        """The setting that meets the target. Raises :class:`TargetError` if there is none.
 
-        A search ends after few encodings, and takes the same way each time.
+        The search takes few encodings and is deterministic.
         """
 
     def is_met(self, codec: SignalCodec, parameter: float | None, size: int, area: int) -> bool | None:
-        """Whether a stream is what the target asks for, as its parameter and its ``size`` in bytes show.
+        """Whether a stream meets the target, given its parameter and its ``size`` in bytes.
 
-        ``area`` is the number of pixels. None where these cannot tell.
+        ``area`` is the number of pixels. None if these do not decide it.
         """
         return None
 
     def outcome(self, trials: Trials, setting: Setting) -> str:
-        """What the stream at the setting that was reached came to, for a line of output; empty if its size tells."""
+        """The result at the chosen setting, for a line of output; empty if the size says it."""
         return ""
 
 
 def check_parameter(name: str, codec: SignalCodec) -> None:
-    """Raise ``ValueError`` where the codec has no parameter that the target ``name`` could choose."""
+    """Raise ``ValueError`` if the codec has no parameter for the target ``name`` to choose."""
     if codec.parameter is None:
         raise ValueError(
             f"target {name} needs a codec with a parameter, such as psc with the quantizer trellis, uniform, deadzone "

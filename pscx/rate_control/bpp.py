@@ -1,4 +1,4 @@
-"""Bits per pixel of the whole file."""
+"""Target of the whole file's bits per pixel."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BPP(Target):
             return largest(found, trials, limit)
         end, word = (max, "at most") if found.low else (min, "at least")
         rate = 8 * in_bytes(end(found.settings.values()), trials) / trials.area
-        raise TargetError(f"{self.value:g} bpp cannot be reached: of this image the codec makes {word} {rate:.4g} bpp")
+        raise TargetError(f"{self.value:g} bpp cannot be reached: this image needs {word} {rate:.4g} bpp")
 
     def is_met(self, codec: SignalCodec, parameter: float | None, size: int, area: int) -> bool | None:
         return is_close(size, self.value * area / 8)

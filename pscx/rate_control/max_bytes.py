@@ -1,4 +1,4 @@
-"""A limit to the bytes of the file."""
+"""Target of the file size in bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MaxBytes(Target):
         if found.low:
             return largest(found, trials, self.value)
         least = in_bytes(min(found.settings.values()), trials)
-        raise TargetError(f"{self.value} bytes cannot be reached: of this image the codec makes at least {least} bytes")
+        raise TargetError(f"{self.value} bytes cannot be reached: this image needs at least {least} bytes")
 
     def is_met(self, codec: SignalCodec, parameter: float | None, size: int, area: int) -> bool | None:
         return is_close(size, self.value)

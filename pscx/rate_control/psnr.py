@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio of what the decoder shows."""
+"""Target of the decoded image's peak signal-to-noise ratio (PSNR)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pscx.rate_control.trials import Run, Setting, Trials
 
 CLOSE = 0.1  # dB
 SLOPE = 3.5  # dB over an octave of the parameter
-OVER_ROWS = 10.0  # dB over all rows
+OVER_ROWS = 10.0  # dB over all measurements
 PSNR_AT_ONE = 27.9
 """Decibels at a step of 1, and with the slope at any other: a fit to the default recipe on Kodak crops. It is only
 where the search begins."""
-HIGHEST = 100.0  # stands for that of equal images, which is infinite
+HIGHEST = 100.0  # dB for equal images, whose PSNR is infinite
 
 
 @TARGETS.register("psnr")
@@ -51,7 +51,7 @@ class PSNR(Target):
             return found.hit or min(off, key=off.__getitem__)
         end, word = (max, "at most") if found.low else (min, "at least")
         reached = end(found.settings.values())
-        raise TargetError(f"{self.value:g} dB cannot be reached: with this image the codec has {word} {reached:.4g} dB")
+        raise TargetError(f"{self.value:g} dB cannot be reached: this image has {word} {reached:.4g} dB")
 
     def outcome(self, trials: Trials, setting: Setting) -> str:
         reached = _psnr(trials, trials.run(setting))

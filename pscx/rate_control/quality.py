@@ -1,4 +1,4 @@
-"""One knob, the same for every image."""
+"""Target of a quality from 1 to 100, without a search."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ LOWEST, HIGHEST = 1, 100
 class Quality(Target):
     """A quality from 1 to 100: the logarithm of the quantizer's parameter is linear in it.
 
-    Of the quantizers with a step, 1 is a step of 8, 100 one of 0.01 and 50 one of 0.293; each unit makes it 6.5 %
-    finer. Nothing is searched for: it is one encoding.
+    For quantizers with a step, quality 1 is a step of 8, 50 one of 0.293 and 100 one of 0.01; each unit makes the step
+    6.5 % finer. There is no search: the image is encoded once.
 
     Args:
         value: from 1 to 100; need not be whole.

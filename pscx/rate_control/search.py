@@ -1,6 +1,6 @@
 """The search for a setting: over the quantizer's parameters, then over the number of measured rows.
 
-Bytes and PSNR rise with a finer parameter, but for noise, and the logarithm of the one and the other itself are nearly
+Bytes and PSNR rise with a finer parameter, but for noise, and the logarithm of the bytes and the PSNR itself are nearly
 linear in the logarithm of the parameter.
 """
 
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pscx.rate_control.ladder import Ladder
 from pscx.rate_control.trials import Run, Setting, Trials
 
-MOST_TRIALS = 12  # of one of the two searches; on photographs there are three or four
-POINTS = 5  # after so many, bisection
-STRIDE = 256  # furthest that a position is moved on the word of a slope alone, or an eighth of all
+MOST_TRIALS = 12  # encodings of each of the two searches, at most; photographs take three or four
+POINTS = 5  # points before bisection starts
+STRIDE = 256  # largest move by a slope only, or an eighth of all positions
 FLATTEST, STEEPEST = 0.1, 3.0  # times the assumed slope, what a measured one may be
 
 
 @dataclass(frozen=True)
 class Window:
-    """The values that are right; ``aim`` lies between ``low`` and ``high``."""
+    """Accepted values; ``aim`` lies between ``low`` and ``high``."""
 
     low: float
     aim: float
@@ -30,11 +30,11 @@ class Window:
 class Bracket:
     """Two positions between which a rising function meets its aim, by regula falsi and, after a few points, bisection.
 
-    A smooth function needs no bisection; one that jumps over its aim is soon closed in by it.
+    A smooth function needs no bisection; for one that jumps over its aim bisection ends the search.
 
     Args:
         size: positions are 0 to ``size - 1``; before something was found, the ends lie just outside of these.
-        slope: of the function, over 0, where two points do not say.
+        slope: slope of the function, over 0, used while two points do not give one.
         excess: value less aim at the position ``size``, if that is known.
     """
 
@@ -113,9 +113,9 @@ def find(
 ) -> Found:
     """Search for a setting whose ``measure`` lies in the window.
 
-    First over the parameters, from ``start`` on. Where the measure jumps over the window between two parameters, as on
-    images of few pixels, then over how many rows are measured at the finer of the two. ``octave`` is about how much
-    the measure rises over an octave of the parameter, ``rows`` about how much over all rows.
+    The search goes over the parameters first, from ``start`` on. If the measure jumps over the window between two
+    parameters, as on images of few pixels, the search goes over the number of measurements at the finer of the two.
+    ``octave`` is roughly the rise of the measure over an octave of the parameter, ``rows`` that over all measurements.
     """
     ladder = Ladder(*trials.codec.quality_range)
     settings: dict[Setting, float] = {}

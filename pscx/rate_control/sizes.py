@@ -1,4 +1,4 @@
-"""The stream of at most so many bytes, as far as there is one close to that."""
+"""Search for a stream of a given size in bytes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from math import exp, log
 from pscx.rate_control.search import Found, Window, find
 from pscx.rate_control.trials import Run, Setting, Trials
 
-CLOSE = 0.98  # of the limit is enough
-SLOPE = 1.1 * log(2)  # of the logarithm of the bytes over an octave of the parameter
-OVER_ROWS = 1.0  # its derivative by the share of rows, were all rows worth the same
+CLOSE = 0.98  # share of the limit that is accepted
+SLOPE = 1.1 * log(2)  # rise of the logarithm of the bytes over an octave of the parameter
+OVER_ROWS = 1.0  # its rise over all measurements, if all cost the same
 BPP_AT_ONE = 0.31
 """Bits per pixel at a step of 1, and with the slope at any other: a fit to the default recipe on Kodak crops, where
 single photographs are off by a factor of two either way. It is only where the search begins."""
@@ -28,9 +28,9 @@ def find_size(trials: Trials, limit: float) -> Found:
 
 
 def is_close(size: int, limit: float) -> bool | None:
-    """Whether a stream of ``size`` bytes is what :func:`find_size` looks for.
+    """Whether a stream of ``size`` bytes is in the window of :func:`find_size`.
 
-    None where it is smaller: of few pixels there may be none that is closer.
+    None if it is smaller: an image of few pixels may have no closer stream.
     """
     return None if size < CLOSE * limit else size <= limit
 
@@ -45,7 +45,7 @@ def largest(found: Found, trials: Trials, limit: float) -> Setting:
 
 
 def in_bytes(value: float, trials: Trials) -> int:
-    """The bytes of a stream of which the search has this value."""
+    """The bytes of a stream with this value in the search."""
     return trials.overhead + round(exp(value))
 
 

@@ -1,4 +1,4 @@
-"""The quantizer's own parameter."""
+"""Target that is the quantizer's parameter itself."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pscx.rate_control.trials import Setting, Trials
 
 @TARGETS.register("step")
 class Step(Target):
-    """The quantizer's parameter, which is its step in those that have one; rounded to bfloat16.
+    """The quantizer's parameter, such as its step, rounded to bfloat16.
 
     Args:
-        value: what the quantizer allows: smaller is finer.
+        value: a parameter that the quantizer allows; smaller is finer.
     """
 
     references = ()

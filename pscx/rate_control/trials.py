@@ -20,11 +20,11 @@ OnTrial = Callable[[int, float | None], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """What an encoder may choose for an image.
+    """The choice of an encoder for one image.
 
     Args:
-        parameter: of the quantizer.
-        keep: the first so many rows are measured, and the others taken to be what was predicted; none: all.
+        parameter: parameter of the quantizer.
+        keep: number of measurements that are coded, the others being taken as predicted; none codes all.
     """
 
     parameter: float | None
@@ -59,10 +59,10 @@ class Trials:
     """Encodes one image at a setting after the other.
 
     Args:
-        codec: what to encode with, under the image's caption.
-        header: of the stream; its parameter will be that of each setting.
+        codec: the codec, conditioned on the image's caption.
+        header: header of the stream; each setting replaces its parameter.
         pixels: the image, ``(height, width, 3)`` uint8.
-        signal: what the codec measures, ``(channels, height, width)``.
+        signal: the signal to encode, ``(channels, height, width)``.
         progress: called with the iterations done and all of them, in each encoding.
         on_trial: called before each encoding with its number, from 1, and the quantizer's parameter.
         watch: shown each segment of each encoding.
@@ -96,7 +96,7 @@ class Trials:
         return len(pack(self._header, b""))
 
     def run(self, setting: Setting) -> Run:
-        """The encoding at a setting: the last one, or one that is made now."""
+        """The encoding at a setting; the last one is reused."""
         codec = self.codec.with_parameter(setting.parameter)
         setting = replace(setting, parameter=codec.parameter)  # which may be rounded
         if self._last is None or self._last.setting != setting:

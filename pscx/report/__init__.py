@@ -1,1 +1,1 @@
-"""One page about one or several runs, to be looked at: ``pscx report``. See :func:`pscx.report.page.page`."""
+"""HTML reports about one or several runs: ``pscx report``. See :func:`pscx.report.page.page`."""

@@ -1,4 +1,4 @@
-"""Which runs are points of one curve, what a curve is called, and how curves compare."""
+"""Groups runs into curves, names the curves and compares them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pscx.registry import parameters_of, registered, registry_of
 from pscx.report.runs import Run, Source
 
 MEAN = "mean over the images"
-LONGEST_NAME = 3  # differences that still make a name
+LONGEST_NAME = 3  # differences that a name may list
 EXECUTION = (
     "model.simulate",
     "model.ranks_per_image",
@@ -34,7 +34,7 @@ EXECUTION = (
 
 @dataclass(frozen=True)
 class RunCurve:
-    """Runs that differ in the quality they ask for alone, by rising rate, and what tells them from the others."""
+    """Runs that differ only in the requested quality, by rising rate, and their difference from the other curves."""
 
     name: str
     runs: Sequence[Run]
@@ -42,7 +42,7 @@ class RunCurve:
 
 @dataclass(frozen=True)
 class View:
-    """What a chart can show: the means over the images, or one of them.
+    """Data of one chart: the means over the images, or one image.
 
     ``points`` by measure and curve are ``(bpp, quality, run)``; ``bd`` by measure and curve is the BD-rate against the
     first curve in percent, or none, and over which qualities, or why there is none
@@ -55,10 +55,10 @@ class View:
 
 
 def curves_of(sources: Sequence[Source]) -> list[RunCurve]:
-    """The curves of all sources, the first the one that others are compared with.
+    """The curves of all sources; the others are compared with the first.
 
-    The cells of an ablation make the curves that its file says, its baseline first. Evaluations make one where they
-    differ in the parameter that rate control turns or the value of the target alone.
+    The cells of an ablation form the curves of its file, its baseline first. Evaluations form one curve if they differ
+    only in the parameter of rate control or in the value of the target.
     """
     groups: dict[str, tuple[Source, list[Run]]] = {}
     for number, source in enumerate(sources):
@@ -79,7 +79,7 @@ def views(curves: Sequence[RunCurve]) -> Iterator[View]:
 
 
 def _alone(run: Run, image: str) -> Results:
-    """One image as if it were all of a run."""
+    """One image, treated as a whole run."""
     return Results([], dict(run.record(image)), run.results.measures)
 
 
@@ -107,18 +107,18 @@ def _key(source: Source, number: int, run: Run) -> str:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """All options of a run, by dotted key, that make its curve: not where it ran, nor which quality it asked for."""
+    """All options of a run, by dotted key, that define its curve: without its place and its requested quality."""
     options = dict(_flat({"model": run.config["model"]["init_args"], "data": run.config["data"]}))
     varied = ["model.target.value", *EXECUTION, _parameter(options)]
     return {key: value for key, value in options.items() if key not in varied}
 
 
 def _parameter(options: Mapping[str, Any]) -> str:
-    """The key of the option that rate control turns. Raises :class:`PscxError` for a codec that is not known."""
+    """The key of the option that rate control sets. Raises :class:`PscxError` for a codec that is not known."""
     name = str(options.get("model.codec"))
     family = CODECS.find(name)
     if family is None:
-        raise PscxError(f"a run has the codec '{name[:64]}', which is not known here; if a plugin has it, {HOW}")
+        raise PscxError(f"a run has the unknown codec '{name[:64]}'; if it is in a plugin, {HOW}")
     turned = f"model.codec.{family.turned}"
     kind = kind_in(parameters_of(family)[family.turned].annotation)
     component = None if kind is None else kind[0].find(str(options.get(turned)))
@@ -155,7 +155,7 @@ def _is_baseline(source: Source, runs: Sequence[Run]) -> bool:
 
 
 def _names(groups: Sequence[tuple[Source, Sequence[Run]]]) -> list[str]:
-    """What tells the curves apart, in a few words: how cells differ from the baseline, options, or names of folders."""
+    """Short names of the curves: differences of cells from the baseline, options, or folder names."""
     alone = [runs[0] for source, runs in groups if source.plan is None]
     several = len({id(source) for source, _ in groups if source.plan is not None}) > 1
     names = []

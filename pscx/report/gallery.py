@@ -1,4 +1,4 @@
-"""The pictures of a report: which streams are shown, and what is shown of each."""
+"""The pictures of a report: the choice of streams, and the views of each."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from pscx.runtime.quiet import quiet
 from pscx.runtime.safe_yaml import read_bounded
 
 ROOM = 8_000_000  # characters for all originals and reconstructions
-LEAST_ROOM = 60_000  # for one of them
+LEAST_ROOM = 60_000  # characters for one of them
 STREAM_BYTES = 1 << 30
 GREY_LEVELS = 127.5  # a unit of an image's range
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One stream that is shown."""
+    """One stream in the gallery."""
 
     run: Run
     image: str
@@ -53,12 +53,12 @@ def choose(curves: Sequence[RunCurve], count: int) -> list[Exhibit]:
 
 
 class Gallery:
-    """Decodes exhibits and turns them into what the page shows, plain data that JSON can hold.
+    """Decodes exhibits into plain data for the page, which JSON can hold.
 
     Args:
-        originals: where the originals are.
-        prior_path: where to load the priors of streams from; by default from where each run's configuration says.
-        limits: what a stream may ask for.
+        originals: finds the originals.
+        prior_path: where to load the priors of streams from; by default the place in each run's configuration.
+        limits: limits on what a stream may ask for.
     """
 
     def __init__(

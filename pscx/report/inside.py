@@ -1,4 +1,4 @@
-"""Which files a report may read: those of a folder that it was given, whatever tables in it say."""
+"""Keeps a report inside the folders that it was given, whatever their tables say."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pscx.errors import PscxError
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name is that of a file on every system: no path, not hidden, nothing but printable characters."""
+    """Whether a name is a valid file name on every system: no path, not hidden, only printable characters."""
     return PureWindowsPath(name).name == name != "" and name.isprintable() and not name.startswith(".")
 
 
 def file_inside(folder: Path, *parts: str) -> Path:
-    """The file ``folder / parts``. Raises :class:`PscxError` where it is none, or links lead it out of ``folder``."""
+    """The file ``folder / parts``. Raises :class:`PscxError` if it is no file or outside ``folder``."""
     path = folder.joinpath(*parts)
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise PscxError(f"'{path}' leads out of '{folder}': a report reads nothing outside the folders it is given")
+        raise PscxError(f"'{path}' leads out of '{folder}': a report reads only the folders that it is given")
     if not path.is_file():
-        raise PscxError(f"'{path}' is missing or no file")
+        raise PscxError(f"'{path}' is missing or not a file")
     return path

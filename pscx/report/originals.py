@@ -1,4 +1,4 @@
-"""The images that a run compressed, found where its configuration says that they were."""
+"""Finds the original images of a run, by its configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER_DATA = (class_path(FolderData), "pscx.data.FolderData", "FolderData", "fo
 
 
 class Originals:
-    """Finds originals; ``folder`` takes the place of what each run's ``data.root`` says."""
+    """Finds originals; ``folder`` replaces each run's ``data.root``."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -28,7 +28,7 @@ class Originals:
     def of(self, run: Run, image: str) -> tuple[Pixels | None, str]:
         """The original of an image, or none and why.
 
-        What has other pixels than the run says that it compressed is another image.
+        An image whose pixels have another digest than in the run is not the original.
         """
         if self._folder is None and run.config["data"].get("class_path") not in FOLDER_DATA:
             return None, "the run's data module says of no folder: give --originals FOLDER"

@@ -1,4 +1,4 @@
-"""The page itself: HTML that opens from disk, with everything in it that it shows."""
+"""The report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Columns = Mapping[str, tuple[str, str, int]]
 
 
 def check_installed() -> None:
-    """Raise :class:`PscxError` where what the page is made with is not installed."""
+    """Raise :class:`PscxError` if the libraries of the extra ``report`` are not installed."""
     try:
         import jinja2  # noqa: F401
         import plotly  # noqa: F401

@@ -40,12 +40,12 @@ def faithful(pixels: Pixels, limit: int) -> tuple[str, int]:
 
 
 def frame(pixels: Pixels) -> str:
-    """A passing picture: WebP with loss, shrunk to 384 pixels."""
+    """A frame of an animation: lossy WebP, shrunk to 384 pixels."""
     return _webp(_shrunk(Image.fromarray(pixels), FRAME_SIDE), quality=FRAME_QUALITY)
 
 
 def thumbnail(pixels: Pixels) -> str:
-    """A small picture to choose by."""
+    """A thumbnail."""
     return _webp(_shrunk(Image.fromarray(pixels), THUMBNAIL_SIDE), quality=THUMBNAIL_QUALITY)
 
 

@@ -1,4 +1,4 @@
-"""What ``pscx test`` and ``pscx ablate`` left in their folders, read back for a report."""
+"""Reads the folders of ``pscx test`` and ``pscx ablate`` for a report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = {"name", "bytes", "bpp"}
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation: its folder, what it is called, its tables and its resolved configuration, also as text.
+    """One evaluation: its folder, name, tables and resolved configuration, also as text.
 
     ``labels`` are those of a cell of an ablation, by axis; none for a run of ``pscx test``.
     """
@@ -45,7 +45,7 @@ class Run:
         return [record["name"] for record in self.results.images]
 
     def record(self, image: str) -> Mapping[str, str]:
-        """What the table says of an image."""
+        """The record of an image in the table."""
         return next(record for record in self.results.images if record["name"] == image)
 
     def digest(self, image: str) -> str | None:
@@ -69,14 +69,14 @@ class Run:
         return file_inside(self.folder, "reconstructions", f"{image}.png")
 
     def mean(self, measure: str) -> float | None:
-        """Mean of a measure over the images; none where it has no value, or none that is finite."""
+        """Mean of a measure over the images; none if it has no finite value."""
         value = self.results.mean(measure)
         return value if value is not None and isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one argument of ``pscx report`` stands for: an evaluation, or an ablation's ``plan`` and finished cells."""
+    """One argument of ``pscx report``: an evaluation, or an ablation's ``plan`` and finished cells."""
 
     runs: Sequence[Run]
     plan: Plan | None = None
@@ -133,9 +133,9 @@ def _check_results(results: Results, folder: Path) -> None:
     """Raise :class:`PscxError` unless names are plain, each there once, and everything else is a number or empty."""
     for name, count in Counter(record["name"] for record in results.images).items():
         if not is_plain(name):
-            raise PscxError(f"'{folder / TABLES[0]}' names an image {name[:64]!r}, which is not the name of a file")
+            raise PscxError(f"'{folder / TABLES[0]}' lists an image {name[:64]!r}, which is not a file name")
         if count > 1:
-            raise PscxError(f"'{folder / TABLES[0]}' names the image {name!r} {count} times")
+            raise PscxError(f"'{folder / TABLES[0]}' lists the image {name!r} {count} times")
     columns = {key for key, measure in results.measures.items() if not measure.of_set}
     for file, records in zip(TABLES, (results.images, [results.means]), strict=True):
         for record in records:

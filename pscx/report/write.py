@@ -1,4 +1,4 @@
-"""From folders of runs to a page and plots."""
+"""Writes a page and plots about folders of runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_report(
     ``force`` is off, or what pages are made with is not installed; then where a stream cannot be decoded.
     """
     if output.suffix.lower() not in SUFFIXES:
-        raise PscxError(f"a report is a page: the output must end in .html, got '{output}'")
+        raise PscxError(f"a report is an HTML page: the output must end in .html, got '{output}'")
     check_installed()
     check_output(output, force=force)
     sources = read_sources(folders)

@@ -1,4 +1,4 @@
-"""What a codec may ask of a row-selection rule."""
+"""Contract of a row-selection rule."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Situation:
-    """What a rule knows when it is asked: both sides know it too.
+    """State of the codec that a rule decides from, the same on both sides.
 
-    ``samples`` ``(s, channels, height, width)`` float64, or none where :meth:`RowRule.needs_samples` said so;
+    ``samples`` ``(s, channels, height, width)`` float64, or none if :meth:`RowRule.needs_samples` is false;
     ``resolution`` is the standard deviation below which a row is not worth coding (signal units), or zero.
     ``denoiser`` is the prior with its evaluations counted, for a rule that runs the network; ``prior`` is one object
-    from run to run, for what is computed once and kept. ``antithetic`` samples come in pairs of opposite noise.
+    from run to run, so that results computed from it can be cached. ``antithetic`` samples come in pairs of
+    opposite noise.
     """
 
     prior: Prior
@@ -61,7 +62,7 @@ class Situation:
 
     @property
     def divisor(self) -> float:
-        """What sums of squares of the samples less their mean are divided by for a variance; 1 for one sample.
+        """Divisor of the samples' squared deviations from their mean for a variance; 1 for one sample.
 
         Of ``s`` independent samples ``s - 1``. The noise of antithetic pairs has no part in the mean, as far as
         samples depend on it linearly: ``s``, or ``s - 1 / s`` where one sample is left over.
@@ -76,7 +77,7 @@ class Situation:
 
 
 class RowRule(ABC):
-    """Chooses what to measure next. Stateless: what it needs of the past is in the measurements."""
+    """Chooses the next measurements. Stateless: the measurements hold all history."""
 
     references: tuple[str, ...] = ()
     """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
@@ -89,7 +90,7 @@ class RowRule(ABC):
 
     @abstractmethod
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Measurements:
-        """Measurements of a signal of this shape before any is taken; :meth:`propose` is given them back, filled."""
+        """Empty measurements of a signal of this shape; the codec fills them and passes them to :meth:`propose`."""
 
     @abstractmethod
     def needs_samples(self, iteration: int) -> bool:
@@ -97,13 +98,13 @@ class RowRule(ABC):
 
     @abstractmethod
     def propose(self, situation: Situation) -> Proposal:
-        """The next rows; an empty proposal where nothing is worth measuring in this iteration."""
+        """The next rows; an empty proposal if nothing is worth measuring in this iteration."""
 
     def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
-        """Bytes that the rule and its measurements hold at once, roughly, for signals of this shape.
+        """Estimated peak memory of the rule and its measurements in bytes, for signals of this shape.
 
-        What a stream may ask for is bounded with it, before anything is allocated. A rule that holds more than a few
-        copies of the samples overrides this.
+        Limits on streams use it before anything is allocated. A rule that holds more than a few copies of the samples
+        overrides this.
         """
         return 8 * prod(shape) * (3 * samples + 12)
 

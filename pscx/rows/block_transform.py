@@ -1,4 +1,4 @@
-"""What row rules share whose rows are coefficients of a block transform."""
+"""Base of row rules whose rows are coefficients of a block transform."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines dif
 UNCORRELATED = 1e-6  # of the largest variance
 FULLEST = 3  # halves of the average rows of an iteration: the most in any one block where it completes
 LAST_BITS = LARGEST_BLOCK - 1
-BANDS = 16  # copies of a band of blocks that are held while it is worked on
+BANDS = 16  # copies of a band of blocks held during its computation
 
 
 class BlockTransform(RowRule):
     """Coefficients of a block DCT in the order of their predicted variance: reverse water-filling over all blocks.
 
-    ``H`` is a mask. The first iteration needs no samples: its variances are the prior's. A subclass says what they are
-    where there are samples, by single IEEE operations and operations on bits alone, so that every number is the same
-    on every machine.
+    ``H`` is a mask. The first iteration needs no samples: its variances are the prior's. With samples a subclass
+    computes them, with single IEEE operations and operations on bits only, so that it is bit-exact.
 
     The options are those of the same names of :class:`pscx.rows.DCT` and :class:`pscx.rows.Learned`.
     """
@@ -69,9 +68,9 @@ class BlockTransform(RowRule):
         if self.complete:
             most = max(most, min(LARGEST_SEGMENT, numbers))
             kept = max(kept, 2 * FULLEST * most)
-        signals = 2 * samples + 6  # samples, and what they become; values, noise, estimate, image, spread, prediction
+        signals = 2 * samples + 6  # samples and their transforms; values, noise, estimate, image, spread, prediction
         band = min(max(BAND, dim * (shape[2] // self.block)), numbers)
-        copies = BANDS + 5 * samples  # with the blocks on either side of a band, which may be as many as it has
+        copies = BANDS + 5 * samples  # with the blocks on either side of a band, up to as many as the band has
         worked = numbers * signals + copies * band + 4 * dim**2 + kept
         return 8 * (worked + coding(most))
 
@@ -113,7 +112,7 @@ class BlockTransform(RowRule):
         return Pyramid(known.partition.grid, axes, first, situation.resolution, weights)
 
     def predicted(self, situation: Situation) -> Tensor:
-        """Variances of all coefficients before this iteration, ``(blocks, dim)`` float64, zero where one is known."""
+        """Variances of all coefficients before this iteration, ``(blocks, dim)`` float64, zero for known ones."""
         known = situation.measurements
         assert isinstance(known, Coordinates)
         if situation.samples is not None:

@@ -1,4 +1,4 @@
-"""Block-local transform rows: which coefficients to measure, posterior samples tell."""
+"""Block-local transform rows: posterior samples choose the coefficients to measure."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class DCT(BlockTransform):
     coefficient of the eight neighbouring blocks, ``B`` the prior's image-independent one, ``g`` the ratio of their
     energies on the block's channel axis (the mix of Hamill and Snyder 2000, on a diagonal). On photographs the DCT's
     rows are close to the eigenvectors that :class:`pscx.rows.Local` looks for (Ahmed, Natarajan and Rao 1974), without
-    their noise; ``H`` is a mask, and every number is the same on every machine. The first iteration needs no samples.
+    their noise; ``H`` is a mask, and the rule is bit-exact. The first iteration needs no samples.
 
     Args:
         block: side of a block, 2 to 32; signals are padded to a multiple of it.
-        per_iteration: at most this many rows for each block in the first iteration, on average over blocks.
+        per_iteration: largest number of rows per block in the first iteration, averaged over blocks.
         growth: ratio, over 0, of that number from one iteration to the next.
-        depth: at most this many rows an iteration in any one block.
+        depth: largest number of rows per iteration in any one block.
         base: weight of the prior's variance, in [0, 1].
         neighbours: weight of the neighbouring blocks' samples, in [0, 1].
         floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.

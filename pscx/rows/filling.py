@@ -14,7 +14,7 @@ from pscx.exact import number
 from pscx.rows.base import Situation
 
 SMALLEST_GROUP = 128
-CODING = 128  # numbers held for each of the rows of which a scale is learnt at once (pscx.codecs.psc.gains)
+CODING = 128  # numbers held for each row whose scale is learnt at once (pscx.codecs.psc.gains)
 CODED = 40  # and for each row of a segment while it is coded
 LARGEST_SEGMENT = 1 << 21  # rows of an iteration that completes, unless its quota has more
 LARGEST_QUOTA = 2.0**40  # more rows than any block has
@@ -22,7 +22,7 @@ LARGEST_QUOTA = 2.0**40  # more rows than any block has
 
 @dataclass(frozen=True)
 class Quota:
-    """How many rows an iteration may take: the options that block-local row rules share.
+    """Limits on the rows of an iteration: options shared by block-local row rules.
 
     Raises ``ValueError``, by the names of these options, where one is out of range.
     """
@@ -57,12 +57,12 @@ class Quota:
             value = min(value * self.growth, LARGEST_QUOTA)
 
     def average(self, iteration: int) -> float:
-        """That of one iteration."""
+        """The average of one iteration."""
         *_, value = self.averages(iteration + 1)
         return value
 
     def most(self, left: int, blocks: int, situation: Situation) -> int:
-        """Rows that an iteration may take, where ``left`` in all of so many blocks must be taken by the last.
+        """Largest number of rows of an iteration, if ``left`` rows of all blocks must be taken by the last iteration.
 
         In the second half, when samples know most of the image, it is at least such a share of them that, growing by
         ``growth`` from here on, takes all.
@@ -98,17 +98,19 @@ def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor, lis
     taken = (variance.T >= bound) & (variance.T > 0)
     counts: list[int] = taken.sum(1).tolist()
     found = torch.arange(1, sum(counts) + 1, device=variance.device)
-    place = torch.searchsorted(taken.flatten().cumsum(0), found)  # nonzero() would ask for their number again
+    place = torch.searchsorted(
+        taken.flatten().cumsum(0), found
+    )  # nonzero() would copy their number from the device again
     return place // len(variance), place % len(variance), [count for count in counts if count]
 
 
 def coding(rows: int) -> int:
-    """Numbers held while so many rows of a segment are coded, roughly."""
+    """Estimate of the numbers held while that many measurements of a segment are coded."""
     return CODED * rows + CODING * min(rows, PART)
 
 
 def merged(sizes: list[int]) -> list[int]:
-    """Neighbouring groups put together until each, but the last, has at least ``SMALLEST_GROUP`` rows."""
+    """Merge neighbouring groups until each except the last has at least ``SMALLEST_GROUP`` rows."""
     groups: list[int] = []
     for size in sizes:
         if groups and groups[-1] < SMALLEST_GROUP:

@@ -1,4 +1,4 @@
-"""Small linear algebra that row rules share."""
+"""Linear algebra shared by row rules."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class PCA(RowRule):
     """Top right singular vectors of the centred samples of the whole signal (Elata et al. 2025, Algorithm 1).
 
     Args:
-        per_iteration: rows an iteration, at least 1; no more are proposed than the samples span (``r`` of the paper).
+        per_iteration: rows per iteration, at least 1 (``r`` of the paper); at most as many as the samples span.
     """
 
     references = ("elata2025psc",)

@@ -13,20 +13,20 @@ from pscx.signal.measurements import DenseRows
 from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
 
-ADDRESS = 1 << 32  # a sample number that no sampler asks noise for
+ADDRESS = 1 << 32  # noise index reserved for this rule
 
 
 @ROWS.register("random")
 class Random(RowRule):
-    """Uniformly random orthonormal rows (Candes and Tao 2006): what posterior samples are worth as a guide.
+    """Uniformly random orthonormal rows (Candes and Tao 2006): a baseline that ignores the posterior samples.
 
     Rows are Gaussian vectors, orthonormalised against each other and all earlier ones. Their predicted variance is that
     of the samples along them.
 
     Args:
-        per_iteration: rows an iteration, at least 1, in each block where there are blocks.
+        per_iteration: rows per iteration, at least 1; with blocks, in each block.
         block: side of a block, at least 2, or none for rows over the whole signal.
-        seed: of the rows, in [0, 2^64).
+        seed: seed of the rows, in [0, 2^64).
     """
 
     references = ("candes2006random",)

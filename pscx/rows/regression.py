@@ -20,17 +20,17 @@ from pscx.signal.measurements import Coordinates
 DEGREES = 4.0  # of Student's t, as in the entropy coder
 CANDIDATES = 4  # coefficients for each row that was measured, those of the largest predicted variance
 STEPS = 200
-TINY = 1e-12  # of a variance whose logarithm is taken
-LEAST_DEVIATION = 0.01  # of a feature: one that varies less is hardly given a weight
-RIDGE = 1e-4  # nats a squared weight of a standardised feature costs, so that what hardly varies is let alone
+TINY = 1e-12  # smallest variance in a logarithm
+LEAST_DEVIATION = 0.01  # smallest standard deviation of a feature in the standardisation
+RIDGE = 1e-4  # nats of regularisation for a squared weight of a standardised feature
 DECIMALS = 4
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What an iteration's predictions were up against, for ``n`` coefficients.
+    """Predictions and residuals of ``n`` coefficients in one iteration.
 
-    ``features`` are ``(n, 9)``, ``residual`` ``(n,)`` is a coefficient less the samples' mean, in units of the signal,
+    ``features`` are ``(n, 9)``, ``residual`` ``(n,)`` is the coefficient minus the samples' mean, in signal units,
     and ``predicted`` ``(n,)`` the variance by which the codec chose its rows.
     """
 

@@ -17,9 +17,9 @@ from pscx.signal.measurements import DenseRows
 from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
 
-ADDRESS = (1 << 32) + 1  # a sample number that no sampler and no other rule asks noise for
-FULLEST = 0.95  # of the noise power: a learned denoiser's Jacobian may exceed what a covariance can be
-EMPTIEST = 1e-9  # of the noise power: a variance below it is rounding
+ADDRESS = (1 << 32) + 1  # noise index reserved for this rule
+FULLEST = 0.95  # share of the noise power: a learned denoiser's Jacobian may exceed that of a covariance
+EMPTIEST = 1e-9  # share of the noise power: a variance below it is a rounding error
 
 
 @ROWS.register("tweedie")
@@ -30,26 +30,26 @@ class Tweedie(RowRule):
 
         Cov[x0 | x] = s^2 * d E[x0 | x] / d x
 
-    ``x`` is the mean of the samples with noise of that level. What it tells beyond the measurements is taken away
-    again: a variance ``c`` becomes ``1 / (1 / c - 1 / s^2)``, as if ``x`` had not been seen. On a Gaussian prior
+    ``x`` is the mean of the samples with noise of that level. The information of ``x`` itself is then removed: a
+    variance ``c`` becomes ``1 / (1 / c - 1 / s^2)``, as if ``x`` had not been seen. On a Gaussian prior
     with exact measurements this gives the posterior's own eigenvectors and variances at any ``s``.
 
     Products with the Jacobian are finite differences of the denoiser, as in the paper: one evaluation each, of any
     prior. Those of an ``exact`` prior are coarse, and need a ``step`` of 1 or more. The iteration begins with the
-    samples' deviations from their mean, then noise. In every pass what the known rows span is taken away; this ignores
-    what they tell of the rest, unless ``corrections`` are made. The first codec iteration needs no samples. An
+    samples' deviations from their mean, then noise. Every pass projects out the span of the known rows; without
+    ``corrections`` this ignores their correlation with the rest. The first codec iteration needs no samples. An
     iteration takes ``1 + (per_iteration + extra) passes (1 + corrections)`` evaluations beside those of the samples.
 
     Args:
-        per_iteration: rows an iteration, at least 1; fewer where the Jacobian has fewer positive eigenvalues.
-        extra: further directions that are iterated, at least 0, so that those wanted converge faster.
-        passes: of the subspace iteration, at least 1.
+        per_iteration: rows per iteration, at least 1; fewer if the Jacobian has fewer positive eigenvalues.
+        extra: additional directions of the subspace iteration, at least 0; they speed up convergence.
+        passes: passes of the subspace iteration, at least 1.
         corrections: steps of conjugate gradients towards the Schur complement of the known rows, at least 0.
         start: noise level of the first codec iteration (units of the signal), over 0.
-        stop: that of the last, over 0; the others are spaced evenly in the logarithm.
-        step: of a finite difference in standard deviations of the noise, over 0.
-        seed: of the noise, in [0, 2^64).
-        batch: at most this many directions go through the network in one call, at least 1.
+        stop: noise level of the last iteration, over 0; the others are spaced evenly in the logarithm.
+        step: length of a finite difference, in standard deviations of the noise, over 0.
+        seed: seed of the noise, in [0, 2^64).
+        batch: largest micro-batch of directions in one network call, at least 1.
     """
 
     references = ("manor2024posterior",)
@@ -178,7 +178,7 @@ class PosteriorCovariance:
             moved = self.denoised(way @ rows)
             image = moved @ rows.T + way * variances
             curvature = (way * image).sum(1, keepdim=True)
-            size = torch.where(curvature > 0, power / curvature, 0.0)  # not so where nothing is left
+            size = torch.where(curvature > 0, power / curvature, 0.0)  # zero if nothing is left
             product, rest = product - size * moved, rest - size * image
             before, power = power, rest.square().sum(1, keepdim=True)
             way = rest + torch.where(before > 0, power / before, 0.0) * way

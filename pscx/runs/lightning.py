@@ -24,6 +24,7 @@ from pscx.registry import choices
 from pscx.runs.accelerators import device_layers, on_best_device
 from pscx.runs.modules import MODULES
 from pscx.runs.run_identity import data_paths, identity_of
+from pscx.runtime.arguments import take_option
 from pscx.runtime.printing import complain
 from pscx.runtime.quiet import quiet
 from pscx.runtime.run_folder import RunFolder, take
@@ -41,6 +42,7 @@ EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False, "acce
 # So does what learns from a folder, which it goes over once.
 LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
 COMMANDS = ("fit", "validate", "test", "predict")
+GIVEN = ("self", "model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule")  # by LightningCLI
 PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
 RANKS = ("NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # rank_zero_only knows a node's ranks alone
 
@@ -49,9 +51,9 @@ def run_lightning(command: str, args: list[str]) -> int:
     """Check the configuration, then hand it over to Lightning. Returns the exit code."""
     if any(arg.partition("=")[0].endswith(".help") for arg in args):  # jsonargparse's, as --trainer.logger.help
         return _launch([command, *("--help" if arg == "--trainer.help" else arg for arg in args)])
-    placed, args = device_layers(args)
+    devices, args = take_option("--device", args)
     layers, rest = split_options(args)
-    layers += placed
+    layers += device_layers(devices[-1] if devices else None)
     _check_rest(command, rest)
     tree = on_best_device(configuration(command, layers), layers)
     return run_configuration(command, tree, rest)
@@ -60,7 +62,7 @@ def run_lightning(command: str, args: list[str]) -> int:
 def run_configuration(command: str, tree: Mapping[str, Any], rest: Sequence[str] = (), versions: bool = True) -> int:
     """Hand a ``tree`` that :func:`configuration` made over to Lightning. Returns the exit code.
 
-    Without ``versions`` the run takes its folder whatever it holds.
+    Without ``versions`` the run uses its folder even if that holds other results.
     """
     with _Folder(tree, versions) as folder:
         return _launch([command, *rest], folder)
@@ -91,7 +93,7 @@ def _launch(args: list[str], folder: _Folder | None = None) -> int:
 
 @contextmanager
 def _sentences() -> Iterator[None]:
-    """Errors of Lightning and of torch's processes that a user can cause become sentences."""
+    """Turn errors of Lightning and torch.distributed that a user can cause into one sentence."""
     try:
         yield
     except (ArgumentError, MisconfigurationException) as error:
@@ -106,7 +108,7 @@ def _sentences() -> Iterator[None]:
 
 
 def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
-    """The whole configuration in jsonargparse's form. Raises :class:`ConfigError` for anything that is not right."""
+    """The whole checked configuration in jsonargparse's form. Raises :class:`ConfigError` for any mistake."""
     checker = Checker(layers)
     tree = checker.tree(FIT_DEFAULTS if command == "fit" else DEFAULTS)
     checker.sections(tree, _own_options(command))
@@ -130,7 +132,7 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
 
 
 class _Folder:
-    """The folder of a run, which the first of its processes takes and the others are told of."""
+    """The folder of a run. Rank 0 takes it, and the other ranks are told."""
 
     def __init__(self, tree: Mapping[str, Any], versions: bool) -> None:
         self.tree, self.versions = tree, versions
@@ -144,7 +146,7 @@ class _Folder:
             self.taken.release()
 
     def take(self, model: LightningModule) -> Path:
-        """The folder; that of the configuration in a process that is not the first. Says where it is another one.
+        """The folder, which is that of the configuration on other ranks. Says so if it is another folder.
 
         Raises :class:`pscx.errors.PscxError` as :func:`own_root` and :func:`pscx.runtime.run_folder.take` do.
         """
@@ -158,20 +160,20 @@ class _Folder:
 
 
 def own_root(tree: Mapping[str, Any]) -> Path:
-    """The folder that a checked configuration names for results. Raises ``ConfigError`` where its images lie there."""
+    """The folder for results in a checked configuration. Raises ``ConfigError`` if it is the folder of the data."""
     root = Path(tree["trainer"]["default_root_dir"])
     if root.resolve() in data_paths(tree):
-        raise ConfigError(f"trainer.default_root_dir must be a folder of its own, but data is read from '{root}'")
+        raise ConfigError(f"trainer.default_root_dir must not be the folder of the data, got '{root}'")
     return root
 
 
 def _is_first() -> bool:
-    """Whether this process is the first of its run, before any of them can speak to the others."""
+    """Whether this process is rank 0, known before the processes are connected."""
     return getattr(rank_zero_only, "rank", 0) == 0 and all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 class _CLI(LightningCLI):
-    """LightningCLI whose constructor errors are sentences, and whose run has a folder of its own."""
+    """LightningCLI with one-sentence constructor errors and a folder of its own for each run."""
 
     def __init__(self, *args: Any, folder: _Folder | None, **kwargs: Any) -> None:
         self.folder = folder
@@ -182,7 +184,7 @@ class _CLI(LightningCLI):
             raise
 
     def _end_processes(self) -> None:
-        """End the processes that this one has started: they would wait for it. All that they write is whole."""
+        """End the processes that this one has started, which would wait for it. They write only whole files."""
         launcher = self.trainer.strategy.launcher if hasattr(self, "trainer") else None
         for process in getattr(launcher, "procs", ()):
             process.kill()
@@ -197,7 +199,7 @@ class _CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, OSError) as error:  # what constructors raise on options out of range and missing files
+        except (ValueError, OSError) as error:  # raised by constructors for options out of range and missing files
             raise ConfigError(sentence(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -209,13 +211,13 @@ class _CLI(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except KeyError as error:
-            raise ConfigError(f"the trainer cannot be made: the environment has no {error}") from error
+            raise ConfigError(f"the trainer cannot be created: the environment variable {error} is missing") from error
         except (RuntimeError, ImportError) as error:  # of variables of a cluster, devices and missing libraries
-            raise ConfigError(f"the trainer cannot be made: {sentence(str(error))}") from error
+            raise ConfigError(f"the trainer cannot be created: {sentence(str(error))}") from error
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Tells all processes the run's folder, and writes the configuration there; that of a training among its logs."""
+    """Tells all ranks the run's folder and saves the configuration there; for a training it is saved with the logs."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, (Evaluate, OverImages)):
@@ -230,18 +232,11 @@ class _SaveConfig(SaveConfigCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         keep_terminable()  # Lightning's own handler would only take note
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        keep_terminable()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        keep_terminable()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        keep_terminable()
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
 
 def default_loggers(command: str, root: str) -> list[Logger]:
-    """TensorBoard's and one that writes a CSV file, under the folder of a run; none for a command that logs nothing.
+    """TensorBoard and CSV loggers under the folder of a run; none for a command that logs nothing.
 
     Each training has logs of its own, an evaluation those of its last start.
     """
@@ -254,13 +249,9 @@ def default_loggers(command: str, root: str) -> list[Logger]:
 
 
 def _own_options(command: str) -> list[str]:
-    """Top-level options of a command: those of the trainer's method of that name."""
+    """Top-level options of a command, which are those of the trainer's method of that name."""
     method = inspect.signature(getattr(Trainer, command)).parameters
-    return ["seed_everything", *(name for name in method if name not in _given())]
-
-
-def _given() -> tuple[str, ...]:
-    return ("self", "model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule")
+    return ["seed_everything", *(name for name in method if name not in GIVEN)]
 
 
 def _check_rest(command: str, rest: list[str]) -> None:

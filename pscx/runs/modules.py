@@ -1,4 +1,4 @@
-"""LightningModules by name: what ``model`` of a config names."""
+"""LightningModules by name, for the key ``model`` of a config."""
 
 from __future__ import annotations
 

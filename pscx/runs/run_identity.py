@@ -1,4 +1,4 @@
-"""What tells one run from another: its configuration and data, without what results do not depend on."""
+"""Identity of a run: its configuration and data, without options that do not change results."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ READING = ("num_workers", "cache")
 def identity_of(tree: Mapping[str, Any], model: LightningModule) -> Identity:
     """The identity of a run with this checked configuration, whose ``model`` was made from it.
 
-    Paths of data are resolved; what lies there may change, as a data set does that grows. A training is known by its
-    model and data alone: it may be continued with other options of the trainer.
+    Paths of data are resolved; their content may change, since a data set may grow. A training is identified by its
+    model and data only, so it may be continued with other options of the trainer.
     """
     options = {**with_defaults(tree["model"])["init_args"]}
     data = {**with_defaults(tree["data"])["init_args"]}

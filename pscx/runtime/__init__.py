@@ -1,1 +1,1 @@
-"""What every part runs on: files, folders of weights, optional libraries, progress and quiet libraries."""
+"""Shared services: files, folders of weights, optional libraries, progress, messages of other libraries."""

@@ -1,4 +1,4 @@
-"""What the C library does with the memory of arrays that are no longer needed."""
+"""Setting of the C library for freed memory of arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHOSEN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory() -> bool:
-    """Have this process use freed memory again, where glibc would give it back and fetch it anew; whether it was told.
+    """Keep freed memory in this process, where glibc would return it to the system; whether the setting was made.
 
     The loop makes and drops arrays of a few megabytes all the time. By default their pages go back to the system and
     are filled with zeros when the next array takes them, a tenth or more of the time of an image (docs/scaling.md).

@@ -1,4 +1,4 @@
-"""How large the spec of a stream may be: looked at before anything looks at what is in it."""
+"""Bounds on the size of a stream's spec, checked before its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling work: looked at between any two evaluations of a network, whoever asks for them."""
+"""Cancelling work between two network evaluations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CANCEL: ContextVar[Cancel | None] = ContextVar("cancel", default=None)
 
 @contextmanager
 def cancellable(cancel: Cancel | None) -> Iterator[None]:
-    """Inside this context ``cancel`` is asked before each network evaluation of this thread; none changes nothing."""
+    """Inside this context ``cancel`` is called before each network evaluation of this thread; none has no effect."""
     if cancel is None:
         yield
         return
@@ -28,7 +28,7 @@ def cancellable(cancel: Cancel | None) -> Iterator[None]:
 
 
 def check_cancel() -> None:
-    """Raise :class:`pscx.errors.CancelledError` where the work of this thread is to end."""
+    """Raise :class:`pscx.errors.CancelledError` if the work of this thread was cancelled."""
     cancel = _CANCEL.get()
     if cancel is not None and cancel():
         raise CancelledError("the work was cancelled")

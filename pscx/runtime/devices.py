@@ -16,9 +16,9 @@ DRIVERS = ("/proc/driver/nvidia", "/dev/kfd")
 
 
 def device_of(name: str | torch.device) -> torch.device:
-    """The device of that name, one that can be used; of ``auto`` the best that there is, with no check of it.
+    """The usable device of that name; for ``auto`` the best one of this machine, unchecked.
 
-    Raises :class:`PscxError` for a name that torch does not know, and where torch cannot use such a device here.
+    Raises :class:`PscxError` for a name that torch does not know, and if torch cannot use the device here.
     """
     if name == AUTO:
         return device_of(accelerator() or "cpu")
@@ -36,12 +36,12 @@ def device_of(name: str | torch.device) -> torch.device:
     count = int(module.device_count())
     if (device.index or 0) >= count:
         there = ", ".join(f"{device.type}:{i}" for i in range(count))
-        raise PscxError(f"device {name} is not there: this machine has {there}")
+        raise PscxError(f"device {name} does not exist: this machine has {there}")
     return torch.device(device.type, device.index or 0)
 
 
 def accelerator() -> str | None:
-    """What torch calls the accelerator of this machine, ``cuda`` or ``mps`` for instance; none where there is none."""
+    """Torch's name of this machine's accelerator, such as ``cuda`` or ``mps``; none without one."""
     if torch.cuda.is_available():
         return "cuda"
     if torch.backends.mps.is_available():
@@ -53,12 +53,12 @@ def accelerator() -> str | None:
 
 
 def useless_gpu() -> str:
-    """Why torch cannot use the GPU that this machine has; empty where it can, or there is none."""
+    """Why torch cannot use this machine's GPU; empty if it can, or without a GPU."""
     return "" if accelerator() or not any(Path(driver).exists() for driver in DRIVERS) else _why_not("cuda")
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are left on a device, with those that torch holds there for later; none where it does not tell."""
+    """Free bytes on a device, with those that torch has reserved; none if unknown."""
     module: Any = _module(device)
     if device.type == "cpu" or not hasattr(module, "mem_get_info"):
         return None

@@ -1,4 +1,4 @@
-"""Libraries that only some components need: extras of the package, imported when such a component is made."""
+"""Optional libraries: extras of the package, imported when a component that needs them is constructed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pscx.errors import PscxError
 def required(library: str, extra: str, what: str) -> ModuleType:
     """Import ``library``, which comes with ``pip install 'pscx[extra]'``.
 
-    Raises :class:`PscxError` where it cannot be imported, with ``what`` needs it and the command that installs it.
+    Raises :class:`PscxError` if it cannot be imported, naming ``what`` needs it and the command that installs it.
     """
     try:
         return import_module(library)

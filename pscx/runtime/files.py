@@ -12,14 +12,14 @@ from pscx.errors import PscxError
 
 
 class ExistsError(PscxError):
-    """An output that exists already and may be overwritten only where that was asked for."""
+    """An output that already exists and may be overwritten only with ``force``."""
 
 
 def check_output(path: str | Path, *, force: bool = False) -> None:
-    """Raise :class:`PscxError` where ``path`` must not or cannot be written; ask this before a long computation.
+    """Raise :class:`PscxError` if ``path`` must not or cannot be written; call this before a long computation.
 
     A file that exists is refused without ``force`` (:class:`ExistsError`); a folder, a device or a pipe always. A link
-    is treated as what it points at.
+    is treated as its target.
     """
     path = Path(path)
     try:
@@ -39,9 +39,9 @@ def check_output(path: str | Path, *, force: bool = False) -> None:
 def write_whole(path: str | Path, data: bytes, *, force: bool = False) -> None:
     """Write ``data`` as the file ``path``, whole or not at all: into a file beside it, then moved into place.
 
-    Missing folders on the way are made. A link stays, and what it points at is written. Without ``force`` a file that
-    appears while this one is written is not replaced. Raises :class:`PscxError` as :func:`check_output` does, and where
-    the file system refuses; then neither ``path`` nor a partial file is left behind.
+    Missing folders are created. A link stays, and its target is written. Without ``force`` a file that appears while
+    this one is written is not replaced. Raises :class:`PscxError` as :func:`check_output` does, and if the file system
+    refuses; then neither ``path`` nor a partial file is left behind.
     """
     path = Path(path)
     check_output(path, force=force)
@@ -62,13 +62,13 @@ def write_whole(path: str | Path, data: bytes, *, force: bool = False) -> None:
             with suppress(OSError):
                 partial.unlink()
     except FileExistsError as error:
-        raise ExistsError(f"'{path}' was made meanwhile, and is not overwritten without --force") from error
+        raise ExistsError(f"'{path}' was created in the meantime and is not overwritten without --force") from error
     except OSError as error:
         raise PscxError(f"cannot write '{path}': {error.strerror or error}") from error
 
 
 def _publish(partial: Path, target: Path) -> None:
-    """Give a finished file its name. Raises ``FileExistsError`` where that is taken, however lately."""
+    """Give a finished file its name. Raises ``FileExistsError`` if the name is taken."""
     try:
         os.link(partial, target)
     except FileExistsError:
@@ -96,7 +96,7 @@ def _target(path: Path) -> Path:
         return path
     target = Path(os.path.realpath(path))
     if path.exists() and not (target.exists() and path.samefile(target)):  # such as an open file that was deleted
-        raise OSError(0, "it links to something that has no name")
+        raise OSError(0, "its link points to a deleted file")
     return target
 
 
@@ -107,4 +107,4 @@ def check_folder(folder: Path, path: Path) -> None:
     if not os.path.isdir(folder):
         raise PscxError(f"cannot write '{path}': '{folder}' is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PscxError(f"cannot write '{path}': the folder '{folder}' may not be written to")
+        raise PscxError(f"cannot write '{path}': the folder '{folder}' is not writable")

@@ -1,4 +1,4 @@
-"""Where numbers of 64 bits can live."""
+"""Devices that support float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 @lru_cache
 def home_of(device: torch.device) -> torch.device:
-    """``device``, or the CPU where that has no float64, as Apple's MPS has not."""
+    """``device``, or the CPU if the device has no float64, as Apple's MPS."""
     try:
         torch.zeros((), dtype=torch.float64, device=device)
     except (TypeError, RuntimeError) as error:

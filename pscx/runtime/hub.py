@@ -17,9 +17,9 @@ _MISSED: ContextVar[list[str] | None] = ContextVar("missed", default=None)
 
 @contextmanager
 def no_downloads() -> Iterator[list[str]]:
-    """Inside this context :func:`local_folder` never asks the network: it knows folders and the hub's cache alone.
+    """Inside this context :func:`local_folder` uses only folders and the hub's cache, never the network.
 
-    Gives the names that it did not find so.
+    Yields the list of names that it did not find.
     """
     missed: list[str] = []
     token = _MISSED.set(missed)
@@ -32,9 +32,9 @@ def no_downloads() -> Iterator[list[str]]:
 def local_folder(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> Path:
     """The folder ``path``, or else the hub's repository of that name, as a folder on this machine.
 
-    Only files that match one of the patterns ``wanted`` and none of ``unwanted`` are fetched, once; without a network
-    the cache is used, and inside :func:`no_downloads` in any case. Raises ``FileNotFoundError`` in one sentence where
-    neither is there, and ``ValueError`` where one of its configurations is not what libraries read without harm.
+    Only files that match one of the patterns ``wanted`` and none of ``unwanted`` are downloaded, once. Without a
+    network and inside :func:`no_downloads` the cache is used. Raises ``FileNotFoundError`` with one sentence if there
+    is neither, and ``ValueError`` if one of its configurations is not safe to read.
     """
     folder = Path(path) if Path(path).is_dir() else _fetched(path, wanted, unwanted)
     for file in (file for pattern in CONFIGS for file in sorted(folder.glob(pattern))):
@@ -55,16 +55,16 @@ def _fetched(path: str | Path, wanted: Sequence[str], unwanted: Sequence[str]) -
     except Exception as error:  # of several libraries, depending on the client's version and on what went wrong
         if missed is not None:
             missed.append(str(path))
-            raise FileNotFoundError("it is not on this machine, and nothing is downloaded unless asked for") from error
+            raise FileNotFoundError("it is not on this machine, and downloads are off by default") from error
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        raise FileNotFoundError(f"there is no such folder, and the hub gave none: {reason}") from error
+        raise FileNotFoundError(f"there is no such folder, and the hub returned none: {reason}") from error
 
 
 def whole(load: Callable[..., Any], folder: Path, **options: Any) -> Any:
-    """What the ``from_pretrained`` given as ``load`` makes of a folder, every weight of it read from there.
+    """Load a folder with the ``from_pretrained`` given as ``load``, with every weight from there.
 
-    Raises ``ValueError`` where one is missing: diffusers and transformers would fill it with random numbers. Raises
-    ``OSError`` where the folder has weights of a variant alone.
+    Raises ``ValueError`` if a weight is missing: diffusers and transformers would fill it with random numbers. Raises
+    ``OSError`` if the folder only has weights of a variant.
     """
     check_variant(folder)
     network, facts = load(folder, output_loading_info=True, **options)
@@ -76,7 +76,7 @@ def whole(load: Callable[..., Any], folder: Path, **options: Any) -> Any:
 def check_variant(folder: Path) -> None:
     """Raise ``OSError`` where all weights of a folder are of a variant, as ``model.fp16.safetensors`` is.
 
-    Which variant is read decides the prior's fingerprint, so none is taken unasked.
+    The variant changes the prior's fingerprint, so none is chosen automatically.
     """
     names = [file.name for file in sorted(folder.glob("*")) if file.suffix in WEIGHTS]
     variants = [name for name in names if name.count(".") > 1]
@@ -84,7 +84,4 @@ def check_variant(folder: Path) -> None:
         stem, variant, *_, suffix = variants[0].split(".")
         variant, _, shard = variant.partition("-")
         plain = f"{stem}{'-' + shard if shard else ''}.{suffix}"
-        raise OSError(
-            f"{folder / variants[0]} is of the variant '{variant}', and weights of no variant are read: rename it to "
-            f"{plain}"
-        )
+        raise OSError(f"{folder / variants[0]} has the variant '{variant}', which is not read: rename it to {plain}")

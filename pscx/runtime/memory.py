@@ -1,4 +1,4 @@
-"""Memory: how much is left to this process, and one sentence where it is not enough."""
+"""Memory that is left to this process, and one sentence if it is not enough."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pscx.errors import ImageError
 if TYPE_CHECKING:
     import torch
 
-USUAL_MEMORY = 1 << 34  # where a machine does not tell what it has
+USUAL_MEMORY = 1 << 34  # if the memory of the machine is unknown
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
-CONTROL_GROUPS = (  # limit, use, and what counts as used but is given back on demand
+CONTROL_GROUPS = (  # limit, use, and the used part that is released on demand
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
@@ -24,21 +24,21 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 class OutOfMemoryError(ImageError):
-    """An image takes more memory than there is; others may not."""
+    """An image needs more memory than is left; other images may fit."""
 
 
 def check_memory(needed: int, what: str, device: torch.device | None = None) -> None:
-    """Raise :class:`OutOfMemoryError` where ``what`` takes about ``needed`` bytes and fewer are left."""
+    """Raise :class:`OutOfMemoryError` if ``what`` takes about ``needed`` bytes and fewer are left."""
     left = memory_left(device)
     if needed > left:
         place = "" if device is None or device.type == "cpu" else f" on {device}"
         left_is = f"{left / 1e9:.1f} GB are left{place}"
-        raise OutOfMemoryError(f"{what} takes about {needed / 1e9:.1f} GB of memory and {left_is}")
+        raise OutOfMemoryError(f"{what} takes about {needed / 1e9:.1f} GB of memory, but {left_is}")
 
 
 @contextmanager
 def out_of_memory(what: str) -> Iterator[None]:
-    """Turn what Python, numpy and torch raise where an allocation fails into :class:`OutOfMemoryError`."""
+    """Turn the errors of Python, numpy and torch for failed allocations into :class:`OutOfMemoryError`."""
     try:
         yield
     except MemoryError as error:
@@ -52,7 +52,7 @@ def out_of_memory(what: str) -> Iterator[None]:
 def memory_left(device: torch.device | None = None) -> int:
     """Bytes that this process may still take on a device, or of main memory.
 
-    Of main memory it is the least of what the machine, its control group and its limits leave.
+    For main memory it is the smallest amount left by the machine, the control group and the process limits.
     """
     if device is not None and device.type != "cpu":
         from pscx.runtime.devices import free_memory
@@ -79,7 +79,7 @@ def _of_machine() -> int:
 
 
 def _of_group() -> int | None:
-    """What control groups leave, that of the process and those around it; none without a limit (Linux)."""
+    """Memory left by the control group of the process and its parents; none without a limit (Linux)."""
     left: list[int] = []
     for group in _groups():
         for limit, used, returned in CONTROL_GROUPS:
@@ -101,7 +101,7 @@ def _groups() -> list[Path]:
 
 
 def _of_process() -> int | None:
-    """What the limit of addresses (``ulimit -v``) leaves; none without one."""
+    """Memory left by the limit of addresses (``ulimit -v``); none without a limit."""
     with suppress(ImportError, OSError, ValueError, KeyError):
         import resource
 

@@ -1,6 +1,6 @@
-"""What a user is told beside the results: a sentence each, once, in the log named ``pscx``.
+"""Warnings to the user: one sentence each, once per process, in the log ``pscx``.
 
-Where nobody configured logging, Python writes such sentences to standard error.
+Without a logging configuration Python writes them to standard error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _told: set[str] = set()
 
 
 def tell(sentence: str, once: str = "") -> None:
-    """Warn with ``sentence``, unless this process did so before; ``once`` stands for all sentences of one kind."""
+    """Warn with ``sentence``, once per process; ``once`` is a key shared by all sentences of one kind."""
     key = once or sentence
     if key in _told:
         return

@@ -1,4 +1,4 @@
-"""Text that may come from a stranger, such as a name of a file or a word of a stream, made fit for a terminal."""
+"""Makes untrusted text, such as a file name or a word of a stream, safe for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ JOINERS = "\u200c\u200d"  # formats that scripts and emoji are written with
 
 
 def printable(text: str, longest: int = LONGEST) -> str:
-    """``text`` in one line, control characters escaped as in ``\\x1b``; of a longer one the beginning and the end.
+    """``text`` in one line, with control characters escaped as ``\\x1b``; long text is shortened in the middle.
 
     >>> printable("a\\x1b[2Jb")
     'a\\\\x1b[2Jb'

@@ -19,12 +19,12 @@ from pscx.runtime.printing import printable
 
 
 class Bars:
-    """A bar that counts ``total`` files, and one for each file under way; nothing without a terminal.
+    """A bar that counts ``total`` files, and one for each file in progress; nothing without a terminal.
 
-    Behind the first stands what :meth:`tell` was told last.
+    The first bar ends with the last text given to :meth:`tell`.
 
     Args:
-        what: what is being done, such as ``compress``.
+        what: name of the work, such as ``compress``.
         total: number of files, or none if that is not known.
         visible: whether to show anything where stderr is a terminal.
     """
@@ -54,11 +54,11 @@ class Bars:
         self._progress.stop()
 
     def tell(self, figures: str) -> None:
-        """What the files so far came to, in a few words."""
+        """Show a short summary of the files so far."""
         self._progress.update(self._files, figures=figures)
 
     def begin(self, name: str) -> Bar:
-        """A file begins; several may be under way."""
+        """Start a file; several may be in progress."""
         return Bar(self._progress, self._files, name)
 
 
@@ -70,7 +70,7 @@ class Bar:
         self._own = progress.add_task(f"  {self._name}", total=None, figures="")
 
     def advance(self, done: int, total: int) -> None:
-        """``done`` of ``total`` iterations of this file are over; has the form that the codec calls."""
+        """``done`` of ``total`` iterations of this file are finished; a progress callback for codecs."""
         self._progress.update(self._own, completed=done, total=total)
 
     def trial(self, number: int, parameter: float | None) -> None:
@@ -79,7 +79,7 @@ class Bar:
         self._progress.reset(self._own, description=f"  {self._name}, trial {number}{at}")
 
     def end(self) -> None:
-        """This file is over."""
+        """This file is finished."""
         self._progress.refresh()  # else a short one is gone before it was drawn to its end
         self._progress.remove_task(self._own)
         self._progress.advance(self._files)

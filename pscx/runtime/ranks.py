@@ -1,4 +1,4 @@
-"""Environment variables that number a process among those of its run."""
+"""Environment variables that give the rank of a process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_N
 
 
 def check_ranks() -> None:
-    """Raise :class:`PscxError` where one of them is no integer: Lightning reads them while it is imported."""
+    """Raise :class:`PscxError` if one of them is not an integer: Lightning reads them while it is imported."""
     for name in RANKS:
         value = os.environ.get(name, "0")
         if not (value.isascii() and value.isdecimal()):

@@ -1,4 +1,4 @@
-"""The folder of a run: its marker, its lock, and which version of it a run takes."""
+"""The folder of a run: its marker, its lock and its versions."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ RESULTS = (
     *("cells", "results.csv"),
 )
 """What runs leave behind; a folder without any of these is free."""
-LOCKED = (errno.EWOULDBLOCK, errno.EACCES)  # what flock says of a file that another process has locked
-PATIENCE = 1.0  # seconds that another process may take between locking its marker and writing it
+LOCKED = (errno.EWOULDBLOCK, errno.EACCES)  # errors of flock for a file that another process has locked
+PATIENCE = 1.0  # seconds to wait for another process to write the marker that it has locked
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run is: a digest of its configuration, and one of the data that it names."""
+    """The identity of a run: a digest of its configuration and a digest of its data."""
 
     configuration: str
     data: str
 
     def difference(self, other: Identity | None) -> str:
-        """How ``other``, the run that was there before, differs, in words; it is none where its marker is damaged."""
+        """How ``other``, the earlier run, differs, in words; ``other`` is none if its marker is damaged."""
         if other is None:
             return "of unknown origin"
         return "of other data" if self.configuration == other.configuration else "of another configuration"
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether a run has its results in ``folder``, which may have been moved or copied since."""
+    """Whether ``folder`` holds the results of a run, also after it was moved or copied."""
     return (folder / MARKER).is_file()
 
 
 def mark(folder: Path) -> None:
-    """Mark a folder that holds several runs and pictures about them, so that nothing below it is taken for data."""
+    """Mark a folder of several runs, so that nothing below it is read as data."""
     if not is_run_folder(folder):
         marker = _open(folder)
         _mark(marker, Identity("several", "several"))
@@ -62,9 +62,9 @@ def remove_tables(folder: Path) -> None:
 
 
 class RunFolder:
-    """The folder that a run has taken for itself: marked, and locked until :meth:`release`.
+    """The folder of a run: marked, and locked until :meth:`release`.
 
-    ``is_new`` is whether it held no results, ``before`` a sentence on why it is not the folder that was asked for.
+    ``is_new`` says whether it held no results; ``before`` says why it is not the requested folder.
     """
 
     def __init__(self, path: Path, marker: int, is_new: bool, before: str | None = None) -> None:
@@ -72,7 +72,7 @@ class RunFolder:
         self._marker = marker
 
     def release(self) -> None:
-        """Unlock the folder, and remove it where nothing was written into it."""
+        """Unlock the folder, and remove it if it is empty."""
         with suppress(OSError):
             if os.listdir(self.path) == [MARKER]:
                 (self.path / MARKER).unlink()
@@ -99,7 +99,7 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
             same = found == identity
             if not locked and (same or not versions):
                 raise PscxError(
-                    f"another run of pscx works in '{path}': wait until it is done, or choose another folder with "
+                    f"another pscx run is using '{path}': wait until it is done, or choose another folder with "
                     "trainer.default_root_dir"
                 )
             free = locked and not _holds_results(path)
@@ -122,7 +122,7 @@ def _why_not(root: Path, identity: Identity) -> str:
 
 
 def _versions(root: Path, identity: Identity) -> Iterator[Path]:
-    """Folders in the order in which they are tried: those of the same run, then all."""
+    """Candidate folders in order: those of the same run, then all."""
     if root.name in ("", ".."):
         root = Path(os.path.abspath(root))
     if _read(root) == identity:
@@ -150,7 +150,7 @@ def _open(folder: Path) -> int:
 
 
 def _lock(marker: int, folder: Path) -> bool:
-    """Lock a marker. False where another process has; a lock ends with its process, so none is ever stale."""
+    """Lock a marker. False if another process holds the lock; a lock ends with its process, so none is stale."""
     try:
         fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -162,14 +162,14 @@ def _lock(marker: int, folder: Path) -> bool:
 
 
 def _mark(marker: int, identity: Identity) -> None:
-    """In place: another file of that name would not be the one that is locked."""
+    """Written in place, because a new file of that name would not be locked."""
     os.ftruncate(marker, 0)
     os.pwrite(marker, json.dumps({"version": VERSION, **asdict(identity)}).encode(), 0)
     os.fsync(marker)
 
 
 def _identity(marker: int, patient: bool) -> Identity | None:
-    """What a marker says; none where it says nothing, even after a while for one that another process has locked."""
+    """The identity in a marker, or none. If another process has locked the marker, wait a little for it."""
     end = time.monotonic() + PATIENCE
     while not (data := os.pread(marker, 4096, 0)) and patient and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""YAML and JSON that a stranger may have written: read within bounds, or refused in one sentence.
+"""Reads untrusted YAML and JSON within bounds, or refuses it with one sentence.
 
 The bounds are far above what any file of pscx holds. They keep the time and the memory of reading in proportion to the
 file: an alias counts as much as what it stands for.
@@ -17,7 +17,7 @@ from pscx.errors import PscxError
 
 BYTES = 1 << 22  # of a YAML file
 JSON_BYTES = 1 << 26  # of a JSON file; a table of a coder is the largest
-NODES = 100_000  # values, lists and mappings, with all that aliases stand for
+NODES = 100_000  # values, lists and mappings, with aliases expanded
 DEPTH = 64  # lists and mappings inside each other
 DIGITS = 400  # of a number
 SHOWN = 64  # characters of a key in a message
@@ -37,7 +37,7 @@ def read_bounded(path: str | Path, limit: int = BYTES) -> bytes:
     with Path(path).open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise UnreadableError(f"'{path}' has over {limit} bytes, more than any file of its kind")
+        raise UnreadableError(f"'{path}' exceeds {limit} bytes, the limit for this kind of file")
     return data
 
 
@@ -70,7 +70,7 @@ def parse_json(data: str | bytes, source: str) -> Any:
     for found in JSON_BRACKETS.finditer(data):
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
         if depth > DEPTH:
-            raise UnreadableError(f"{source}: its brackets nest over {DEPTH} levels deep")
+            raise UnreadableError(f"{source}: its brackets are nested more than {DEPTH} levels deep")
     try:
         return json.loads(data)
     except ValueError as error:
@@ -92,7 +92,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = self._deepest = self._nodes = 0
-        self._finished: dict[int, tuple[int, int]] = {}  # by node: how many nodes and levels it stands for
+        self._finished: dict[int, tuple[int, int]] = {}  # by node: the number of nodes and levels below it
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -146,7 +146,7 @@ class _Loader(yaml.SafeLoader):
             _refuse(f"it holds over {NODES} values, aliases included", mark)
 
 
-# A date is text here, as jsonargparse has it, and so is a lone "=".
+# A date is text here, as in jsonargparse, and so is a lone "=".
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in PLAIN]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -61,7 +61,7 @@ def walk(root: Path, suffixes: Collection[str]) -> Found:
     above = {_identity(os.stat(folder)) for folder in root.resolve().parents}
     seen: set[Identity] = set()
     links = [root]
-    while links:  # what lies below a folder itself goes before what is linked from there
+    while links:  # files below a folder come before files that it links to
         links = [link for folder in links for link in _tree(folder, found, suffixes, seen, above)]
     found.files.sort()
     return found
@@ -102,7 +102,7 @@ def _sort_in(
 ) -> None:
     if entry.name.startswith("."):
         found.hidden += 1
-    elif os.path.isdir(path):  # unlike that of the entry, false where a link leads in a circle
+    elif os.path.isdir(path):  # false for a circular link, unlike that of the entry
         (links if entry.is_symlink() else pending).append(path)
     elif path.suffix.lower() not in suffixes:
         found.others[path.suffix.lower()] += 1

@@ -1,4 +1,4 @@
-"""What a codec may ask of a posterior sampler."""
+"""Contract of a posterior sampler."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Sampler(ABC):
     """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     exact: bool = False
-    """Whether draws under an exact prior are the same bits on every machine, in any batch: of integers and of single
-    IEEE operations on each number, no sum of a library and no function but the square root."""
+    """Whether draws under an exact prior are bit-exact in any batch: only integers and single IEEE operations on each
+    number, no sums of a library and no function except the square root."""
 
     evaluations: int = 1
-    """Denoiser evaluations that a draw takes, at most; what a stream may ask for is bounded with it."""
+    """Largest number of denoiser evaluations (NFE) of a draw; limits on streams use it."""
 
     @abstractmethod
     def sample(self, problem: Problem, indices: range) -> Tensor:

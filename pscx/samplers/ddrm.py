@@ -24,20 +24,20 @@ class DDRM(Sampler):
         x0 <- x0 + H^T g (y - H x0)
         x  <- x0 + s' (sqrt(1 - eta^2) e + eta z),   e = (x - x0) / s
 
-    The gain ``g = q / (q + v)`` weighs a measurement's noise variance ``v`` against the denoiser's own,
+    The gain ``g = q / (q + v)`` weights a measurement's noise variance ``v`` against the denoiser's own,
     ``q = s^2 / (1 + s^2)`` (Song et al. 2023, PiGDM, Eq. 6); ``noise_aware=False`` sets it to 1, the paper's step. The
     last step returns ``x0``.
 
     Args:
-        steps: denoiser evaluations a sample, at least 1.
+        steps: denoiser evaluations (NFE) per sample, at least 1.
         eta: share of fresh noise in [0, 1]; 1 is the paper's.
-        start: noise level of the first step where no estimate is held yet (units of the signal), or none for the
-            prior's highest.
-        warm_start: noise level of the first step where an estimate is held, which then takes the place of the
-            unmeasured part; none to start every time from nothing but the measurements.
+        start: noise level of the first step without an estimate (units of the signal), or none for the prior's
+            highest.
+        warm_start: noise level of the first step with an estimate, which fills the unmeasured part; none to start from
+            the measurements only.
         stop: noise level of the last step.
-        spacing: of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
-        noise_aware: whether measurements are weighed by their noise.
+        spacing: spacing of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
+        noise_aware: whether measurements are weighted by their noise.
     """
 
     references = ("kawar2022ddrm", "song2023pigdm")

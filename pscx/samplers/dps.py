@@ -31,18 +31,18 @@ class DPS(Sampler):
     the norm in ``zeta`` counts all fully, so that noisy measurements lose their pull at the end.
 
     Args:
-        steps: denoiser evaluations a sample, at least 1, each with its gradient; the paper takes 1000.
+        steps: denoiser evaluations (NFE) per sample, at least 1, each with its gradient; the paper takes 1000.
         scale: the paper's ``zeta'``, over 0: 0.1 to 1 there.
         normalize: whether ``scale`` is divided by the norm of the error, as in the paper; without it one step moves
             ``H x0`` by about ``2 scale`` of the error at low noise, so ``scale`` 0.5 is a projection.
-        eta: of the DDIM step, in [0, 1]; 1 is the paper's.
-        start: noise level of the first step where no estimate is held yet (units of the signal), or none for the
-            prior's highest.
-        warm_start: noise level of the first step where an estimate is held, which is then where it begins; none to
-            start every time from nothing but the measurements.
+        eta: share of fresh noise in the DDIM step, in [0, 1]; 1 is the paper's.
+        start: noise level of the first step without an estimate (units of the signal), or none for the prior's
+            highest.
+        warm_start: noise level of the first step with an estimate, from which the sampler starts; none to start from
+            the measurements only.
         stop: noise level of the last step.
-        spacing: of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
-        noise_aware: whether measurements are weighed by their noise; not in the paper.
+        spacing: spacing of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
+        noise_aware: whether measurements are weighted by their noise; not in the paper.
     """
 
     references = ("chung2023dps",)

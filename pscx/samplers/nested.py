@@ -28,16 +28,16 @@ class Nested(Sampler):
     steps are Langevin dynamics on the posterior. The last step returns ``x0``.
 
     Args:
-        steps: outer steps a sample, at least 1.
-        inner_steps: denoiser evaluations an outer step, at least 1; fewer where fewer of the schedule are left.
-        start: noise level of the first step where no estimate is held yet (units of the signal), or none for the
-            prior's highest.
-        warm_start: noise level of the first step where an estimate is held, which then takes the place of the
-            unmeasured part; none to start every time from nothing but the measurements.
+        steps: outer steps per sample, at least 1.
+        inner_steps: denoiser evaluations (NFE) per outer step, at least 1; fewer at the end of the schedule.
+        start: noise level of the first step without an estimate (units of the signal), or none for the prior's
+            highest.
+        warm_start: noise level of the first step with an estimate, which fills the unmeasured part; none to start from
+            the measurements only.
         stop: noise level of the last step, outer and inner.
-        spacing: of the steps, outer and inner: ``log`` in the noise level, or ``linear`` along the prior's own
-            levels.
-        noise_aware: whether measurements are weighed by their noise.
+        spacing: spacing of the steps, outer and inner: ``log`` in the noise level, or ``linear`` along the prior's
+            own levels.
+        noise_aware: whether measurements are weighted by their noise.
     """
 
     references = ("elata2025psc", "kawar2022ddrm", "lu2022dpmsolver")

@@ -36,15 +36,15 @@ class PiGDM(Sampler):
       Tweedie's formula). As the steps grow this becomes the reverse diffusion of Eq. 7.
 
     Args:
-        steps: denoiser evaluations a sample, at least 1, each with its gradient.
-        eta: of the DDIM step, in [0, 1]; 1 is the paper's.
+        steps: denoiser evaluations (NFE) per sample, at least 1, each with its gradient.
+        eta: share of fresh noise in the DDIM step, in [0, 1]; 1 is the paper's.
         weighting: ``paper`` or ``score``.
-        start: noise level of the first step where no estimate is held yet (units of the signal), or none for the
-            prior's highest.
-        warm_start: noise level of the first step where an estimate is held, which is then where it begins; none to
-            start every time from nothing but the measurements.
+        start: noise level of the first step without an estimate (units of the signal), or none for the prior's
+            highest.
+        warm_start: noise level of the first step with an estimate, from which the sampler starts; none to start from
+            the measurements only.
         stop: noise level of the last step.
-        spacing: of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
+        spacing: spacing of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
     """
 
     references = ("song2023pigdm",)

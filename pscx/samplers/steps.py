@@ -1,4 +1,4 @@
-"""Which noise levels a sampler visits."""
+"""Schedules of noise levels for samplers."""
 
 from __future__ import annotations
 

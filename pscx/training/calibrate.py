@@ -40,7 +40,7 @@ Record = dict[str, Any]
 
 
 class Calibrate(OverImages):
-    """Learn the predictive distribution from what a codec codes, by maximum likelihood.
+    """Learn the predictive distribution of a codec's symbols by maximum likelihood.
 
     Learnt are a gain of the predicted spread for each iteration, the degrees of freedom of Student's t, and tables of
     probabilities for each iteration and each ratio of spread to step.
@@ -52,14 +52,14 @@ class Calibrate(OverImages):
     ``NAME.json`` that the last two name; and ``calibration.csv`` with the bits before and after. A table is found in
     the folder that the environment variable PSCX_TABLES names, by encoder and decoder alike.
 
-    What was coded is kept in ``observations/NAME.npz`` as soon as an image is done. A run that was interrupted and is
-    started again takes from there what the same codec has coded of the same image.
+    The symbols of an image are kept in ``observations/NAME.npz`` as soon as it is done. A restarted run reuses them
+    for the same codec and image.
 
     Args:
-        codec: what is calibrated; the codecs that are learnt are compared with it.
+        codec: the codec to calibrate; the learnt codecs are compared with it.
         caption: describes each image, for a prior that takes captions; or none.
         table: name of the table that is written, a plain lower-case word.
-        held_out: every so many-th image is only measured and not learnt from, at least 2; none to hold out nothing.
+        held_out: every n-th image is measured but not learnt from; ``n`` at least 2, or none to learn from all.
     """
 
     references = ("elata2025psc",)

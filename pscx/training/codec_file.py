@@ -1,4 +1,4 @@
-"""A codec that was learnt as one complete file: a config, and a user recipe as it is."""
+"""A learnt codec as one complete file, which is a config and a user recipe."""
 
 from __future__ import annotations
 

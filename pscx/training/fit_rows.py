@@ -69,8 +69,8 @@ class FitRows(OverImages):
         caption: describes each image, for a prior that takes captions; or none.
         steps: parameters of the quantizer; each image is coded with one of them, which its content tells. None for the
             quantizer's own throughout.
-        coefficients: at most so many are drawn in an iteration of an image, at least 1.
-        held_out: every so many-th image is only measured and not learnt from, at least 2; none to hold out nothing.
+        coefficients: largest number of coefficients drawn in an iteration of an image, at least 1.
+        held_out: every n-th image is measured but not learnt from; ``n`` at least 2, or none to learn from all.
     """
 
     references = ("elata2025psc",)
@@ -87,9 +87,9 @@ class FitRows(OverImages):
     ) -> None:
         rows = codec.rows
         if not isinstance(rows, BlockTransform):
-            raise ValueError(f"rows must be dct or learned for weights to be learnt, got {ROWS.name_of(type(rows))}")
+            raise ValueError(f"rows must be dct or learned to fit weights, got {ROWS.name_of(type(rows))}")
         if codec.iterations < 3:
-            raise ValueError(f"iterations must be at least 3 for weights to be learnt, got {codec.iterations}")
+            raise ValueError(f"iterations must be at least 3 to fit weights, got {codec.iterations}")
         if coefficients < 1:
             raise ValueError(f"coefficients must be at least 1, got {coefficients}")
         if steps == []:
@@ -144,7 +144,7 @@ class FitRows(OverImages):
             pyramid = fit_means(means) if means else rule.pyramid
             learned = Learned(rule.block, **quotas, weights=weights, first=rule.first, pyramid=pyramid)
         except ValueError as error:
-            raise ImageError(f"{error}; more images and smaller steps measure more") from error
+            raise ImageError(f"{error}; use more images or smaller steps") from error
         config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
         head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
         write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)

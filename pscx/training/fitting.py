@@ -1,4 +1,4 @@
-"""What the symbols of many images say about a codec's predictions: gains, the distribution's shape, probabilities."""
+"""Fits gains, the distribution's shape and probabilities to the symbols of many images."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ from pscx.quantizers import Quantizer
 from pscx.signal.distributions import Array, Integers, both_sides, code_lengths, mass, tail_of
 
 DEGREES = (4, 6, 8, 12, 16, 32)
-COARSE, FINE = np.arange(-10, 11) / 2, np.arange(-7, 8) / 16  # octaves of a gain: the grid, then around its best
-SHRINKAGE = 16  # rows that the more general probability counts as
+COARSE, FINE = (
+    np.arange(-10, 11) / 2,
+    np.arange(-7, 8) / 16,
+)  # octaves of a gain: the grid, then a finer one around its best
+SHRINKAGE = 16  # measurements that the more general probability counts as
 
 
 @dataclass(frozen=True)
 class Group:
-    """Symbols that were coded together, with their predictions: tensors ``(rows,)``."""
+    """Symbols that were coded together, with their predictions: tensors ``(n,)``."""
 
     segment: int
     symbols: Tensor
@@ -90,7 +93,7 @@ def by_segment(groups: Iterable[Group]) -> list[list[Group]]:
 def fit_posterior(quantizer: Quantizer, groups: Iterable[Group], adapt: bool = True) -> Posterior:
     """The degrees of freedom and the gain of each segment under which the groups cost least (maximum likelihood).
 
-    Gains are found to 1/16 octave, from 1/64 to 64; a segment without rows keeps the gain of the one before.
+    Gains are found to 1/16 octave, from 1/64 to 64; a segment without measurements keeps the gain of the one before.
     """
     edges = [cell_edges(quantizer, segment) for segment in by_segment(groups)]
     found = {degrees: [best_gain(low, high, degrees) for low, high in edges] for degrees in DEGREES}
@@ -128,7 +131,8 @@ def best_gain(low: Array, high: Array, degrees: int) -> tuple[float, float]:
 def fit_table(quantizer: Quantizer, groups: Iterable[Group]) -> Table:
     """How often each decision was yes in each segment and context.
 
-    A context is shrunk towards the same context of all segments, and that towards Student's t: each counts as 16 rows.
+    A context is shrunk towards the same context of all segments, and that towards Student's t; each counts as
+    16 measurements.
     """
     counts = [decision_counts(quantizer, segment) for segment in by_segment(groups)]
     all_taken, all_yes = (np.sum([one[i] for one in counts], axis=0) for i in (0, 1))
@@ -147,6 +151,6 @@ def decision_counts(quantizer: Quantizer, groups: Iterable[Group]) -> tuple[Inte
 
 
 def shrunk(taken: Integers, yes: Integers, general: Array) -> Array:
-    """Relative frequencies, where rows are few near the more general ones."""
+    """Relative frequencies, where measurements are few near the more general ones."""
     mixed: Array = (yes + SHRINKAGE * general) / (taken + SHRINKAGE)
     return mixed

@@ -1,4 +1,4 @@
-"""What modules share that run a codec once over each image and learn from what they saw."""
+"""Base of modules that run a codec once over each image and learn from the observations."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from pscx.runtime.files import write_whole
 from pscx.runtime.progress import Bar, Bars
 
 Advance = Callable[[int, int], None]
-AFTER = ("coder", "restoration", "restoration_sampler")  # what no symbol depends on
+AFTER = ("coder", "restoration", "restoration_sampler")  # options that do not change symbols
 T = TypeVar("T")
 
 
 class OverImages(LightningModule, ABC):
-    """Observe each image once, keep that in ``observations/NAME.npz``, learn from all of it in the end.
+    """Observe each image once, keep the observation in ``observations/NAME.npz``, and learn from all at the end.
 
     The files lie under the trainer's ``default_root_dir``. A run that was interrupted and is started again takes from
-    there what the same codec has seen of the same image. An image with an error of its own is left out and named in
+    there the observations of the same codec and image. An image with an error of its own is left out and named in
     ``left_out.csv``, and the run ends with an error that names it.
 
     Args:
         codec: its coder and its restoration do not change what is seen.
         captioner: describes each image, for a prior that takes captions; or none.
-        facts: what else an observation depends on.
+        facts: other values that an observation depends on.
     """
 
     without_effect = (*AFTER, "table", "held_out")
@@ -78,7 +78,7 @@ class OverImages(LightningModule, ABC):
         """Learn from the files of these images, of all ranks, at least one; write and print what was learnt."""
 
     def configure_optimizers(self) -> None:
-        """Nothing descends a gradient over batches here."""
+        """No optimizer: nothing is learnt by gradients over batches."""
 
     def on_train_start(self) -> None:
         self.prior.eval()
@@ -103,7 +103,7 @@ class OverImages(LightningModule, ABC):
             bar.end()
 
     def _observe(self, photo: Photo, bar: Bar) -> None:
-        """Keep what is seen of a photograph, unless it is kept already."""
+        """Observe a photograph, unless its observation is kept already."""
         pixels = np.ascontiguousarray(photo["pixels"].movedim(0, -1).cpu().numpy())
         caption = self.codec.caption_of(pixels)
         facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]
@@ -129,36 +129,36 @@ class OverImages(LightningModule, ABC):
 
     @property
     def root(self) -> Path:
-        """Where results go: of all processes, where those of the first one do."""
+        """The folder of results, which is that of rank 0 on all ranks."""
         return self.folder or Path(self.trainer.default_root_dir)
 
     def file_of(self, name: str) -> Path:
-        """Where what was seen of an image is kept."""
+        """The observation file of an image."""
         return self.root / "observations" / f"{name}.npz"
 
     def seen(self, names: list[str], read: Callable[[Path], T | None]) -> list[T]:
-        """What ``read`` finds in the files of these images.
+        """The observations of these images, by ``read``.
 
-        Raises :class:`pscx.errors.ImageError` where it finds nothing in one: that of another machine, say.
+        Raises :class:`pscx.errors.ImageError` if one is missing, for instance because it is on another machine.
         """
         found = {name: read(self.file_of(name)) for name in names}
         missing = [name for name, content in found.items() if content is None]
         if missing:
             some = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
             raise ImageError(
-                f"nothing is under '{self.root / 'observations'}' of {len(missing)} of {len(names)} images ({some}): "
+                f"'{self.root / 'observations'}' lacks {len(missing)} of {len(names)} images ({some}): "
                 "trainer.default_root_dir must be a folder that all processes share"
             )
         return [content for content in found.values() if content is not None]
 
     def stop_bars(self) -> None:
-        """Take the progress bars off the screen."""
+        """Remove the progress bars."""
         if self.bars is not None:
             self.bars.__exit__(None, None, None)
             self.bars = None
 
     def _gathered(self, own: T) -> list[T]:
-        """What each process has."""
+        """The values of all ranks."""
         if self.trainer.world_size == 1:
             return [own]
         parts = [own for _ in range(self.trainer.world_size)]
@@ -184,27 +184,27 @@ def read_arrays(file: Path, key: str | None, names: Sequence[str]) -> list[NDArr
 
 
 def codec_key(psc: PSC) -> bytes:
-    """What identifies a codec's loop, without coder and restoration: the same images then give the same symbols."""
+    """The identity of a codec's loop, without coder and restoration: with the same key images give the same symbols."""
     spec = {key: value for key, value in codec_spec(psc).items() if key not in AFTER}
     facts = [json.dumps(spec, sort_keys=True), psc.parameter, psc.seed, psc.fingerprint().hex()]
     return sha256(json.dumps(facts).encode()).digest()
 
 
 def check_held_out(every: int | None) -> None:
-    """Raises ``ValueError`` where not every so many-th image can be held out."""
+    """Raise ``ValueError`` if ``held_out`` is less than 2."""
     if every is not None and every < 2:
         raise ValueError(f"held_out must be at least 2, or none, got {every}")
 
 
 def divided(images: list[T], held_out: int | None) -> tuple[list[T], list[T]]:
-    """Those to learn from, and every ``held_out``-th one."""
+    """The images to learn from, and every ``held_out``-th image."""
     if held_out is None:
         return images, []
     return [one for i, one in enumerate(images, 1) if i % held_out], images[held_out - 1 :: held_out]
 
 
 def caution(images: int, held_out: int | None) -> str:
-    """A sentence for a report whose savings are those of the images that were learnt from."""
+    """A warning that the savings were measured on the images that were learnt from."""
     remedy = "set held_out" if held_out is None else f"give at least {held_out}: one in {held_out} is held out"
     return f"what is saved is of the {images} images that were learnt from, which flatters: none was held out; {remedy}"
 

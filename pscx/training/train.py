@@ -100,7 +100,7 @@ class TrainDDPM(LightningModule):
             low, high = noise_range
             weights = weights * ((self.levels >= low) & (self.levels <= high))
             if not weights.sum() > 0:
-                raise ValueError(f"noise_range must hold a noise level of the scheduler, got [{low}, {high}]")
+                raise ValueError(f"noise_range must contain a noise level of the scheduler, got [{low}, {high}]")
         self.register_buffer("weights", weights, False)
 
     def v_loss(self, image: Tensor, t: Tensor, noise: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""Recipes: whole codecs that have a name. Those that ship have a number, by which a stream names them, and never change
-once they are released; those of users lie in folders (:mod:`pscx.config.recipes.folders`).
+"""Recipes: whole codecs that have a name. Those that ship with pscx also have a number, which streams store, and never
+change once they are released. User recipes are files in folders (:mod:`pscx.config.recipes.folders`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pscx.registry import choices
 
 FOLDER = Path(__file__).parent
 RECIPES: dict[int, str] = {1: "default", 2: "paper-pixel", 3: "fast", 4: "best", 5: "paper-latent"}
-USER_RECIPE, DIGEST = 255, 6  # what stands for the number of a user recipe, and bytes of the digest that names it
+USER_RECIPE, DIGEST = 255, 6  # number of all user recipes, and bytes of the digest that names one
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     files = files_named(name)
     if name in RECIPES.values():
         if files:
-            raise KeyError(f"'{name}' ships with pscx, and '{files[0]}' has its name too: rename that file")
+            raise KeyError(f"'{name}' ships with pscx, and '{files[0]}' has the same name: rename that file")
         return read_shipped(name)
     if len(files) > 1:
         raise KeyError(f"'{name}' is the name of both '{files[0]}' and '{files[1]}': rename one of them")

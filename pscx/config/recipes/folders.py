@@ -1,4 +1,4 @@
-"""User recipes: YAML files ``NAME.yaml`` in folders that a user names, or that installed packages bring.
+"""User recipes: YAML files ``NAME.yaml`` in a user's folders or in installed packages.
 
 Such a file holds ``model: {codec: ...}`` and nothing else. Components have their registered names: no text but a
 ``path`` has a dot, so that a stranger's file imports nothing.
@@ -85,11 +85,11 @@ def read_user_recipe(file: Path) -> dict[str, Any]:
     model = _only(tree, "model")
     codec = _only(model, "codec")
     if not isinstance(codec, dict):
-        raise PscxError(f"'{file}' is no recipe: it must hold a whole codec, 'model: {{codec: ...}}', and nothing else")
+        raise PscxError(f"'{file}' is not a recipe: it must hold 'model: {{codec: ...}}' and nothing else")
     dotted = _dotted(codec)
     if dotted:
         names = "components by their registered names, as in 'ddrm'"
-        raise PscxError(f"'{file}' is no recipe: it must have {names}, got {dotted[:64]!r}")
+        raise PscxError(f"'{file}' is not a recipe: it must have {names}, got {dotted[:64]!r}")
     return {"model": model}
 
 
@@ -133,7 +133,7 @@ def _places(entry: EntryPoint) -> list[Path]:
     """The folder of a package, which is not imported itself."""
     try:
         spec = find_spec(entry.value)
-    except Exception:  # whatever the package that it lies in raises
+    except Exception:  # any error of the package around it
         return []
     places: Iterable[str] = () if spec is None else spec.submodule_search_locations or ()
     return [Path(place).resolve() for place in places if Path(place).is_dir()]
