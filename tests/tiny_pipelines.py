@@ -28,13 +28,13 @@ def save_scheduler(folder: Path, **values: Any) -> None:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(values))
 
 
-def clip(*, width: int = 8, projected: int | None = None) -> Any:
+def clip(*, width: int = 8, projected: int | None = None, layers: int = 2) -> Any:
     """A text encoder of CLIP, with a projection where ``projected`` is its width."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     sizes = {"vocab_size": len(WORDS), "hidden_size": width, "intermediate_size": 16, "max_position_embeddings": TOKENS}
-    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 1.0}
-    config = CLIPTextConfig(projection_dim=projected or width, **sizes, **layers, **ENDS)
+    kind = {"num_hidden_layers": layers, "num_attention_heads": 2, "initializer_range": 1.0}
+    config = CLIPTextConfig(projection_dim=projected or width, **sizes, **kind, **ENDS)
     return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
 
 
@@ -75,7 +75,7 @@ def save_sdxl(folder: Path) -> str:
     sdxl_unet().save_pretrained(folder / "unet")
     vae(scaling_factor=0.13025, force_upcast=True).save_pretrained(folder / "vae")
     clip().save_pretrained(folder / "text_encoder")
-    clip(width=12, projected=6).save_pretrained(folder / "text_encoder_2")
+    clip(width=12, projected=6, layers=10).save_pretrained(folder / "text_encoder_2")  # a single file is told by ten
     for part in ("tokenizer", "tokenizer_2"):
         save_tokenizer(folder / part)
     save_scheduler(

@@ -41,8 +41,7 @@ class Flux(LatentPrior):
     shift for images of 1024x1024.
 
     Args:
-        path: a local folder or a hub id, in the layout of ``FluxPipeline``, or a single file of the transformer with or
-            without other weights; safetensors only.
+        path: a local folder or a hub id, in the layout of ``FluxPipeline``; safetensors only.
         dtype: number format of all networks: ``fp32``, ``fp16`` or ``bf16``. The solver around them is float64.
         guidance: weight of a caption, at least 0. A model that is told no guidance evaluates twice, unless it is 1.
         vae_slicing: encode and decode images of a batch one by one, for less memory.

@@ -13,7 +13,7 @@ from torch import nn
 
 from pscx.priors.ddpm_schedule import CONFIG
 from pscx.priors.families import check_family, check_file_family
-from pscx.priors.single_file import configurations, converted, read_checkpoint
+from pscx.priors.single_file import SUFFIX, configurations, converted, read_checkpoint
 from pscx.runtime.hub import local_folder, whole
 from pscx.runtime.quiet import importing, quiet, without_bars
 from pscx.runtime.safe_yaml import read_json
@@ -33,12 +33,14 @@ class Layout:
         family: name of the prior that loads it.
         classes: class of each part by its folder, the denoiser first; tokenizers and text encoders are of transformers.
         optional: parts that may be missing.
+        single: whether such models are read from a single file.
     """
 
     title: str
     family: str
     classes: Mapping[str, str]
     optional: tuple[str, ...] = ()
+    single: bool = False
 
     @property
     def files(self) -> list[str]:
@@ -58,7 +60,7 @@ class Parts:
 
     Args:
         layout: which there are.
-        folder: configurations and tokenizers, and weights where ``checkpoint`` has none.
+        folder: configurations and tokenizers, and weights unless there is a ``checkpoint``.
         checkpoint: the weights of a single file by name, as they were published; empty for a folder.
     """
 
@@ -86,8 +88,9 @@ class Parts:
             import diffusers
 
         cls = getattr(diffusers, self.layout.classes[part])
-        found = converted(cls, self.checkpoint, self.folder / part) if self.checkpoint else None
-        if found is None:
+        if self.checkpoint:
+            found = converted(cls, self.checkpoint, self.folder / part)
+        else:
             options = {"low_cpu_mem_usage": False, "torch_dtype": dtype, **SAFE}
             found = whole(cls.from_pretrained, self.folder / part, **options)
         return nn.Module.to(found, dtype)  # loading leaves some networks in the numbers of the file
@@ -98,9 +101,8 @@ class Parts:
             import transformers
 
         cls = getattr(transformers, self.layout.classes[part])
-        found = converted(cls, self.checkpoint, self.folder / part) if self.checkpoint else None
-        if found is not None:
-            return nn.Module.to(found, dtype)
+        if self.checkpoint:
+            return nn.Module.to(converted(cls, self.checkpoint, self.folder / part), dtype)
         return whole(cls.from_pretrained, self.folder / part, torch_dtype=dtype, **SAFE)
 
     def tokenizer(self, part: str) -> Any:
@@ -126,10 +128,11 @@ def parts_at(path: str, layout: Layout) -> Iterator[Parts]:
             yield parts
     except (OSError, ValueError) as error:
         folders = ", ".join(f"{part}/" for part in layout.classes if part not in layout.optional)
+        file = f", or a {SUFFIX} file of all weights" if layout.single else ""
         raise FileNotFoundError(
             f"no {layout.title} at '{path}': expected a local folder with {folders} and {SCHEDULER}/ and their "
-            f"safetensors, a .safetensors file of all weights, set as prior.path (or --prior to decompress), or a hub "
-            f"id that can be reached ({str(error).splitlines()[0]})"
+            f"safetensors{file}, set as prior.path (or --prior to decompress), or a hub id that can be reached "
+            f"({str(error).splitlines()[0]})"
         ) from error
 
 
@@ -141,6 +144,8 @@ def _of_folder(path: str, layout: Layout) -> Parts:
 
 def _of_file(file: Path, layout: Layout) -> Parts:
     checkpoint = read_checkpoint(file)
+    if not layout.single:
+        raise ValueError("it is a file: of this kind of model a folder in diffusers' layout is read")
     check_file_family(file, checkpoint, layout.family)
     return Parts(layout, _complete(configurations(file, checkpoint), layout), checkpoint)
 

@@ -45,8 +45,7 @@ class SD3(LatentPrior):
     the authors allow: zeros stand for its answer.
 
     Args:
-        path: a local folder or a hub id, in the layout of ``StableDiffusion3Pipeline``, or a single file of the
-            transformer with or without other weights; safetensors only.
+        path: a local folder or a hub id, in the layout of ``StableDiffusion3Pipeline``; safetensors only.
         dtype: number format of all networks: ``fp32``, ``fp16`` or ``bf16``. The solver around them is float64.
         guidance: weight of a caption, at least 0; 1 is the model's own conditional distribution.
         vae_slicing: encode and decode images of a batch one by one, for less memory.

@@ -26,6 +26,7 @@ LAYOUT = Layout(
         "tokenizer": "CLIPTokenizer",
         "tokenizer_2": "CLIPTokenizer",
     },
+    single=True,
 )
 HEIGHTS, WIDTHS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 

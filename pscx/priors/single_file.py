@@ -15,8 +15,7 @@ from pscx.runtime.safe_yaml import read_json
 SUFFIX = ".safetensors"
 WITHOUT_WEIGHTS = ("*.json", "*/*.json", "*/*.txt", "*/*.model")
 MARKS = ("model_index.json", "scheduler/scheduler_config.json")
-CLIP = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.", "text_encoders.clip_l.transformer.")
-CLIP_G = "text_encoders.clip_g.transformer."
+CLIP = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 OPEN_CLIP = ("cond_stage_model.model.", "conditioner.embedders.1.model.")
 
 
@@ -61,55 +60,37 @@ def configurations(file: Path, checkpoint: Mapping[str, Tensor]) -> Path:
 def converted(cls: type[Any], checkpoint: Mapping[str, Tensor], folder: Path) -> Any:
     """A network of class ``cls``, of the configuration in ``folder``, with its weights out of a single file.
 
-    None where the file has no weights of it. Raises ``ValueError`` where it lacks some.
+    Raises ``ValueError`` where the file lacks some, or they do not fit.
     """
     with importing():
         from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES as KNOWN
 
-    known = KNOWN.get(cls.__name__)
-    if known is None:
+    if cls.__name__ not in KNOWN:
         return _text_encoder(cls, checkpoint, folder)
     config = read_json(folder / "config.json")
-    network = cls.from_config(config)
-    own = {key for key in checkpoint if key.startswith(_prefixes(folder.name))} or checkpoint.keys()
     try:
-        weights = known["checkpoint_mapping_fn"](checkpoint={key: checkpoint[key] for key in own}, config=config)
+        weights = KNOWN[cls.__name__]["checkpoint_mapping_fn"](checkpoint=dict(checkpoint), config=config)
     except (KeyError, IndexError) as error:
         raise ValueError(f"the file has no weights for {error} of its {folder.name}") from error
-    return _filled(network, weights, folder) if weights else None
-
-
-def _prefixes(part: str) -> tuple[str, ...]:
-    return ("first_stage_model.", "vae.") if part == "vae" else ("model.diffusion_model.",)
+    return _filled(cls.from_config(config), weights, folder)
 
 
 def _text_encoder(cls: type[Any], checkpoint: Mapping[str, Tensor], folder: Path) -> Any:
-    """A CLIP text encoder, or none where the file has no weights of it, as of T5."""
-    import torch
+    """A text encoder, of CLIP or OpenCLIP."""
     from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
 
-    config = cls.config_class.from_pretrained(folder)
-    width = getattr(config, "hidden_size", None)
-    prefix = _encoder_prefix(checkpoint, folder.name)
-    if prefix is None or not hasattr(config, "projection_dim"):
-        return None
-    encoder = cls(config)
+    encoder = cls(cls.config_class.from_pretrained(folder))
+    wanted = OPEN_CLIP[1:] if folder.name.endswith("_2") else (*CLIP, OPEN_CLIP[0])
+    prefix = next((prefix for prefix in wanted if any(key.startswith(prefix) for key in checkpoint)), None)
+    if prefix is None:
+        raise ValueError(f"the file has no weights of its {folder.name}")
     if prefix in OPEN_CLIP:
         weights = convert_open_clip_checkpoint(encoder, checkpoint, prefix=prefix)
     else:
         weights = convert_ldm_clip_checkpoint(checkpoint, remove_prefix=prefix)
-        if prefix == CLIP[-1]:  # published without its projection, which is the identity
-            weights["text_projection.weight"] = torch.eye(int(width or 0))
     if not hasattr(encoder, "text_model"):  # flat in newer versions of transformers
         weights = {key.removeprefix("text_model."): value for key, value in weights.items()}
     return _filled(encoder, weights, folder)
-
-
-def _encoder_prefix(checkpoint: Mapping[str, Tensor], part: str) -> str | None:
-    """Where a text encoder's weights are: the second encoder is OpenCLIP's."""
-    wanted = (OPEN_CLIP[1], CLIP_G) if part.endswith("_2") else (*CLIP, OPEN_CLIP[0])
-    found = (prefix for prefix in wanted if any(key.startswith(prefix) for key in checkpoint))
-    return next(found, None)
 
 
 def _filled(network: Any, weights: Mapping[str, Tensor], folder: Path) -> Any:

@@ -23,6 +23,7 @@ LAYOUT = Layout(
         "text_encoder": "CLIPTextModel",
         "tokenizer": "CLIPTokenizer",
     },
+    single=True,
 )
 
 
