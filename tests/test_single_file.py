@@ -94,7 +94,7 @@ def test_a_weight_that_is_not_there(kind: str, part: str, words: str, folders: d
 
 
 def test_files_that_are_no_such_checkpoint(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Of another family, a pickle, no safetensors at all, a shape that does not fit, and a kind without single files."""
+    """Of another family, a pickle, no safetensors, a shape that does not fit, and a kind without single files."""
     sdxl, plain = (folders[kind] / "all.safetensors" for kind in ("sdxl", "stable_diffusion"))
     assert "of the kind 'xl_base', which the prior 'sdxl' loads: set prior.name to sdxl" in refusal(KINDS[0], sdxl)
     assert "which the prior 'stable_diffusion' loads" in refusal("sdxl", plain)
