@@ -250,6 +250,7 @@ class Codec(Decompressor):
         max_bytes: int | None = None,
         step: float | None = None,
         caption: str | None = None,
+        source: str | Path = "",
         progress: Progress | None = None,
     ) -> bytes:
         """The stream of an image (any kind that :func:`pscx.images.as_pixels` takes).
@@ -258,11 +259,13 @@ class Codec(Decompressor):
         :mod:`pscx.rate_control`. Without one, the codec's own target or quantizer stands.
 
         ``caption`` takes the place of what the captioner says; an empty one is none. Both sides sample under it, and
-        the stream carries it. Raises :class:`PscxError` where the prior takes no captions, or not this one, and where
-        what was asked for cannot be reached.
+        the stream carries it. ``source`` is the image's file, for a captioner that reads what is beside it.
+
+        Raises :class:`PscxError` where the prior takes no captions, or not this one, and where what was asked for
+        cannot be reached.
         """
         asked = {"quality": quality, "bpp": bpp, "psnr": psnr, "max_bytes": max_bytes, "step": step}
-        return self.encode(image, target=target_of(asked), caption=caption, progress=progress).data
+        return self.encode(image, target=target_of(asked), caption=caption, source=source, progress=progress).data
 
     def encode(
         self,
@@ -270,6 +273,7 @@ class Codec(Decompressor):
         *,
         target: Target | None = None,
         caption: str | None = None,
+        source: str | Path = "",
         progress: Progress | None = None,
         on_trial: OnTrial | None = None,
         watch: Watch | None = None,
@@ -279,6 +283,7 @@ class Codec(Decompressor):
         ``on_trial(number, parameter)`` is called before each encoding, and ``watch`` is shown each of its segments.
         """
         target = target or self.target
+        caption = self.caption_of(as_pixels(image), source) if caption is None else caption
         trials = self._trials(image, caption, progress, on_trial, watch)
         with out_of_memory(_encoding(trials.pixels)):
             setting = setting_for(target, trials)
@@ -357,9 +362,9 @@ class Codec(Decompressor):
         """What a stream of an image of that size says, at the codec's own parameter."""
         return header_of(self.signal_codec, height, width, caption)
 
-    def caption_of(self, pixels: Pixels) -> str:
-        """What the captioner says of an image; empty without one."""
-        return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels))
+    def caption_of(self, pixels: Pixels, source: str | Path = "") -> str:
+        """What the captioner says of an image, whose file is ``source``; empty without a captioner."""
+        return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels, str(source)))
 
 
 def _check_prior(wanted: bytes, found: bytes) -> None:

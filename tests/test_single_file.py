@@ -59,6 +59,7 @@ def test_on_the_command_line(kind: str, folders: dict[str, Path], tmp_path: Path
     pscx.write_image(tmp_path / "a.png", astronaut[:16, :24])
     prior = f"{{name: {kind}, path: {folders[kind] / 'all.safetensors'}}}"
     short = ["--model.codec.iterations", "1", "--model.codec.samples", "2", "--model.codec.sampler.steps", "1"]
+    short += ["--model.codec.restoration_sampler", "{name: ddrm, steps: 1}"]
     args = ["compress", str(tmp_path / "a.png"), "--recipe", "paper-pixel", "--model.codec.prior", prior, *short]
     assert main([*args, "--caption", "a cat"]) == 0
     assert main(["decompress", str(tmp_path / "a.pscx"), "--prior", str(folders[kind])]) == 0

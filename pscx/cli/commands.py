@@ -55,7 +55,8 @@ def compress(options: Namespace, rest: list[str]) -> int:
     def work(job: Job, bar: Bar) -> str:
         pixels = _read_pixels(job.source, background)
         on_trial = None if codec.target is None else bar.trial
-        encoded = codec.encode(pixels, progress=bar.advance, on_trial=on_trial)
+        source = "" if job.source == STANDARD else job.source
+        encoded = codec.encode(pixels, source=source, progress=bar.advance, on_trial=on_trial)
         data, count = encoded.data, encoded.account.encodings
         _write(job.outputs[0], data, options.force)
         height, width = pixels.shape[:2]
