@@ -113,7 +113,12 @@ def test_a_converted_network_in_a_codec(tmp_path: Path, astronaut: NDArray[np.ui
     assert convert_adm([str(tmp_path / "adm.pt"), str(tmp_path / "adm"), "--head-channels", "16"]) == 0
     assert convert_edm(save_edm(tmp_path, WIDE)) == 0
     one: dict[str, Any] = {"name": "ddrm", "steps": 1}
-    short = {"sampler": one, "restoration_sampler": one, "rows": {"name": "dct", "block": 8}, "samples": 2}
+    short: dict[str, Any] = {
+        "sampler": one,
+        "restoration_sampler": one,
+        "rows": {"name": "dct", "block": 8},
+        "samples": 2,
+    }
     for kind in ("adm", "edm"):
         prior = {"name": "ddpm", "path": str(tmp_path / kind)}
         done = pscx.load_codec("paper-pixel", prior=prior, iterations=1, **short).simulate(astronaut[:8, :9])

@@ -89,8 +89,8 @@ class PixelDenoiser(nn.Module):
 
 def patch_of(network: Network) -> int:
     """``p`` of a network over ``3 p^2`` channels. Raises ``ValueError`` for other channels."""
-    channels = network.config.in_channels
-    patch = round((channels / 3) ** 0.5)
+    channels = int(network.config.in_channels)
+    patch: int = round((channels / 3) ** 0.5)
     if patch < 1 or channels != 3 * patch**2:
         raise ValueError(f"network.in_channels must be 3, 12, 27 or another 3 p^2, got {channels}")
     if network.config.out_channels not in (channels, 2 * channels):

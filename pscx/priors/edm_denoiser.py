@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,4 +63,5 @@ def _schedule(folder: Path) -> Scheduler | EDM:
     for name in NUMBERS:
         if type(config.get(name, 1.0)) not in (int, float):
             raise ValueError(f"scheduler.{name} must be a number, got {config[name]!r}")
-    return EDM(**{name: float(config.get(name, default)) for name, default in NUMBERS.items()})
+    numbers: dict[str, Any] = {name: float(config.get(name, default)) for name, default in NUMBERS.items()}
+    return EDM(**numbers)

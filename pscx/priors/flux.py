@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pscx.priors.base import PRIORS
+from pscx.priors.distilled import tell_of
 from pscx.priors.flow_schedules import TIMES, flow_of
 from pscx.priors.latent import LatentOptions, LatentPrior
 from pscx.priors.parts import Layout, parts_at
@@ -37,8 +38,9 @@ class Flux(LatentPrior):
 
     The signal is ``scaling_factor (z - shift_factor)`` of the autoencoder's mean ``z``, ``(batch, 16, height / 8,
     width / 8)``; the network sees it in pieces of 2x2. The model ``dev`` is told the guidance, so a caption costs no
-    second evaluation; without a caption it is told 1, which is none. Steps of ``linear`` spacing follow the schedule's
-    shift for images of 1024x1024.
+    second evaluation; without a caption it is told 1, which is none. The model ``schnell`` was distilled to a few
+    steps: a sentence says that it gives no posterior mean. Steps of ``linear`` spacing follow the schedule's shift for
+    images of 1024x1024.
 
     Args:
         path: a local folder or a hub id, in the layout of ``FluxPipeline``; safetensors only.
@@ -77,7 +79,10 @@ class Flux(LatentPrior):
             )
             texts.check(transformer.config)
         self.guided_inside = bool(transformer.config.guidance_embeds)
+        self.posterior_mean = self.guided_inside or bool(parts.schedule.get("use_dynamic_shifting"))
         super().__init__(transformer, vae, texts, flow, options, upcast=bool(vae.config.force_upcast))
+        if not self.posterior_mean:
+            tell_of(path, "its network is told no guidance, and its schedule is not shifted: as FLUX.1-schnell")
         self.stride = self.autoencoder.factor * PATCH
 
     def output(self, x: Tensor, times: Tensor, text: Text) -> Tensor:

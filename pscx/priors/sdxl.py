@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pscx.priors.base import PRIORS
+from pscx.priors.distilled import sign_of_distillation, tell_of
 from pscx.priors.latent import LatentOptions, LatentPrior
 from pscx.priors.parameterisations import VariancePreserving
 from pscx.priors.parts import SCHEDULER, Layout, parts_at
@@ -39,6 +40,9 @@ class SDXL(LatentPrior):
     :class:`pscx.priors.stable_diffusion.StableDiffusion`, and so are guidance and caption. The network is also told the
     second encoder's pooled embedding, and that the image was never another size nor cropped (section 2.2 there). The
     empty prompt is all zeros where the model was trained so (``force_zeros_for_empty_prompt``).
+
+    A model that was distilled to a few steps (SDXL-Turbo, SDXL-Lightning) loads as in
+    :class:`pscx.priors.stable_diffusion.StableDiffusion`; one that is told the guidance is refused.
 
     The published autoencoder overflows in float16. It stays in float32 there, unless its configuration says
     ``"force_upcast": false``, as that of the fixed autoencoder does (put it into ``vae/``).
@@ -81,9 +85,13 @@ class SDXL(LatentPrior):
             check_unet(unet, vae, texts.width)
             check_sizes(unet, texts.pooled_width)
             scheduler = load_scheduler(parts.folder / SCHEDULER)
+            sign = sign_of_distillation(parts.schedule, unet.config)
+        self.posterior_mean = not sign
         self.prediction = prediction_of(scheduler)
         parameterisation = VariancePreserving(noise_levels(signal_shares(scheduler)), self.prediction)
         super().__init__(unet, vae, texts, parameterisation, options, upcast=bool(vae.config.force_upcast))
+        if sign:
+            tell_of(path, sign)
         self.stride = self.autoencoder.factor * 2 ** (len(unet.config.block_out_channels) - 1)
         self.heights: Tensor
         self.widths: Tensor
@@ -155,6 +163,8 @@ def penultimate(
 
 def check_sizes(unet: Any, pooled: int) -> None:
     """Raise ``ValueError`` where the network is not told a pooled embedding and six sizes, as SDXL's base model."""
+    if unet.config.get("time_cond_proj_dim") is not None:
+        raise ValueError("unet.time_cond_proj_dim must be null: of latent consistency models those of SD 1.x are read")
     inputs = unet.config.projection_class_embeddings_input_dim
     wanted = pooled + len(HEIGHTS) * (unet.config.addition_time_embed_dim or 0)
     if inputs != wanted:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pscx.priors.base import PRIORS
+from pscx.priors.distilled import guidance_waves, sign_of_distillation, tell_of
 from pscx.priors.latent import LatentOptions, LatentPrior
 from pscx.priors.parameterisations import VariancePreserving
 from pscx.priors.parts import SCHEDULER, Layout, parts_at
@@ -36,6 +37,9 @@ class StableDiffusion(LatentPrior):
     step; with one, its output is ``o + guidance (c - o)`` with ``o`` for the empty prompt and ``c`` for the caption
     (Ho and Salimans 2022, Eq. 6, where ``w = guidance - 1``), two evaluations unless ``guidance`` is 1.
 
+    A model that was distilled to a few steps (SD-Turbo, Sauer et al. 2024; latent consistency models, Luo et al. 2023)
+    loads, and a sentence says that it gives no posterior mean. One that is told the guidance evaluates once.
+
     Args:
         path: a local folder or a hub id, in the layout of ``StableDiffusionPipeline``, or a single file with all
             weights; safetensors only.
@@ -51,7 +55,7 @@ class StableDiffusion(LatentPrior):
         ValueError: an option is out of range, or the network predicts something else.
     """
 
-    references = ("rombach2022ldm", "ho2022guidance")
+    references = ("rombach2022ldm", "ho2022guidance", "sauer2024turbo", "luo2023lcm")
 
     def __init__(
         self,
@@ -69,13 +73,20 @@ class StableDiffusion(LatentPrior):
             texts = ClipText(parts.tokenizer("tokenizer"), parts.text_encoder("text_encoder", number))
             check_unet(unet, vae, texts.encoder.config.hidden_size)
             scheduler = load_scheduler(parts.folder / SCHEDULER)
+            sign = sign_of_distillation(parts.schedule, unet.config)
+        self.told = unet.config.get("time_cond_proj_dim")
+        self.guided_inside, self.posterior_mean = self.told is not None, not sign
         self.prediction = prediction_of(scheduler)
         parameterisation = VariancePreserving(noise_levels(signal_shares(scheduler)), self.prediction)
         super().__init__(unet, vae, texts, parameterisation, options)
+        if sign:
+            tell_of(path, sign)
         self.stride = self.autoencoder.factor * 2 ** (len(unet.config.block_out_channels) - 1)
 
     def output(self, x: Tensor, times: Tensor, text: Text) -> Tensor:
-        output: Tensor = self.network(x, times, **text).sample
+        told = 1.0 if self.caption is None else self.guidance
+        waves = None if self.told is None else guidance_waves(told, self.told, x.device).to(x).expand(len(x), -1)
+        output: Tensor = self.network(x, times, timestep_cond=waves, **text).sample
         return output
 
     def activations(self, height: int, width: int) -> int:

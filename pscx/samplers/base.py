@@ -61,6 +61,9 @@ class Sampler(ABC):
     """Whether draws under an exact prior are the same bits on every machine, in any batch: of integers and of single
     IEEE operations on each number, no sum of a library and no function but the square root."""
 
+    needs_mean: bool = False
+    """Whether the denoiser must answer a posterior mean (:attr:`pscx.priors.Prior.posterior_mean`)."""
+
     evaluations: int = 1
     """Denoiser evaluations that a draw takes, at most; what a stream may ask for is bounded with it."""
 

@@ -79,10 +79,10 @@ class PSC(PriorCodec):
         for name, value in (("samples", samples), ("iterations", iterations), ("batch", batch)):
             if not 1 <= value < FINAL:
                 raise ValueError(f"{name} must be at least 1 and below {FINAL}, got {value}")
+        check_mean(prior, sampler=sampler, rows=rows, restoration_sampler=restoration_sampler)
         super().__init__(prior)
-        self.sampler, self.rows = sampler, rows
-        self.quantizer, self.coder, self.restoration = quantizer, coder, restoration
-        self.restoration_sampler, self.antithetic = restoration_sampler, antithetic
+        self.sampler, self.rows, self.quantizer, self.coder = sampler, rows, quantizer, coder
+        self.restoration, self.restoration_sampler, self.antithetic = restoration, restoration_sampler, antithetic
         self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
         self.noise = Noise(seed)
 
@@ -189,3 +189,14 @@ class PSC(PriorCodec):
 def reporter(codec: PSC, watch: Watch | None) -> Callable[[Seal], None] | None:
     """What the loop tells of each segment it has done, or none."""
     return None if watch is None else lambda seal: watch(codec, seal)
+
+
+def check_mean(prior: Prior, **parts: Sampler | RowRule | None) -> None:
+    """Raise ``ValueError`` where a part needs the posterior mean, and the prior gives none."""
+    needing = [name for name, part in parts.items() if part is not None and part.needs_mean]
+    if needing and not prior.posterior_mean:
+        part = parts[needing[0]]
+        raise ValueError(
+            f"{needing[0]} must work without the posterior mean, which a prior distilled to a few steps does not give, "
+            f"and {type(part).__name__} does not"
+        )

@@ -28,7 +28,7 @@ RESIDUAL = {
     "skip_connection": "conv_shortcut",
 }
 ORDERS = {False: "head part channel", True: "part head channel"}
-SCHEDULES = {
+SCHEDULES: dict[str, dict[str, Any]] = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
     "cosine": {"beta_schedule": "squaredcos_cap_v2"},
 }
