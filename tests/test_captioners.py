@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from tiny_latent import no_hub, save_blip2, save_stable_diffusion  # noqa: F401  # no_hub is a fixture
@@ -188,3 +189,22 @@ def test_caption_files_that_cannot_be_read(tmp_path: Path, astronaut: Pixels) ->
         File(str(table))
     with pytest.raises(PscxError, match="the image has no file name, so caption 'file' knows no caption of it"):
         File().caption(astronaut)
+
+
+def test_the_ablation_of_captions(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``configs/ablations/captions.yaml``: all cells are checked, and the ends of both curves run."""
+    (image_folder / "a.txt").write_text("cat")
+    where = ["--data.root", str(image_folder), "--trainer.default_root_dir", str(tmp_path / "run")]
+    small = ["--model.codec.prior", f"{{name: stable_diffusion, path: {save_stable_diffusion(tmp_path / 'prior')}}}"]
+    small += ["--model.codec.iterations", "1", "--model.codec.samples", "2", "--model.codec.sampler.steps", "1"]
+    small += ["--model.codec.restoration_sampler", "{name: ddrm, steps: 1}", "--data.crop", "16", "--data.subset", "1"]
+    shipped = "configs/ablations/captions.yaml"
+    assert main(["ablate", "--config", shipped, *where, *small, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("caption=file") == 3
+    grid = yaml.safe_load(Path(shipped).read_text())
+    rate = grid["rate"]
+    grid |= {"exclude": [{rate: grid["axes"][rate][1:-1]}], "model": {"metrics": ["psnr", "ssim"]}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    assert main(["ablate", "--config", str(tmp_path / "grid.yaml"), *where, *small]) == 0
+    streams = [file.read_bytes() for file in (tmp_path / "run").rglob("streams/a.pscx")]
+    assert sorted(str(pscx.stream_info(data)["caption"]) for data in streams) == ["None", "None", "cat", "cat"]
