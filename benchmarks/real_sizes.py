@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 import pscx
-from pscx.priors import PRIORS
+from pscx.codecs.with_prior import PriorCodec
 from pscx.priors.latent import DTYPES, LatentPrior
 from pscx.runtime.quiet import quiet, without_bars
 
@@ -149,7 +149,9 @@ def measured(name: str, dtype: str, side: int, folder: Path) -> Figures:
     with quiet(), without_bars():
         save_model(folder, DTYPES[dtype])
     with figures.of("loading"):
-        prior = PRIORS.get(kind)(path=str(folder), dtype=dtype)  # type: ignore[call-arg]
+        codec = tiny_budget({"name": kind, "path": str(folder), "dtype": dtype})
+    assert isinstance(codec.signal_codec, PriorCodec)
+    prior = codec.signal_codec.prior
     assert isinstance(prior, LatentPrior)
     for part, network in (("denoiser", prior.network), ("autoencoder", prior.vae), ("texts", prior.texts)):
         figures[f"{part}, parameters / 1e6"] = sum(p.numel() for p in network.parameters()) / 1e6
@@ -166,18 +168,6 @@ def measured(name: str, dtype: str, side: int, folder: Path) -> Figures:
     figures["estimated over measured"] = figures["estimated of both, GB"] / largest
     with figures.of("a fingerprint", peak=False):
         prior.fingerprint()
-    return round_trip(prior, kind, folder, side, figures)
-
-
-def round_trip(prior: LatentPrior, kind: str, folder: Path, side: int, figures: Figures) -> Figures:
-    """Two samples of one step and one restoration, compressed and decompressed."""
-    one = {"name": "ddrm", "steps": 1}
-    short: dict[str, Any] = {"sampler": one, "restoration_sampler": one, "samples": 2, "iterations": 1, "batch": 1}
-    dtype = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[prior.network.dtype]
-    spec = {"name": kind, "path": str(folder), "dtype": dtype}
-    options: dict[str, Any] = {"rows": {"name": "local", "block": 4, "per_iteration": 2.0}, **short}
-    del prior  # the codec loads its own
-    codec = pscx.load_codec("paper-pixel", prior=spec, **options)
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
     with figures.of("compressing"):
         data = codec.compress(image)
@@ -185,6 +175,15 @@ def round_trip(prior: LatentPrior, kind: str, folder: Path, side: int, figures: 
         codec.decompress(data)
     figures["header, bytes"] = len(data) - pscx.stream_info(data)["payload_bytes"]
     return figures
+
+
+def tiny_budget(prior: dict[str, Any]) -> pscx.Codec:
+    """Two samples of one step, and one restoration."""
+    one = {"name": "ddrm", "steps": 1}
+    short: dict[str, Any] = {"sampler": one, "restoration_sampler": one, "samples": 2, "iterations": 1, "batch": 1}
+    return pscx.load_codec(
+        "paper-pixel", prior=prior, rows={"name": "local", "block": 4, "per_iteration": 2.0}, **short
+    )
 
 
 def main() -> None:
