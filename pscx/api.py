@@ -211,8 +211,7 @@ class Decompressor:
 class Codec(Decompressor):
     """Compresses images of any size with one codec, and decompresses the streams of all.
 
-    Images are padded to the right and below with their edge pixels, to sides that the prior and the row rule take;
-    the decoder cuts that off again.
+    Images are padded with their edge pixels to sides that prior and row rule take; the decoder cuts that off again.
 
     Args:
         codec: what to compress with.
@@ -273,13 +272,11 @@ class Codec(Decompressor):
         on_trial: OnTrial | None = None,
         watch: Watch | None = None,
     ) -> Encoded:
-        """:meth:`compress`, with what it cost.
-
-        ``on_trial(number, parameter)`` is called before each encoding, and ``watch`` is shown each of its segments.
-        """
-        target = target or self.target
-        said = self.caption_of(as_pixels(image), source) if caption is None else caption
-        trials = self._trials(image, said, progress, on_trial, watch)
+        """:meth:`compress`, with its cost; ``on_trial(number, parameter)`` is called before each encoding, ``watch`` is
+        shown each of its segments."""
+        target, pixels = target or self.target, as_pixels(image)
+        caption = self.caption_of(pixels, source) if caption is None else caption
+        trials = self._trials(pixels, caption, progress, on_trial, watch)
         with out_of_memory(_encoding(trials.pixels)):
             setting = setting_for(target, trials)
             run = trials.run(setting)

@@ -25,7 +25,7 @@ LAYOUT = Layout(
     },
 )
 TOKENS = 300  # of a prompt
-WIDTHS = 24  # of hidden states that the network holds for each token, measured at the published width
+WIDTHS = 14  # of hidden states that the network holds for each token, measured at the published width
 
 
 @PRIORS.register("sana")

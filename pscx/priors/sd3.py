@@ -32,7 +32,7 @@ LAYOUT = Layout(
     optional=("text_encoder_3", "tokenizer_3"),
 )
 TOKENS = 256  # of T5 that a prompt has
-WIDTHS = 24  # of hidden states that the network holds for each token, measured at the published width
+WIDTHS = 21  # of hidden states that the network holds for each token, measured at the width of 3.5 medium
 
 
 @PRIORS.register("sd3")
