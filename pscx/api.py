@@ -273,7 +273,8 @@ class Codec(Decompressor):
         watch: Watch | None = None,
     ) -> Encoded:
         """:meth:`compress`, with its cost; ``on_trial(number, parameter)`` is called before each encoding, ``watch`` is
-        shown each of its segments."""
+        shown each of its segments.
+        """
         target, pixels = target or self.target, as_pixels(image)
         caption = self.caption_of(pixels, source) if caption is None else caption
         trials = self._trials(pixels, caption, progress, on_trial, watch)

@@ -29,7 +29,7 @@ LAYOUT = Layout(
 )
 TOKENS = 512  # of T5 that a prompt has
 PATCH = 2  # latent pixels on a side of a token
-WIDTHS = 24  # of hidden states that the network holds for each token, measured at the published width
+WIDTHS = 12  # of hidden states that the network holds for each token, measured at the published width
 
 
 @PRIORS.register("flux")
