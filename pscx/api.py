@@ -15,13 +15,14 @@ from pscx.captioners import Captioner
 from pscx.codecs import Outcome, Progress, SignalCodec, Watch
 from pscx.codecs.pixels import check_encoding, padded, shown, signal_of
 from pscx.codecs.replay import Replay
-from pscx.codecs.specs import Wanted, parse_spec, recipe_spec, wanted_of_spec
+from pscx.codecs.specs import parse_spec, recipe_spec, wanted_of_spec
 from pscx.codecs.user_recipes import user_spec
 from pscx.codecs.with_prior import PriorCodec
 from pscx.compression.asked import setting_for, target_of
 from pscx.compression.configured import Compressing, compressing, takes_none
 from pscx.compression.headers import check_sides, checked_caption, header_of, shares_calls
 from pscx.compression.held_priors import KEPT_PRIORS, HeldPriors
+from pscx.compression.known_priors import KnownPriors
 from pscx.compression.results import Decoded, Encoded, Pixels, Simulation
 from pscx.config import ConfigError, Layer, build, option_layer, read_yaml
 from pscx.config.recipes import USER_RECIPE, recipe_names
@@ -69,6 +70,7 @@ class Decompressor:
         limits: what a stream may ask for; see :class:`pscx.format.limits.Limits`.
         download: fetch a prior that is not on this machine from its default place. Without it nothing is fetched unless
             ``prior_path`` is a hub id.
+        known: where priors are by their fingerprint, and where places of priors are remembered; or none.
         device: where priors compute, and all that is made of signals; see :meth:`to`.
     """
 
@@ -79,10 +81,11 @@ class Decompressor:
         limits: Limits | None = None,
         *,
         download: bool = False,
+        known: KnownPriors | None = None,
         device: str | torch.device = CPU,
     ) -> None:
         self.prior_path, self.limits, self.download = prior_path, limits or Limits(), download
-        self._priors = HeldPriors(prior, device)
+        self._priors = HeldPriors(prior, device, known)
 
     def to(self: Self, device: str | torch.device) -> Self:
         """Compute on ``cpu``, ``cuda``, ``cuda:1``, ``mps``, another device of torch, or ``auto``; returns the object.
@@ -196,26 +199,19 @@ class Decompressor:
         wanted = wanted_of_spec(_spec_of(header), header.parameter, header.seed)
         self.limits.check_work(wanted.evaluations(restorations), header.height, header.width)
         self.limits.check_memory(picture_memory(header.height, header.width))
-        codec = wanted.codec(self._prior(wanted, header.fingerprint))
+        prior = self._priors.of(wanted, header.fingerprint, self.prior_path, download=self.download)
+        codec = wanted.codec(prior)
         _check_prior(header.fingerprint, codec.fingerprint())
         try:
             return codec.conditioned(header.caption)
         except PscxError as error:
             raise StreamError(f"the stream has a caption that is of no use: {error}") from error
 
-    def _prior(self, wanted: Wanted, fingerprint: bytes) -> Prior | None:
-        """The prior of that kind and fingerprint, held or loaded; none for a codec that has none."""
-        if wanted.kind is None:
-            return None
-        found = self._priors.find(wanted.kind, fingerprint)
-        return found or self._priors.keep(wanted.load(self.prior_path, download=self.download))
-
 
 class Codec(Decompressor):
     """Compresses images of any size with one codec, and decompresses the streams of all.
 
-    Images are padded to the right and below with their edge pixels, to sides that the prior and the row rule take;
-    the decoder cuts that off again.
+    Images are padded with their edge pixels to sides that prior and row rule take; the decoder cuts that off again.
 
     Args:
         codec: what to compress with.
@@ -250,6 +246,7 @@ class Codec(Decompressor):
         max_bytes: int | None = None,
         step: float | None = None,
         caption: str | None = None,
+        source: str | Path = "",
         progress: Progress | None = None,
     ) -> bytes:
         """The stream of an image (any kind that :func:`pscx.images.as_pixels` takes).
@@ -257,12 +254,12 @@ class Codec(Decompressor):
         At most one of ``quality`` (1 to 100), ``bpp``, ``psnr`` (dB), ``max_bytes`` and ``step`` may be given; see
         :mod:`pscx.rate_control`. Without one, the codec's own target or quantizer stands.
 
-        ``caption`` takes the place of what the captioner says; an empty one is none. Both sides sample under it, and
-        the stream carries it. Raises :class:`PscxError` where the prior takes no captions, or not this one, and where
-        what was asked for cannot be reached.
+        ``caption`` takes the place of what the captioner says, who may need to know the image's file, ``source``; an
+        empty one is none. Both sides sample under it, and the stream carries it. Raises :class:`PscxError` where the
+        prior takes no captions, or not this one, and where what was asked for cannot be reached.
         """
         asked = {"quality": quality, "bpp": bpp, "psnr": psnr, "max_bytes": max_bytes, "step": step}
-        return self.encode(image, target=target_of(asked), caption=caption, progress=progress).data
+        return self.encode(image, target=target_of(asked), caption=caption, source=source, progress=progress).data
 
     def encode(
         self,
@@ -270,16 +267,17 @@ class Codec(Decompressor):
         *,
         target: Target | None = None,
         caption: str | None = None,
+        source: str | Path = "",
         progress: Progress | None = None,
         on_trial: OnTrial | None = None,
         watch: Watch | None = None,
     ) -> Encoded:
-        """:meth:`compress`, with what it cost.
-
-        ``on_trial(number, parameter)`` is called before each encoding, and ``watch`` is shown each of its segments.
+        """:meth:`compress`, with its cost; ``on_trial(number, parameter)`` is called before each encoding, ``watch`` is
+        shown each of its segments.
         """
-        target = target or self.target
-        trials = self._trials(image, caption, progress, on_trial, watch)
+        target, pixels = target or self.target, as_pixels(image)
+        caption = self.caption_of(pixels, source) if caption is None else caption
+        trials = self._trials(pixels, caption, progress, on_trial, watch)
         with out_of_memory(_encoding(trials.pixels)):
             setting = setting_for(target, trials)
             run = trials.run(setting)
@@ -357,9 +355,9 @@ class Codec(Decompressor):
         """What a stream of an image of that size says, at the codec's own parameter."""
         return header_of(self.signal_codec, height, width, caption)
 
-    def caption_of(self, pixels: Pixels) -> str:
-        """What the captioner says of an image; empty without one."""
-        return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels))
+    def caption_of(self, pixels: Pixels, source: str | Path = "") -> str:
+        """What the captioner says of an image, whose file is ``source``; empty without a captioner."""
+        return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels, str(source)))
 
 
 def _check_prior(wanted: bytes, found: bytes) -> None:

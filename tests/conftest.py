@@ -68,6 +68,12 @@ def own_environment() -> Iterator[None]:
         os.environ.pop(name, None)
 
 
+@pytest.fixture(autouse=True)
+def own_table_of_priors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Places of priors are remembered for this test alone."""
+    monkeypatch.setenv("PSCX_PRIORS", str(tmp_path / "known-priors.yaml"))
+
+
 @pytest.fixture
 def meeting_point(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A port at which the processes of a run meet, of this test alone and none that the system gives to others."""

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from tiny_latent import no_hub, save_blip2, save_stable_diffusion  # noqa: F401  # no_hub is a fixture
 
 import pscx
-from pscx.captioners import Blip2, Fixed
+from pscx.captioners import Blip2, File, Fixed
 from pscx.cli.main import main
+from pscx.errors import PscxError
 
 Pixels = NDArray[np.uint8]
 
@@ -97,3 +99,112 @@ def test_options_out_of_range(folder: str) -> None:
 
 def test_a_fixed_text_is_the_caption_of_every_image(astronaut: Pixels, cat: Pixels) -> None:
     assert {Fixed("a cat").caption(image) for image in (astronaut, cat)} == {"a cat"}
+
+
+def latent_config(folder: Path, caption: str) -> str:
+    """A codec of a tiny Stable Diffusion, with a captioner; the name of its file."""
+    config = folder / "codec.yaml"
+    config.write_text(
+        "recipe: paper-pixel\nmodel:\n  codec:\n    samples: 2\n    iterations: 1\n    sampler: {steps: 1}\n"
+        "    restoration_sampler: {name: ddrm, steps: 1}\n"
+        f"    prior: {{name: stable_diffusion, path: {save_stable_diffusion(folder / 'prior')}}}\n"
+        f"  caption: {caption}\n"
+    )
+    return str(config)
+
+
+def test_captions_of_files_beside_the_images(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``test`` and ``compress`` read ``NAME.txt``; an image without one is left out with a sentence, or has none."""
+    (image_folder / "a.txt").write_text("a \n cat\n")
+    (image_folder / "sub" / "a.txt").write_text("\ufeffdog", encoding="utf-8")
+    config = latent_config(tmp_path, "file")
+    run = ["test", "--config", config, "--data.root", str(image_folder)]
+    assert main([*run, "--trainer.default_root_dir", str(tmp_path / "run")]) != 0
+    beside = image_folder / "b.txt"
+    assert f"there is no caption of '{image_folder / 'b.webp'}' in '{beside}': write one" in capsys.readouterr().err
+    assert main([*run, "--model.caption.required", "false", "--trainer.default_root_dir", str(tmp_path / "all")]) == 0
+    streams = {file.stem: file.read_bytes() for file in (tmp_path / "all" / "streams").glob("*.pscx")}
+    assert {name: pscx.stream_info(data)["caption"] for name, data in streams.items()} == {
+        **{"a": "a cat", "b": None, "sub__a": "dog"}
+    }
+    image, stream = str(image_folder / "a.png"), image_folder / "a.pscx"
+    assert main(["compress", image, "--config", config]) == 0
+    assert stream.read_bytes() == streams["a"]
+    capsys.readouterr()
+    assert main(["compress", str(image_folder / "b.webp"), "--config", config]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_stream_is_made_anew_for_another_caption(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image_folder / "a.txt").write_text("cat")
+    compress = ["compress", str(image_folder), "-o", str(tmp_path / "out"), "--config"]
+    compress += [latent_config(tmp_path, "{name: file, required: false}")]
+    assert main(compress) == 0
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").rglob("*.pscx")}
+    assert main(compress) == 0
+    (image_folder / "a.txt").write_text("dog")
+    assert main([*compress, "--force"]) == 0
+    after = (tmp_path / "out" / "a.pscx").read_bytes()
+    assert before["a.pscx"] != after
+    assert pscx.stream_info(after)["caption"] == "dog"
+
+
+def test_captions_of_a_table_and_a_folder(tmp_path: Path, astronaut: Pixels) -> None:
+    """By file name, by name without suffix, by folders, by a dataset's name; the longest name wins."""
+    table = tmp_path / "captions.csv"
+    table.write_text('id,name,caption\n1,a.png,"a cat, asleep"\n2,sub/a.png,a dog\n3,kodim01,a wall\n4,x,\n')
+    captioner = File(str(table))
+    wanted = {
+        "photos/a.png": "a cat, asleep",
+        "photos/sub/a.png": "a dog",
+        "kodim01": "a wall",
+        "k/kodim01.png": "a wall",
+    }
+    assert {source: captioner.caption(astronaut, source) for source in wanted} == wanted
+    for source in ("b.png", "x.png"):
+        with pytest.raises(PscxError, match=rf"there is no caption of '{source}' in '{table}': write one, or set"):
+            captioner.caption(astronaut, source)
+    assert File(str(table), required=False).caption(astronaut, "b.png") == ""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a hat")
+    assert File(str(tmp_path / "texts")).caption(astronaut, "photos/a.png") == "a hat"
+
+
+def test_caption_files_that_cannot_be_read(tmp_path: Path, astronaut: Pixels) -> None:
+    table = tmp_path / "captions.csv"
+    with pytest.raises(ValueError, match=r"caption.path must be a folder or a .csv file that exists, or null, got"):
+        File(str(table))
+    table.write_text("name,text\na,b\n")
+    with pytest.raises(ValueError, match="must have the columns name and caption in its first line, and lacks caption"):
+        File(str(table))
+    table.write_text("name,caption\na,b\nc,d\na,e\n")
+    with pytest.raises(ValueError, match="has the name 'a' twice, again in line 4"):
+        File(str(table))
+    table.write_bytes(b"name,caption\na,\xff\n")
+    with pytest.raises(PscxError, match="is not UTF-8: invalid start byte at byte 15"):
+        File(str(table))
+    with pytest.raises(PscxError, match="the image has no file name, so caption 'file' knows no caption of it"):
+        File().caption(astronaut)
+
+
+def test_the_ablation_of_captions(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``configs/ablations/captions.yaml``: all cells are checked, and the ends of both curves run."""
+    (image_folder / "a.txt").write_text("cat")
+    where = ["--data.root", str(image_folder), "--trainer.default_root_dir", str(tmp_path / "run")]
+    small = ["--model.codec.prior", f"{{name: stable_diffusion, path: {save_stable_diffusion(tmp_path / 'prior')}}}"]
+    small += ["--model.codec.iterations", "1", "--model.codec.samples", "2", "--model.codec.sampler.steps", "1"]
+    small += ["--model.codec.restoration_sampler", "{name: ddrm, steps: 1}", "--data.crop", "16", "--data.subset", "1"]
+    shipped = "configs/ablations/captions.yaml"
+    assert main(["ablate", "--config", shipped, *where, *small, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("caption=file") == 3
+    grid = yaml.safe_load(Path(shipped).read_text())
+    rate = grid["rate"]
+    grid |= {"exclude": [{rate: grid["axes"][rate][1:-1]}], "model": {"metrics": ["psnr", "ssim"]}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    assert main(["ablate", "--config", str(tmp_path / "grid.yaml"), *where, *small]) == 0
+    streams = [file.read_bytes() for file in (tmp_path / "run").rglob("streams/a.pscx")]
+    assert sorted(str(pscx.stream_info(data)["caption"]) for data in streams) == ["None", "None", "cat", "cat"]

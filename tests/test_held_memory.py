@@ -66,7 +66,7 @@ def test_a_captioned_prior_that_is_gone_leaves_nothing(latent: str, astronaut: P
     own = klt(prior, 8, 12)
     captioned = prior.conditioned("cat")
     assert klt(captioned, 8, 12)[0] is own[0]
-    alive = [weakref.ref(one) for one in (prior, prior.unet, captioned)]
+    alive = [weakref.ref(one) for one in (prior, prior.network, captioned)]
     del codec, prior, captioned
     gc.collect()
     assert [one() for one in alive] == [None] * 3

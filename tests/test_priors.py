@@ -251,6 +251,7 @@ def test_fingerprint_follows_the_weights(folder: Path) -> None:
     """The same after every load and after saving again; another when one weight or the schedule changes."""
     prior = DDPM(str(folder))
     assert DDPM(str(folder)).fingerprint() == prior.fingerprint()
+    assert isinstance(prior.denoiser, PixelDenoiser)
     prior.denoiser.save(folder.parent / "again")
     assert DDPM(str(folder.parent / "again")).fingerprint() == prior.fingerprint()
     before = prior.fingerprint()

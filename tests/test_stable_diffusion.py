@@ -33,6 +33,7 @@ from pscx.config import ConfigError
 from pscx.errors import PscxError, StreamError
 from pscx.format.container import pack, unpack
 from pscx.priors import StableDiffusion
+from pscx.priors.latent import LatentPrior
 from pscx.priors.latents import RATE, latent_covariance
 from pscx.quantizers import Float8
 from pscx.restorations import Sample
@@ -66,10 +67,10 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def doubled(path: str, caption: str = "", guidance: float = 7.5) -> StableDiffusion:
+def doubled(path: str, caption: str = "", guidance: float = 7.5) -> LatentPrior:
     """The prior with all networks in float64."""
     prior = StableDiffusion(path, guidance=guidance).double()
-    prior.empty = prior.pipeline.embedding("")
+    prior.keep_empty(prior.texts(""))
     return prior.conditioned(caption) if caption else prior
 
 
@@ -96,8 +97,8 @@ def test_denoising_is_that_of_the_pipeline(kind: str, caption: str, guidance: fl
     options = {"guidance_scale": guidance if caption else 1.0, "num_inference_steps": 4, "output_type": "latent"}
     x = random(2, 4, 4, 6)
     wanted = pipeline(caption, latents=x[:1].float(), height=16, width=24, **options).images
-    prior = StableDiffusion(folders[kind], guidance=guidance)
-    prior = prior.conditioned(caption) if caption else prior
+    plain = StableDiffusion(folders[kind], guidance=guidance)
+    prior = plain.conditioned(caption) if caption else plain
     levels = prior.levels[[751, 501, 251, 1]].tolist()
     x = x * (1 + levels[0] ** 2) ** 0.5
     for sigma, after in pairwise([*levels, 0.0]):
@@ -231,12 +232,13 @@ class Paper:
         self.rows, self.values = torch.cat([self.rows, right]), torch.cat([self.values, coded])
 
 
-def paper(prior: StableDiffusion, kind: str, steps: int, seed: int) -> Paper:
+def paper(prior: LatentPrior, kind: str, steps: int, seed: int) -> Paper:
     guidance = prior.guidance
-    prompts = [(1.0, prior.empty)]
+    empty = prior.empty["encoder_hidden_states"]
+    prompts = [(1.0, empty)]
     if prior.caption is not None:
-        prompts = [(1 - guidance, prior.empty), (guidance, prior.caption)]
-    return Paper(prior.unet, prompts, kind, steps, Noise(seed))
+        prompts = [(1 - guidance, empty), (guidance, prior.caption["encoder_hidden_states"])]
+    return Paper(prior.network, prompts, kind, steps, Noise(seed))
 
 
 @pytest.mark.parametrize("kind", [EPSILON, VELOCITY])
@@ -356,7 +358,7 @@ def test_captions_on_the_command_line(
 def test_what_a_stream_says_of_its_prior(folders: dict[str, str]) -> None:
     """Numbers and the words of fixed choices, not where it was loaded from; and nothing but those is taken."""
     made = codec(folders[EPSILON], dtype="bf16", guidance=2.0)
-    options = {"dtype": "bf16", "guidance": 2.0, "vae_slicing": False, "vae_tiling": False}
+    options = {"dtype": "bf16", "guidance": 2.0, "vae_slicing": False, "vae_tiling": False, "offload": False}
     assert codec_spec(made.signal_codec)["prior"] == {"name": "stable_diffusion", **options}
     header, payload = unpack(made.compress(np.zeros((16, 16, 3), np.uint8)))
     assert folders[EPSILON] not in header.spec

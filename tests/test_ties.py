@@ -17,6 +17,7 @@ from torch import Tensor
 
 import pscx
 from pscx.priors import DDPM
+from pscx.priors.denoiser import PixelDenoiser
 from pscx.priors.schedules import HIGHEST_LEVEL, log_levels, noise_levels
 from pscx.rows.block_transform import SIGNIFICANT_BITS, prior_variances
 from pscx.samplers import DDRM
@@ -48,10 +49,12 @@ def test_betas_of_the_schedule(prior: DDPM) -> None:
     for beta in betas.float():
         share *= float(1 - beta)  # in one order, each product rounded to double precision
         expected.append(share)
+    assert isinstance(prior.denoiser, PixelDenoiser)
     assert torch.equal(prior.denoiser.alphas_cumprod, torch.tensor(expected).double())
 
 
 def test_noise_levels_that_the_network_is_told(prior: DDPM) -> None:
+    assert isinstance(prior.denoiser, PixelDenoiser)
     scaled = noise_levels(prior.denoiser.alphas_cumprod).clamp_max(HIGHEST_LEVEL).log() * 4096
     assert float(off_tie(scaled).min()) > 1e6 * ULP * float(scaled.abs().max())
     assert torch.equal(log_levels(prior.denoiser.alphas_cumprod).double() * 4096, scaled.round())

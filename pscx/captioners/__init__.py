@@ -2,6 +2,7 @@
 
 from pscx.captioners.base import CAPTIONERS, Captioner
 from pscx.captioners.blip2 import Blip2
+from pscx.captioners.file import File
 from pscx.captioners.fixed import Fixed
 
-__all__ = ["CAPTIONERS", "Blip2", "Captioner", "Fixed"]
+__all__ = ["CAPTIONERS", "Blip2", "Captioner", "File", "Fixed"]

@@ -17,8 +17,12 @@ class Captioner(ABC):
     """What to cite: keys of ``pscx/catalogue/citations.bib``, or whole BibTeX entries."""
 
     @abstractmethod
-    def caption(self, image: NDArray[np.uint8]) -> str:
-        """A caption of an image ``(height, width, 3)``; empty where there is nothing to say."""
+    def caption(self, image: NDArray[np.uint8], source: str = "") -> str:
+        """A caption of an image ``(height, width, 3)``; empty where there is nothing to say.
+
+        ``source`` is the image's file, or its name in its dataset; empty where it has neither. Raises
+        :class:`pscx.errors.PscxError` where the image cannot be described.
+        """
 
 
 CAPTIONERS: Registry[Captioner] = Registry("captioner", Captioner)

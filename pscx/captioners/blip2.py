@@ -48,7 +48,7 @@ class Blip2(Captioner):
         self.max_tokens = max_tokens
 
     @torch.no_grad()
-    def caption(self, image: NDArray[np.uint8]) -> str:
+    def caption(self, image: NDArray[np.uint8], source: str = "") -> str:
         pixels = self.processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"]
         with quiet():
             tokens = self.network.generate(

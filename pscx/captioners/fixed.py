@@ -23,5 +23,5 @@ class Fixed(Captioner):
             raise ValueError(f"caption.text must not be empty, got {text!r}")
         self.text = text
 
-    def caption(self, image: NDArray[np.uint8]) -> str:
+    def caption(self, image: NDArray[np.uint8], source: str = "") -> str:
         return self.text

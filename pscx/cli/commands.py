@@ -44,6 +44,8 @@ def compress(options: Namespace, rest: list[str]) -> int:
         return 2
 
     from pscx.api import build_codec
+    from pscx.codecs.with_prior import PriorCodec
+    from pscx.compression.known_priors import KnownPriors
     from pscx.images import image_sides
 
     with quiet():
@@ -51,11 +53,14 @@ def compress(options: Namespace, rest: list[str]) -> int:
     jobs, failed = todo.jobs, todo.failed + _refuse_but_up_to_date(codec, todo.existing)
     if not jobs:
         return 2 if failed else 0
+    if isinstance(codec.signal_codec, PriorCodec):
+        KnownPriors().remember(codec.signal_codec.fingerprint(), codec.signal_codec.prior)
 
     def work(job: Job, bar: Bar) -> str:
         pixels = _read_pixels(job.source, background)
         on_trial = None if codec.target is None else bar.trial
-        encoded = codec.encode(pixels, progress=bar.advance, on_trial=on_trial)
+        source = "" if job.source == STANDARD else job.source
+        encoded = codec.encode(pixels, source=source, progress=bar.advance, on_trial=on_trial)
         data, count = encoded.data, encoded.account.encodings
         _write(job.outputs[0], data, options.force)
         height, width = pixels.shape[:2]
@@ -92,12 +97,17 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         return 2
 
     from pscx.api import Decompressor
+    from pscx.compression.known_priors import KnownPriors
     from pscx.format.limits import Limits
     from pscx.images import encode_image
 
     limits = Limits.of(options.budget, None if options.memory is None else options.memory * 1e9)
     decompressor = Decompressor(
-        prior_path=options.prior, limits=limits, download=options.download, device=options.device
+        prior_path=options.prior,
+        limits=limits,
+        download=options.download,
+        known=KnownPriors(),
+        device=options.device,
     )
 
     partial = options.partial or options.max_bytes is not None

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pscx.api import Codec
-from pscx.captioners.fixed import Fixed
+from pscx.captioners import Captioner, File, Fixed
 from pscx.errors import PscxError
 from pscx.format.container import Header, unpack
 from pscx.images import image_sides
@@ -30,7 +30,7 @@ class UpToDate:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._header = self._comparable(codec.header(1, 1, self._caption))
+        self._header = comparable(codec.header(1, 1))
         self._stems = lru_cache(_image_stems)
 
     def difference(self, source: Path, output: Path) -> str:
@@ -46,7 +46,10 @@ class UpToDate:
             return "is of an image of another size"
         if output.stem != source.name and self._stems(source.parent)[source.stem] > 1:
             return "may be of another image of that name"
-        if self._comparable(header) != self._header:
+        if comparable(header) != self._header or caption_of(self._codec.captioner, source) not in (
+            None,
+            header.caption,
+        ):
             return OTHER
         return self._difference_of_target(header, len(data))
 
@@ -57,15 +60,20 @@ class UpToDate:
         met = target.is_met(codec, header.parameter, size, header.height * header.width)
         return "does not show whether it meets the target" if met is None else "" if met else OTHER
 
-    @property
-    def _caption(self) -> str:
-        captioner = self._codec.captioner
-        return captioner.text if isinstance(captioner, Fixed) else ""
 
-    def _comparable(self, header: Header) -> Header:
-        looks = self._codec.captioner is not None and not self._caption
-        caption = "" if looks else header.caption
-        return replace(header, height=1, width=1, parameter=None, arithmetic="", caption=caption)
+def comparable(header: Header) -> Header:
+    """A header without what is compared apart, or not at all."""
+    return replace(header, height=1, width=1, parameter=None, arithmetic="", caption="")
+
+
+def caption_of(captioner: Captioner | None, source: Path) -> str | None:
+    """The caption that an image would get; none where that takes a look at it, or there is no caption to be read."""
+    if captioner is None or isinstance(captioner, Fixed):
+        return "" if captioner is None else captioner.text
+    try:
+        return captioner.of(str(source)) if isinstance(captioner, File) else None
+    except PscxError:
+        return None
 
 
 def _image_stems(folder: Path) -> Counter[str]:

@@ -20,6 +20,7 @@ class CountedPrior(Prior):
         self.stride, self.exact = inner.stride, inner.exact
         self.levels, self.continuous = inner.levels, inner.continuous
         self.evaluations, self.takes_captions = inner.evaluations, inner.takes_captions
+        self.posterior_mean = inner.posterior_mean
         self.references = inner.references
 
     @property

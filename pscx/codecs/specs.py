@@ -175,8 +175,8 @@ class Wanted:
         except ValueError as error:
             raise StreamError(f"the stream asks for a codec that cannot be built: {error}") from error
 
-    def load(self, path: str | None = None, *, download: bool = False) -> Prior:
-        """The prior from ``path``, a folder or a hub id, or from where one of its kind is by default.
+    def load(self, path: str | None = None, *, download: bool = False, known: str | None = None) -> Prior:
+        """The prior from ``path``, a folder or a hub id, or from where it is ``known`` to be, or by default.
 
         Nothing is downloaded unless ``path`` or ``download`` says so: else :class:`StreamError` is raised where it is
         not on this machine, and tells what to give. Raises ``ConfigError`` where it cannot be loaded.
@@ -184,10 +184,10 @@ class Wanted:
         assert self.form is not None
         assert self.kind is not None
         if path is not None or download:
-            return _load_prior(self.form, path)
+            return _load_prior(self.form, path or known)
         with no_downloads() as missed:
             try:
-                return _load_prior(self.form, None)
+                return _load_prior(self.form, known)
             except ConfigError as error:
                 if not missed:
                     raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from pscx.codecs.specs import Wanted
+from pscx.compression.known_priors import KnownPriors
 from pscx.execution.placement import CPU, chosen, move
 from pscx.priors import Prior
 
@@ -16,12 +18,14 @@ class HeldPriors:
     Args:
         given: a prior that is always held; or none.
         device: where they are from now on; see :meth:`to`.
+        known: where priors are by their fingerprint; or none.
 
     Raises:
         PscxError: there is no such device here, or it will not do.
     """
 
-    def __init__(self, given: Prior | None, device: str | torch.device) -> None:
+    def __init__(self, given: Prior | None, device: str | torch.device, known: KnownPriors | None = None) -> None:
+        self.known = known
         self.given = [] if given is None else [given]
         self.loaded: list[Prior] = []
         self.device = chosen(device)
@@ -33,6 +37,23 @@ class HeldPriors:
         self.device = chosen(device)
         for prior in (*self.given, *self.loaded):
             move(prior, self.device, exact=prior.exact)
+
+    def of(self, wanted: Wanted, fingerprint: bytes, path: str | None, *, download: bool) -> Prior | None:
+        """The prior that a stream asks for, held or loaded; none for a codec that has none.
+
+        It is loaded from ``path``, or from where it is known to be, or from its default place; see
+        :meth:`pscx.codecs.specs.Wanted.load`. Whether it is the right one is the caller's to check.
+        """
+        if wanted.kind is None:
+            return None
+        found = self.find(wanted.kind, fingerprint)
+        if found is not None:
+            return found
+        place = None if self.known is None else self.known.place(fingerprint)
+        prior = self.keep(wanted.load(path, download=download, known=place))
+        if self.known is not None and prior.fingerprint() == fingerprint:
+            self.known.remember(fingerprint, prior)
+        return prior
 
     def find(self, kind: type[Prior], fingerprint: bytes) -> Prior | None:
         """The prior of that kind and fingerprint, if it is held."""

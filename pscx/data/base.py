@@ -26,6 +26,8 @@ class Photo(TypedDict):
     """Unique in its dataset and fit for a file name, without suffix; ``sub/a.png`` of a folder is ``sub__a``."""
     pixels: Tensor
     """``(3, height, width)``, uint8; empty where the image cannot be read."""
+    source: str
+    """Its file, or its name where it has none of its own."""
     error: str
     """Why it cannot be read, in one sentence; else empty."""
 
@@ -139,21 +141,21 @@ class Share(DistributedSampler[int]):
         """Called by Lightning; the order of the images does not depend on the epoch."""
 
 
-def photo(name: str, read: Callable[[], NDArray[np.uint8]]) -> Photo:
+def photo(name: str, read: Callable[[], NDArray[np.uint8]], source: str = "") -> Photo:
     """The item of that name with the pixels ``(height, width, 3)``, uint8, that ``read`` returns.
 
-    An :class:`ImageError` that it raises becomes the item's ``error``.
+    An :class:`ImageError` that it raises becomes the item's ``error``. ``source`` is the image's file, if it has one.
     """
     try:
         pixels = torch.from_numpy(read()).permute(2, 0, 1)
     except ImageError as error:
         return broken(name, str(error))
-    return {"name": name, "pixels": pixels.contiguous(), "error": ""}
+    return {"name": name, "pixels": pixels.contiguous(), "source": source or name, "error": ""}
 
 
 def broken(name: str, error: str) -> Photo:
     """The item of that name for an image without pixels."""
-    return {"name": name, "pixels": torch.empty(3, 0, 0, dtype=torch.uint8), "error": error}
+    return {"name": name, "pixels": torch.empty(3, 0, 0, dtype=torch.uint8), "source": name, "error": error}
 
 
 def central(pixels: NDArray[np.uint8], side: int | None, file: Path | str) -> NDArray[np.uint8]:

@@ -68,7 +68,7 @@ class Photos(Dataset[Photo]):
 
     def __getitem__(self, index: int) -> Photo:
         file = self.files[index]
-        return photo(self.names[index], lambda: central(read_image(file), self.crop, file))
+        return photo(self.names[index], lambda: central(read_image(file), self.crop, file), str(file))
 
 
 def unique_names(root: Path, files: list[Path]) -> list[str]:

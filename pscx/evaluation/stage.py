@@ -78,7 +78,7 @@ class Stage:
             return None
         bar = self.shown.begin(name)
         original: Pixels = np.ascontiguousarray(photo["pixels"].movedim(0, -1).cpu().numpy())
-        caption = self.coding.codec.caption_of(original)
+        caption = self.coding.codec.caption_of(original, photo["source"])
         kept = Kept(self.root, name, self.coding.key(original, caption), pixels_digest(original))
         try:
             found = self.spread.first(kept.read())  # ranks may see different things on a network file system

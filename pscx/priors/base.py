@@ -50,6 +50,10 @@ class Prior(nn.Module, ABC):
     takes_captions: bool = False
     """Whether :meth:`conditioned` knows what to do with a caption."""
 
+    posterior_mean: bool = True
+    """Whether :meth:`denoise` answers ``E[x0 | x]``. A model that was distilled to a few steps answers one image that
+    is likely, and what needs the mean refuses it."""
+
     exact: bool = False
     """Whether :meth:`denoise` and :meth:`to_image` give the same bits on every machine, in any batch."""
 

@@ -11,7 +11,7 @@ from pscx.errors import PscxError
 from pscx.exact import exactly, make_exact
 from pscx.networks import NoiseExperts
 from pscx.priors.base import NETWORK, PRIORS, Prior
-from pscx.priors.denoiser import load_denoiser
+from pscx.priors.edm_denoiser import EDMDenoiser, load_pixels
 from pscx.priors.fingerprints import Fingerprint
 from pscx.priors.photographs import photograph_covariance
 from pscx.priors.schedules import PREDICTIONS
@@ -32,13 +32,15 @@ class DDPM(Prior):
 
     Args:
         path: ``embedded`` for the prior that ships with pscx, else a local folder or a hub id, in the layout of
-            ``DDPMPipeline`` (``unet/`` and ``scheduler/``) or with both configs at its root.
+            ``DDPMPipeline`` (``unet/`` and ``scheduler/``) or with both configs at its root. Networks of ADM (Dhariwal
+            and Nichol 2021) and EDM (Karras et al. 2022) are converted to that (:mod:`pscx.priors.conversion`).
         exact: compute with :mod:`pscx.exact`: the same bits on every machine; for a network whose every part has an
             exact form (``docs/exactness.md``).
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
-        ValueError: the network's channels or its prediction type are not supported, or a part of it has no exact form.
+        ValueError: the network's channels or its prediction type are not supported, or a part of it, or EDM's noise
+            levels, have no exact form.
         PscxError: ``exact`` on a machine whose convolutions or products of integers are not exact, as torch is set up.
     """
 
@@ -48,8 +50,11 @@ class DDPM(Prior):
 
     def __init__(self, path: str = "embedded", exact: bool = False) -> None:
         super().__init__()
-        self.denoiser = load_denoiser(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
+        self.denoiser = load_pixels(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
+        self.continuous = self.denoiser.parameterisation.continuous
         self.exact, self._fingerprint = exact, Fingerprint()
+        if exact and isinstance(self.denoiser, EDMDenoiser):
+            raise ValueError("prior.exact must be false: the network is told any noise level, as EDM's are")
         if exact:
             make_exact(self.denoiser.network, steps=len(self.denoiser.parameterisation.levels))
         self.stride = self.denoiser.stride
@@ -98,5 +103,5 @@ class DDPM(Prior):
         weights = [*network.state_dict(keep_vars=True).values(), self.levels, self.denoiser.conditions]
         others = [torch.tensor(network.border, dtype=torch.float64)] if isinstance(network, NoiseExperts) else []
         if self.denoiser.prediction != PREDICTION:
-            others.append(torch.tensor(PREDICTIONS.index(self.denoiser.prediction)))
+            others.append(torch.tensor([*PREDICTIONS, EDMDenoiser.prediction].index(self.denoiser.prediction)))
         return self._fingerprint.of(weights, others)

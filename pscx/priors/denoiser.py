@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, Union
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pscx.networks import NoiseExperts, ResidualUNet
+from pscx.priors.families import check_family
 from pscx.priors.parameterisations import VariancePreserving
 from pscx.priors.schedules import Scheduler, load_scheduler, log_levels, noise_levels, prediction_of, signal_shares
 from pscx.runtime.hub import check_variant, local_folder, whole
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Network: TypeAlias = Union[ResidualUNet, NoiseExperts, "UNet2DModel"]
 BY_LOG_LEVEL = (ResidualUNet, NoiseExperts)
 OWN = {kind.__name__: kind for kind in BY_LOG_LEVEL}
+T = TypeVar("T")
 CONFIGS = ("config.json", "scheduler_config.json", "unet/config.json", "scheduler/scheduler_config.json")
 
 
@@ -37,15 +39,7 @@ class PixelDenoiser(nn.Module):
 
     def __init__(self, network: Network, scheduler: Scheduler) -> None:
         super().__init__()
-        channels = network.config.in_channels
-        patch = round((channels / 3) ** 0.5)
-        if patch < 1 or channels != 3 * patch**2:
-            raise ValueError(f"network.in_channels must be 3, 12, 27 or another 3 p^2, got {channels}")
-        if network.config.out_channels not in (channels, 2 * channels):
-            raise ValueError(
-                f"network.out_channels must be {channels} as in_channels, or twice as many, got "
-                f"{network.config.out_channels}"
-            )
+        patch = patch_of(network)
         self.prediction = prediction_of(scheduler)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scheduler = scheduler
@@ -70,12 +64,7 @@ class PixelDenoiser(nn.Module):
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's own output: ``(batch, 3, height, width)`` in the noise schedule's scale, ``t`` ``(batch,)``."""
-        return self._through(self.network, x_t, self.conditions[t])
-
-    def _through(self, network: Network, x_t: Tensor, conditions: Tensor) -> Tensor:
-        x = functional.pixel_unshuffle(x_t, self.patch).contiguous(memory_format=torch.channels_last)
-        output = network(x, conditions).sample[:, : x.shape[1]]
-        return functional.pixel_shuffle(output, self.patch)
+        return through(self.network, self.patch, x_t, self.conditions[t])
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """``E[x0 | x]`` for ``x = x0 + sigma z``, shape and dtype of ``x``."""
@@ -87,7 +76,7 @@ class PixelDenoiser(nn.Module):
         network = self.network.expert(condition) if isinstance(self.network, NoiseExperts) else self.network
         x = x_t.to(self.conditions.device, self.network.dtype)
         conditions = torch.full((len(x),), condition, dtype=self.conditions.dtype, device=x.device)
-        return self._through(network, x, conditions).to(x_t)
+        return through(network, self.patch, x, conditions).to(x_t)
 
     def save(self, folder: Path) -> None:
         """Write the present weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""
@@ -98,20 +87,49 @@ class PixelDenoiser(nn.Module):
         self.scheduler.save_pretrained(folder / "scheduler")
 
 
+def patch_of(network: Network) -> int:
+    """``p`` of a network over ``3 p^2`` channels. Raises ``ValueError`` for other channels."""
+    channels = int(network.config.in_channels)
+    patch: int = round((channels / 3) ** 0.5)
+    if patch < 1 or channels != 3 * patch**2:
+        raise ValueError(f"network.in_channels must be 3, 12, 27 or another 3 p^2, got {channels}")
+    if network.config.out_channels not in (channels, 2 * channels):
+        raise ValueError(
+            f"network.out_channels must be {channels} as in_channels, or twice as many, got "
+            f"{network.config.out_channels}"
+        )
+    return patch
+
+
+def through(network: Network, patch: int, x: Tensor, conditions: Tensor) -> Tensor:
+    """A network's own output, of its first channels alone, for images ``(batch, 3, height, width)``."""
+    x = functional.pixel_unshuffle(x, patch).contiguous(memory_format=torch.channels_last)
+    output = network(x, conditions).sample[:, : x.shape[1]]
+    return functional.pixel_shuffle(output, patch)
+
+
 def load_denoiser(path: str | Path) -> PixelDenoiser:
     """Load from a local folder or a hub id: ``unet/`` and ``scheduler/``, or both configs at the root.
 
     Raises ``FileNotFoundError`` in one sentence where nothing loadable is found.
     """
+    network, scheduler = pixel_parts(path, load_scheduler)
+    return PixelDenoiser(network, scheduler)
+
+
+def pixel_parts(path: str | Path, load: Callable[[Path], T]) -> tuple[Network, T]:
+    """The network at a place, and what ``load`` makes of the folder with its scheduler.
+
+    Raises ``FileNotFoundError`` in one sentence where nothing loadable is found, or ``load`` raises ``ValueError``.
+    """
     try:
         with quiet():
-            network, scheduler = _parts(_folder(path))
+            return _parts(_folder(path), load)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"no diffusers pixel prior at '{path}': expected a local folder with unet/ and scheduler/ (or both "
             f"configs at its root), or a hub id that can be reached ({str(error).splitlines()[0]})"
         ) from error
-    return PixelDenoiser(network, scheduler)
 
 
 def _folder(path: str | Path) -> Path:
@@ -121,13 +139,13 @@ def _folder(path: str | Path) -> Path:
     return folder if has_weights else local_folder(path, [*CONFIGS, "*.bin"])
 
 
-def _parts(folder: Path) -> tuple[Network, Scheduler]:
+def _parts(folder: Path, load: Callable[[Path], T]) -> tuple[Network, T]:
     nested = (folder / "unet").is_dir()
     network = _network(folder / "unet" if nested else folder).float().eval()
     schedule = folder / "scheduler" if nested else folder
     if not (schedule / "scheduler_config.json").exists():
         raise OSError(f"{schedule / 'scheduler_config.json'} is missing")
-    return network, load_scheduler(schedule)
+    return network, load(schedule)
 
 
 def _network(folder: Path) -> Network:
@@ -138,6 +156,7 @@ def _network(folder: Path) -> Network:
         check_variant(folder)
         return OWN[name].from_pretrained(folder)
     if name != "UNet2DModel":
+        check_family(folder, "ddpm")
         raise ValueError(f"its network is a {name}, and it must be one of UNet2DModel, {', '.join(OWN)}")
     with importing():
         from diffusers import UNet2DModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,7 +80,9 @@ def _of_diffusers(config: Mapping[str, Any]) -> Scheduler:
     known = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
     if not known:
         raise ValueError(f"its scheduler is a {name}, which this version of diffusers does not have")
-    scheduler: Scheduler = kind.from_config(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy about what some of them do
+        scheduler: Scheduler = kind.from_config(config)
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(f"its scheduler is a {name}, which has no variance-preserving steps")
     return scheduler

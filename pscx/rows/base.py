@@ -85,6 +85,9 @@ class RowRule(ABC):
     exact: bool = False
     """Whether proposals and measurements, given the same samples, are the same bits on every machine."""
 
+    needs_mean: bool = False
+    """Whether the denoiser must answer a posterior mean (:attr:`pscx.priors.Prior.posterior_mean`)."""
+
     evaluations: int = 0
     """Denoiser evaluations that :meth:`propose` takes, at most, beside those of the samples."""
 

@@ -54,6 +54,8 @@ class Tweedie(RowRule):
 
     references = ("manor2024posterior",)
 
+    needs_mean = True
+
     def __init__(
         self,
         per_iteration: int = 12,

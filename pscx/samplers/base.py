@@ -61,6 +61,9 @@ class Sampler(ABC):
     """Whether draws under an exact prior are bit-exact in any batch: only integers and single IEEE operations on each
     number, no sums of a library and no function except the square root."""
 
+    needs_mean: bool = False
+    """Whether the denoiser must answer a posterior mean (:attr:`pscx.priors.Prior.posterior_mean`)."""
+
     evaluations: int = 1
     """Largest number of denoiser evaluations (NFE) of a draw; limits on streams use it."""
 

@@ -47,6 +47,8 @@ class DPS(Sampler):
 
     references = ("chung2023dps",)
 
+    needs_mean = True
+
     def __init__(
         self,
         steps: int = 100,

@@ -49,6 +49,8 @@ class PiGDM(Sampler):
 
     references = ("song2023pigdm",)
 
+    needs_mean = True
+
     def __init__(
         self,
         steps: int = 100,

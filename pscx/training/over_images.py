@@ -105,7 +105,7 @@ class OverImages(LightningModule, ABC):
     def _observe(self, photo: Photo, bar: Bar) -> None:
         """Observe a photograph, unless its observation is kept already."""
         pixels = np.ascontiguousarray(photo["pixels"].movedim(0, -1).cpu().numpy())
-        caption = self.codec.caption_of(pixels)
+        caption = self.codec.caption_of(pixels, photo["source"])
         facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]
         key, file = sha256(b"".join(facts)).hexdigest(), self.file_of(photo["name"])
         if not self.is_whole(file, key):

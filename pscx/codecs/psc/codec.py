@@ -79,15 +79,12 @@ class PSC(PriorCodec):
         antithetic: bool = False,
         least_rows: float = 0.0,
     ) -> None:
-        for name, value in (("samples", samples), ("iterations", iterations), ("batch", batch)):
-            if not 1 <= value < FINAL:
-                raise ValueError(f"{name} must be at least 1 and below {FINAL}, got {value}")
-        if not 0 <= least_rows < FINAL:
-            raise ValueError(f"least_rows must be at least 0 and below {FINAL}, got {least_rows}")
+        check_numbers(1, samples=samples, iterations=iterations, batch=batch)
+        check_numbers(0, least_rows=least_rows)
+        check_mean(prior, sampler=sampler, rows=rows, restoration_sampler=restoration_sampler)
         super().__init__(prior)
-        self.sampler, self.rows = sampler, rows
-        self.quantizer, self.coder, self.restoration = quantizer, coder, restoration
-        self.restoration_sampler, self.antithetic = restoration_sampler, antithetic
+        self.sampler, self.rows, self.quantizer, self.coder = sampler, rows, quantizer, coder
+        self.restoration, self.restoration_sampler, self.antithetic = restoration, restoration_sampler, antithetic
         self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
         self.least_rows, self.noise = least_rows, Noise(seed)
 
@@ -192,6 +189,24 @@ class PSC(PriorCodec):
         return FirstRows()
 
 
+def check_numbers(least: int, **numbers: float) -> None:
+    """Raises ``ValueError`` where one is below ``least`` or not below :data:`FINAL`."""
+    for name, value in numbers.items():
+        if not least <= value < FINAL:
+            raise ValueError(f"{name} must be at least {least} and below {FINAL}, got {value}")
+
+
 def reporter(codec: PSC, watch: Watch | None) -> Callable[[Seal], None] | None:
     """What the loop tells of each segment it has done, or none."""
     return None if watch is None else lambda seal: watch(codec, seal)
+
+
+def check_mean(prior: Prior, **parts: Sampler | RowRule | None) -> None:
+    """Raise ``ValueError`` where a part needs the posterior mean, and the prior gives none."""
+    needing = [name for name, part in parts.items() if part is not None and part.needs_mean]
+    if needing and not prior.posterior_mean:
+        part = parts[needing[0]]
+        raise ValueError(
+            f"{needing[0]} must work without the posterior mean, which a prior distilled to a few steps does not give, "
+            f"and {type(part).__name__} does not"
+        )

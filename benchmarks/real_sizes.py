@@ -1,0 +1,207 @@
+"""Stable Diffusion 2.1 and SDXL at their published widths, with random weights, on the CPU: memory, seconds, bytes.
+
+    python benchmarks/real_sizes.py sd21 sdxl --dtype bf16 --side 256
+
+Weights are drawn and saved in the published layout, in a folder that is removed again (SDXL takes 7 GB in bf16), and
+loaded as any other. Peaks of memory are those of the process (Linux), less what it held before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import pscx
+from pscx.codecs.with_prior import PriorCodec
+from pscx.priors.latent import DTYPES, LatentPrior
+from pscx.runtime.quiet import quiet, without_bars
+
+CLIP = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SD21_UNET = {
+    "sample_size": 64,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
+    "use_linear_projection": True,
+}
+SDXL_UNET = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+WORDS = ("a", "a</w>", "<|startoftext|>", "<|endoftext|>")
+
+
+def save_sd21(folder: Path, dtype: torch.dtype) -> None:
+    """As ``stabilityai/stable-diffusion-2-1-base``."""
+    save(unet(SD21_UNET), folder / "unet", dtype)
+    save(vae(sample_size=768, scaling_factor=0.18215), folder / "vae", dtype)
+    save(text_encoder(CLIP_H, 512), folder / "text_encoder", dtype)
+    save_rest(folder, ("tokenizer",), "PNDMScheduler")
+
+
+def save_sdxl(folder: Path, dtype: torch.dtype) -> None:
+    """As ``stabilityai/stable-diffusion-xl-base-1.0``."""
+    save(unet(SDXL_UNET), folder / "unet", dtype)
+    save(vae(sample_size=1024, scaling_factor=0.13025), folder / "vae", dtype)
+    save(text_encoder(CLIP, 768), folder / "text_encoder", dtype)
+    save(text_encoder(CLIP_G, 1280, projected=True), folder / "text_encoder_2", dtype)
+    save_rest(folder, ("tokenizer", "tokenizer_2"), "EulerDiscreteScheduler")
+
+
+MODELS: dict[str, tuple[str, Callable[[Path, torch.dtype], None]]] = {
+    "sd21": ("stable_diffusion", save_sd21),
+    "sdxl": ("sdxl", save_sdxl),
+}
+
+
+def unet(options: dict[str, Any]) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return lambda: UNet2DConditionModel(**options)
+
+
+def vae(**options: Any) -> Any:
+    from diffusers import AutoencoderKL
+
+    levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    widths = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4}
+    return lambda: AutoencoderKL(**levels, **widths, **options)
+
+
+def text_encoder(sizes: dict[str, int], projection: int, *, projected: bool = False) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+    return lambda: kind(CLIPTextConfig(vocab_size=49408, projection_dim=projection, **sizes))
+
+
+def save(make: Callable[[], Any], folder: Path, dtype: torch.dtype) -> None:
+    """Random weights without the time that a network's own draw takes."""
+    with torch.device("meta"):
+        network = make()
+    network = nn.Module.to(network, dtype).to_empty(device="cpu")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.02)
+            else:
+                parameter.fill_(float(name.endswith("weight")))
+    network.save_pretrained(folder)
+
+
+def save_rest(folder: Path, tokenizers: tuple[str, ...], scheduler: str) -> None:
+    for part in tokenizers:
+        (folder / part).mkdir()
+        (folder / part / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(WORDS)}))
+        (folder / part / "merges.txt").write_text("#version: 0.2\n")
+        ends = {"bos_token": WORDS[2], "eos_token": WORDS[3], "pad_token": WORDS[3], "unk_token": WORDS[3]}
+        (folder / part / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77, **ends}))
+    (folder / "scheduler").mkdir()
+    config = {"_class_name": scheduler, **BETAS, "prediction_type": "epsilon"}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+
+
+class Figures(dict[str, float]):
+    """Seconds, and gigabytes at the peak over those before, of what happened in each context."""
+
+    @contextmanager
+    def of(self, name: str, *, peak: bool = True) -> Iterator[None]:
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        started = time.perf_counter()
+        yield
+        self[f"{name}, s"] = time.perf_counter() - started
+        if peak:
+            self[f"{name}, GB"] = (resident("VmHWM") - before) / 1e9
+
+
+def resident(key: str) -> float:
+    """A figure of the process's memory in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * float(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))
+
+
+def measured(name: str, dtype: str, side: int, folder: Path) -> Figures:
+    """All figures of one model."""
+    kind, save_model = MODELS[name]
+    figures = Figures()
+    with quiet(), without_bars():
+        save_model(folder, DTYPES[dtype])
+    with figures.of("loading"):
+        codec = tiny_budget({"name": kind, "path": str(folder), "dtype": dtype})
+    assert isinstance(codec.signal_codec, PriorCodec)
+    prior = codec.signal_codec.prior
+    assert isinstance(prior, LatentPrior)
+    for part, network in (("denoiser", prior.network), ("autoencoder", prior.vae), ("texts", prior.texts)):
+        figures[f"{part}, parameters / 1e6"] = sum(p.numel() for p in network.parameters()) / 1e6
+    shape = prior.signal_shape(side, side)
+    x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        prior.denoise(x[..., : shape[1] // 2, :], 1.0)  # what is made once
+        with figures.of("an evaluation"):
+            prior.denoise(x, 1.0)
+        with figures.of("decoding an image"):
+            prior.to_image(x)
+    figures["estimated of both, GB"] = prior.memory(shape, 1) / 1e9
+    largest = max(figures["an evaluation, GB"], figures["decoding an image, GB"])
+    figures["estimated over measured"] = figures["estimated of both, GB"] / largest
+    with figures.of("a fingerprint", peak=False):
+        prior.fingerprint()
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    with figures.of("compressing"):
+        data = codec.compress(image)
+    with figures.of("decompressing"):
+        codec.decompress(data)
+    figures["header, bytes"] = len(data) - pscx.stream_info(data)["payload_bytes"]
+    return figures
+
+
+def tiny_budget(prior: dict[str, Any]) -> pscx.Codec:
+    """Two samples of one step, and one restoration."""
+    one = {"name": "ddrm", "steps": 1}
+    short: dict[str, Any] = {"sampler": one, "restoration_sampler": one, "samples": 2, "iterations": 1, "batch": 1}
+    return pscx.load_codec(
+        "paper-pixel", prior=prior, rows={"name": "local", "block": 4, "per_iteration": 2.0}, **short
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("models", nargs="+", choices=sorted(MODELS))
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
+    parser.add_argument("--side", type=int, default=256)
+    options = parser.parse_args()
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.dtype}, {options.side}x{options.side}"
+    )
+    for name in options.models:
+        with TemporaryDirectory() as folder:
+            figures = measured(name, options.dtype, options.side, Path(folder))
+        print(f"\n{name}")
+        for what, value in figures.items():
+            print(f"  {what:32} {value:10.3f}")
+
+
+if __name__ == "__main__":
+    main()

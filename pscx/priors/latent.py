@@ -1,0 +1,179 @@
+"""What all latent diffusion models share: guidance by a caption, the autoencoder, the fingerprint."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from copy import copy
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pscx.priors.autoencoder import with_options
+from pscx.priors.base import Prior
+from pscx.priors.fingerprints import Fingerprint
+from pscx.priors.parameterisations import Parameterisation
+from pscx.priors.texts import Text, Texts
+from pscx.runtime.quiet import quiet
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class LatentOptions:
+    """Options that all latent priors have; ``ValueError`` where one is out of range.
+
+    Args:
+        dtype: number format of all networks: ``fp32``, ``fp16`` or ``bf16``.
+        guidance: weight of a caption, at least 0.
+        vae_slicing: encode and decode images of a batch one by one.
+        vae_tiling: encode and decode large images in tiles.
+        offload: keep text encoders on the CPU but while they encode a caption.
+    """
+
+    dtype: str
+    guidance: float
+    vae_slicing: bool
+    vae_tiling: bool
+    offload: bool
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"prior.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if not 0 <= self.guidance < inf:
+            raise ValueError(f"prior.guidance must be at least 0 and finite, got {self.guidance}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+
+class LatentPrior(Prior):
+    """Latent diffusion (Rombach et al. 2022): a denoiser of an autoencoder's latents, told a prompt.
+
+    Without a caption the denoiser is that of the empty prompt, one evaluation a step. With one, its output is
+    ``o + guidance (c - o)``, with ``o`` for the empty prompt and ``c`` for the caption (Ho and Salimans 2022, Eq. 6,
+    where ``w = guidance - 1``): two evaluations unless ``guidance`` is 1, or the network itself is told the guidance.
+
+    Args:
+        network: the denoiser, of diffusers, in its number format.
+        vae: the autoencoder, of diffusers.
+        texts: the text encoders, in theirs.
+        parameterisation: what the network is given and predicts.
+        options: see :class:`LatentOptions`.
+        upcast: whether the autoencoder stays in float32 where other networks are in float16.
+    """
+
+    takes_captions = True
+
+    guided_inside: bool = False
+    """Whether the network is told the guidance, so that one evaluation is enough."""
+
+    def __init__(
+        self,
+        network: Any,
+        vae: Any,
+        texts: Texts,
+        parameterisation: Parameterisation,
+        options: LatentOptions,
+        *,
+        upcast: bool = False,
+    ) -> None:
+        super().__init__()
+        self.guidance, self.parameterisation = options.guidance, parameterisation
+        self.levels, self.continuous = parameterisation.levels, parameterisation.continuous
+        single = upcast and options.torch_dtype == torch.float16
+        dtype = torch.float32 if single else options.torch_dtype
+        self.network = network
+        self.vae = vae
+        self.autoencoder = with_options(vae, dtype, slicing=options.vae_slicing, tiling=options.vae_tiling)
+        self._texts = (texts,)  # in a tuple, it is not moved with the prior
+        if not options.offload:
+            self.text_encoders = texts
+        self.eval().requires_grad_(False)
+        texts.eval().requires_grad_(False)
+        with torch.no_grad(), quiet():
+            self.keep_empty(texts.empty())
+        self.caption: Text | None = None
+        self._fingerprint = Fingerprint()
+
+    @property
+    def texts(self) -> Texts:
+        """The text encoders, wherever they are."""
+        return self._texts[0]
+
+    @property
+    def empty(self) -> Text:
+        """What stands for no prompt."""
+        return {name: getattr(self, f"empty_{name}") for name in self._empty}
+
+    def keep_empty(self, text: Text) -> None:
+        """Set :attr:`empty`, as buffers that move with the prior."""
+        self._empty = tuple(text)
+        for name, tensor in text.items():
+            self.register_buffer(f"empty_{name}", tensor, persistent=False)
+
+    def conditioned(self, caption: str) -> LatentPrior:
+        other = copy(self)  # shares the networks
+        with torch.no_grad(), quiet(), self.texts.at(self.device):
+            other.caption = self.texts(caption)
+        other.evaluations = 1 if self.guided_inside or self.guidance == 1 else 2
+        return other
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        return self.parameterisation.denoise(self._guided, x, sigma)
+
+    def _guided(self, x_t: Tensor, t: float) -> Tensor:
+        """The network's output at a time, under the caption where there is one."""
+        output = self.predict(x_t, t, self.empty if self.caption is None else self.caption)
+        if self.evaluations > 1:
+            plain = self.predict(x_t, t, self.empty)
+            output = plain + self.guidance * (output - plain)
+        return output
+
+    def predict(self, x_t: Tensor, t: float, text: Text) -> Tensor:
+        """The network's own output under a prompt; shape, dtype and device of ``x_t``."""
+        x = x_t.to(self.network.device, self.network.dtype)
+        told = {}
+        for name, tensor in text.items():
+            own = tensor.to(x) if tensor.is_floating_point() else tensor.to(x.device)
+            told[name] = own.expand(len(x), *own.shape[1:])
+        times = torch.full((len(x),), t, device=x.device)  # a number would be sent to the device in each call
+        return self.output(x, times, told).to(x_t)
+
+    @abstractmethod
+    def output(self, x: Tensor, times: Tensor, text: Text) -> Tensor:
+        """The network's answer to scaled signals ``(batch, *signal)`` at ``times`` ``(batch,)``; shape of ``x``."""
+
+    @abstractmethod
+    def activations(self, height: int, width: int) -> int:
+        """Numbers that the network holds at once for one signal of so many latent pixels, roughly."""
+
+    def memory(self, shape: tuple[int, ...], batch: int) -> int:
+        """Of the denoiser at the latents' own size and of the decoder at the image's, where each holds most."""
+        denoiser: int = self.network.dtype.itemsize * self.activations(shape[-2], shape[-1]) * batch
+        return max(denoiser, self.autoencoder.memory(shape[-2] * shape[-1]))
+
+    def to_signal(self, image: Tensor) -> Tensor:
+        return self.autoencoder.to_signal(image)
+
+    def to_image(self, signal: Tensor) -> Tensor:
+        return self.autoencoder.to_image(signal)
+
+    def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return self.autoencoder.signal_shape(height, width)
+
+    def block_covariance(self, block: int) -> Tensor:
+        return self.autoencoder.block_covariance(block)
+
+    def facts(self) -> list[float]:
+        """What :meth:`denoise` depends on beside weights, levels and guidance."""
+        return []
+
+    def fingerprint(self) -> bytes:
+        """Of all weights in their number format, the schedule, what is predicted, guidance and tiling."""
+        weights = [*self.network.parameters(), *self.vae.parameters(), *self.texts.parameters(), self.levels]
+        facts = torch.tensor([*self.facts(), self.guidance, *self.autoencoder.facts()], dtype=torch.float64)
+        return self._fingerprint.of(weights, [facts])
