@@ -37,6 +37,8 @@ WITHOUT_PLUGINS = ("info",)  # makes no component
 WITHOUT_RECIPES = ("components",)
 WITHOUT_RANKS = ("compress", "decompress", "info")  # import no Lightning
 PATHS = ("--prior", "--config", "--plugins", "--recipes", "--originals", "--output", "--ckpt_path")
+PUBLISHED = ("kodak", "kodak-512", "clic", "clic2020-professional", "clic2020-mobile", "div2k", "tecnick")
+"""The sets of pscx.comparison.published_sets."""
 WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.codec.sampler.steps
 SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.codec.sampler.steps 5."
 DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best that gives the bits of the CPU (default: auto)"
@@ -225,6 +227,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
     _add_cite(_command(commands, "cite", "the BibTeX entries of the parts that a config uses"))
     _add_report(_command(commands, "report", "one page about runs of test or ablate, to be looked at"))
+    _add_compare(_command(commands, "compare", "tables and figures of runs, beside figures that others published"))
     _add_demo(_command(commands, "demo", "a page on this machine that compresses photographs and decodes streams"))
     for name, text in LIGHTNING.items():
         describe(_command(commands, name, text), name)
@@ -340,6 +343,30 @@ def _add_report(parser: ArgumentParser) -> None:
     )
     _add_device(parser)
     _add_budget(parser)
+    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+
+
+def _add_compare(parser: ArgumentParser) -> None:
+    text = "folders that pscx test, pscx ablate or benchmarks/rate_distortion.py wrote"
+    parser.add_argument("inputs", nargs="+", type=_path, metavar="RUN", help=text)
+    text = f"with published figures of SET, the images of the runs: {', '.join(PUBLISHED)} (default: {PUBLISHED[0]})"
+    parser.add_argument("--published", nargs="?", const=PUBLISHED[0], choices=PUBLISHED, metavar="SET", help=text)
+    parser.add_argument(
+        "--against", type=_text, metavar="CURVE", help="what all stand against (default: published av1, else RUN)"
+    )
+    parser.add_argument(
+        "--within",
+        nargs=2,
+        type=_number,
+        metavar=("LOW", "HIGH"),
+        help="compare rates within this PSNR in dB (default: 26 35 with --published, else all that curves share)",
+    )
+    parser.add_argument(
+        "--originals", type=_path, metavar="FOLDER", help="where the originals are, for JPEG (default: what RUN says)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=_path, metavar="FOLDER", help="for the results (default: RUN if there is one, else here)"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
 
 
