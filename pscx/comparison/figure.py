@@ -19,7 +19,7 @@ def figures(comparison: Comparison) -> dict[str, bytes]:
     return {
         f"{column}.{suffix}": data
         for column, measure in comparison.measures.items()
-        for suffix, data in _figure(comparison.curves, column, measure).items()
+        for suffix, data in _figure(comparison.shown(column), column, measure).items()
     }
 
 

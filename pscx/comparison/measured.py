@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,21 @@ def read_measured(folders: Sequence[Path]) -> list[Measured]:
 def compared(found: Sequence[Measured], of: ImageSet | None) -> list[Compared]:
     """The means of the curves over the images that all of them have, of one size where the set has one.
 
-    Raises :class:`PscxError` where there is no such image.
+    Curves of a table over another part of the images, such as a crop, are left out. Raises :class:`PscxError` where a
+    run has no image of that size, or the curves have no image in common.
     """
-    fitting = [[_fitting(results, of) for results in curve.results] for curve in found]
-    keys = {f"{i} {j}": results for i, points in enumerate(fitting) for j, results in enumerate(points)}
-    if not all(results.images for results in keys.values()):
+    fitting = [replace(curve, results=[_fitting(results, of) for results in curve.results]) for curve in found]
+    whole = [curve for curve in fitting if all(results.images for results in curve.results)]
+    if not whole or any(curve.runs for curve in fitting if curve not in whole):
         title, size = (of.title, of.pixels) if of else ("", 0)
         raise PscxError(f"the published images of {title} have {size} pixels, and no image of a run has as many")
+    keys = {f"{i} {j}": results for i, curve in enumerate(whole) for j, results in enumerate(curve.results)}
     shared = alike(keys)
     names = {frozenset(record["name"] for record in results.images) for results in shared.values()}
     if len(names) > 1:
         raise PscxError("the runs have no image in common, so their means cannot be compared")
-    return [_compared(curve, [shared[f"{i} {j}"] for j in range(len(curve.results))]) for i, curve in enumerate(found)]
+    points = [[shared[f"{i} {j}"] for j in range(len(curve.results))] for i, curve in enumerate(whole)]
+    return [_compared(curve, results) for curve, results in zip(whole, points, strict=True)]
 
 
 def measures_in(found: Sequence[Measured]) -> dict[str, Measure]:

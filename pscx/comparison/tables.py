@@ -40,6 +40,15 @@ class Comparison:
         """The curves that have a metric."""
         return [curve for curve in self.curves if curve.points.get(column)]
 
+    def shown(self, column: str) -> list[Compared]:
+        """The curves that have some quality in common with the anchor or with a codec of pscx."""
+        rivals = [self.against, *self.own]
+        return [
+            curve
+            for curve in self.of(column)
+            if curve in rivals or any(self.difference(rival, curve, column)[0] is not None for rival in rivals)
+        ]
+
     def difference(self, anchor: Compared, test: Compared, column: str) -> tuple[float | None, str]:
         """BD-rate of ``test`` against ``anchor`` in percent and over which qualities, or none and why."""
         measure = self.measures[column]
@@ -53,7 +62,10 @@ class Comparison:
 
 
 def rows(comparison: Comparison) -> list[dict[str, str]]:
-    """A row for each metric and pair that the tables show: BD-rate in percent, over which qualities, or why not."""
+    """A row for each metric and pair: all curves against the anchor, and measured ones against all others.
+
+    BD-rate in percent and over which qualities, or why there is none.
+    """
     found = []
     for column in comparison.measures:
         for anchor, test in _pairs(comparison, column):
@@ -87,31 +99,28 @@ def table(comparison: Comparison, column: str) -> str:
     A curve that has nothing in common with any of these is named below.
     """
     against = comparison.against
+    there = bool(against.points.get(column))
     columns = [curve for curve in comparison.own if curve is not against and curve.points.get(column)]
-    lines, missing = [], []
-    for curve in comparison.of(column):
-        first, *others = (
-            None if anchor is test else comparison.difference(anchor, test, column)[0]
-            for anchor, test in [(against, curve), *((curve, own) for own in columns)]
-        )
-        if curve is against:
-            first = 0.0
-        if first is None and not any(other is not None for other in others):
-            missing.append(curve.title)
-            continue
-        images = "?" if curve.images is None else str(curve.images)
-        facts = [curve.title, "here" if curve.measured else "published", images]
-        lines.append((first, [*facts, *("-" if cell is None else f"{cell:+.1f}" for cell in (first, *others))]))
+    shown, lines = comparison.shown(column), []
+    for curve in shown:
+        first = 0.0 if curve is against else comparison.difference(against, curve, column)[0]
+        others = [None if own is curve else comparison.difference(curve, own, column)[0] for own in columns]
+        facts = [curve.title, "here" if curve.measured else "published", _count(curve.images)]
+        lines.append((first, [*facts, *([_percent(first)] if there else []), *map(_percent, others)]))
     lines.sort(key=lambda line: (line[0] is None, -(line[0] or 0.0)))
-    header = [
-        "codec",
-        "measured",
-        "images",
-        f"against {against.title}",
-        *(f"{own.title} against it" for own in columns),
-    ]
+    differences = [f"against {against.title}"] if there else []
+    header = ["codec", "measured", "images", *differences, *(f"{own.title} against it" for own in columns)]
     text = markdown(header, [cells for _, cells in lines])
+    missing = [curve.title for curve in comparison.of(column) if curve not in shown]
     return f"{text}\n\nNo quality in common: {', '.join(missing)}." if missing else text
+
+
+def _count(images: int | None) -> str:
+    return "?" if images is None else str(images)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1f}"
 
 
 def sources(comparison: Comparison) -> str:
@@ -125,5 +134,5 @@ def sources(comparison: Comparison) -> str:
 def _pairs(comparison: Comparison, column: str) -> list[tuple[Compared, Compared]]:
     there = comparison.of(column)
     pairs = [(comparison.against, curve) for curve in there if curve is not comparison.against]
-    pairs += [(curve, own) for own in there if own in comparison.own for curve in there if curve is not own]
+    pairs += [(curve, own) for own in there if own.measured for curve in there if curve is not own]
     return list({(anchor.key, test.key): (anchor, test) for anchor, test in pairs}.values())

@@ -41,6 +41,8 @@ def write_comparison(folders: Sequence[Path], output: Path, wanted: Wanted, forc
     Raises :class:`PscxError` where one holds no finished run, the runs have no image in common or are not of the
     published set's images, ``wanted.against`` is no curve, or an output exists and ``force`` is off.
     """
+    if wanted.within is not None and not wanted.within[0] < wanted.within[1]:
+        raise PscxError(f"--within must be two PSNR in rising order, got {wanted.within[0]:g} {wanted.within[1]:g}")
     for name in (f"{NAME}.md", f"{NAME}.csv", f"{NAME}-points.csv"):
         check_output(output / name, force=force)
     found = read_measured(folders)
