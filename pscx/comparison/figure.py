@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from pscx.ablation.plot import COLORS, LINES
 from pscx.comparison.curve import Compared
 from pscx.comparison.tables import Comparison
 from pscx.evaluation.measures import Measure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MARGIN = 1.5  # how far beyond the measured rates published points are shown, as a factor
 SIZE = (8.0, 5.2)
@@ -34,11 +38,7 @@ def _figure(curves: Sequence[Compared], column: str, measure: Measure) -> dict[s
         low, high = _rates([curve for curve in curves if curve.measured], column)
         for number, curve in enumerate(_inside(curves, column, low, high)):
             points = [point for point in sorted(curve.points[column]) if low <= point[0] <= high]
-            style = {"color": COLORS[number % len(COLORS)], "linestyle": LINES[number // len(COLORS) % len(LINES)]}
-            strong = {"linewidth": 2.4, "marker": "o", "markersize": 6, "zorder": 3}
-            weak = {"linewidth": 1.0, "marker": ".", "markersize": 5}
-            name = curve.title.replace("$", r"\$")
-            axes.plot(*zip(*points, strict=True), label=name, **style, **(strong if curve.measured else weak))
+            axes.plot(*zip(*points, strict=True), label=curve.title.replace("$", r"\$"), **_style(curve, number))
         axes.set(xscale="log", xlabel="rate (bpp)", ylabel=measure.label.replace("$", r"\$"))
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -50,10 +50,14 @@ def _figure(curves: Sequence[Compared], column: str, measure: Measure) -> dict[s
         return {suffix: _saved(figure, suffix) for suffix in ("svg", "png")}
 
 
-def _saved(figure: object, suffix: str) -> bytes:
-    from matplotlib.figure import Figure
+def _style(curve: Compared, number: int) -> dict[str, Any]:
+    color, line = COLORS[number % len(COLORS)], LINES[number // len(COLORS) % len(LINES)]
+    strong = {"linewidth": 2.4, "marker": "o", "markersize": 6, "zorder": 3}
+    weak = {"linewidth": 1.0, "marker": ".", "markersize": 5}
+    return {"color": color, "linestyle": line, **(strong if curve.measured else weak)}
 
-    assert isinstance(figure, Figure)
+
+def _saved(figure: Figure, suffix: str) -> bytes:
     data = io.BytesIO()
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
     figure.savefig(data, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
