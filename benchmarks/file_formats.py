@@ -178,14 +178,14 @@ FORMATS: dict[str, FileFormat] = {
     "avif": AVIF(
         "Pillow (libavif, aom), speed 4, tuned to PSNR, 4:2:0 and 4:4:4",
         {"advanced": {"tune": "psnr"}},
-        (0, 3, 8, 15, 23, 32, 42, 53, 66),
+        (0, 3, 8, 15, 23, 32, 42, 53, 66, 80),
         COLOURS,
         speed=4,
     ),
     "avif-looks": AVIF(
         "Pillow (libavif, aom), speed 4, its default tuning, which is for looks, 4:2:0",
         {},
-        (0, 5, 12, 20, 30, 42, 55, 68),
+        (0, 5, 12, 20, 30, 42, 55, 68, 80),
         COLOURS[:1],
         speed=4,
     ),

@@ -468,9 +468,9 @@ def report(
     parts = [
         _what(len({record["image"] for record in records}), crop, protocol),
         tuning_table(large),
-        "Rate at equal quality, of each image, then the mean (below 0: fewer bits than the codec it is against):",
-        bd_table(compared, metrics),
-        f"The same over two ranges of the rate, with {100 * LEVEL:g} % bootstrap intervals over the images:",
+        "Rate at equal quality, of each image, then the mean (below 0: fewer bits than the codec it is against).",
+        *([bd_table(compared, metrics)] if any(name not in FORMATS for name in found) else []),
+        f"Over ranges of the rate, with {100 * LEVEL:g} % bootstrap intervals over the images:",
         range_table(compared, ranges, metrics),
         rate_table(compared),
         *([equal_bytes_table(large)] if "jpeg" in found else []),
