@@ -1,17 +1,19 @@
 """Rate and distortion of pscx beside JPEG, JPEG 2000, WebP, AVIF and JPEG XL, on the same images, whole files.
 
-    python benchmarks/rate_distortion.py FOLDER -o runs/rate_distortion [--codecs default jpeg avif] [--crop 256]
+    python benchmarks/rate_distortion.py FOLDER -o runs/rate_distortion [--protocol kodak] [--codecs default jpeg avif]
 
-Each image's central square goes through every codec at several rates over about 0.1 to 1 bpp. A codec is a recipe of
-pscx or a config file, at several steps of its quantizer, or one of jpeg, jp2, webp, avif and jxl. With ``--paper N``,
-the central 64x64 of the first N images also goes through the recipe ``paper-pixel`` with 4, 8 and 16 iterations (dense
-rows, float8, 8 bits a row), and through the recipes of pscx.
+Each whole image, or its central square of the side ``--crop``, goes through every codec at several rates over about
+0.05 to 1 bpp. A codec is a recipe of pscx or a config file, at several steps of its quantizer, or one of jpeg, jp2,
+webp, avif (tuned to PSNR), avif-looks and jxl. ``--protocol`` checks that the folder holds images of a known set, and
+takes the crop that its papers take. With ``--paper N``, the central 64x64 of the first N images also goes through the
+recipe ``paper-pixel`` with 4, 8 and 16 iterations (dense rows, float8, 8 bits a row), and through the recipes of pscx.
 
 Under ``-o`` comes ``points.csv``, with a record for each image, codec and setting; those that are there already, with
 all metrics, are not measured again, so a run that was stopped goes on, and one with another codec adds to it.
 ``--metrics`` names any metrics of an image (``pscx components metrics``). A recipe that has changed is another version
-of it. Then ``about.json`` (machine, versions, date), ``summary.md`` (what is printed: BD-rates, PSNR at
-given rates) and the curves, ``psnr.svg`` and so on.
+of it. Then ``about.json`` (machine, versions, date), ``summary.md`` (what is printed: how each codec was run, BD-rates,
+those in ``--ranges`` of the rate with bootstrap intervals over the images, PSNR at given rates) and the curves,
+``psnr.svg`` and so on.
 """
 
 from __future__ import annotations
@@ -58,6 +60,8 @@ from pscx.runtime.files import write_whole
 sys.path.append(str(Path(__file__).parent))
 
 from file_formats import FORMATS, FileFormat  # found through the line above
+from protocols import PROTOCOLS, Protocol, size_of
+from ranges import LEVEL, Range, interval, quality_range, range_of, share
 
 Pixels = NDArray[np.uint8]
 Record = dict[str, str]
@@ -67,17 +71,21 @@ COSTS = ("bytes", "payload", "bpp", "seconds", "evaluations")
 SHOWN: tuple[ImageMetric, ...] = (PSNR(), MSSSIM())
 STEPS = (2.2, 1.3, 0.75, 0.42, 0.24)
 RATES = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+WHOLE = "whole"
+RANGES: tuple[Range, ...] = ((0.05, 0.25), (0.25, 1.0))
+LEAST_SHARE = 0.5
+ANCHORS = ("avif", "jpeg")
 PAPER, PAPER_SIDE, PAPER_ITERATIONS = "paper-pixel", 64, (4, 8, 16)
 
 
 @dataclass(frozen=True)
 class Coded:
-    """A file, what its decoder shows, and of pscx the denoiser evaluations of the encoder and the payload's bytes."""
+    """A file, what its decoder shows, bytes without container or header, and the encoder's denoiser evaluations."""
 
     size: int
     decoded: Pixels
-    evaluations: int | None = None
     payload: int | None = None
+    evaluations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,18 +100,23 @@ class Contender:
 
 @dataclass(frozen=True)
 class Cell:
-    """One point that is wanted."""
+    """One point that is wanted: of the central square of the side ``crop``, or of the whole image."""
 
     name: str
     file: Path
-    crop: int
+    crop: int | None
     contender: Contender
     setting: str
 
     @property
     def key(self) -> Key:
         """Its record of the table has these in the columns of ``KEY``."""
-        return (self.name, str(self.crop), self.contender.name, self.contender.version, self.setting)
+        return (self.name, region(self.crop), self.contender.name, self.contender.version, self.setting)
+
+
+def region(crop: int | None) -> str:
+    """What the column ``crop`` holds."""
+    return WHOLE if crop is None else str(crop)
 
 
 def images(folder: Path, limit: int | None = None) -> dict[str, Path]:
@@ -135,7 +148,7 @@ def paper() -> Contender:
 
 def coded(done: Simulation) -> Coded:
     """What is measured of a stream of pscx."""
-    return Coded(len(done.data), done.pixels, done.account.evaluations, len(unpack(done.data)[1]))
+    return Coded(len(done.data), done.pixels, len(unpack(done.data)[1]), done.account.evaluations)
 
 
 def other(name: str, form: FileFormat) -> Contender:
@@ -143,7 +156,7 @@ def other(name: str, form: FileFormat) -> Contender:
 
     def run(pixels: Pixels, setting: str) -> Coded:
         data = form.encode(pixels, setting)
-        return Coded(len(data), form.decode(data))
+        return Coded(len(data), form.decode(data), form.payload(data))
 
     return Contender(name, str(form.implementation()), form.settings, run)
 
@@ -163,7 +176,7 @@ def contenders(names: Sequence[str], steps: Sequence[float] = STEPS) -> Iterator
         yield recipe(name, steps) if form is None else other(name, form)
 
 
-def plan(files: Mapping[str, Path], found: Sequence[Contender], crop: int, paper_images: int) -> list[Cell]:
+def plan(files: Mapping[str, Path], found: Sequence[Contender], crop: int | None, paper_images: int) -> list[Cell]:
     """All points that are wanted, those of the quick codecs first. ``files`` are the images by their names."""
     ordered = sorted(found, key=lambda contender: contender.name not in FORMATS)
     large = [Cell(*file, crop, one, setting) for one in ordered for file in files.items() for setting in one.settings]
@@ -202,8 +215,10 @@ def metrics_of(names: Sequence[str]) -> tuple[ImageMetric, ...]:
     return tuple(found)
 
 
-def central(pixels: Pixels, side: int) -> Pixels:
-    """The central square of that side. Raises ``SystemExit`` where the image is smaller."""
+def central(pixels: Pixels, side: int | None) -> Pixels:
+    """The central square of that side, or all. Raises ``SystemExit`` where the image is smaller."""
+    if side is None:
+        return pixels
     if min(pixels.shape[:2]) < side:
         raise SystemExit(f"--crop must fit into every image, got {side} for {pixels.shape[1]}x{pixels.shape[0]}")
     top, left = ((n - side) // 2 for n in pixels.shape[:2])
@@ -236,8 +251,10 @@ def fill(cells: Sequence[Cell], path: Path, metrics: Sequence[ImageMetric] = SHO
 
 def _is_measured(record: Record | None, cell: Cell, metrics: Sequence[ImageMetric]) -> bool:
     """Whether a table has a cell with every metric that is defined for its size."""
-    wanted = [metric.column for metric in metrics if metric.fits(cell.crop, cell.crop)]
-    return record is not None and all(record[column] for column in wanted)
+    if record is None:
+        return False
+    sides = size_of(cell.file) if cell.crop is None else (cell.crop, cell.crop)
+    return all(record[metric.column] for metric in metrics if metric.fits(*sides))
 
 
 @dataclass(frozen=True)
@@ -317,6 +334,28 @@ def bd_table(images: Sequence[Mapping[str, list[Point]]], metrics: Sequence[Imag
     return markdown(["codec", "against", *(f"BD-rate in %, {metric.title}" for metric in metrics)], lines)
 
 
+def range_table(
+    images: Sequence[Mapping[str, list[Point]]], ranges: Sequence[Range], metrics: Sequence[ImageMetric] = SHOWN
+) -> str:
+    """BD-rates over those qualities that the codec it is against reaches at given rates, with bootstrap intervals.
+
+    Of each image on its own, then the mean. An image on which the other curve reaches less than half of these
+    qualities is left out, and counted. Every codec of pscx stands against every other codec, and the others against
+    the first codec of ``ANCHORS`` that is there.
+    """
+    names = list(images[0])
+    anchor = next((name for name in ANCHORS if name in names), None)
+    pairs = [(own, other) for own in names if own not in FORMATS for other in names if other != own]
+    pairs += [(name, anchor) for name in names if name in FORMATS and anchor not in (None, name)]
+    lines = []
+    for metric in metrics:
+        for own, other in pairs:
+            cells = [_in_range(images, other, own, metric, where) for where in ranges]
+            lines.append([metric.title, own, other, *cells])
+    header = [f"{low:g} to {high:g} bpp of the latter" for low, high in ranges]
+    return markdown(["metric", "BD-rate of", "against", *header], lines)
+
+
 def rate_table(images: Sequence[Mapping[str, list[Point]]]) -> str:
     """Mean PSNR of every codec at given rates, where its curve of every image has them."""
     lines = []
@@ -384,6 +423,21 @@ def pictures(found: Mapping[str, list[Point]], root: Path, metrics: Sequence[Ima
     return files
 
 
+def bare(records: Sequence[Record]) -> list[Record]:
+    """The records of files that have a container, as codecs of their own without it."""
+    found = [record for record in records if record["codec"] in FORMATS and record["payload"]]
+    rates = [float(record["bpp"]) * int(record["payload"]) / int(record["bytes"]) for record in found]
+    name = "{} without container"
+    return [r | {"codec": name.format(r["codec"]), "bpp": str(rate)} for r, rate in zip(found, rates, strict=True)]
+
+
+def tuning_table(records: Sequence[Record]) -> str:
+    """How each codec was run."""
+    versions = dict.fromkeys((record["codec"], record["version"]) for record in records)
+    lines = [[c, v, FORMATS[c].tuning if c in FORMATS else "recipe, whole file"] for c, v in versions]
+    return markdown(["codec", "version", "how it is run"], lines)
+
+
 def about(options: argparse.Namespace, found: Sequence[Contender], metrics: Sequence[ImageMetric]) -> bytes:
     """Where and with what the last run was made, as JSON."""
     packages = ("torch", "numpy", "pillow", "torchmetrics", "constriction")
@@ -400,32 +454,52 @@ def about(options: argparse.Namespace, found: Sequence[Contender], metrics: Sequ
 
 
 def report(
-    records: Sequence[Record], crop: int, metrics: Sequence[ImageMetric] = SHOWN
+    records: Sequence[Record],
+    crop: int | None,
+    metrics: Sequence[ImageMetric] = SHOWN,
+    ranges: Sequence[Range] = RANGES,
+    protocol: Protocol | None = None,
 ) -> tuple[str, dict[str, list[Point]]]:
     """The tables, and the curves at the large crop."""
-    large = [record for record in records if record["crop"] == str(crop)]
+    large = [record for record in records if record["crop"] == region(crop)]
     found = curves(large)
-    small = [record for record in records if record["crop"] != str(crop)]
-    images = len({record["image"] for record in records})
+    small = [record for record in records if record["crop"] != region(crop)]
+    compared = by_image(large if crop is None else [*large, *bare(large)])
     parts = [
-        f"Means over {images} images, central {crop}x{crop}, whole files.",
-        "Rate at equal quality, of each image, then the mean (below 0: fewer bits than the codec it is against):",
-        bd_table(by_image(large), metrics),
-        rate_table(by_image(large)),
+        _what(len({record["image"] for record in records}), crop, protocol),
+        tuning_table(large),
+        "Rate at equal quality, of each image, then the mean (below 0: fewer bits than the codec it is against).",
+        *([bd_table(compared, metrics)] if any(name not in FORMATS for name in found) else []),
+        f"Over ranges of the rate, with {100 * LEVEL:g} % bootstrap intervals over the images:",
+        range_table(compared, ranges, metrics),
+        rate_table(compared),
         *([equal_bytes_table(large)] if "jpeg" in found else []),
         settings_table(found, metrics),
     ]
     if small:
-        parts += [f"Central {PAPER_SIDE}x{PAPER_SIDE}:", bd_table(by_image(small), [PSNR()])]
-        if all(record["payload"] for record in small):
-            rates = [bits_per_pixel(int(record["payload"]), PAPER_SIDE, PAPER_SIDE) for record in small]
-            bare = [record | {"bpp": str(rate)} for record, rate in zip(small, rates, strict=True)]
-            parts += [
-                "The same of payloads alone, without what a file says of its codec:",
-                bd_table(by_image(bare), [PSNR()]),
-            ]
-        parts += [paper_table(small)]
+        parts += small_tables(small)
     return "\n\n".join(parts), found
+
+
+def _what(images: int, crop: int | None, protocol: Protocol | None) -> str:
+    part = "whole images" if crop is None else f"central {crop}x{crop}"
+    if protocol is None:
+        return f"Means over {images} images, {part}, whole files."
+    number = f"all {images}" if images == protocol.images else f"{images} of the {protocol.images}"
+    return f"Means over {number} images of {protocol.title}, {part}, whole files."
+
+
+def small_tables(small: Sequence[Record]) -> list[str]:
+    """The paper's recipe beside pscx on small crops."""
+    parts = [f"Central {PAPER_SIDE}x{PAPER_SIDE}:", bd_table(by_image(small), [PSNR()])]
+    if all(record["payload"] for record in small):
+        rates = [bits_per_pixel(int(record["payload"]), PAPER_SIDE, PAPER_SIDE) for record in small]
+        payloads = [record | {"bpp": str(rate)} for record, rate in zip(small, rates, strict=True)]
+        parts += [
+            "The same of payloads alone, without what a file says of its codec:",
+            bd_table(by_image(payloads), [PSNR()]),
+        ]
+    return [*parts, paper_table(small)]
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -436,15 +510,19 @@ def main(args: Sequence[str] | None = None) -> None:
         parser.error(f"--crop must be other than {PAPER_SIDE}, the side of the crops of --paper")
     try:
         files = images(options.folder, options.limit)
+        protocol = PROTOCOLS.get(options.protocol)
+        if protocol is not None:
+            protocol.check(files)
         metrics = metrics_of(options.metrics)
         found = list(contenders(options.codecs or ["default", *_installed()], options.steps))
     except pscx.PscxError as error:
         parser.error(str(error))
-    cells = plan(files, found, options.crop, options.paper)
+    crop = options.crop if protocol is None or options.crop is not None else protocol.crop
+    cells = plan(files, found, crop, options.paper)
     options.output.mkdir(parents=True, exist_ok=True)
     write_whole(options.output / "about.json", about(options, found, metrics), force=True)
     records = list(fill(cells, options.output / "points.csv", metrics).values())
-    text, means = report(records, options.crop, metrics)
+    text, means = report(records, crop, metrics, options.ranges, protocol)
     write_whole(options.output / "summary.md", f"{text}\n".encode(), force=True)
     for name, data in pictures(means, options.output, metrics).items():
         write_whole(options.output / name, data, force=True)
@@ -459,7 +537,16 @@ def _parser() -> argparse.ArgumentParser:
         "--codecs", nargs="+", metavar="CODEC", help="recipes, config files, or of " + ", ".join(FORMATS)
     )
     parser.add_argument("--steps", type=float, nargs="+", default=STEPS, metavar="STEP", help="of pscx's quantizer")
-    parser.add_argument("--crop", type=int, default=256, help="side of the central square, in pixels")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="the set that the images are from")
+    parser.add_argument("--crop", type=int, help="side of the central square, in pixels; default: whole images")
+    parser.add_argument(
+        "--ranges",
+        type=range_of,
+        nargs="+",
+        default=RANGES,
+        metavar="LOW-HIGH",
+        help="of bits per pixel, over which BD-rates are also taken; default: 0.05-0.25 0.25-1",
+    )
     names = [METRICS.name_of(type(metric)) for metric in SHOWN]
     parser.add_argument(
         "--metrics", nargs="+", default=names, metavar="METRIC", help="of an image; PSNR is always among them"
@@ -495,10 +582,28 @@ def _mean_difference(images: Sequence[Mapping[str, list[Point]]], anchor: str, o
     return f"{fmean(there):+.1f}{some}" if there else "-"
 
 
-def _difference(anchor: list[Point], test: list[Point], metric: ImageMetric) -> float | None:
+def _in_range(
+    images: Sequence[Mapping[str, list[Point]]], anchor: str, own: str, metric: ImageMetric, where: Range
+) -> str:
+    found = [_difference(curves[anchor], curves[own], metric, where) for curves in images]
+    there = [value for value in found if value is not None]
+    if len(there) < 2:
+        return f"- ({len(there)} of {len(images)})"
+    some = f" ({len(there)} of {len(images)})" if len(there) < len(images) else ""
+    low, high = interval(there)
+    return f"{fmean(there):+.1f} [{low:+.1f}, {high:+.1f}]{some}"
+
+
+def _difference(
+    anchor: list[Point], test: list[Point], metric: ImageMetric, where: Range | None = None
+) -> float | None:
     higher = metric.higher_is_better
+    first, second = (pairs(points, metric.column, higher) for points in (anchor, test))
     try:
-        return bd_rate(pairs(anchor, metric.column, higher), pairs(test, metric.column, higher), higher)
+        within = None if where is None else quality_range(first, where)
+        if within is not None and share(second, within) < LEAST_SHARE:
+            return None
+        return bd_rate(first, second, higher, within)
     except ValueError:  # no quality in common, or no values
         return None
 

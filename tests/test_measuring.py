@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,13 @@ from seeded_features import SeededFeatures
 from tiny import write_codec
 from torch import Tensor
 
-from pscx import load_codec, read_image
+from pscx import load_codec, load_plugins, read_image
 from pscx.api import Codec
 from pscx.cli.main import main
 from pscx.config import Checker, ConfigError, Layer, built
+from pscx.config.plugins import VARIABLE
 from pscx.data import FolderData
+from pscx.data.folder import BUNDLED
 from pscx.evaluation import Evaluate
 from pscx.evaluation.measuring import Measuring, facts_of
 from pscx.metrics import FID, GMSD, METRICS, PSNR, Metric
@@ -72,17 +78,81 @@ def test_a_metric_of_the_set_is_that_of_all_images_also_when_the_run_goes_on(
     assert means["fid"] in logged[-1]
 
 
-def test_processes_gather_what_they_have_seen(image_folder: Path, tmp_path: Path) -> None:
-    config, root = write_codec(tmp_path), tmp_path / "two"
-    options = ["--model.metrics", f"[psnr, {FID16}]", "--model.ranks_per_image", "1"]
-    options += ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
-    command = [sys.executable, "-m", "pscx.cli.main", *call(config, image_folder, root, *options)]
+BOX = re.findall(r"^```python\n(.*?)^```", Path("docs/plugins.md").read_text(), re.MULTILINE | re.DOTALL)[2]
+FULL = (
+    f"[psnr, ms_ssim, ssimulacra2, flip, gmsd, {{name: fid, side: 64, network: {NETWORK}}}, "
+    f"{{name: kid, side: 64, subset_size: 6, network: {NETWORK}}}]"
+)
+PLACES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")  # what a run in this process has left there
+NAMES = ("psnr", "ms_ssim", "ssimulacra2", "flip", "gmsd", "fid", "kid")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Four bundled photographs, one of them enlarged, because MS-SSIM needs 176 pixels."""
+    root = tmp_path / "photographs"
+    root.mkdir()
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        with Image.open(BUNDLED / f"{name}.png") as image:
+            image.resize((192, 176) if name == "coffee" else image.size).save(root / f"{name}.png")
+    return root
+
+
+def process(arguments: list[str]) -> subprocess.Popen[str]:
+    """A pscx of its own, which can import what lies among the tests."""
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": paths})
-    assert done.returncode == 0, done.stderr
-    assert float(means_of(root)["fid"]) == pytest.approx(fid_of(image_folder, root))
-    logged = (root / "logs" / "csv" / "metrics.csv").read_text().splitlines()
-    assert means_of(root)["psnr"] in logged[-1].split(",")  # that of all images, to the last digit
+    command = [sys.executable, "-m", "pscx.cli.main", *arguments]
+    environment = {key: value for key, value in os.environ.items() if key not in PLACES} | {"PYTHONPATH": paths}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def tables_of(root: Path) -> list[dict[str, str]]:
+    """All that both tables say, but for seconds."""
+    found = []
+    for name in ("images.csv", "summary.csv"):
+        with (root / name).open(newline="") as file:
+            found += list(csv.DictReader(file))
+    timed = ("encode_seconds", "decode_seconds", "network_share")
+    return [{key: value for key, value in record.items() if key not in timed} for record in found]
+
+
+@pytest.mark.skipif(find_spec("flip_evaluator") is None, reason="the extra 'metrics' is not installed")
+def test_two_processes_and_a_killed_run_that_goes_on_give_the_tables_of_one_undisturbed(
+    photographs: Path, tmp_path: Path, forget_plugins: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A codec that takes no time, so that the time goes into the metrics."""
+    config = str(tmp_path / "jpeg.yaml")
+    Path(config).write_text("model: {codec: {name: jpeg_box, quality: 30}}")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "jpeg_box.py").write_text(BOX)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "mine"))
+    forget_plugins()
+    load_plugins(tmp_path / "mine")
+    one, two, killed = tmp_path / "one", tmp_path / "two", tmp_path / "killed"
+    assert main(call(config, photographs, one, "--model.metrics", FULL)) == 0
+    means = means_of(one)
+    assert all(means[name] for name in NAMES)
+    assert float(means["fid"]) > 0
+
+    options = ["--model.metrics", FULL, "--model.ranks_per_image", "1"]
+    options += ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    both = process(call(config, photographs, two, *options))
+    errors = both.communicate(timeout=300)[1]
+    assert both.returncode == 0, errors
+    assert tables_of(two) == tables_of(one)
+    logged = (two / "logs" / "csv" / "metrics.csv").read_text().splitlines()
+    assert means["psnr"] in logged[-1].split(",")  # that of all images, to the last digit
+
+    arguments = call(config, photographs, killed, "--model.metrics", FULL, "--data.batch_size", "1")
+    alone = process(arguments)
+    while alone.poll() is None and not list((killed / "records").glob("*.json")):
+        time.sleep(0.005)
+    alone.kill()
+    alone.communicate()
+    assert 1 <= len(list((killed / "records").glob("*.json"))) < 4
+    assert not (killed / "summary.csv").exists()
+    assert main(arguments) == 0
+    assert tables_of(killed) == tables_of(one)
 
 
 def test_a_metric_of_the_set_that_saw_too_little_has_no_value(

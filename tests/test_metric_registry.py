@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 import pscx
 from pscx.cli.main import main
 from pscx.config import Checker, Layer, built
+from pscx.data import FolderData
 from pscx.errors import PscxError
 from pscx.metrics import METRICS, ImageMetric, Metric, SetMetric
 from pscx.runtime.extras import broken_torchvision
 
 DOC = Path("docs/metrics.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", DOC.partition("## What")[0], re.MULTILINE))
+COMMANDS = re.findall(r"^```sh\npscx (.*?)\n```", DOC, re.MULTILINE)
 CODE = re.findall(r"^```python\n(.*?)^```", DOC, re.MULTILINE | re.DOTALL)
 
 
@@ -51,7 +54,7 @@ def test_every_class_is_one_of_two_kinds() -> None:
 def test_what_pscx_components_shows(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["components", "metrics"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("metric:\n  dists: Deep image structure and texture similarity")
+    assert out.startswith("metric:\n  clip_iqa: CLIP-IQA (Wang et al. 2023")
     assert "net = 'alex'  (one of 'alex', 'vgg', 'squeeze')" in out
     assert main(["components", "kid"]) == 0
     assert "subset_size: patches in a subset" in capsys.readouterr().out
@@ -68,10 +71,32 @@ def plugin(tmp_path: Path, forget_plugins: Callable[[], None], monkeypatch: pyte
 
 
 def test_the_plugin_of_the_page(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (command,) = re.findall(r"^```sh\npscx (.*?)\n```", DOC, re.MULTILINE)
-    assert main(command.split()) == 0
+    assert main(COMMANDS[0].split()) == 0
     assert "crop = 0  (an integer)" in capsys.readouterr().out
     exec(CODE[2], {})
+
+
+def test_the_metric_of_the_page_is_a_column_of_an_ablation(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the file to the table, as the page says; the values are those of the kept pictures."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", DOC, re.MULTILINE | re.DOTALL)
+    (text,) = (block for block in blocks if "axes:" in block)
+    Path("mae.yaml").write_text(text)
+    assert main(COMMANDS[1].split()) == 0
+    assert "BD-rate in % (MAE)" in capsys.readouterr().out
+    root = Path("runs/mae")
+    assert "BD-rate in % (MAE)" in (root / "summary.md").read_text()
+    assert (root / "mae.png").exists()
+    with (root / "results.csv").open(newline="") as file:
+        records = list(csv.DictReader(file))
+    assert len(records) == 4
+    for record in records:
+        kept = root / "cells" / record["cell"]
+        (photo,) = (kept / "reconstructions").glob("*.png")
+        original, other = FolderData("bundled", subset=1, crop=32), pscx.read_image(photo)
+        original.setup("test")
+        picture = original.photos[0]["pixels"].movedim(0, -1).numpy()
+        inner = np.s_[2:-2, 2:-2]
+        assert float(record["mae"]) == pytest.approx(np.abs(picture[inner].astype(float) - other[inner]).mean())
 
 
 def test_a_plugin_from_yaml(plugin: Path, astronaut: NDArray[np.uint8], cat: NDArray[np.uint8]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import re
@@ -15,13 +16,16 @@ from PIL import Image
 from tiny import CODEC, write_codec
 
 from pscx.data.folder import BUNDLED
-from pscx.metrics import GMSD, psnr
+from pscx.metrics import GMSD, PSNR, psnr
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import file_formats  # found through the line above
+import ranges
 import rate_distortion as benchmark
 import targets
+
+SHOWN = PSNR()
 
 
 @pytest.fixture
@@ -124,6 +128,7 @@ def test_payloads_alone_are_compared_without_headers() -> None:
             "image": "a",
             "crop": crop,
             "codec": codec,
+            "version": "1",
             "setting": f"step {n}",
             "evaluations": "1",
             "psnr": str(20 + 3 * n),
@@ -273,3 +278,107 @@ def test_targets_are_counted_and_a_run_goes_on(
     assert "bpp 4 | 0 of 2" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         targets.main([str(tmp_path / "nowhere")])
+
+
+def test_whole_images_are_the_default_and_a_protocol_says_how_many_of_a_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "kodak", tmp_path / "out"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    smooth = np.kron(generator.integers(0, 256, (8, 12, 3)), np.ones((64, 64, 1))).astype(np.uint8)
+    Image.fromarray(smooth).save(folder / "a.png")
+    Image.fromarray(smooth.swapaxes(0, 1)).save(folder / "b.png")
+    args = [str(folder), "-o", str(out), "--protocol", "kodak", "--codecs", "jp2", "--metrics", "psnr"]
+    benchmark.main(args)
+    rows = points(out)
+    assert {row["crop"] for row in rows} == {"whole"}
+    assert all(float(row["bpp"]) == pytest.approx(8 * int(row["bytes"]) / (768 * 512)) for row in rows)
+    text = capsys.readouterr().out
+    assert "Means over 2 of the 24 images of Kodak, whole images" in text
+    assert "bare codestream without its comment" in text
+    benchmark.main([*args[:4], "kodak-512", *args[5:]])
+    assert {row["crop"] for row in points(out)} == {"whole", "512"}
+    assert "central 512x512" in capsys.readouterr().out
+    Image.fromarray(smooth[:500]).save(folder / "c.png")
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(args)
+    assert "the images of Kodak are 768x512 or 512x768, but" in capsys.readouterr().err
+
+
+def known(share: float, lift: float = 0.0, codec: str = "own", images: int = 3) -> list[dict[str, str]]:
+    """Points of images whose curves are one another's, at rates of their own, times ``share``."""
+    return [
+        {"image": f"{image}", "codec": codec, "setting": f"step {n}", "psnr": str(20.0 + n + lift * (n > 5))}
+        | {"bpp": str(share * 0.03 * 1.5**n * (1 + image)), "bytes": "100", "payload": ""}
+        | dict.fromkeys(("seconds", "evaluations", "ms_ssim"), "")
+        for image in range(images)
+        for n in range(12)
+    ]
+
+
+def test_ranges_of_the_rate_are_those_of_the_codec_that_is_compared_with() -> None:
+    """80 % of its rate at every quality in the lower range, and in the upper too unless the upper half is lifted."""
+    rows = [*known(1, codec="avif"), *known(0.8)]
+    table = benchmark.range_table(benchmark.by_image(rows), [(0.05, 0.25), (0.25, 1.0)], [SHOWN])
+    assert [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]] == [
+        *("PSNR", "own", "avif"),
+        *2 * ["-20.0 [-20.0, -20.0]"],
+    ]
+    lifted = benchmark.range_table(
+        benchmark.by_image([*known(1, codec="avif"), *known(0.8, lift=1.0)]), [(0.02, 0.1), (0.25, 1.0)], [SHOWN]
+    )
+    low, high = (float(cell.split("[")[0]) for cell in lifted.splitlines()[2].split("|")[4:6])
+    assert low == pytest.approx(-20.0)
+    assert high < -25
+
+
+def test_a_curve_that_reaches_less_than_half_of_a_range_has_no_figure_there() -> None:
+    rows = [*known(1, codec="avif"), *(row for row in known(0.8) if float(row["psnr"]) > 23.5)]
+    table = benchmark.range_table(benchmark.by_image(rows), [(0.03, 0.1), (0.25, 1.0)], [SHOWN])
+    cells = [cell.strip() for cell in table.splitlines()[2].split("|")[4:6]]
+    assert cells[0].startswith("- (")
+    assert cells[1] == "-20.0 [-20.0, -20.0]"
+
+
+def test_bootstrap_intervals_are_those_of_a_mean() -> None:
+    """For many values, the normal approximation: the mean and 1.96 standard errors."""
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    low, high = ranges.interval(values.tolist())
+    error = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.03)
+    assert ranges.interval([3.0, 3.0]) == (3.0, 3.0)
+
+
+def test_a_range_of_rates_is_read_off_a_curve_as_far_as_it_goes() -> None:
+    curve = [(0.1, 30.0), (1.0, 20.0)]  # lower is better
+    assert ranges.quality_range(curve, (0.01, 0.1 * 10**0.5)) == pytest.approx((25.0, 30.0))
+    assert ranges.share(curve, (15.0, 25.0)) == 0.5
+    with pytest.raises(ValueError, match="no part"):
+        ranges.quality_range(curve, (2.0, 3.0))
+    assert ranges.range_of("0.05-0.25") == (0.05, 0.25)
+    for text in ("0.2", "0.3-0.1", "0-1", "a-b"):
+        with pytest.raises(argparse.ArgumentTypeError, match="two rates over 0 in rising order"):
+            ranges.range_of(text)
+
+
+def test_on_crops_a_file_with_a_container_is_also_compared_without_it() -> None:
+    pixels = np.kron(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8, 1), np.ones((8, 8, 3), np.uint8))
+    avif = file_formats.FORMATS["avif"]
+    if avif.implementation() is None:
+        pytest.skip("avif is not installed here")
+    data = avif.encode(pixels, avif.settings[0])
+    media = avif.payload(data)
+    assert media is not None
+    assert data[-media - 4 : -media] == b"mdat"
+    assert 200 < len(data) - media < 350
+    rows = [row | {"payload": "50"} for row in known(1, codec="avif")]
+    for row in rows:
+        row["crop"], row["version"] = "64", "1"
+    own = [row | {"crop": "64", "version": "1"} for row in known(1)]
+    text, _ = benchmark.report([*rows, *own], 64, [SHOWN])
+    table = {tuple(cell.strip() for cell in line.split("|")[1:4]) for line in text.splitlines()}
+    assert ("own", "avif", "+0.0") in table
+    assert ("own", "avif without container", "+100.0") in table
+    whole = [row | {"crop": "whole"} for row in [*rows, *own]]
+    assert "without container" not in benchmark.report(whole, None, [SHOWN])[0]

@@ -28,7 +28,7 @@ from pscx.runs.modules import MODULES
 from pscx.runtime.quiet import importing
 
 COMMANDS = (
-    *("compress", "decompress", "info", "components", "ablate", "cite", "report", "demo"),
+    *("compress", "decompress", "info", "components", "ablate", "cite", "report", "compare", "demo"),
     *("test", "predict", "fit", "validate"),
 )
 LIGHT = {"pscx", "yaml", "cython_runtime", "rich", "pygments"}  # what printing text and reading recipes takes

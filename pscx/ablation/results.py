@@ -81,10 +81,10 @@ def alike(results: Mapping[str, Results]) -> dict[str, Results]:
     common = set.intersection(*names) if names else set()
     if not common or all(own == common for own in names):
         return dict(results)
-    return {key: _over(result, common) for key, result in results.items()}
+    return {key: over(result, common) for key, result in results.items()}
 
 
-def _over(result: Results, names: set[str]) -> Results:
+def over(result: Results, names: set[str]) -> Results:
     """Means over some of the images; metrics of the set are of others, and have no value."""
     images = [record for record in result.images if record["name"] in names]
     columns = [key for key in images[0] if key not in PLACE]

@@ -275,6 +275,19 @@ def report(options: Namespace, rest: list[str]) -> int:
     return 0
 
 
+def compare(options: Namespace, rest: list[str]) -> int:
+    """``pscx compare``: prints the tables that it writes, and the folder."""
+    from pscx.comparison.write import Wanted, write_comparison
+
+    inputs: list[Path] = options.inputs
+    output = options.output or (inputs[0] if len(inputs) == 1 else Path())
+    within = None if options.within is None else (options.within[0], options.within[1])
+    wanted = Wanted(options.published, options.against, within, options.originals)
+    print(write_comparison(inputs, output, wanted, options.force))
+    complain(f"written to '{output}'")
+    return 0
+
+
 def demo(options: Namespace, rest: list[str]) -> int:
     """``pscx demo``: prints the page's address, and serves it until it is interrupted."""
     from pscx.demo.ending import ended_by_signals

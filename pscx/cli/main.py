@@ -38,6 +38,8 @@ PRIOR_HELP = "where to load the prior from: a folder or a hub id"
 WITHOUT_RECIPES = ("components",)
 WITHOUT_RANKS = ("compress", "decompress", "info")  # import no Lightning
 PATHS = ("--prior", "--config", "--plugins", "--recipes", "--originals", "--output", "--ckpt_path")
+PUBLISHED = ("kodak", "kodak-512", "clic", "clic2020-professional", "clic2020-mobile", "div2k", "tecnick")
+"""The sets of pscx.comparison.published_sets."""
 WITH_SETTINGS = ("compress", "ablate", "cite")  # takes keys of a config, such as --model.codec.sampler.steps
 SETTINGS_HELP = "--model.KEY VALUE sets any key of the config's model section, such as --model.codec.sampler.steps 5."
 DEVICES = "cpu, cuda, cuda:1, mps, ..., or auto: the best device that is bit-exact with the CPU (default: auto)"
@@ -197,6 +199,7 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     _add_ablate(_command(commands, "ablate", "evaluate a grid of configurations and compare their curves"))
     _add_cite(_command(commands, "cite", "print BibTeX entries for the components of a config"))
     _add_report(_command(commands, "report", "write an HTML report about runs of test or ablate"))
+    _add_compare(_command(commands, "compare", "compare runs, also with published figures"))
     _add_demo(_command(commands, "demo", "serve a local web page that compresses photographs and decodes streams"))
     for name, text in LIGHTNING.items():
         describe(_command(commands, name, text), name)
@@ -290,6 +293,30 @@ def _add_report(parser: ArgumentParser) -> None:
     _add_device(parser)
     _add_budget(parser)
     add("--force", action="store_true", help="overwrite existing outputs")
+
+
+def _add_compare(parser: ArgumentParser) -> None:
+    text = "folders that pscx test, pscx ablate or benchmarks/rate_distortion.py wrote"
+    parser.add_argument("inputs", nargs="+", type=_path, metavar="RUN", help=text)
+    text = f"with published figures of SET, the images of the runs: {', '.join(PUBLISHED)} (default: {PUBLISHED[0]})"
+    parser.add_argument("--published", nargs="?", const=PUBLISHED[0], choices=PUBLISHED, metavar="SET", help=text)
+    parser.add_argument(
+        "--against", type=_text, metavar="CURVE", help="what all stand against (default: published av1, else RUN)"
+    )
+    parser.add_argument(
+        "--within",
+        nargs=2,
+        type=_number,
+        metavar=("LOW", "HIGH"),
+        help="compare rates within this PSNR in dB (default: 26 35 with --published, else all that curves share)",
+    )
+    parser.add_argument(
+        "--originals", type=_path, metavar="FOLDER", help="where the originals are, for JPEG (default: what RUN says)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=_path, metavar="FOLDER", help="for the results (default: RUN if there is one, else here)"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
 
 
 def _add_demo(parser: ArgumentParser) -> None:

@@ -4,44 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import isfinite
+from math import expm1, isfinite, log
 
 Curve = Sequence[tuple[float, float]]
 """Points ``(rate, quality)`` of one codec at several settings, in any order."""
 
 
-def bd_rate(anchor: Curve, test: Curve, higher_is_better: bool = True) -> float:
+def bd_rate(
+    anchor: Curve, test: Curve, higher_is_better: bool = True, within: tuple[float, float] | None = None
+) -> float:
     """Bjontegaard's mean difference in rate at equal quality (VCEG-M33, 2001), in percent; below 0 ``test`` needs less.
 
-    ``exp(mean of ln(rate of test) - ln(rate of anchor)) - 1`` over the qualities that both curves reach. Between its
-    points a curve is a monotone piecewise cubic (PCHIP, as in JCTVC-K0279) of the logarithm of the rate. Any unit of
-    rate is allowed, and any quality that rises with the rate, or falls with it if lower is better.
+    ``exp(mean of ln(rate of test) - ln(rate of anchor)) - 1`` over the qualities that both curves reach, or those of
+    them that lie ``within`` two qualities. Between its points a curve is a monotone piecewise cubic (PCHIP, as in
+    JCTVC-K0279) of the logarithm of the rate. Any unit of rate will do, and any measure of quality that rises with it,
+    or falls where higher is not better.
 
     Raises ``ValueError`` where a curve has fewer than two points, a rate that is not over 0 or a quality that does not
-    rise (or fall) with the rate, or where the curves have no quality in common.
+    rise (or fall) with the rate, or where the curves have no quality in common, ``within`` included.
 
     >>> anchor = [(0.25, 28.0), (0.5, 31.0), (1.0, 34.0)]
     >>> round(bd_rate(anchor, [(0.8 * rate, quality) for rate, quality in anchor]), 3)
     -20.0
     """
-    overlap(anchor, test, higher_is_better)
-    from bjontegaard import bd_rate as between  # it imports pyplot
+    low, high = overlap(anchor, test, higher_is_better, within)
+    from bjontegaard.interpolation import interpolate  # it imports pyplot
 
-    sign = 1 if higher_is_better else -1
-    curves = []
+    logs = []
     for name, curve in (("anchor", anchor), ("test", test)):
         rates, qualities = _checked(name, curve, higher_is_better)
-        curves += [rates, [sign * quality for quality in qualities]]
-    return float(between(*curves, method="pchip", require_matching_points=False, min_overlap=0))
+        rising = sorted(zip(qualities, rates, strict=True))
+        spline = interpolate([quality for quality, _ in rising], [log(rate) for _, rate in rising], "pchip")
+        logs.append(float(spline.integrate(low, high)) / (high - low))
+    return 100 * expm1(logs[1] - logs[0])
 
 
-def overlap(anchor: Curve, test: Curve, higher_is_better: bool = True) -> tuple[float, float]:
-    """The lowest and the highest quality that both curves reach. Raises ``ValueError`` as :func:`bd_rate` does."""
+def overlap(
+    anchor: Curve, test: Curve, higher_is_better: bool = True, within: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """The lowest and the highest quality that both curves reach, of those ``within`` two qualities.
+
+    Raises ``ValueError`` as :func:`bd_rate` does.
+    """
     found = [_checked(name, curve, higher_is_better)[1] for name, curve in (("anchor", anchor), ("test", test))]
-    first, second = ((min(curve), max(curve)) for curve in found)
-    low, high = max(first[0], second[0]), min(first[1], second[1])
+    ends = [(min(curve), max(curve)) for curve in found] + ([] if within is None else [within])
+    low, high = max(end[0] for end in ends), min(end[1] for end in ends)
     if low >= high:
-        ranges = " and ".join(f"{curve[0]:.4g} to {curve[1]:.4g}" for curve in (first, second))
+        ranges = " and ".join(f"{first:.4g} to {last:.4g}" for first, last in ends)
         raise ValueError(f"the curves have no quality in common: {ranges}")
     return low, high
 

@@ -38,7 +38,12 @@ def read_measures(folder: Path) -> dict[str, Measure]:
 
     Raises ``OSError`` where the file is missing, ``ValueError``, ``KeyError`` or ``TypeError`` where it is damaged.
     """
-    return {column: _measure(column, facts) for column, facts in dict(read_json(folder / FILE)).items()}
+    return measures_of(read_json(folder / FILE))
+
+
+def measures_of(facts: Any) -> dict[str, Measure]:
+    """The metrics of what ``metrics.json`` holds; raises as :func:`read_measures` where it is damaged."""
+    return {column: _measure(column, own) for column, own in dict(facts).items()}
 
 
 def read_versions(folder: Path) -> dict[str, str]:

@@ -1,4 +1,6 @@
 from pscx.metrics.base import METRICS, Image, ImageMetric, Metric, SetMetric, SetState
+from pscx.metrics.clip_iqa import CLIPIQA
+from pscx.metrics.cvvdp import CVVDP
 from pscx.metrics.dists import DISTS
 from pscx.metrics.fid import FID
 from pscx.metrics.flip import FLIP
@@ -14,6 +16,8 @@ from pscx.metrics.ssim import SSIM, ssim
 from pscx.metrics.ssimulacra2 import SSIMULACRA2
 
 __all__ = [
+    "CLIPIQA",
+    "CVVDP",
     "DISTS",
     "FID",
     "FLIP",
