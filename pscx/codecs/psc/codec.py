@@ -79,8 +79,7 @@ class PSC(PriorCodec):
         antithetic: bool = False,
         least_rows: float = 0.0,
     ) -> None:
-        check_numbers(1, samples=samples, iterations=iterations, batch=batch)
-        check_numbers(0, least_rows=least_rows)
+        check_numbers(samples=samples, iterations=iterations, batch=batch, least_rows=least_rows)
         check_mean(prior, sampler=sampler, rows=rows, restoration_sampler=restoration_sampler)
         super().__init__(prior)
         self.sampler, self.rows, self.quantizer, self.coder = sampler, rows, quantizer, coder
@@ -96,9 +95,8 @@ class PSC(PriorCodec):
     @property
     def loop(self) -> Loop:
         """The loop with these components."""
-        parts = (self.prior, self.sampler, self.rows, self.quantizer)
-        numbers = (self.samples, self.iterations, self.batch)
-        return Loop(*parts, *numbers, self.noise, self.spread, self.antithetic, self.least_rows)
+        parts = (self.prior, self.sampler, self.rows, self.quantizer, self.samples, self.iterations, self.batch)
+        return Loop(*parts, self.noise, self.spread, self.antithetic, self.least_rows)
 
     @property
     def exact(self) -> bool:
@@ -137,8 +135,7 @@ class PSC(PriorCodec):
     def evaluations(self, restorations: int) -> int:
         """Upper bound of the denoiser evaluations (NFE): those of the samples, the row rule and the restorations."""
         loop = self.iterations * (self.samples * self.sampler.evaluations + self.rows.evaluations)
-        final = restorations * self.restoration.draws * self.final_sampler.evaluations
-        return self.prior.evaluations * (loop + final)
+        return self.prior.evaluations * (loop + restorations * self.restoration.draws * self.final_sampler.evaluations)
 
     def memory(self, shape: tuple[int, ...]) -> int:
         """Estimated peak memory in bytes: a micro-batch of signals, the prior and the row rule."""
@@ -189,9 +186,10 @@ class PSC(PriorCodec):
         return FirstRows()
 
 
-def check_numbers(least: int, **numbers: float) -> None:
-    """Raises ``ValueError`` where one is below ``least`` or not below :data:`FINAL`."""
+def check_numbers(**numbers: float) -> None:
+    """Raises ``ValueError`` where one is below 1 (``least_rows``: below 0) or not below :data:`FINAL`."""
     for name, value in numbers.items():
+        least = 0 if name == "least_rows" else 1
         if not least <= value < FINAL:
             raise ValueError(f"{name} must be at least {least} and below {FINAL}, got {value}")
 
