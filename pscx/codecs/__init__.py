@@ -11,14 +11,19 @@ from pscx.codecs.base import (
     SignalCodec,
     Watch,
 )
+from pscx.codecs.ddcm import DDCM
+from pscx.codecs.diffc import DiffC
 from pscx.codecs.of_pixels import PixelCodec, SizedSegment
 from pscx.codecs.psc import PSC
+from pscx.codecs.turbo_ddcm import TurboDDCM
 from pscx.codecs.with_prior import PriorCodec
 
 __all__ = [
     "CODECS",
+    "DDCM",
     "PSC",
     "Account",
+    "DiffC",
     "Outcome",
     "Patterns",
     "PixelCodec",
@@ -28,5 +33,6 @@ __all__ = [
     "Segment",
     "SignalCodec",
     "SizedSegment",
+    "TurboDDCM",
     "Watch",
 ]
