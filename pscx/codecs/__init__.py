@@ -14,8 +14,10 @@ from pscx.codecs.base import (
 from pscx.codecs.ddcm import DDCM
 from pscx.codecs.diffc import DiffC
 from pscx.codecs.of_pixels import PixelCodec, SizedSegment
+from pscx.codecs.paths import PathCodec
 from pscx.codecs.psc import PSC
 from pscx.codecs.turbo_ddcm import TurboDDCM
+from pscx.codecs.turned import NumberCodec
 from pscx.codecs.with_prior import PriorCodec
 
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "PSC",
     "Account",
     "DiffC",
+    "NumberCodec",
     "Outcome",
+    "PathCodec",
     "Patterns",
     "PixelCodec",
     "PriorCodec",

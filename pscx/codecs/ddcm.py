@@ -65,8 +65,12 @@ class DDCM(PathCodec):
         check_range("weight_bits", weight_bits, 0, 8)
         self.entries, self.atoms, self.weight_bits = entries, atoms, weight_bits
 
+    @property
+    def most_entries(self) -> int:
+        return 1 << self.entries
+
     def increments(self, shape: tuple[int, ...]) -> Increments:
-        parts = self.noise, *self.coded_in(prod(shape), 1 << self.entries)
+        parts = self.noise, *self.coded_in(prod(shape))
         made = Pursuit(*parts, self.weight_bits) if self.weight_bits else Signed(*parts)
         return _Steps(made, self.atoms, self.precisions() if self.schedule == "even" else None)
 

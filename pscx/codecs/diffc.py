@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pscx.codecs.base import CODECS, Account
 from pscx.codecs.paths.codebooks import codebook, padded
-from pscx.codecs.paths.family import Book, PathCodec, Schedule, check_range
+from pscx.codecs.paths.family import Book, PathCodec, check_range
 from pscx.codecs.paths.groups import Groups, random_order
+from pscx.codecs.paths.levels import Schedule
 from pscx.codecs.paths.reverse_coding import Chunks, OrderedCoding, chunk_count
 from pscx.codecs.paths.sides import Side, Writer
 from pscx.codecs.paths.walk import Increments, Path, Reached, Sent, Step
@@ -64,6 +65,10 @@ class DiffC(PathCodec):
         check_range("candidates", candidates, chunk, 24)
         self.chunk, self.candidates = chunk, candidates
 
+    @property
+    def most_entries(self) -> int:
+        return 1 << (self.candidates - 1)
+
     def increments(self, shape: tuple[int, ...]) -> Increments:
         return _Samples(self, prod(shape))
 
@@ -95,7 +100,7 @@ class _Samples(Increments):
     def send(self, side: Side, step: Step) -> Sent:
         codec = self._codec
         groups = Groups(self._order, chunk_count(step.nats, self._count, codec.chunk, codec.group))
-        most = 1 << (codec.candidates - 1)
+        most = codec.most_entries
         entries = min(padded(groups.size), most) if codec.codebook == "hadamard" else most
         book = codebook(codec.codebook, codec.noise, groups.size, entries)
         return self._coding.send(side, step, Chunks(groups, book, most // entries))

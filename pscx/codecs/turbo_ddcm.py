@@ -7,7 +7,8 @@ from math import prod
 
 from pscx.codecs.base import CODECS
 from pscx.codecs.paths.atoms import Atoms, Signed
-from pscx.codecs.paths.family import Book, PathCodec, Schedule, check_entries, check_range
+from pscx.codecs.paths.family import Book, PathCodec, check_entries, check_range
+from pscx.codecs.paths.levels import Schedule
 from pscx.codecs.paths.ranking import Ranked
 from pscx.codecs.paths.sides import Side
 from pscx.codecs.paths.walk import Increments, Sent, Step
@@ -60,8 +61,12 @@ class TurboDDCM(PathCodec):
             check_range("atoms", atoms, 1, 255)
         self.entries, self.atoms = entries, atoms
 
+    @property
+    def most_entries(self) -> int:
+        return 1 << self.entries
+
     def increments(self, shape: tuple[int, ...]) -> Increments:
-        parts = self.noise, *self.coded_in(prod(shape), 1 << self.entries)
+        parts = self.noise, *self.coded_in(prod(shape))
         made = Signed(*parts) if self.atoms is None else Ranked(*parts)
         return _Steps(made, self.atoms, self.precisions())
 

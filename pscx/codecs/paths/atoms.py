@@ -52,15 +52,19 @@ class Atoms(ABC):
         return EXTREMES[self.bits] ** 2
 
     def wanted(self, step: Step) -> int:
-        """How many signed atoms are worth a step's divergence, at most :data:`MOST_ATOMS` a group."""
-        return min(round(2 * step.nats / self.gain), MOST_ATOMS * self.groups.groups)
+        """How many signed atoms are worth the divergence up to the end of a step, less those that were sent.
+
+        At most :data:`MOST_ATOMS` a group. Parts of atoms are made up for in later steps.
+        """
+        owed = round(2 * (step.paid + step.nats) / self.gain) - step.sent
+        return min(max(owed, 0), MOST_ATOMS * self.groups.groups)
 
     def send(self, side: Side, step: Step, count: int) -> Sent:
         """Write or read ``count`` atoms, shared among the groups as evenly as can be."""
         every, others = divmod(count, self.groups.groups)
         shares = [every] * self.groups.groups
-        for place in range(others):
-            shares[(step.sent + place) % self.groups.groups] += 1
+        for extra in range(others):
+            shares[(step.sent + extra) % self.groups.groups] += 1
         target = None if step.target is None else self.groups.split(step.target)
         parts = []
         for first in range(0, self.groups.groups, BLOCK):

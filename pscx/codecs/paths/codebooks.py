@@ -18,7 +18,7 @@ from pscx.exact.roots import square_root
 from pscx.registry import choices
 from pscx.signal.noise import Noise
 
-AT_ONCE = 1 << 22  # numbers of Gaussian atoms that are held at once
+AT_ONCE = 1 << 20  # numbers of Gaussian atoms that are held at once
 FACTOR = 5  # bits of a factor of a Hadamard transform, at most
 STEPS = 1 << 32  # noise index of the first step
 NAMES = ("gaussian", "hadamard")
@@ -29,7 +29,7 @@ BLOCK = 16  # groups that are coded at once
 
 @dataclass(frozen=True)
 class Place:
-    """Which codebooks: of step ``step`` and atom number ``atom``, for block number ``block`` of :data:`BLOCK` groups."""
+    """Which codebooks: of a step and the number of an atom in it, for a ``block`` of :data:`BLOCK` groups."""
 
     step: int
     atom: int = 0
@@ -100,13 +100,15 @@ class HadamardCodebook(Codebook):
     def scores(self, target: Tensor, place: Place) -> Tensor:
         inner, outer = self._signs(place, len(target), target.device)
         spread = hadamard(functional.pad(target, (0, self._padded - self.size)) * outer)
-        return hadamard(spread * inner)[:, : self.entries] * self._padded**-0.5
+        found: Tensor = hadamard(spread * inner)[:, : self.entries] * self._padded**-0.5
+        return found
 
     def sums(self, weights: Tensor, place: Place) -> Tensor:
         inner, outer = self._signs(place, len(weights), weights.device)
         spread = hadamard(functional.pad(weights.double(), (0, self._padded - self.entries))) * inner
         root = square_root(torch.full((), float(self._padded), dtype=torch.float64)).to(weights.device)
-        return ((hadamard(spread) * outer) / root)[:, : self.size]
+        found: Tensor = (hadamard(spread) * outer / root)[:, : self.size]
+        return found
 
     def _signs(self, place: Place, groups: int, device: torch.device) -> Tensor:
         """Inner and outer signs of all groups, ``(2, groups, n)``."""

@@ -10,6 +10,7 @@ from pscx.codecs.paths.sides import Side
 ROOTS = (1.0, 1.189207115002721, 1.4142135623730951, 1.681792830507429)  # powers of 2^(1/4)
 FIRST = 6  # bits of the first factor
 FARTHEST = 1 << (FIRST - 1)  # quarter octaves
+CLOSE = 0.9  # quarter octaves from the last factor that are not worth a change
 SAME, SAME_AGAIN = 0.8, 0.75  # probabilities that the factor stays, and that it moves no further
 
 
@@ -28,14 +29,19 @@ class TrackedError:
     def follow(self, precision: float, actual: float | None) -> float:
         """The predicted squared error, summed over the signal; an encoder gives the ``actual`` one."""
         typical = typical_error(precision) * self._count
-        wanted = 0 if actual is None else round(4 * log2(max(actual, 1e-300) / typical))
-        wanted = min(max(wanted, -FARTHEST), FARTHEST - 1)
+        wanted = 0 if actual is None else self._quantized(4 * log2(max(actual, 1e-300) / typical))
         if self._quarters is None:
             self._quarters = self._side.number(wanted + FARTHEST, FIRST) - FARTHEST
         else:
             self._quarters += self._change(wanted - self._quarters)
         octave, quarter = divmod(self._quarters, 4)
         return ldexp(ROOTS[quarter] * typical, octave)
+
+    def _quantized(self, quarters: float) -> int:
+        """The factor that an encoder asks for: the last one if that is close, else the nearest."""
+        if self._quarters is not None and abs(quarters - self._quarters) < CLOSE:
+            return self._quarters
+        return min(max(round(quarters), -FARTHEST), FARTHEST - 1)
 
     def _change(self, wanted: int) -> int:
         """Write or read the change of the factor, in quarter octaves; it stays within ±FARTHEST."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from math import prod, sqrt
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,11 +12,13 @@ from torch import Tensor
 from pscx.codecs.base import Account, Outcome, Progress, Watch
 from pscx.codecs.counted import CountedPrior
 from pscx.codecs.of_pixels import SizedSegment, SizeRecorder
-from pscx.codecs.paths.codebooks import Codebook, check_codebook, codebook
-from pscx.codecs.paths.curve import PRECISIONS, Measure, divided, nats, savings
+from pscx.codecs.paths.codebooks import BLOCK, Codebook, check_codebook, codebook, padded
+from pscx.codecs.paths.curve import divided, nats
 from pscx.codecs.paths.groups import Groups, random_order
+from pscx.codecs.paths.levels import MEASURES, precisions, start_of
 from pscx.codecs.paths.sides import Reader, Side, Writer
 from pscx.codecs.paths.walk import Increments, Passed, Path, Reached
+from pscx.codecs.turned import NumberCodec
 from pscx.codecs.with_prior import PriorCodec
 from pscx.errors import PscxError, StreamError
 from pscx.execution.arithmetic import difference
@@ -25,35 +26,19 @@ from pscx.execution.batching import clock
 from pscx.priors.base import Prior
 from pscx.signal.noise import Noise
 
-Self = TypeVar("Self", bound="PathCodec")
-Schedule = Literal["even", "kl", "least"]
 Book = Literal["gaussian", "hadamard"]
 SEGMENTS = 12  # at most
 LARGEST = 20  # bits of an index, and of the size of a group
 FINEST_LEVEL, COARSEST_LEVEL, HIGHEST_LEVEL = 0.01, 2.0, 64.0
-MEASURES: dict[str, Measure] = {"kl": nats, "least": savings}
-NUMBER, STATES, WORK = 8, 8, 1 << 28  # bytes of a float64; copies of the signal; what a codebook takes
+NUMBER, STATES, COPIES = 8, 8, 6  # bytes of a float64; copies of the signal, and of what a codebook works on
 
 
-class PathCodec(PriorCodec):
+class PathCodec(NumberCodec, PriorCodec):
     """A codec that sends the noise of a reverse diffusion, step by step, and denoises the last state.
 
     Rate control turns ``level``, the noise level at which sending stops. A family says how long each step is and how
-    its noise is sent, in :meth:`increments`.
-
-    Args:
-        prior: the diffusion model.
-        level: noise level at the end of the path, over 0 and below 64, in units of the signal.
-        steps: the most steps to there, at least 1.
-        schedule: where the steps are: ``even`` along the prior's own noise levels, ``kl`` for equal divergence on a
-            typical photograph, ``least`` for the least divergence in all.
-        codebook: ``gaussian``, or ``hadamard``, which is far faster.
-        group: random groups of at most ``2^group`` numbers are coded apart.
-        flow: evaluations of the restoration: 1 denoises the last state, more follow the probability flow from there.
-        seed: seed of all noise, in [0, 2^64).
-
-    Raises:
-        ValueError: an option is out of range.
+    its noise is sent, in :meth:`increments`. The options are described at :class:`pscx.codecs.TurboDDCM`. The
+    constructor raises ``ValueError`` if one is out of range.
     """
 
     turned = "level"
@@ -73,14 +58,19 @@ class PathCodec(PriorCodec):
         self.steps, self.schedule, self.codebook = steps, schedule, codebook
         self.group, self.flow, self.seed, self.noise = group, flow, seed, Noise(seed)
 
+    @property
+    @abstractmethod
+    def most_entries(self) -> int:
+        """Atoms of a codebook, at most."""
+
     @abstractmethod
     def increments(self, shape: tuple[int, ...]) -> Increments:
         """How noise is sent for signals of this shape."""
 
-    def coded_in(self, count: int, entries: int) -> tuple[Groups, Codebook]:
-        """Random groups of a signal of ``count`` numbers, and their codebooks of at most ``entries`` atoms."""
+    def coded_in(self, count: int) -> tuple[Groups, Codebook]:
+        """Random groups of a signal of ``count`` numbers, and their codebooks."""
         groups = Groups(random_order(self.noise, count, self.device), -(-count // (1 << self.group)))
-        return groups, codebook(self.codebook, self.noise, groups.size, entries)
+        return groups, codebook(self.codebook, self.noise, groups.size, self.most_entries)
 
     @property
     def exact(self) -> bool:
@@ -91,23 +81,8 @@ class PathCodec(PriorCodec):
         return min(self.steps, SEGMENTS)
 
     @property
-    def parameter(self) -> float:
-        return self.level
-
-    @property
-    def parameter_name(self) -> str:
-        return "level"
-
-    @property
     def quality_range(self) -> tuple[float, float]:
         return COARSEST_LEVEL, FINEST_LEVEL
-
-    def with_parameter(self: Self, parameter: float | None) -> Self:
-        """This codec with another final level. Raises ``ValueError`` if that is not allowed."""
-        make: Callable[..., Self] = type(self)
-        other = make(**{**self.options(), "level": parameter})
-        other.spread = self.spread
-        return other
 
     @property
     def stride(self) -> int:
@@ -117,29 +92,19 @@ class PathCodec(PriorCodec):
         return self.prior.evaluations * (self.steps + restorations * self.flow)
 
     def memory(self, shape: tuple[int, ...]) -> int:
-        return NUMBER * STATES * prod(shape) + WORK + self.prior.memory(shape, 1)
-
-    @property
-    def start(self) -> float:
-        """The precision of the first state."""
-        return 1 / (self._even()[0] ** 2) if self.schedule == "even" else PRECISIONS[0]
+        count = prod(shape)
+        book = (
+            min(2 * padded(count), BLOCK << self.group) + min(-(-count // (1 << self.group)), BLOCK) * self.most_entries
+        )
+        return NUMBER * (STATES * count + COPIES * book) + self.prior.memory(shape, 1)
 
     def precisions(self) -> list[float]:
         """The precision after each step of the schedule; the last one is that of ``level``."""
-        end = 1 / (self.level * self.level)
-        if self.schedule == "even":
-            return [*(1 / (level * level) for level in self._even()[1:] if level > self.level), end]
-        return divided(self.start, end, self.steps, MEASURES[self.schedule])
-
-    def _even(self) -> list[float]:
-        """Levels of the prior at equal distances of their places, falling."""
-        count = len(self.prior.levels)
-        places = [((self.steps - step) * count) // self.steps - 1 for step in range(self.steps)]
-        return [float(self.prior.levels[max(place, 0)]) for place in places]
+        return precisions(self.schedule, self.prior, self.level, self.steps)
 
     def path(self, shape: tuple[int, ...]) -> Path:
         """The path of signals of this shape; its segments have equal divergence on a typical photograph."""
-        start, end = self.start, 1 / (self.level * self.level)
+        start, end = start_of(self.schedule, self.prior, self.steps), 1 / (self.level * self.level)
         if start >= end:
             raise PscxError(f"level must be below {1 / sqrt(start):.4g}, where the path begins, got {self.level:.4g}")
         ends = divided(start, end, self.segments, nats)
@@ -196,7 +161,7 @@ class PathCodec(PriorCodec):
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
         """The denoised state, whatever the index: ``E[x0 | x]``, or the end of the probability flow.
 
-        The flow (Song et al. 2021, DDIM, with ``eta`` 0) halves the level at each evaluation, and ends with a denoising.
+        The flow (Song et al. 2021, DDIM, with ``eta`` 0) halves the level at each evaluation, and ends by denoising.
         """
         assert isinstance(outcome, Reached)
         started, prior = clock(), CountedPrior(self.prior, outcome.account)

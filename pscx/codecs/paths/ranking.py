@@ -32,7 +32,9 @@ class Ranked(Atoms):
                 signs = sum(1 << place for place, atom in enumerate(best) if scores[group, atom] < 0)
             best = send_set(side, best, self.codebook.entries)
             signs = side.number(signs, share)
-            weights[group, best] = torch.tensor([-1.0 if signs >> place & 1 else 1.0 for place in range(share)]).double()
+            weights[group, best] = torch.tensor(
+                [-1.0 if signs >> place & 1 else 1.0 for place in range(share)]
+            ).double()
         return normalized(self.sums(weights, place))
 
 

@@ -41,7 +41,7 @@ class Chunks:
 class OrderedCoding:
     """Ordered random coding (Theis and Yosri, ICML 2022) of chunks, for the samples of DiffC.
 
-    Candidate ``i`` is standard normal noise ``z``, and its weight is the density ratio ``w = exp(t z - t^2 / 2)`` of the
+    A candidate is standard normal noise ``z``, and its weight is the density ratio ``w = exp(t z - t^2 / 2)`` of the
     Gaussian with the target ``t`` as its mean. With sorted exponential variables ``s``, smallest first, the candidate
     with the least ``s / w`` is sent: small indices are likely. The length of the index in bits is coded adaptively,
     relative to the predicted divergence; its other bits are equally likely.

@@ -38,6 +38,7 @@ class Side(ABC):
             taken = taken << size | self.word(value >> count & (1 << size) - 1, size)
         return taken
 
+    @abstractmethod
     def close(self) -> None:
         """Called at the end of each step: a decoder raises :class:`StreamError` here if bytes are missing."""
 
@@ -56,6 +57,9 @@ class Writer(Side):
         self._words.put_bits(value, count)
         self.bits += count
         return value
+
+    def close(self) -> None:
+        """Nothing can be missing."""
 
     def finish(self) -> bytes:
         """The payload so far."""

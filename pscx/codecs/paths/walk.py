@@ -5,8 +5,8 @@ step of DDPM (Ho et al. 2020) with the denoiser's estimate ``e``::
 
     x' = r x + (1 - r) e + after sqrt(1 - r) noise,     r = after^2 / sigma^2
 
-If the noise had the mean ``sqrt(1 / after^2 - 1 / sigma^2) (x0 - e)`` and variance 1, ``x'`` would be ``x0`` with noise of
-level ``after``. A family sends noise close to that. The decoder reads it from the payload; all else is the same.
+If the noise had the mean ``sqrt(1 / after^2 - 1 / sigma^2) (x0 - e)`` and variance 1, ``x'`` would be ``x0`` with noise
+of level ``after``. A family sends noise close to that. The decoder reads it from the payload; all else is the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ DIVERGES = "the state after segment {} has numbers that are not finite: the deno
 
 @dataclass(frozen=True)
 class Step:
-    """One step. ``number`` counts from 0, ``sent`` is the number of atoms of all steps before it.
+    """One step. ``number`` counts from 0. ``sent`` is the number of atoms of all steps before it, and ``paid`` the
+    divergence predicted for them, in nats.
 
     ``precision`` and ``after`` are ``1 / sigma^2`` at its two ends, ``error`` the predicted squared error of the
     denoiser, summed over the signal. ``target`` is the mean that the noise should have, in the signal's ``shape``; a
@@ -47,6 +48,7 @@ class Step:
     shape: tuple[int, ...]
     number: int
     sent: int
+    paid: float
     precision: float
     after: float
     error: float
@@ -95,7 +97,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Path:
-    """A path: from precision ``start`` in segments that end at the precisions ``ends``, with at most ``steps`` steps."""
+    """From precision ``start`` in segments that end at the precisions ``ends``, with at most ``steps`` steps."""
 
     prior: Prior
     noise: Noise
@@ -148,7 +150,8 @@ class _Walker:
         self._path, self._side, self._signal, self._keep = path, side, signal, keep
         self._prior = CountedPrior(path.prior, account)
         self._error = TrackedError(side, torch.Size(shape).numel())
-        self._precision, self._number, self.sent, self._stopped = path.start, 0, 0, False
+        self._precision, self._number, self._stopped = path.start, 0, False
+        self.sent, self._paid = 0, 0.0
         noise = path.noise.normal(shape, iteration=START, sample=0, step=0, device=path.prior.home)
         self.state = noise * self.level
 
@@ -183,12 +186,14 @@ class _Walker:
         path, precision = self._path, self._precision
         after = min(path.increments.after(self._number, precision, error), path.ends[-1])
         target = None if residual is None else residual * sqrt(after - precision)
-        step = Step(tuple(self.state.shape), self._number, self.sent, precision, after, error, target)
+        shape, number = tuple(self.state.shape), self._number
+        step = Step(shape, number, self.sent, self._paid, precision, after, error, target)
         found = path.increments.send(self._side, step)
         ratio = precision / after
         spread = sqrt((1 - ratio) / after)
         self.state = ratio * self.state + (1 - ratio) * estimate + spread * found.noise
-        self._precision, self._number, self.sent = after, self._number + 1, self.sent + found.atoms
+        self._precision, self._number = after, number + 1
+        self.sent, self._paid = self.sent + found.atoms, self._paid + step.nats
 
     def _seal(self, segment: int) -> None:
         last = segment == len(self._path.ends) - 1
