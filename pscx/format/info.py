@@ -12,6 +12,9 @@ from pscx.registry import Registry
 PARAMETERS = dict.fromkeys(("deadzone", "rdo", "trellis", "uniform"), "step")
 """What quantizers call their parameter, by name: to load them would load torch."""
 
+FAMILIES = dict.fromkeys(("ddcm", "diffc", "turbo_ddcm"), "level")
+"""Likewise of families of codecs."""
+
 FAMILY = "psc"  # what a spec that names no family is of
 
 if TYPE_CHECKING:
@@ -69,6 +72,8 @@ def _parameter_name(header: Header) -> str:
         found = _user_recipe(header.digest)
         spec = None if found is None else found.spec
     family_name = spec.get("name", FAMILY) if isinstance(spec, dict) else FAMILY
+    if family_name in FAMILIES:
+        return FAMILIES[family_name]
     if family_name != FAMILY:
         family = _loaded("codec", str(family_name))
         return "parameter" if family is None or family.turned in spec else str(family.turned)
