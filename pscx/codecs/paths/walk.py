@@ -11,10 +11,10 @@ of level ``after``. A family sends noise close to that. The decoder reads it fro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import Protocol
 from zlib import crc32
 
 import torch
@@ -68,12 +68,14 @@ class Sent:
     atoms: int
 
 
-class Increments(Protocol):
+class Increments(ABC):
     """What a family adds to the walk."""
 
+    @abstractmethod
     def after(self, number: int, precision: float, error: float) -> float:
         """Precision after step ``number``, from the predicted squared error; above the end of the path counts as it."""
 
+    @abstractmethod
     def send(self, side: Side, step: Step) -> Sent:
         """Write or read the noise of a step. An encoder chooses it by the target."""
 
