@@ -133,9 +133,12 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
             "seed": 1,
         },
     ),
+    "ddcm": ((16, 19), {"name": "ddcm", "level": 1.5, "entries": 8, "group": 9}),
+    "turbo_ddcm": ((16, 21), {"name": "turbo_ddcm", "level": 1.0, "steps": 5, "flow": 2, "seed": 1}),
+    "diffc": ((16, 19), {"name": "diffc", "level": 1.0, "steps": 4, "chunk": 6, "candidates": 10}),
 }
-"""Size of the image and what differs from the default recipe."""
-SHIPPED = ("fast", "default", "best")
+"""Size of the image and what differs from the default recipe, or the options of another family."""
+SHIPPED = ("fast", "default", "best", "turbo")
 PHOTOGRAPHS = GOLDEN / "recipes"
 PHOTOGRAPH_FACTS = PHOTOGRAPHS / "photograph.json"
 
@@ -166,6 +169,11 @@ def golden_image(height: int, width: int) -> Pixels:
 def golden_codec(name: str, prior: str) -> tuple[Codec, Pixels]:
     """Codec and image of a stream."""
     size, options = STREAMS[name]
+    if "name" in options:
+        config = Path(prior).parent / f"{name}.yaml"
+        form = {"name": "ddpm", "path": prior, "exact": True}
+        config.write_text(json.dumps({"model": {"codec": {**options, "prior": form}}}))
+        return load_codec(config), golden_image(*size)
     codec = load_codec("default", prior={"path": prior, "exact": True}, **{**SMALL, **options})
     return codec, golden_image(*size)
 

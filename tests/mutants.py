@@ -47,6 +47,20 @@ CODECS: list[dict[str, Any]] = [
     {"rows": {"name": "pca", "per_iteration": 3}, "quantizer": {"name": "rdo", "step": 0.25}, "coder": "static"},
     {"rows": {"name": "random", "block": 16, "per_iteration": 3}, "coder": {"name": "posterior", "gains": [2.0, 0.5]}},
 ]
+FAMILIES: list[dict[str, Any]] = [
+    {"name": "ddcm", "level": 1.0, "entries": 6, "group": 8, "steps": 40},
+    {"name": "turbo_ddcm", "level": 0.5, "steps": 4, "flow": 2},
+    {
+        "name": "turbo_ddcm",
+        "level": 0.5,
+        "steps": 3,
+        "atoms": 5,
+        "schedule": "even",
+        "codebook": "gaussian",
+        "entries": 4,
+    },
+    {"name": "diffc", "level": 0.5, "steps": 4, "chunk": 6, "candidates": 8, "seed": 3},
+]
 NETWORKS = ("stable_diffusion",)  # what would be fetched
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, 2, 3, 5, 31, 32, 33, 64, 1023, 4096, 4097, -1, 10**30),
@@ -87,6 +101,11 @@ class Fuzzer:
             for prior in ({"name": "ddpm", "path": path, "exact": True}, {"name": "gaussian"}):
                 made = load_codec("default", prior=prior, **{**SMALL, **codec})
                 self.seeds.append((prior["name"], made.compress(pixels)))
+        for codec in FAMILIES:
+            for prior in ({"name": "ddpm", "path": path, "exact": True}, {"name": "gaussian"}):
+                config = folder / "family.yaml"
+                config.write_text(json.dumps({"model": {"codec": {**codec, "prior": prior}}}))
+                self.seeds.append((str(prior["name"]), load_codec(config).compress(pixels)))
         recipes = folder / "recipes"
         recipes.mkdir()
         for name in self.decoders:
@@ -168,7 +187,7 @@ def replaced(source: random.Random, header: Header) -> dict[str, Any]:
         "height": lambda: source.choice([1, 2, header.height + 1, 63, 200, 4096, 65535]),
         "width": lambda: source.choice([1, 2, header.width - 1, 65, 201, 4096, 65535]),
         "fingerprint": lambda: source.randbytes(6),
-        "recipe": lambda: source.choice([0, 1, 2, 3, 6, 255]),
+        "recipe": lambda: source.choice([0, 1, 2, 3, 6, 7, 255]),
         "digest": lambda: source.choice([b"", source.randbytes(6)]),
         "spec": lambda: source.choice(["", "{}", "[]", "null", "[" * 900, "1", '{"prior":' * 400, header.spec + "}"]),
         "parameter": lambda: source.choice([None, 2.0**-133, 2.0**-20, 0.5, 512.0, 2.0**100]),

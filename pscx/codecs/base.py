@@ -81,11 +81,13 @@ class SignalCodec(ABC):
     turned: str
     """Name of the option that rate control changes, such as ``quantizer``, or a number: :attr:`parameter`."""
 
+    parameter_at_step: float = 1.0
+    """The parameter that is worth a quantizer's step of 1 in PSC: where searches begin."""
+
     spread: Spread = ALONE
-    """The processes that share the samples of one image."""
+    """The processes that share the samples of one image, if they can (:attr:`shares_samples`)."""
 
     shares_samples: bool = False
-    """Whether several processes can share the samples of one image (:attr:`spread`)."""
 
     @property
     def takes_captions(self) -> bool:
@@ -170,8 +172,8 @@ class SignalCodec(ABC):
     ) -> tuple[bytes, Outcome]:
         """The payload of a signal ``(channels, height, width)``, and what a decoder will hold.
 
-        With ``keep`` only the first ``keep`` symbols carry information and the others cost almost nothing. This is a
-        fine control of the rate that needs no change in the decoder. ``watch`` is called with each segment.
+        With ``keep`` only the first ``keep`` symbols or so carry information and the others cost almost nothing. This
+        is a fine control of the rate that needs no change in the decoder. ``watch`` is called with each segment.
         """
 
     @abstractmethod
@@ -196,10 +198,7 @@ class SignalCodec(ABC):
         """Restoration number ``index`` of a signal, ``(channels, height, width)`` float64."""
 
     def conditioned(self, caption: str) -> SignalCodec:
-        """This codec under a caption; the same codec if the caption is empty.
-
-        Raises :class:`pscx.errors.PscxError` if it takes no captions, or not this one.
-        """
+        """This codec under a caption, if there is one. Raises :class:`PscxError` if it takes none, or not this one."""
         if not caption:
             return self
         raise PscxError(f"{CODECS.name_of(type(self))} takes no caption")
@@ -209,7 +208,7 @@ class SignalCodec(ABC):
         """A watcher that records the decoding of an image of this size for a report."""
 
     def first_rows(self) -> Patterns | None:
-        """A watcher that draws the first rows of the transform while encoding; none if the family has no rows."""
+        """A watcher that draws the transform's first rows while encoding; none if the family has no rows."""
         return None
 
     def options(self) -> dict[str, Any]:

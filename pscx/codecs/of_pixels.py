@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -13,9 +11,9 @@ from torch import Tensor
 from pscx.codecs.base import Recorder, Segment, SignalCodec
 from pscx.codecs.pixels import padded, shown
 from pscx.codecs.replay import Replay, Step, kept
+from pscx.codecs.turned import NumberCodec
 
 PER_NUMBER = 32  # bytes: pixels, the image in float32 and float64, and a copy
-Self = TypeVar("Self", bound="PixelCodec")
 NO_WEIGHTS = bytes(6)
 """Fingerprint of a codec without weights."""
 
@@ -44,26 +42,12 @@ class SizeRecorder(Recorder):
         return self._replay
 
 
-class PixelCodec(SignalCodec):
+class PixelCodec(NumberCodec):
     """A codec of images of any size, ``(3, height, width)``, without a network.
 
     Rate control changes a number, the option :attr:`turned`. A watcher is shown each segment as a
     :class:`SizedSegment`.
     """
-
-    @property
-    def parameter(self) -> float | None:
-        value: float | None = getattr(self, self.turned)
-        return value
-
-    @property
-    def parameter_name(self) -> str:
-        return self.turned
-
-    def with_parameter(self: Self, parameter: float | None) -> Self:
-        """This codec with another :attr:`parameter`. Raises ``ValueError`` if its constructor does."""
-        make: Callable[..., Self] = type(self)
-        return make(**{**self.options(), self.turned: parameter})
 
     @property
     def stride(self) -> int:

@@ -12,6 +12,9 @@ from pscx.config.recipes import RECIPES, USER_RECIPE, read_shipped
 from pscx.format.container import VERSION, Header, unpack
 from pscx.registry import NAME, Registry
 
+FAMILIES = dict.fromkeys(("ddcm", "diffc", "turbo_ddcm"), "level")
+"""What families of codecs call their parameter, by name: to load them would load torch."""
+
 if TYPE_CHECKING:
     from pscx.codecs.user_recipes import UserRecipe
 
@@ -67,6 +70,8 @@ def _parameter_name(header: Header) -> str:
         found = _user_recipe(header.digest)
         spec = None if found is None else found.spec
     family_name = spec.get("name", STREAM_FAMILY) if isinstance(spec, dict) else STREAM_FAMILY
+    if family_name in FAMILIES:
+        return FAMILIES[family_name]
     if family_name != STREAM_FAMILY:
         family = _loaded("codec", str(family_name))
         return "parameter" if family is None or family.turned in spec else str(family.turned)

@@ -113,9 +113,10 @@ def find(
 ) -> Found:
     """Search for a setting whose ``measure`` lies in the window.
 
-    The search goes over the parameters first, from ``start`` on. If the measure jumps over the window between two
-    parameters, as on images of few pixels, the search goes over the number of measurements at the finer of the two.
-    ``octave`` is roughly the rise of the measure over an octave of the parameter, ``rows`` that over all measurements.
+    The search goes over the parameters first, from the one that is worth a quantizer's step of ``start`` on. If the
+    measure jumps over the window between two parameters, as on images of few pixels, the search goes over the number of
+    measurements at the finer of the two. ``octave`` is roughly the rise of the measure over an octave of the parameter,
+    ``rows`` that over all measurements.
     """
     ladder = Ladder(*trials.codec.quality_range)
     settings: dict[Setting, float] = {}
@@ -127,7 +128,8 @@ def find(
         return settings[setting]
 
     bracket = Bracket(len(ladder), octave / 128)
-    hit = search(lambda position: value(Setting(ladder[position])), window, bracket, ladder.position(start))
+    first = ladder.position(start * trials.codec.parameter_at_step)
+    hit = search(lambda position: value(Setting(ladder[position])), window, bracket, first)
     if hit is not None:
         return Found(settings, Setting(ladder[hit]))
     if bracket.below < 0 or bracket.above == len(ladder):

@@ -1,0 +1,270 @@
+"""All codec families on one prior: the same images, real files, decoded pixels.
+
+    python benchmarks/families.py FOLDER -o runs/families [--crop 128] [--limit 6] [--rows fast turbo ddcm ...]
+
+Each image's central square goes through every row of the table at several settings: the quantizer's steps of PSC, the
+final noise levels of the others, and for published settings the number of atoms. Each stream is decoded again from its
+bytes; the pixels must be those of the encoder, and PSNR is theirs. ``--target 0.25`` adds what a stream of so many bits
+per pixel costs with the search for its setting. The row ``diffc-ideal`` counts divergences and makes no file.
+
+``points.csv`` has a record for each image, row and setting; a run that was stopped goes on. ``summary.md`` is what is
+printed: BD-rates against ``fast``, of payloads and of whole files, evaluations (NFE) and seconds in both directions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pscx
+from pscx.ablation.report import markdown
+from pscx.codecs import DiffC
+from pscx.codecs.pixels import shown, signal_of
+from pscx.codecs.specs import codec_spec
+from pscx.evaluation.bd import bd_rate, front
+from pscx.evaluation.tables import as_csv
+from pscx.format.container import unpack
+from pscx.metrics import psnr
+from pscx.rate_control import BPP
+from pscx.runtime.files import write_whole
+
+sys.path.append(str(Path(__file__).parent))
+
+from rate_distortion import central, images, read  # found through the line above
+
+Pixels = NDArray[np.uint8]
+Record = dict[str, str]
+KEY = ("image", "crop", "row", "version", "setting")
+ANCHOR, IDEAL, TARGET = "fast", "diffc-ideal", "target"
+STEPS = (1.4, 0.8, 0.45, 0.26)
+LEVELS = (0.4, 0.22, 0.125, 0.07)
+LOWEST = 0.0078125  # at the end of the published paths
+EXACT = {"name": "ddpm", "exact": True}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A codec at several settings; ``make`` gives the codec at one of them."""
+
+    name: str
+    make: Callable[[float], pscx.Codec]
+    settings: Sequence[float]
+
+
+def family(name: str, settings: Sequence[float] = LEVELS, turned: str = "level", **options: Any) -> Row:
+    """A row of a family that shares the exact embedded prior."""
+    codec = name.partition("-")[0]
+    base = {"name": {"turbo": "turbo_ddcm"}.get(codec, codec), "prior": EXACT, **options}
+
+    def make(setting: float) -> pscx.Codec:
+        return pscx.load_codec(config({**base, turned: setting}))
+
+    return Row(name, make, settings)
+
+
+def config(codec: Mapping[str, Any]) -> Path:
+    """A config file of a codec."""
+    text = json.dumps({"model": {"codec": codec}})
+    path = Path("runs/families-configs") / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+    write_whole(path, text.encode(), force=True)
+    return path
+
+
+def recipe(name: str, settings: Sequence[float]) -> Row:
+    """A row of a recipe."""
+    return Row(name, lambda setting: pscx.load_codec(name, step=setting), settings)
+
+
+def rows() -> dict[str, Row]:
+    """All rows by name, in the order in which they are measured. Names begin with the family."""
+    published = {"schedule": "even", "group": 16, "level": LOWEST}
+    found = [
+        recipe("fast", STEPS),
+        recipe("turbo", LEVELS),
+        family("turbo-kl", steps=24, schedule="kl"),
+        family("ddcm-one-atom", atoms=1),
+        family(IDEAL, steps=24),
+        family("diffc-chunks", steps=24),
+        family("turbo-48", steps=48),
+        family("turbo-12", steps=12),
+        family("turbo-published", (10, 25, 60, 140), "atoms", steps=20, **published),
+        family("turbo-published-kl", (10, 25, 60, 140), "atoms", steps=20, schedule="kl", group=16, level=0.125),
+        family("diffc-even", steps=100, schedule="even"),
+        family("ddcm-published", (1, 3, 8), "atoms", steps=100, entries=12, weight_bits=3, **published),
+        recipe("default", STEPS),
+    ]
+    return {row.name: row for row in found}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point that is wanted."""
+
+    image: str
+    file: Path
+    crop: int
+    row: Row
+    setting: str
+
+    @property
+    def target(self) -> bool:
+        """Whether the setting is searched for."""
+        return self.setting.startswith(TARGET)
+
+    @property
+    def number(self) -> float:
+        return float(self.setting.split()[-1])
+
+    def codec(self) -> pscx.Codec:
+        """The codec; at any of its settings if that is searched for."""
+        return self.row.make(self.row.settings[0] if self.target else self.number)
+
+    def key(self, codec: pscx.Codec) -> tuple[str, ...]:
+        """What its record has in the columns of ``KEY``."""
+        return self.image, str(self.crop), self.row.name, digest(codec), self.setting
+
+
+def digest(codec: pscx.Codec) -> str:
+    """Eight digits that change with any option of a codec but the one that rate control turns, and with its prior."""
+    facts = json.dumps(codec_spec(codec.signal_codec), sort_keys=True).encode() + codec.signal_codec.fingerprint()
+    return hashlib.sha256(facts).hexdigest()[:8]
+
+
+def measure(cell: Cell, codec: pscx.Codec, pixels: Pixels) -> Record:
+    """The record of a cell."""
+    values = _ideal(codec, pixels) if cell.row.name == IDEAL else _coded(codec, pixels, cell)
+    return dict(zip(KEY, cell.key(codec), strict=True)) | {key: str(value) for key, value in values.items()}
+
+
+def _coded(codec: pscx.Codec, pixels: Pixels, cell: Cell) -> dict[str, Any]:
+    started = time.perf_counter()
+    done = codec.encode(pixels, target=BPP(cell.number) if cell.target else None)
+    encoding = time.perf_counter() - started
+    started = time.perf_counter()
+    decoded = codec.decompress(done.data)
+    decoding = time.perf_counter() - started
+    return {
+        "bytes": len(done.data),
+        "payload": len(unpack(done.data)[1]),
+        "psnr": psnr(pixels, decoded),
+        "encoding": round(encoding, 2),
+        "decoding": round(decoding, 2),
+        "evaluations": done.account.evaluations,
+        "encodings": done.account.encodings,
+    }
+
+
+def _ideal(codec: pscx.Codec, pixels: Pixels) -> dict[str, Any]:
+    """Counted bits, and no file."""
+    family = codec.signal_codec
+    assert isinstance(family, DiffC)
+    signal = signal_of(family, pixels)
+    bits, outcome = family.ideal(signal)
+    decoded = shown(family, family.restore(outcome, tuple(signal.shape)), *pixels.shape[:2])
+    return {"bytes": bits / 8, "payload": bits / 8, "psnr": psnr(pixels, decoded)} | dict.fromkeys(
+        ("encoding", "decoding", "evaluations", "encodings"), ""
+    )
+
+
+def plan(files: Mapping[str, Path], names: Sequence[str], crop: int, target: float | None) -> Iterator[Cell]:
+    """All points that are wanted, row by row."""
+    known = rows()
+    for name in names:
+        row = known[name]
+        for image, file in files.items():
+            for setting in row.settings:
+                yield Cell(image, file, crop, row, f"{setting:g}")
+    for name in names if target else ():
+        for image, file in files.items():
+            if name != IDEAL and "published" not in name:
+                yield Cell(image, file, crop, known[name], f"{TARGET} {target:g}")
+
+
+def fill(cells: Sequence[Cell], path: Path) -> list[Record]:
+    """Measure the cells that the table lacks, and write it after each; the records of all cells."""
+    table = read(path, KEY)
+    codecs: dict[tuple[str, str], pscx.Codec] = {}
+    found = []
+    for number, cell in enumerate(cells, 1):
+        place = cell.row.name, cell.setting
+        codec = codecs.get(place)
+        if codec is None:
+            codec = cell.codec()
+            codecs = {place: codec}
+        key = cell.key(codec)
+        if key not in table:
+            table[key] = measure(cell, codec, central(pscx.read_image(cell.file), cell.crop))
+            write_whole(path, as_csv(list(table.values())), force=True)
+            print(f"{number} of {len(cells)}: {' '.join(table[key].values())}", flush=True)
+        found.append(table[key])
+    return found
+
+
+def summary(records: Sequence[Record]) -> str:
+    """The table: BD-rates of each image, then the mean; costs at the target, means over images."""
+    lines = []
+    for name in dict.fromkeys(record["row"] for record in records):
+        differences = [_difference(records, name, column) for column in ("payload", "bytes")]
+        costs = [_cost(records, name, column) for column in ("evaluations", "encoding", "decoding", "encodings")]
+        lines.append([name, *differences, *costs])
+    head = ["row", "BD-rate of payloads, %", "of files, %", "NFE to encode", "s to encode", "s to decode", "encodings"]
+    return markdown(head, lines)
+
+
+def _difference(records: Sequence[Record], name: str, column: str) -> str:
+    if name == IDEAL and column == "bytes":
+        return "no file"
+    images = list(dict.fromkeys(record["image"] for record in records))
+    values = []
+    for image in images:
+        anchor, test = (
+            front([(float(r[column]), float(r["psnr"])) for r in records if _of(r, image, row)])
+            for row in (ANCHOR, name)
+        )
+        try:
+            values.append(bd_rate(anchor, test))
+        except ValueError:  # no quality in common
+            continue
+    some = f" ({len(values)} of {len(images)})" if len(values) < len(images) else ""
+    return f"{fmean(values):+.1f}{some}" if values else "-"
+
+
+def _of(record: Record, image: str, row: str) -> bool:
+    return record["image"] == image and record["row"] == row and not record["setting"].startswith(TARGET)
+
+
+def _cost(records: Sequence[Record], name: str, column: str) -> str:
+    found = [record[column] for record in records if record["row"] == name and record["setting"].startswith(TARGET)]
+    return f"{fmean(map(float, found)):.1f}" if found else "-"
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Measure what is missing, and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of images")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/families"))
+    parser.add_argument("--rows", nargs="+", metavar="ROW", choices=list(rows()), default=list(rows())[:-1])
+    parser.add_argument("--crop", type=int, default=128, help="side of the central square, in pixels")
+    parser.add_argument("--limit", type=int, default=6, help="the first N images alone")
+    parser.add_argument("--target", type=float, default=None, help="bits per pixel of streams whose cost is shown")
+    options = parser.parse_args(args)
+    cells = list(plan(images(options.folder, options.limit), options.rows, options.crop, options.target))
+    records = fill(cells, options.output / "points.csv")
+    text = summary(records)
+    write_whole(options.output / "summary.md", f"{text}\n".encode(), force=True)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
