@@ -186,12 +186,15 @@ def test_a_correction_of_coordinates_is_what_it_says_to_the_last_bit(gain: float
     transform = BlockDCT(Partition(3, 8, 4, 4))
     some = Coordinates(transform)
     some.append(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 5, 47, 30]), random(4, seed=1), random(4, seed=2).square())
-    gains = 1 / (1 + some.variances) if isinstance(gain, str) else gain
+
+    def gain_of(variances: Tensor) -> Tensor | float:
+        return 1 / (1 + variances) if isinstance(gain, str) else gain
+
     signal = random(2, 3, 8, 4, seed=3)
     before = signal.clone(), some.values.clone()
-    expected = some.adjoint((some.values - some.forward(signal)) * gains)
+    expected = some.adjoint((some.values - some.forward(signal)) * gain_of(some.variances))
     assert float(expected.abs().max()) > 0.1
-    assert torch.equal(some.correction(signal, gains), expected)
+    assert torch.equal(some.correction(signal, gain_of), expected)
     assert torch.equal(signal, before[0])
     assert torch.equal(some.values, before[1])
 
@@ -201,5 +204,5 @@ def test_a_correction_takes_away_its_share_of_what_is_missing(gain: float) -> No
     rows, _, _ = filled(Partition(3, 8, 8, 4), several(Partition(3, 8, 8, 4)))
     signal = random(2, 3, 8, 8, seed=3)
     missing = rows.values - rows.forward(signal)
-    left = rows.values - rows.forward(signal + rows.correction(signal, torch.full_like(rows.values, gain)))
+    left = rows.values - rows.forward(signal + rows.correction(signal, lambda _: gain))
     torch.testing.assert_close(left, (1 - gain) * missing, rtol=0, atol=1e-12)

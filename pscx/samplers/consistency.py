@@ -24,7 +24,7 @@ def project(problem: Problem, x0: Tensor, gain: Callable[[Tensor], Tensor | floa
     moved = torch.empty_like(x0)
     for rows, known in problem.measurements.bands():
         part = x0[..., rows, :]
-        torch.add(part, known.correction(part, gain(known.variances)), out=moved[..., rows, :])
+        torch.add(part, known.correction(part, gain), out=moved[..., rows, :])
     return moved
 
 

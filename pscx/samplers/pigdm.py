@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from math import sqrt
 
@@ -72,7 +73,7 @@ class PiGDM(Sampler):
         known = problem.measurements
         for step, (sigma, after) in enumerate(pairwise([*levels, 0.0])):
             x0, pullback = denoise_with_pullback(problem.prior, x, sigma)
-            guidance = pullback(known.correction(x0, mean_gain(known.variances, sigma)))
+            guidance = pullback(known.correction(x0, partial(mean_gain, sigma=sigma)))
             noise = problem.draw(indices, step + 1)
             if self.weighting == "score":
                 x = ddim_step(x, x0 + sigma**2 / uncertainty(sigma) * guidance, sigma, after, self.eta, noise)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 
 import numpy as np
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from pscx.signal.partition import Partition
-from pscx.signal.transforms import BlockDCT
+from pscx.signal.transforms import BlockDCT, Box
+
+Gain = Callable[[Tensor], Tensor | float]
+"""What measurements weigh, given their noise variances, any shape: that shape, or one number for all."""
 
 
 class Measurements(ABC):
@@ -49,9 +52,9 @@ class Measurements(ABC):
     def adjoint(self, values: Tensor) -> Tensor:
         """``H^T v``: ``(n, blocks, places)`` back to signals."""
 
-    def correction(self, signal: Tensor, gain: Tensor | float) -> Tensor:
-        """``H^T g (y - H x)`` for signals ``(n, channels, height, width)`` and gains ``(blocks, places)``, or one."""
-        return self.adjoint((self.values - self.forward(signal)) * gain)
+    def correction(self, signal: Tensor, gain: Gain) -> Tensor:
+        """``H^T g (y - H x)`` for signals ``(n, channels, height, width)``, with the gain ``g`` of the variances."""
+        return self.adjoint((self.values - self.forward(signal)) * gain(self.variances))
 
     def bands(self) -> Iterator[tuple[slice, Measurements]]:
         """All there is in parts that do not see each other: rows of the signal, and the measurements of these alone.
@@ -140,6 +143,7 @@ class Coordinates(Measurements):
         self.transform, self.partition = transform, transform.partition
         shape = (self.partition.count, self.partition.dim)
         device = transform.axes.device
+        self.taken = torch.zeros(self.partition.dim, dtype=torch.bool, device=device)  # rows of any block
         self.known = untouched(shape, torch.bool, device)
         self.values, self.variances = (untouched(shape, torch.float64, device) for _ in range(2))
         self.gains = torch.ones(self.partition.count, dtype=torch.float64, device=device)
@@ -148,6 +152,7 @@ class Coordinates(Measurements):
         return int(self.known.sum())
 
     def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
+        self.taken[rows] = True
         self.known[block, rows] = True
         self.values[block, rows] = values
         self.variances[block, rows] = variances
@@ -170,11 +175,26 @@ class Coordinates(Measurements):
     def adjoint(self, values: Tensor) -> Tensor:
         return self.transform.inverse(values * self.known)
 
-    def correction(self, signal: Tensor, gain: Tensor | float) -> Tensor:
-        missing = self.split(signal)
-        torch.sub(self.values, missing, out=missing)
-        masked = self.known.double().mul_(gain)  # once for all signals; the product of a mask and a float is float32
-        return self.transform.inverse(missing.mul_(masked))
+    def correction(self, signal: Tensor, gain: Gain) -> Tensor:
+        boxes = self.boxes()
+        values, weights = [], []  # once for all signals
+        for box in boxes:
+            values.append(self.transform.boxed(self.values, box))
+            mask = self.transform.boxed(self.known, box).double()  # the product of a mask and a float is float32
+            weights.append(mask.mul_(gain(self.transform.boxed(self.variances, box))))
+        moved = torch.empty(signal.shape, dtype=torch.float64, device=self.device)
+        for one, found in zip(signal, moved, strict=True):
+            self.transform.pull(one, boxes, values, weights, found)
+        return moved
+
+    def boxes(self) -> list[Box]:
+        """Boxes of frequencies in which all rows lie so far. A device is not asked: there it is all of them."""
+        channels, block = self.partition.channels, self.transform.block
+        if self.device.type != "cpu":
+            return [Box(slice(0, channels), block, block)]
+        taken = self.taken.view(channels, block, block)
+        reach = [[int(line.nonzero().max()) + 1 for line in (t.any(1), t.any(0))] if t.any() else [] for t in taken]
+        return [Box(slice(axis, axis + 1), *sides) for axis, sides in enumerate(reach) if sides]
 
     def split(self, signal: Tensor) -> Tensor:
         return self.transform.forward(signal)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import cos, pi, sqrt
 
@@ -29,7 +29,12 @@ BAND = 1 << 20  # numbers of a band of blocks, unless one row of blocks has more
 
 def whole(values: Tensor) -> Tensor:
     """The nearest multiples of 2^-20 within ±127, in units of 2^-20; ties to even. ``values`` are float64."""
-    return (values * GRID).clamp_(-LARGEST * GRID, LARGEST * GRID).round_()
+    return to_grid(values * GRID)
+
+
+def to_grid(values: Tensor) -> Tensor:
+    """:func:`whole` of ``values`` that are in units of 2^-20, in place."""
+    return values.clamp_(-LARGEST * GRID, LARGEST * GRID).round_()
 
 
 def fine(values: Tensor) -> Tensor:
@@ -43,6 +48,15 @@ def dct_matrix(size: int) -> Tensor:
     rows = [[cos(pi * (n + 0.5) * k / size) * sqrt(2 / size) for n in range(size)] for k in range(size)]
     rows[0] = [sqrt(1 / size)] * size
     return whole(torch.tensor(rows, dtype=torch.float64)) / GRID
+
+
+@dataclass(frozen=True)
+class Box:
+    """Coefficients of some channel ``axes``: of the first ``rows`` and ``columns`` of frequencies."""
+
+    axes: slice
+    rows: int
+    columns: int
 
 
 class BlockDCT:
@@ -96,6 +110,32 @@ class BlockDCT:
                 part = one[first * across : last * across]
                 self._inverse(part, found[:, first * self.block : last * self.block])
         return signal
+
+    def boxed(self, coefficients: Tensor, box: Box) -> Tensor:
+        """Those ``(blocks, dim)`` that lie in a box, as :meth:`pull` takes them: axis, block row, row, block, column."""
+        down, across = self.partition.grid
+        found = coefficients.view(down, across, len(self.axes), self.block, self.block)
+        found = found[:, :, box.axes, : box.rows, : box.columns]
+        return found.permute(2, 0, 3, 1, 4).contiguous()
+
+    def pull(self, signal: Tensor, boxes: list[Box], values: list[Tensor], weights: list[Tensor], out: Tensor) -> None:
+        """The inverse of ``weights (values - forward(signal))``, of one signal ``(channels, height, width)``.
+
+        Values and weights, which are zero outside of the boxes, are given by :meth:`boxed`. The bits are those of
+        :meth:`forward` and :meth:`inverse`; where it is known to be zero, nothing is computed.
+        """
+        across, block = self.partition.grid[1], self.block
+        spread = (self.axes @ whole(signal.double()).flatten(1)).round_()
+        found = torch.zeros_like(spread)
+        for box, value, weight in zip(boxes, values, weights, strict=True):
+            rows, columns = self.basis[: box.rows], self.basis[: box.columns]
+            x = (rows @ spread[box.axes].view(-1, block, across * block)).round_()
+            x = (x.view(-1, block) @ columns.T).round_().view(value.shape)
+            x = torch.sub(value, x, alpha=1 / GRID, out=x).mul_(weight)
+            x = (to_grid(x.mul_(GRID)).view(-1, box.columns) @ columns).round_()
+            x = rows.T @ x.view(-1, box.rows, across * block)
+            torch.round(x.view(-1, spread.shape[1]), out=found[box.axes])
+        torch.mul((self.axes.T @ found).round_().view(out.shape), 1 / GRID, out=out)
 
     def bands(self) -> Iterator[tuple[int, int]]:
         """First and last (not included) row of blocks of each band: what is worked on at once, blocks being apart."""
