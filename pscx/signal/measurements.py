@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from pscx.signal.partition import Partition
-from pscx.signal.transforms import BlockDCT, Box
+from pscx.signal.transforms import BlockDCT, Box, Pull
 
 Gain = Callable[[Tensor], Tensor | float]
 """What measurements weigh, given their noise variances, any shape: that shape, or one number for all."""
+
+Boxed = list[tuple[Box, Tensor, Tensor, Tensor]]
+LARGEST_KEPT = 1 << 22  # numbers of a signal of which what is known is kept in boxes as well
 
 
 class Measurements(ABC):
@@ -52,9 +55,9 @@ class Measurements(ABC):
     def adjoint(self, values: Tensor) -> Tensor:
         """``H^T v``: ``(n, blocks, places)`` back to signals."""
 
-    def correction(self, signal: Tensor, gain: Gain) -> Tensor:
-        """``H^T g (y - H x)`` for signals ``(n, channels, height, width)``, with the gain ``g`` of the variances."""
-        return self.adjoint((self.values - self.forward(signal)) * gain(self.variances))
+    @abstractmethod
+    def corrected(self, signal: Tensor, gain: Gain, out: Tensor) -> None:
+        """Writes ``x + H^T g (y - H x)`` of signals ``(n, channels, height, width)``, ``g`` the gain of the variances."""
 
     def bands(self) -> Iterator[tuple[slice, Measurements]]:
         """All there is in parts that do not see each other: rows of the signal, and the measurements of these alone.
@@ -105,6 +108,9 @@ class DenseRows(Measurements):
     def forward(self, signal: Tensor) -> Tensor:
         return (self.rows @ self.partition.split(signal).permute(1, 2, 0)).permute(2, 0, 1)
 
+    def corrected(self, signal: Tensor, gain: Gain, out: Tensor) -> None:
+        torch.add(signal, self.adjoint((self.values - self.forward(signal)) * gain(self.variances)), out=out)
+
     def adjoint(self, values: Tensor) -> Tensor:
         return self.partition.join((values.transpose(0, 1) @ self.rows).transpose(0, 1))
 
@@ -147,12 +153,15 @@ class Coordinates(Measurements):
         self.known = untouched(shape, torch.bool, device)
         self.values, self.variances = (untouched(shape, torch.float64, device) for _ in range(2))
         self.gains = torch.ones(self.partition.count, dtype=torch.float64, device=device)
+        self.kept: dict[int, Boxed] = {}  # by the first row of blocks of a band
+        self.first, self.small = 0, self.values.numel() <= LARGEST_KEPT
 
     def __len__(self) -> int:
         return int(self.known.sum())
 
     def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
         self.taken[rows] = True
+        self.kept.clear()
         self.known[block, rows] = True
         self.values[block, rows] = values
         self.variances[block, rows] = variances
@@ -165,6 +174,7 @@ class Coordinates(Measurements):
         for first, last in self.transform.bands():
             blocks = slice(first * across, last * across)
             part = copy(self)
+            part.first = first
             part.transform = self.transform.band(first, last)
             part.partition = part.transform.partition
             part.known, part.values, part.variances, part.gains = (
@@ -175,17 +185,28 @@ class Coordinates(Measurements):
     def adjoint(self, values: Tensor) -> Tensor:
         return self.transform.inverse(values * self.known)
 
-    def correction(self, signal: Tensor, gain: Gain) -> Tensor:
-        boxes = self.boxes()
-        values, weights = [], []  # once for all signals
-        for box in boxes:
-            values.append(self.transform.boxed(self.values, box))
-            mask = self.transform.boxed(self.known, box).double()  # the product of a mask and a float is float32
-            weights.append(mask.mul_(gain(self.transform.boxed(self.variances, box))))
-        moved = torch.empty(signal.shape, dtype=torch.float64, device=self.device)
-        for one, found in zip(signal, moved, strict=True):
-            self.transform.pull(one, boxes, values, weights, found)
-        return moved
+    def corrected(self, signal: Tensor, gain: Gain, out: Tensor) -> None:
+        boxes = self.in_boxes()
+        weights = [mask * gain(variances) for _, _, mask, variances in boxes]  # once for all signals
+        pulls = [Pull(box, values, weight) for (box, values, *_), weight in zip(boxes, weights, strict=True)]
+        for one, found in zip(signal, out, strict=True):
+            self.transform.pull(one, pulls, found)
+
+    def in_boxes(self) -> Boxed:
+        """All that is known, as :class:`Pull` takes it: values, whether there is one (1 or 0), and variances.
+
+        A sampler asks for the same again in each step, so it is kept until a row is added, unless it is large.
+        """
+        if (kept := self.kept.get(self.first)) is not None:
+            return kept
+        made = self.transform.boxed
+        boxed = [
+            (box, made(self.values, box), made(self.known, box).double(), made(self.variances, box))
+            for box in self.boxes()
+        ]
+        if self.small:
+            self.kept[self.first] = boxed
+        return boxed
 
     def boxes(self) -> list[Box]:
         """Boxes of frequencies in which all rows lie so far. A device is not asked: there it is all of them."""

@@ -39,7 +39,12 @@ def to_grid(values: Tensor) -> Tensor:
 
 def fine(values: Tensor) -> Tensor:
     """The nearest multiples of 2^-31 within ±1023: variances. A sum of up to 4096 of them is exact in any order."""
-    return (values * FINE).clamp_(-FINE_LARGEST * FINE, FINE_LARGEST * FINE).round_().mul_(1 / FINE)
+    return to_fine(values * FINE).mul_(1 / FINE)
+
+
+def to_fine(values: Tensor) -> Tensor:
+    """:func:`fine` of ``values`` that are in units of 2^-31, in these units and in place."""
+    return values.clamp_(-FINE_LARGEST * FINE, FINE_LARGEST * FINE).round_()
 
 
 @lru_cache
@@ -57,6 +62,15 @@ class Box:
     axes: slice
     rows: int
     columns: int
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Towards which values, and how much, coefficients in a box are to be moved; as :meth:`BlockDCT.boxed` gives."""
+
+    box: Box
+    value: Tensor
+    weight: Tensor
 
 
 class BlockDCT:
@@ -112,30 +126,31 @@ class BlockDCT:
         return signal
 
     def boxed(self, coefficients: Tensor, box: Box) -> Tensor:
-        """Those ``(blocks, dim)`` that lie in a box, as :meth:`pull` takes them: axis, block row, row, block, column."""
+        """Those ``(blocks, dim)`` that lie in a box, as :meth:`pull` has them: axis, block row, row, block, column."""
         down, across = self.partition.grid
         found = coefficients.view(down, across, len(self.axes), self.block, self.block)
         found = found[:, :, box.axes, : box.rows, : box.columns]
         return found.permute(2, 0, 3, 1, 4).contiguous()
 
-    def pull(self, signal: Tensor, boxes: list[Box], values: list[Tensor], weights: list[Tensor], out: Tensor) -> None:
-        """The inverse of ``weights (values - forward(signal))``, of one signal ``(channels, height, width)``.
+    def pull(self, signal: Tensor, pulls: list[Pull], out: Tensor) -> None:
+        """One signal ``(channels, height, width)`` plus the inverse of ``weight (value - forward(signal))``.
 
-        Values and weights, which are zero outside of the boxes, are given by :meth:`boxed`. The bits are those of
-        :meth:`forward` and :meth:`inverse`; where it is known to be zero, nothing is computed.
+        Weights are zero outside of the boxes. The bits are those of :meth:`forward` and :meth:`inverse`; where it is
+        known to be zero, nothing is computed.
         """
         across, block = self.partition.grid[1], self.block
         spread = (self.axes @ whole(signal.double()).flatten(1)).round_()
         found = torch.zeros_like(spread)
-        for box, value, weight in zip(boxes, values, weights, strict=True):
-            rows, columns = self.basis[: box.rows], self.basis[: box.columns]
+        for pull in pulls:
+            box, rows, columns = pull.box, self.basis[: pull.box.rows], self.basis[: pull.box.columns]
             x = (rows @ spread[box.axes].view(-1, block, across * block)).round_()
-            x = (x.view(-1, block) @ columns.T).round_().view(value.shape)
-            x = torch.sub(value, x, alpha=1 / GRID, out=x).mul_(weight)
+            x = (x.view(-1, block) @ columns.T).round_().view(pull.value.shape)
+            x = torch.sub(pull.value, x, alpha=1 / GRID, out=x).mul_(pull.weight)
             x = (to_grid(x.mul_(GRID)).view(-1, box.columns) @ columns).round_()
             x = rows.T @ x.view(-1, box.rows, across * block)
             torch.round(x.view(-1, spread.shape[1]), out=found[box.axes])
-        torch.mul((self.axes.T @ found).round_().view(out.shape), 1 / GRID, out=out)
+        found = torch.mm(self.axes.T, found, out=spread).round_().view(out.shape)
+        torch.add(signal, found, alpha=1 / GRID, out=out)  # the product is exact, so it may be fused with the sum
 
     def bands(self) -> Iterator[tuple[int, int]]:
         """First and last (not included) row of blocks of each band: what is worked on at once, blocks being apart."""
