@@ -192,6 +192,18 @@ class Decompressor:
         outcome = codec.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
         return outcome, shape
 
+    @property
+    def device(self) -> torch.device:
+        """Where priors compute."""
+        return self._priors.device
+
+    def needs(self, header: Header) -> int:
+        """Estimated bytes that decoding a stream takes; 0 where it cannot be decoded. Loads its prior."""
+        try:
+            return memory_of(self._codec_of(header, 1), header.height, header.width)
+        except PscxError:
+            return 0
+
     def _codec_of(self, header: Header, restorations: int) -> SignalCodec:
         wanted = wanted_of_spec(_spec_of(header), header.parameter, header.seed)
         self.limits.check_work(wanted.evaluations(restorations), header.height, header.width)
@@ -360,6 +372,11 @@ class Codec(Decompressor):
     def caption_of(self, pixels: Pixels) -> str:
         """What the captioner says of an image; empty without one."""
         return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels))
+
+
+def memory_of(codec: SignalCodec, height: int, width: int) -> int:
+    """Estimated bytes that a codec takes for an image of this size."""
+    return codec.memory(codec.signal_shape(*padded(codec, height, width)))
 
 
 def _check_prior(wanted: bytes, found: bytes) -> None:

@@ -374,7 +374,9 @@ def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
     text = "a file, - for standard output, or a folder: FOLDER/, or any name for several inputs"
     parser.add_argument("-o", "--output", type=_output, metavar="OUT", help=text)
     parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
-    text = "N inputs at once share network calls (default: 8 of images of at most 128x128 pixels, else 1)"
+    text = (
+        "N inputs at once share network calls (default: 8 of at most 128x128 pixels, else 1; as many as fit on a GPU)"
+    )
     parser.add_argument("--batch", type=_positive, metavar="N", help=text)
 
 

@@ -57,7 +57,7 @@ class Measurements(ABC):
 
     @abstractmethod
     def corrected(self, signal: Tensor, gain: Gain, out: Tensor) -> None:
-        """Writes ``x + H^T g (y - H x)`` of signals ``(n, channels, height, width)``, ``g`` the gain of the variances."""
+        """Writes ``x + H^T g (y - H x)`` of signals ``(n, channels, height, width)``; ``g`` is the variances' gain."""
 
     def bands(self) -> Iterator[tuple[slice, Measurements]]:
         """All there is in parts that do not see each other: rows of the signal, and the measurements of these alone.
