@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import active_count
 from typing import Any
@@ -333,7 +334,7 @@ def test_no_more_are_under_way_than_there_is_room_for(room: int | None, most: in
         return needs
 
     wanted = [3, 3, 10, 3, 3, 3]
-    done = together((Task(lambda needs=needs: do(needs), needs=needs) for needs in wanted), 4, room)
+    done = together((Task(partial(do, needs), needs=needs) for needs in wanted), 4, room)
     assert list(done) == wanted
     assert max(calls) == most
     if room is not None:

@@ -299,12 +299,13 @@ def test_chances_made_beforehand_are_those_of_each_decision() -> None:
     def cut(rows: Integers, at: Integers) -> Array:
         return both_sides(quantizer.offset(at, grids[rows]) / spread[rows], tail)
 
-    asked: list[list[tuple[Array, ...]]] = [[], []]
+    asked: list[list[tuple[Any, ...]]] = [[], []]
 
     def decide(place: int) -> Decide:
         def decided(rows: Integers, middle: Integers, p: Array) -> Booleans:
             asked[place].append((rows, middle, p))
-            return wanted[rows] >= middle
+            upper: Booleans = wanted[rows] >= middle
+            return upper
 
         return decided
 

@@ -20,7 +20,7 @@ from pscx.format.container import unpack
 from pscx.format.info import stream_info
 from pscx.runtime.bounds import check_bounds
 from pscx.runtime.files import write_whole
-from pscx.runtime.filling import MOST, room_on
+from pscx.runtime.filling import MOST
 from pscx.runtime.printing import complain, printable
 from pscx.runtime.progress import Bar, Bars
 from pscx.runtime.quiet import quiet
@@ -98,7 +98,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     if not jobs:
         return 2
 
-    from pscx.api import Decompressor
+    from pscx.api import Decompressor, memory_to_decode
     from pscx.format.limits import Limits
     from pscx.images import encode_image
 
@@ -133,7 +133,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
     def needs(job: Job) -> int:
         header = header_of(job)
-        return 0 if header is None else decompressor.needs(header)
+        return 0 if header is None else memory_to_decode(decompressor, header)
 
     room = _room(options, decompressor)
     with quiet():
@@ -404,7 +404,9 @@ def _batch(options: Namespace, jobs: list[Job], room: int | None) -> int:
 
 def _room(options: Namespace, codec: Decompressor) -> int | None:
     """Bytes that images may take together on an accelerator; none on the CPU, and where ``--batch`` says how many."""
-    return None if options.batch else room_on(codec.device)
+    from pscx.api import room_for
+
+    return None if options.batch else room_for(codec)
 
 
 def _is_small(sides: tuple[int, int] | None) -> bool:
