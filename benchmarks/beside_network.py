@@ -23,6 +23,7 @@ from torch import Tensor
 from pscx import load_codec
 from pscx.data.folder import BUNDLED
 from pscx.priors import DDPM
+from pscx.runtime.allocator import keep_freed_memory
 
 
 def shrink(self: DDPM, x: Tensor, sigma: float) -> Tensor:
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--profile", action="store_true", help="also print where the time goes")
     options = parser.parse_args()
+    keep_freed_memory()  # as the pscx program does
     torch.set_num_threads(1)
     DDPM.denoise = shrink  # type: ignore[method-assign]
     whole = np.array(Image.open(BUNDLED / "astronaut.png").convert("RGB"))
@@ -48,7 +50,7 @@ def main() -> None:
         codec = load_codec(name, device=options.device)
         codec.compress(image[:64, :64])
         found = []
-        profile = cProfile.Profile()
+        profile = cProfile.Profile(time.process_time)
         for _ in range(3):
             marks = [time.process_time()]
             profile.enable() if options.profile else None

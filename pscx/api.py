@@ -38,6 +38,7 @@ from pscx.rate_control import Target
 from pscx.rate_control.trials import OnTrial, Trials
 from pscx.registry import choices, parameters_of
 from pscx.runtime.cancel import Cancel, cancellable
+from pscx.runtime.filling import room_on
 from pscx.runtime.memory import out_of_memory
 
 __all__ = [
@@ -358,6 +359,24 @@ class Codec(Decompressor):
     def caption_of(self, pixels: Pixels, source: str | Path = "") -> str:
         """What the captioner says of an image, whose file is ``source``; empty without a captioner."""
         return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels, str(source)))
+
+
+def memory_of(codec: SignalCodec, height: int, width: int) -> int:
+    """Estimated bytes that a codec takes for an image of this size."""
+    return codec.memory(codec.signal_shape(*padded(codec, height, width)))
+
+
+def room_for(codec: Decompressor) -> int | None:
+    """Bytes that images may take together on its accelerator; none on the CPU."""
+    return room_on(codec._priors.device)
+
+
+def memory_to_decode(decompressor: Decompressor, header: Header) -> int:
+    """Estimated bytes that decoding a stream takes; 0 where it cannot be decoded. Loads its prior."""
+    try:
+        return memory_of(decompressor._codec_of(header, 1), header.height, header.width)
+    except PscxError:
+        return 0
 
 
 def _check_prior(wanted: bytes, found: bytes) -> None:

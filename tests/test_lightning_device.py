@@ -18,11 +18,14 @@ from tiny import EXACT, save_prior, tiny_network, write_codec
 
 import pscx
 from pscx import Decompressor, PscxError, load_codec
+from pscx.api import memory_of
 from pscx.cli.main import main
 from pscx.data import CropData
 from pscx.execution import proof
 from pscx.execution.placement import chosen
+from pscx.priors import DDPM
 from pscx.runtime import devices, homes
+from pscx.runtime.filling import SHARE
 from pscx.training import TrainDDPM
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -231,3 +234,49 @@ def test_the_benchmark_of_accelerators(standin: torch.device, tmp_path: Path) ->
     assert (found["payload"], found["pixels"]) == ("True", "True")
     assert 0 < int(found["transfers"]) <= 4
     assert file.name.endswith(f"{NAME}-short.md")
+
+
+@pytest.fixture
+def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path, list[int]]:
+    """An exact codec, three photographs, and how many samples each call of its network is given from then on."""
+    config = write_codec(tmp_path, EXACT.format(path=save_prior(tmp_path / "prior", seed=0)))
+    folder = tmp_path / "three"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(golden_image(136, 128)[:, :, [number % 3, 1, 2]]).save(folder / f"{number}.png")
+    sizes: list[int] = []
+    plain = DDPM.denoise
+
+    def counted(self: DDPM, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        sizes.append(len(x))
+        return plain(self, x, sigma)
+
+    monkeypatch.setattr(DDPM, "denoise", counted)
+    return config, folder, sizes
+
+
+def test_free_memory_says_how_many_images_share_a_call(
+    three: tuple[str, Path, list[int]], standin: torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``compress``, ``decompress`` and ``test``; on the CPU images of this size are done one by one."""
+    config, folder, sizes = three
+    codec = load_codec(config)
+    needs = memory_of(codec.signal_codec, 136, 128)
+    most, found = {}, []
+    for name, device, images in (("cpu", "cpu", 0.0), ("all", NAME, 3.5), ("two", NAME, 2.5)):
+        monkeypatch.setattr(backend, "capacity", int(images * needs / SHARE))
+        out = tmp_path / name
+        for command in (
+            ["compress", str(folder), "-o", f"{out}/streams/", "--config", config],
+            ["decompress", f"{out}/streams", "-o", f"{out}/pictures/", "--prior", str(tmp_path / "prior")],
+            ["test", "--config", config, "--data.root", str(folder), "--trainer.default_root_dir", f"{out}/test"],
+        ):
+            sizes.clear()
+            assert main([*command, "--device", device]) == 0
+            most[name, command[0]] = max(sizes)
+        streams = [(out / kind / f"{i}.pscx").read_bytes() for kind in ("streams", "test/streams") for i in range(3)]
+        found.append(streams)
+    assert all(streams == found[0] for streams in found)
+    for command_name in ("compress", "decompress", "test"):
+        alone = most["cpu", command_name]
+        assert [most[name, command_name] / alone for name in ("cpu", "all", "two")] == [1, 3, 2]

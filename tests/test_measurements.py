@@ -7,7 +7,7 @@ import torch
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from torch import Tensor
 
-from pscx.signal.measurements import Coordinates, DenseRows, rank_within
+from pscx.signal.measurements import Coordinates, DenseRows, Gain, Measurements, rank_within
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import BlockDCT
 
@@ -181,17 +181,26 @@ def test_coordinates_are_rows_of_their_transform() -> None:
     assert torch.equal(some.variances[block, number], variances)
 
 
+def corrected(known: Measurements, signal: Tensor, gain: Gain) -> Tensor:
+    moved = torch.full_like(signal, torch.nan)
+    known.corrected(signal, gain, moved)
+    return moved
+
+
 @pytest.mark.parametrize("gain", [1.0, 1 / 3, "each"])
 def test_a_correction_of_coordinates_is_what_it_says_to_the_last_bit(gain: float | str) -> None:
     transform = BlockDCT(Partition(3, 8, 4, 4))
     some = Coordinates(transform)
     some.append(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 5, 47, 30]), random(4, seed=1), random(4, seed=2).square())
-    gains = 1 / (1 + some.variances) if isinstance(gain, str) else gain
+
+    def gain_of(variances: Tensor) -> Tensor | float:
+        return 1 / (1 + variances) if isinstance(gain, str) else gain
+
     signal = random(2, 3, 8, 4, seed=3)
     before = signal.clone(), some.values.clone()
-    expected = some.adjoint((some.values - some.forward(signal)) * gains)
-    assert float(expected.abs().max()) > 0.1
-    assert torch.equal(some.correction(signal, gains), expected)
+    correction = some.adjoint((some.values - some.forward(signal)) * gain_of(some.variances))
+    assert float(correction.abs().max()) > 0.1
+    assert torch.equal(corrected(some, signal, gain_of), signal + correction)
     assert torch.equal(signal, before[0])
     assert torch.equal(some.values, before[1])
 
@@ -201,5 +210,5 @@ def test_a_correction_takes_away_its_share_of_what_is_missing(gain: float) -> No
     rows, _, _ = filled(Partition(3, 8, 8, 4), several(Partition(3, 8, 8, 4)))
     signal = random(2, 3, 8, 8, seed=3)
     missing = rows.values - rows.forward(signal)
-    left = rows.values - rows.forward(signal + rows.correction(signal, torch.full_like(rows.values, gain)))
+    left = rows.values - rows.forward(corrected(rows, signal, lambda _: gain))
     torch.testing.assert_close(left, (1 - gain) * missing, rtol=0, atol=1e-12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import active_count
 from typing import Any
@@ -315,3 +316,27 @@ def test_a_batch_that_was_stopped_goes_on(
 def table(root: Path) -> list[dict[str, str]]:
     with (root / "images.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(("room", "most"), [(None, 4), (9, 3), (7, 2), (2, 1)])
+def test_no_more_are_under_way_than_there_is_room_for(room: int | None, most: int, calls: list[int]) -> None:
+    """Each of five needs 3, and one 10, more than there is: it waits until it is alone, and is done all the same."""
+    under_way: list[int] = []
+    now = [0]
+    prior = DDPM(exact=True)
+    x = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
+
+    def do(needs: int) -> int:
+        now[0] += needs
+        denoise(prior, x, 1.0)
+        under_way.append(now[0])
+        now[0] -= needs
+        return needs
+
+    wanted = [3, 3, 10, 3, 3, 3]
+    done = together((Task(partial(do, needs), needs=needs) for needs in wanted), 4, room)
+    assert list(done) == wanted
+    assert max(calls) == most
+    if room is not None:
+        assert max(found for found in under_way if found != 10) <= max(room, 3)
+        assert 10 in under_way

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from pscx.coders import Adaptive, Coder, Posterior, Raw, Static
+from pscx.coders.decisions import Chances, Decide, Tree, descend
 from pscx.quantizers import CellsAtOnce, CellsInTurn, Quantizer, Trellis, Uniform
 from pscx.quantizers import trellis as module
 from pscx.quantizers.machine import Machine
-from pscx.signal.distributions import Array, Integers, cell_bits
+from pscx.signal.distributions import Array, Booleans, Integers, both_sides, cell_bits, tail_of
 from pscx.training.fitting import Group, fit_posterior
 
 CODERS = [Posterior(), Posterior(0, adapt=False), Posterior(6, gains=[0.5]), Raw(), Adaptive(), Static()]
@@ -282,3 +283,51 @@ def test_many_lanes_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Trellis(**options)
+
+
+def test_chances_made_beforehand_are_those_of_each_decision() -> None:
+    """The same rows are asked for the same decisions with the same bits, near the middle and to either end."""
+    quantizer, generator = Trellis(0.5, bits=8), np.random.default_rng(0)
+    rows, grids = np.arange(400), generator.integers(0, 2, 400)
+    spread = 10 ** generator.uniform(-3, 3, 400)
+    half = quantizer.alphabet // 2
+    wanted = np.clip(half + np.rint(generator.standard_cauchy(400) * 5), 0, quantizer.alphabet - 1).astype(np.int64)
+    assert {0, quantizer.alphabet - 1} < set(wanted.tolist())
+    path = quantizer.cells_in_turn(torch.zeros(400))
+    tail = tail_of(4)
+
+    def cut(rows: Integers, at: Integers) -> Array:
+        return both_sides(quantizer.offset(at, grids[rows]) / spread[rows], tail)
+
+    asked: list[list[tuple[Any, ...]]] = [[], []]
+
+    def decide(place: int) -> Decide:
+        def decided(rows: Integers, middle: Integers, p: Array) -> Booleans:
+            asked[place].append((rows, middle, p))
+            upper: Booleans = wanted[rows] >= middle
+            return upper
+
+        return decided
+
+    table = Chances.of(path, quantizer.alphabet, spread, tail)
+    assert table is not None
+    for place, found in enumerate(
+        (
+            descend(cut, quantizer.alphabet, rows, decide(0)),
+            table.descend(grids, cut, rows, decide(1)),
+        )
+    ):
+        assert np.array_equal(found, wanted), place
+    assert len(asked[0]) == len(asked[1]) > 8
+    for one, other in zip(*asked, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_chances_are_not_made_for_few_symbols_or_known_or_many_rows() -> None:
+    few, spread = Trellis(0.5, bits=3), np.ones(200)
+    assert len(Tree.of(few.alphabet).symbols) == 0
+    assert Chances.of(few.cells_in_turn(torch.zeros(200)), few.alphabet, spread, tail_of(4)) is None
+    usual, symbols = Trellis(0.5), torch.full((200,), 8191)
+    assert Chances.of(usual.cells_in_turn(torch.zeros(200), symbols), usual.alphabet, spread, tail_of(4)) is None
+    many = torch.zeros(64 * 512)
+    assert Chances.of(usual.cells_in_turn(many), usual.alphabet, many.numpy(), tail_of(4)) is None

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -20,6 +20,7 @@ from pscx.format.container import unpack
 from pscx.format.info import stream_info
 from pscx.runtime.bounds import check_bounds
 from pscx.runtime.files import write_whole
+from pscx.runtime.filling import MOST
 from pscx.runtime.printing import complain, printable
 from pscx.runtime.progress import Bar, Bars
 from pscx.runtime.quiet import quiet
@@ -27,8 +28,9 @@ from pscx.runtime.suffixes import IMAGE_KINDS, IMAGES, STREAM
 
 if TYPE_CHECKING:
     from pscx.ablation import Launcher
-    from pscx.api import Codec, Pixels
+    from pscx.api import Codec, Decompressor, Pixels
     from pscx.config import Layer
+    from pscx.format.container import Header
 
 TARGETS = ("quality", "bpp", "psnr", "max_bytes", "step")
 STREAM_SIZE_LIMIT = 1 << 30
@@ -43,7 +45,7 @@ def compress(options: Namespace, rest: list[str]) -> int:
     if not todo.jobs and not todo.existing:
         return 2
 
-    from pscx.api import build_codec
+    from pscx.api import build_codec, memory_of
     from pscx.codecs.with_prior import PriorCodec
     from pscx.compression.known_priors import KnownPriors
     from pscx.images import image_sides
@@ -71,9 +73,14 @@ def compress(options: Namespace, rest: list[str]) -> int:
     def shares(job: Job) -> bool:
         if not (codec.shares_calls and job.rereadable):
             return False
-        return options.batch is not None or _is_small(image_sides(job.source))
+        return options.batch is not None or room is not None or _is_small(image_sides(job.source))
 
-    return _each("compress", jobs, work, failed, _batch(options, jobs), shares)
+    def needs(job: Job) -> int:
+        width, height = image_sides(job.source) or (1, 1)
+        return memory_of(codec.signal_codec, height, width)
+
+    room = _room(options, codec)
+    return _each("compress", jobs, work, failed, Together(_batch(options, jobs, room), room, shares, needs))
 
 
 def _background(name: str | None) -> str | None:
@@ -96,7 +103,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     if not jobs:
         return 2
 
-    from pscx.api import Decompressor
+    from pscx.api import Decompressor, memory_to_decode
     from pscx.compression.known_priors import KnownPriors
     from pscx.format.limits import Limits
     from pscx.images import encode_image
@@ -122,17 +129,26 @@ def decompress(options: Namespace, rest: list[str]) -> int:
             _write(output, encode_image(image, "image.png" if output == STANDARD else output), options.force)
         return "\n".join(printable(str(output)) for output in job.outputs if output != STANDARD)
 
-    def shares(job: Job) -> bool:
-        if not job.rereadable:
-            return False
+    def header_of(job: Job) -> Header | None:
         try:
-            header = unpack(_read_stream(job.source, options.max_bytes, partial), partial=True)[0]
-        except PscxError:  # the work reports it
-            return False
-        return header.exact and (options.batch is not None or _is_small((header.width, header.height)))
+            return unpack(_read_stream(job.source, options.max_bytes, partial), partial=True)[0]
+        except PscxError:  # which the work will report
+            return None
 
+    def shares(job: Job) -> bool:
+        header = header_of(job) if job.rereadable else None
+        if header is None or not header.exact:
+            return False
+        return options.batch is not None or room is not None or _is_small((header.width, header.height))
+
+    def needs(job: Job) -> int:
+        header = header_of(job)
+        return 0 if header is None else memory_to_decode(decompressor, header)
+
+    room = _room(options, decompressor)
     with quiet():
-        return _each("decompress", jobs, work, failed, _batch(options, jobs), shares)
+        together = Together(_batch(options, jobs, room), room, shares, needs)
+        return _each("decompress", jobs, work, failed, together)
 
 
 def info(options: Namespace, rest: list[str]) -> int:
@@ -379,10 +395,9 @@ def _each(
     jobs: list[Job],
     work: Callable[[Job, Bar], str],
     failed: int = 0,
-    batch: int = 1,
-    shares: Callable[[Job], bool] = lambda job: False,
+    together: Together | None = None,
 ) -> int:
-    """Do the jobs, at most ``batch`` at once of those that share network calls, and print what each says, in order.
+    """Do the jobs, those that share network calls ``together``, and print what each says, in order.
 
     A bad file is reported and the others still done.
     """
@@ -395,7 +410,7 @@ def _each(
             finally:
                 bar.end()
 
-        for job, result in zip(jobs, _results(do, jobs, batch, shares), strict=True):
+        for job, result in zip(jobs, _results(do, jobs, together or Together()), strict=True):
             if isinstance(result, str):
                 if result:
                     print(result, file=sys.stderr if STANDARD in job.outputs else sys.stdout, flush=True)
@@ -408,25 +423,51 @@ def _each(
     return 2 if failed else 0
 
 
-def _batch(options: Namespace, jobs: list[Job]) -> int:
-    """Number of jobs at once: as given, else several of which small images share network calls."""
+@dataclass(frozen=True)
+class Together:
+    """Which jobs are done at once: at most ``batch`` of those that share calls, as far as there is ``room`` for them.
+
+    ``needs`` is asked for the bytes that a job takes where room is bounded, in bytes.
+    """
+
+    batch: int = 1
+    room: int | None = None
+    shares: Callable[[Job], bool] = lambda job: False
+    needs: Callable[[Job], int] = lambda job: 0
+
+
+def _batch(options: Namespace, jobs: list[Job], room: int | None) -> int:
+    """How many are under way at once: unless it was said, some where there are several.
+
+    On an accelerator that are as many as there is room for, else those that are small.
+    """
     from pscx.api import BATCH
 
-    return int(options.batch or (BATCH if len(jobs) > 1 else 1))
+    usual = BATCH if room is None else MOST
+    return int(options.batch or (usual if len(jobs) > 1 else 1))
+
+
+def _room(options: Namespace, codec: Decompressor) -> int | None:
+    """Bytes that images may take together on an accelerator; none on the CPU, and where ``--batch`` says how many."""
+    from pscx.api import room_for
+
+    return None if options.batch else room_for(codec)
 
 
 def _is_small(sides: tuple[int, int] | None) -> bool:
     return sides is not None and sides[0] * sides[1] <= SMALL
 
 
-def _results(
-    do: Callable[[Job], str], jobs: list[Job], batch: int, shares: Callable[[Job], bool]
-) -> Iterator[str | Exception]:
+def _results(do: Callable[[Job], str], jobs: list[Job], how: Together) -> Iterator[str | Exception]:
     """What ``do`` returned for each job, or the exception that it raised, in order."""
-    if batch > 1:
+    if how.batch > 1:
         from pscx.execution.batching import Task, together  # imports torch
 
-        yield from together((Task(partial(do, job), shares(job)) for job in jobs), batch)
+        def task(job: Job) -> Task[str]:
+            shares = how.shares(job)
+            return Task(partial(do, job), shares, how.needs(job) if shares and how.room is not None else 0)
+
+        yield from together(map(task, jobs), how.batch, how.room)
         return
     for job in jobs:
         try:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pscx.coders.base import CODERS, Coder, check_predictions, check_symbols
-from pscx.coders.ranges import RangeCodedDecoder, RangeCodedEncoder, on_grid
+from pscx.coders.decisions import Chances, Decide, descend
+from pscx.coders.ranges import RangeCodedDecoder, RangeCodedEncoder
 from pscx.quantizers import CellsInTurn, Quantizer
 from pscx.quantizers.turns import TOGETHER
 from pscx.signal.distributions import (
@@ -25,15 +26,11 @@ from pscx.signal.distributions import (
     tail_of,
 )
 
-Decide = Callable[[Integers, Integers, Array], Booleans]
-Cut = Callable[[Integers, Integers], Array]
-
 NARROWEST = 2.0**-64  # smallest standard deviation
-NEAR = 7  # symbols on either side of the middle one that are set apart first
-NOTHING = 1e-250  # a mass below this is not divided by
 
 OCTAVES = np.array(sorted(range(-8, 9), key=abs)) / 4  # of the gains to choose from, the gain 1 first
 PART = TOGETHER  # rows whose lengths are found at once
+LEARNT = 1 << 10  # rows from which a gain is learnt at once: they stay in the cache
 GAINS = np.round(2.0**OCTAVES * 1024) / 1024
 MEMORY = 512  # rows after which what was learnt before counts half
 PENALTY = 0.75  # bits for each squared octave of a gain
@@ -45,7 +42,8 @@ class Posterior(Coder):
     """A symbol costs what the mass of its cell is worth: the posterior predictive as the entropy model.
 
     A measurement is taken to follow a distribution with location ``mean`` and standard deviation ``scale`` times a
-    gain. The ordered alphabet is cut in two (:func:`between`) until one symbol is left, and each decision is range
+    gain. The ordered alphabet is cut in two
+    (:func:`pscx.coders.decisions.between`) until one symbol is left, and each decision is range
     coded (constriction) with ``p = P(upper part) / P(both)``, which is rounded to a multiple of 2^-20 and kept in
     [2^-16, 1 - 2^-16]. With ``degrees`` over 0 nothing but + - * / and square roots goes into ``p``, so it is the
     same on every machine with IEEE 754 arithmetic; the Gaussian is not, because its tail comes from the mathematical
@@ -162,14 +160,21 @@ class Predictive:
             with np.errstate(over="ignore"):  # an infinite distance is far enough
                 return both_sides(cells.lower(rows, at) / spread, self._tail)
 
+        def gained_cut(rows: Integers, at: Integers) -> Array:
+            return cut(rows, at, gained[rows])
+
         found = np.zeros(len(spread), np.int64)
+        table = Chances.of(cells, alphabet, gained, self._tail)
         for rows in cells.turns():
-            found[rows] = descend(lambda rows, at: cut(rows, at, gained[rows]), alphabet, rows, decide)
+            if table is None:
+                found[rows] = descend(gained_cut, alphabet, rows, decide)
+            else:
+                found[rows] = table.descend(cells.kinds(rows), gained_cut, rows, decide)
             cells.take(rows, found[rows])
             after()
         if self._gain:
-            starts = range(0, len(found), PART)
-            parts = (np.arange(start, min(start + PART, len(found))) for start in starts)
+            starts = range(0, len(found), LEARNT)
+            parts = (np.arange(start, min(start + LEARNT, len(found))) for start in starts)
             spreads = ((rows, spread[rows] * GAINS[:, None]) for rows in parts)
             masses = (mass(*(cut(rows, found[rows] + above, wide) for above in (0, 1))) for rows, wide in spreads)
             self._gain.learn(len(found), masses)
@@ -197,45 +202,3 @@ class Gain:
         """Take in the probabilities ``(17, rows)`` of one group, in any number of parts, under each factor."""
         lengths = sum((code_lengths(part).sum(1) for part in masses), np.zeros(len(GAINS), np.int64))
         self._bits = self._bits * (MEMORY / (MEMORY + rows)) + lengths * UNIT
-
-
-def descend(cut: Cut, alphabet: int, rows: Integers, decide: Decide) -> Integers:
-    """Cut ``[0, alphabet)`` in two until one symbol is left in each of the numbered rows, where :func:`between` says.
-
-    ``cut(rows, symbols)`` gives the masses on both sides of the symbols' lower edges in the numbered rows.
-    """
-    low, high = np.zeros(len(rows), np.int64), np.full(len(rows), alphabet, np.int64)
-    left = np.flatnonzero(high - low > 1)
-    at_low, at_high = cut(rows[left], low[left]), cut(rows[left], high[left])
-    while len(left):
-        middle = between(low[left], high[left], alphabet)
-        at_middle = cut(rows[left], middle)
-        p = chance(mass(at_middle, at_high), mass(at_low, at_high))
-        upper = decide(rows[left], middle, p)
-        low[left], high[left] = np.where(upper, middle, low[left]), np.where(upper, high[left], middle)
-        at_low, at_high = np.where(upper, at_middle, at_low), np.where(upper, at_high, at_middle)
-        again = high[left] - low[left] > 1
-        left, at_low, at_high = left[again], at_low[:, again], at_high[:, again]
-    return low
-
-
-def between(low: Integers, high: Integers, alphabet: int) -> Integers:
-    """Where to cut ``[low, high)``: first the ``NEAR`` symbols on either side of the middle one are set apart.
-
-    What lies beyond them is cut at twice the distance from the middle until its end is found, what has two ends is
-    halved. So a symbol near the middle takes at most six decisions, whatever the alphabet.
-    """
-    centre = alphabet // 2
-    inner, outer = centre - NEAR, centre + NEAR + 1
-    middle = (low + high) // 2
-    middle = np.where((high == alphabet) & (low > centre), 2 * low - centre, middle)
-    middle = np.where((low == 0) & (high <= inner), 2 * high - centre, middle)
-    middle = np.where((low == 0) & (high == outer), inner, middle)
-    middle = np.where((low == 0) & (high == alphabet), outer, middle)
-    inside: Integers = np.where((low < middle) & (middle < high), middle, (low + high) // 2)
-    return inside
-
-
-def chance(part: Array, whole: Array) -> Array:
-    """``part / whole`` on the grid of probabilities; 1/2 where ``whole`` is too small to divide by."""
-    return on_grid(np.where(whole > NOTHING, part / np.maximum(whole, NOTHING), 0.5))

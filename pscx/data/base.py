@@ -17,6 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from pscx.errors import ImageError, PscxError
 from pscx.images import MIN_SIDE
+from pscx.runtime.filling import MOST, room_on
 
 
 class Photo(TypedDict):
@@ -53,7 +54,8 @@ class PhotoData(LightningDataModule):
         subset: take the first so many images, or all.
         crop: side of a square cut from the middle, at least 16 pixels, or the whole image.
         num_workers: processes that read images.
-        batch_size: images that are evaluated at once, at least 1; from 2 on, a batch is a list.
+        batch_size: images that are evaluated at once, at least 1; from 2 on, a batch is a list. None: one on a CPU, on
+            an accelerator as many as its free memory holds, at most 32.
 
     Raises:
         ValueError: for an option outside its range.
@@ -61,7 +63,7 @@ class PhotoData(LightningDataModule):
 
     photos: Dataset[Photo]
 
-    def __init__(self, subset: int | None, crop: int | None, num_workers: int, batch_size: int = 1) -> None:
+    def __init__(self, subset: int | None, crop: int | None, num_workers: int, batch_size: int | None = None) -> None:
         super().__init__()
         if subset is not None and subset < 1:
             raise ValueError(f"data.subset must be at least 1, or none for all images, got {subset}")
@@ -69,7 +71,7 @@ class PhotoData(LightningDataModule):
             raise ValueError(f"data.crop must be at least {MIN_SIDE}, or none for whole images, got {crop}")
         if num_workers < 0:
             raise ValueError(f"data.num_workers must be at least 0, got {num_workers}")
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
         self.subset, self.crop, self.num_workers, self.batch_size = subset, crop, num_workers, batch_size
 
@@ -79,7 +81,7 @@ class PhotoData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Photo]:
         """For calibration: every image once, in order and one by one."""
-        if self.batch_size > 1:
+        if (self.batch_size or 1) > 1:
             raise PscxError(f"data.batch_size must be 1 to learn from whole images, got {self.batch_size}")
         if isinstance(self.photos, Portioned):  # Lightning only distributes datasets with a length
             shares, share = self._share()
@@ -94,9 +96,16 @@ class PhotoData(LightningDataModule):
         elif self.trainer is not None and self.trainer.world_size > 1 and isinstance(photos, Sized):
             # Lightning would add its own sampler, even if all ranks take every image
             sampler = Share(len(photos), shares, share)
-        several: dict[str, Any] = {"batch_size": self.batch_size, "collate_fn": list}
-        size = several if self.batch_size > 1 else {"batch_size": None}
+        several: dict[str, Any] = {"batch_size": self.at_once, "collate_fn": list}
+        size = several if several["batch_size"] > 1 else {"batch_size": None}
         return DataLoader(photos, num_workers=self.num_workers, sampler=sampler, **size)
+
+    @property
+    def at_once(self) -> int:
+        """The batch size, or what an accelerator is given: of these images, it works on as many as it has room for."""
+        if self.batch_size is not None or self.trainer is None:
+            return self.batch_size or 1
+        return 1 if room_on(self.trainer.strategy.root_device) is None else MOST
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave photographs on the CPU: the codec moves its tensors itself."""

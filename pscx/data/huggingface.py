@@ -61,7 +61,7 @@ class HuggingFaceData(PhotoData):
         subset: int | None = None,
         crop: int | None = None,
         num_workers: int = 0,
-        batch_size: int = 1,
+        batch_size: int | None = None,
     ) -> None:
         super().__init__(subset, crop, num_workers, batch_size)
         required("datasets", "data", WHAT)

@@ -78,10 +78,10 @@ class StreamedCropData(LightningDataModule):
         )
         check_given(val_root=val_root)
         check_scales(scales)
-        if photos.num_workers != 0 or photos.batch_size != 1:
+        if photos.num_workers != 0 or (photos.batch_size or 1) != 1:
             raise ValueError(
                 "data.photos must not set num_workers or batch_size (set those of data), got "
-                f"{photos.num_workers} and {photos.batch_size}"
+                f"{photos.num_workers} and {photos.batch_size or 1}"
             )
         self.source, self.val_roots = photos, [val_root] if isinstance(val_root, str) else val_root
         self.crop, self.scales, self.batch_size, self.seed = crop, scales, batch_size, seed

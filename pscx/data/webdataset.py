@@ -49,7 +49,7 @@ class WebDatasetData(PhotoData):
         subset: int | None = None,
         crop: int | None = None,
         num_workers: int = 0,
-        batch_size: int = 1,
+        batch_size: int | None = None,
     ) -> None:
         super().__init__(subset, crop, num_workers, batch_size)
         required("webdataset", "data", "data module 'webdataset'")

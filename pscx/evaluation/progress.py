@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from statistics import fmean
 from typing import Any
 
@@ -24,8 +24,8 @@ class Shown:
     def __init__(self, trainer: Trainer, stage: str, measures: Mapping[str, Measure]) -> None:
         self.measures = measures
         loop = trainer.test_loop if stage == "test" else trainer.predict_loop
-        size = getattr(getattr(trainer, "datamodule", None), "batch_size", 1)  # the last batch may be smaller
-        total = size * sum(int(n) for n in loop.max_batches if n != float("inf")) or None
+        batches = sum(int(n) for n in loop.max_batches if n != float("inf"))
+        total = most_images(getattr(trainer, "datamodule", None), batches) or None
         alone = trainer.is_global_zero and trainer.progress_bar_callback is None
         self.bars: Bars | None = Bars(stage, total, visible=alone)
         self.bars.__enter__()
@@ -44,6 +44,13 @@ class Shown:
         if self.bars is not None:
             self.bars.__exit__(None, None, None)
             self.bars = None
+
+
+def most_images(data: Any, batches: int) -> int:
+    """How many images so many batches have: no more than there are, where that is known."""
+    count = getattr(data, "at_once", 1) * batches
+    photos = getattr(data, "photos", None)
+    return min(count, len(photos)) if isinstance(photos, Sized) else count
 
 
 def figures(records: Sequence[Mapping[str, Any]], measures: Mapping[str, Measure]) -> str:

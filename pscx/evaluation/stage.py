@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pscx.api import Pixels
+from pscx.api import Pixels, memory_of
 from pscx.data.base import Photo
 from pscx.errors import PscxError
 from pscx.evaluation.coding import Coding, record_of
@@ -22,6 +22,7 @@ from pscx.evaluation.ranks import gathered
 from pscx.evaluation.tables import Record, completed
 from pscx.execution.batching import Task, together
 from pscx.execution.sharding import Spread
+from pscx.runtime.filling import room_on
 from pscx.runtime.progress import Bar
 
 T = TypeVar("T")
@@ -57,10 +58,12 @@ class Stage:
         """
         photos = [self.spread.first(photo) for photo in photos]
         size = len(photos) if self.spread.size == 1 else 1
-        tasks = [Task(partial(self._done, photo), self.coding.codec.shares_calls) for photo in photos]
+        codec = self.coding.codec
+        room = room_on(codec.signal_codec.device)
+        tasks = [Task(partial(self._done, photo), codec.shares_calls, self._needs(photo, room)) for photo in photos]
         pictures: list[Pixels | None] = []
         errors: list[Exception] = []
-        for photo, result in zip(photos, together(tasks, size), strict=True):
+        for photo, result in zip(photos, together(tasks, size, room), strict=True):
             if isinstance(result, PscxError):
                 self.failures[photo["name"]] = f"'{photo['name']}': {result}"
             elif isinstance(result, Exception):
@@ -69,6 +72,13 @@ class Stage:
         if errors:
             raise errors[0]
         return pictures
+
+    def _needs(self, photo: Photo, room: int | None) -> int:
+        """Bytes that a photograph takes, where room is bounded."""
+        if room is None or photo["error"]:
+            return 0
+        height, width = photo["pixels"].shape[1:]
+        return memory_of(self.coding.codec.signal_codec, height, width)
 
     def _done(self, photo: Photo) -> Pixels | None:
         """The first restoration of a photograph, from an earlier run if possible; adds its record."""

@@ -9,7 +9,7 @@ from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.gelu import ExactGELU
 from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.guard import exactly
-from pscx.exact.integers import number
+from pscx.exact.integers import divide, number
 from pscx.exact.linear import ExactLinear
 from pscx.exact.logarithm import logarithm
 from pscx.exact.network import ROUNDING, check_convolutions, make_exact
@@ -37,6 +37,7 @@ __all__ = [
     "check_convolutions",
     "check_products",
     "check_roots",
+    "divide",
     "exactly",
     "exponential",
     "logarithm",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import frexp
+
 import torch
 from torch import Tensor
 
@@ -27,3 +29,10 @@ def number(value: float, like: Tensor) -> Tensor:
     To divide by it is one IEEE division everywhere; CUDA divides by a Python number by multiplying by its reciprocal.
     """
     return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
+def divide(values: Tensor, divisor: float) -> Tensor:
+    """``values / divisor`` in place, as one IEEE operation each: a product, which is faster, by a power of two."""
+    if frexp(divisor)[0] == 0.5:
+        return values.mul_(1 / divisor)
+    return values.div_(number(divisor, values))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from pscx.exact.integers import number
+from pscx.exact.integers import divide
 
 
 def ordered_mean(parts: Iterable[Tensor]) -> Tensor:
@@ -23,7 +23,7 @@ def ordered_mean(parts: Iterable[Tensor]) -> Tensor:
         del part  # where each is made when its turn comes, the next has its memory
     if total is None:
         raise ValueError("there must be at least one part to take the mean of")
-    return total.div_(number(count, total))
+    return divide(total, count)
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor | None:

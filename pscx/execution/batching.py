@@ -26,23 +26,28 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class Task(Generic[T_co]):
-    """What is to be done with one image; ``shares`` is false where its calls must not be merged with others."""
+    """What is to be done with one image; ``shares`` is false where its calls must not be merged with others.
+
+    ``needs`` is the memory that it takes, in bytes, where that is to be bounded.
+    """
 
     do: Callable[[], T_co]
     shares: bool = True
+    needs: int = 0
 
 
-def together(tasks: Iterable[Task[T]], size: int) -> Iterator[T | Exception]:
+def together(tasks: Iterable[Task[T]], size: int, room: int | None = None) -> Iterator[T | Exception]:
     """What each task returned, or the exception that it raised, in the order of the tasks.
 
-    At most ``size`` tasks are under way at a time, and the next is taken from ``tasks`` when there is a place. One
+    At most ``size`` tasks are under way at a time, and the next is taken from ``tasks`` when there is a place. With
+    ``room``, in bytes, those under way need no more than that together, unless one alone does. One
     that does not share runs from beginning to end while the others wait. What is no ``Exception``, such as
     ``KeyboardInterrupt``, ends all tasks at their next call of a denoiser and is raised. Raises ``ValueError`` for a
     ``size`` below 1.
     """
     if size < 1:
         raise ValueError(f"batch must be at least 1, got {size}")
-    return _Table(tasks, size).results()
+    return _Table(tasks, size, room).results()
 
 
 def denoise(prior: Prior, x: Tensor, sigma: float) -> Tensor:
@@ -85,9 +90,9 @@ class _Stopped(BaseException):
 class _Image(Thread, Generic[T]):
     """The thread of one image: runs only between :meth:`resume` and its next call of a denoiser, or its end."""
 
-    def __init__(self, number: int, do: Callable[[], T]) -> None:
+    def __init__(self, number: int, task: Task[T]) -> None:
         super().__init__(daemon=True)
-        self.number, self.do = number, do
+        self.number, self.do, self.needs = number, task.do, task.needs
         self.call: _Call | None = None
         self.result: list[T] = []
         self.error: BaseException | None = None
@@ -141,8 +146,9 @@ class _Image(Thread, Generic[T]):
 class _Table(Generic[T]):
     """The images under way, in order of their numbers, and the results that were not handed out yet."""
 
-    def __init__(self, tasks: Iterable[Task[T]], size: int) -> None:
-        self._queue, self._size = iter(enumerate(tasks)), size
+    def __init__(self, tasks: Iterable[Task[T]], size: int, room: int | None) -> None:
+        self._queue, self._size, self._room = iter(enumerate(tasks)), size, room
+        self._waiting: tuple[int, Task[T]] | None = None  # for room
         self._images: list[_Image[T]] = []
         self._results: dict[int, T | Exception] = {}
 
@@ -164,15 +170,24 @@ class _Table(Generic[T]):
     def _fill(self) -> None:
         """Begin as many images as there are places for."""
         while len(self._images) < self._size:
-            number, task = next(self._queue, (0, None))
+            number, task = self._waiting or next(self._queue, (0, None))
             if task is None:
                 return
+            self._waiting = None if self._fits(task) else (number, task)
+            if self._waiting:
+                return
             if task.shares and self._size > 1:
-                image = _Image(number, task.do)
+                image = _Image(number, task)
                 self._images.append(image)
                 self._resume(image)
             else:
                 self._results[number] = _attempt(task.do)
+
+    def _fits(self, task: Task[T]) -> bool:
+        """Whether there is room beside the images under way."""
+        if self._room is None or not self._images:
+            return True
+        return sum(image.needs for image in self._images) + task.needs <= self._room
 
     def _resume(self, image: _Image[T]) -> None:
         image.resume()

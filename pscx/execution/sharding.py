@@ -27,11 +27,13 @@ class Spread:
         rank: of this process in its group, from 0.
         size: number of processes in the group.
         group: their process group, of a backend for the CPU; or none for a process alone.
+        tensors: the process group that tensors go through, if it is another one: NCCL's where GPUs are used.
     """
 
     rank: int = 0
     size: int = 1
     group: Any = None
+    tensors: Any = None
 
     def draw(self, sampler: Sampler, problem: Problem, indices: range, batch: int) -> Tensor:
         """Draws ``indices`` of the posterior, ``(len(indices), *shape)``: micro-batch ``i`` by rank ``i % size``.
@@ -57,9 +59,11 @@ class Spread:
             for span in spans.values():
                 yield sampler.sample(problem, span)
             return
-        own = {start: sampler.sample(problem, spans[start]) for start in starts[self.rank :: self.size]}
-        parts = {start: part for share in self._all(own) for start, part in share.items()}
-        yield from (parts[start] for start in starts)
+        own = [sampler.sample(problem, spans[start]) for start in starts[self.rank :: self.size]]
+        mine = torch.cat([torch.empty(0, *problem.shape, dtype=torch.float64, device=problem.device), *own])
+        del own
+        shares = [iter(torch.split(share, batch)) for share in gathered_tensors(mine, self.tensors or self.group)]
+        yield from (next(shares[number % self.size]) for number in range(len(spans)))
 
     def total(self, count: int) -> int:
         """The sum of a count over the group."""
@@ -84,6 +88,24 @@ class Spread:
 ALONE = Spread()
 
 
+def gathered_tensors(own: Tensor, group: Any = None) -> list[Tensor]:
+    """The tensors ``(n, ...)`` of all processes of a group, by rank, on the device of ``own``.
+
+    They may differ in ``n`` alone. Their numbers are exchanged first, then the tensors, padded to the longest. They
+    stay on the device under NCCL; other backends are given them on the CPU.
+    """
+    place = own.device if distributed.get_backend(group) == "nccl" else torch.device("cpu")
+    count = torch.tensor([len(own)], device=place)
+    counts = [torch.empty_like(count) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(counts, count, group=group)
+    sizes = [int(size) for size in torch.cat(counts).tolist()]
+    padded = torch.zeros(max(sizes), *own.shape[1:], dtype=own.dtype, device=place)
+    padded[: len(own)] = own.to(place)
+    parts = [torch.empty_like(padded) for _ in sizes]
+    distributed.all_gather(parts, padded, group=group)
+    return [part[:size].to(own.device) for part, size in zip(parts, sizes, strict=True)]
+
+
 def micro_batch(prior: Prior, shape: tuple[int, ...], batch: int) -> int:
     """How many draws of this shape are made at once where ``batch`` were asked for."""
     return min(batch, max(1, LARGE // prod(shape))) if prior.exact else batch
@@ -97,5 +119,8 @@ def spread_over(world: int, rank: int, ranks_per_image: int) -> Spread:
     if ranks_per_image == 1:
         return ALONE
     members = [list(range(first, first + ranks_per_image)) for first in range(0, world, ranks_per_image)]
+    own = rank // ranks_per_image
     groups = [distributed.new_group(ranks, backend="gloo") for ranks in members]  # every process makes every group
-    return Spread(rank % ranks_per_image, ranks_per_image, groups[rank // ranks_per_image])
+    on_gpus = distributed.get_backend() == "nccl"
+    tensors = [distributed.new_group(ranks, backend="nccl") for ranks in members] if on_gpus else []
+    return Spread(rank % ranks_per_image, ranks_per_image, groups[own], tensors[own] if tensors else None)

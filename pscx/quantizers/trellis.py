@@ -20,6 +20,7 @@ NOISE = (0.105, 0.065, 0.095)  # squared steps, of the prediction, of the points
 NARROWEST = 1e-30  # scale in spacings
 SMALLEST = 1e-300  # squared scale
 LANES_AT_ONCE = 4096
+MANY_LANES = 512  # of which a decoder had better compute what it needs turn after turn
 
 
 @QUANTIZERS.register("trellis")
@@ -171,6 +172,14 @@ class TrellisPath(CellsInTurn):
         next_rows = self._grids[rows[-1] + 1 :][: self._lanes]
         next_rows[:] = machine.grid[self._state[: len(next_rows)]]
 
+    def edges(self, symbols: Integers) -> Array | None:
+        if self._lanes >= MANY_LANES:
+            return None
+        return np.stack([self._quantizer.offset(symbols, np.full(len(symbols), grid)) for grid in (0, 1)])
+
+    def kinds(self, rows: Integers) -> Integers:
+        return self._grids[rows]
+
 
 class KnownTrellisPath(TrellisPath):
     """A path of which an encoder knows all symbols: many places of it are taken at once, which is 20 times as fast."""
@@ -186,3 +195,6 @@ class KnownTrellisPath(TrellisPath):
 
     def take(self, rows: Integers, symbols: Integers) -> None:
         pass
+
+    def edges(self, symbols: Integers) -> Array | None:
+        return None

@@ -35,3 +35,14 @@ class CellsInTurn(ABC):
     @abstractmethod
     def take(self, rows: Integers, symbols: Integers) -> None:
         """Take the symbols of a turn; the cells of later measurements may depend on them."""
+
+    def edges(self, symbols: Integers) -> Array | None:
+        """:meth:`lower` of symbols in rows of each kind, ``(kinds, symbols)``, if the rows of a group are of few kinds.
+
+        None, the default, where they are not, or where so many rows are found together that nothing is gained.
+        """
+        return None
+
+    def kinds(self, rows: Integers) -> Integers:
+        """The kind of each of the numbered rows of this turn, counted from 0 as :meth:`edges` does."""
+        raise NotImplementedError("cells without edges() have no kinds")

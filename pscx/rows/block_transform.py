@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from pscx.exact import number
+from pscx.exact import divide, ordered_mean
 from pscx.priors.base import Prior
 from pscx.priors.kept import kept_by_prior
 from pscx.rows.base import Proposal, RowRule, Situation
@@ -17,7 +17,7 @@ from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, vari
 from pscx.rows.pyramid import PHOTOGRAPHS, Pyramid, check_first
 from pscx.signal.measurements import Coordinates
 from pscx.signal.partition import Partition
-from pscx.signal.transforms import BAND, LARGEST_BLOCK, BlockDCT, dct_matrix, fine
+from pscx.signal.transforms import BAND, FINE, LARGEST_BLOCK, BlockDCT, dct_matrix, fine, to_fine
 
 LARGEST_SIDE = 32
 SIGNIFICANT_BITS = 10  # of a prior variance: far coarser than what machines differ by
@@ -145,8 +145,16 @@ def largest(variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def sample_variances(coefficients: Tensor, divisor: float) -> Tensor:
     """Variance over the first dimension of coefficients on the grid, ``(s, blocks, dim)``."""
-    centred = coefficients - coefficients.sum(0).div_(number(len(coefficients), coefficients))
-    return fine(fine(centred.square_()).sum(0).div_(number(divisor, coefficients)))
+    return centred_variances(coefficients - ordered_mean([coefficients]), divisor)
+
+
+def centred_variances(centred: Tensor, divisor: float) -> Tensor:
+    """:func:`sample_variances` of coefficients less their mean, which are changed: sums of integers are exact."""
+    squares = to_fine(centred.square_().mul_(FINE))
+    total = squares[0]
+    for more in squares[1:]:
+        total += more
+    return to_fine(divide(total, divisor)).mul_(1 / FINE)
 
 
 def channel_axes(prior: Prior) -> Tensor:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from pscx.exact import exponential, logarithm, number, square_root
+from pscx.exact import divide, exponential, logarithm, ordered_mean, square_root
 from pscx.rows.base import ROWS, Situation
-from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
+from pscx.rows.block_transform import BlockTransform, centred_variances, prior_variances
 from pscx.signal.measurements import Coordinates
 
 FEATURES = 10
@@ -98,11 +97,11 @@ class Learned(BlockTransform):
         weights = weights_at(self.weights or PHOTOGRAPHS, situation.iteration, situation.iterations)
         predicted = torch.empty_like(known.values)
         for blocks, features in features_of(situation):
-            total = torch.full(known.values[blocks].shape, weights[-1], dtype=torch.float32, device=known.device)
+            total = torch.full_like(features[0], weights[-1])
             for weight, feature in zip(weights, features, strict=False):
                 total += feature * weight
             variance = exponential(total.clamp_(-LARGEST_LOGARITHM, LARGEST_LOGARITHM))
-            predicted[blocks] = variance.masked_fill_(known.known[blocks], 0).double()
+            predicted[blocks] = variance.contiguous().masked_fill_(known.known[blocks], 0)
         return predicted
 
 
@@ -142,31 +141,54 @@ def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:
     block, axes = known.transform.block, known.partition.channels
     of_place = [log_variance(prior_variances(prior, block)), *places(axes, block, known.device)]
     step = max(1, WORKED // (across * known.partition.dim))
+    planes, stop = torch.empty(0, device=known.device), 0
     for first in range(0, down, step):
-        last = min(first + step, down)
-        start, stop = max(first - 1, 0), min(last + 1, down)
+        last, start, done = min(first + step, down), max(first - 1, 0), stop
+        stop = min(last + 1, down)
+        if stop > done:
+            more = planes_of(samples, known, situation.divisor, done, stop)
+            planes = torch.cat([planes, more], 1) if first else more
         inner, blocks = slice(first - start, last - start), slice(first * across, last * across)
-        coefficients = known.transform.band(start, stop).forward(samples[..., start * block : stop * block, :])
-        free = ~known.known[start * across : stop * across]
-        energy = coefficients.sum(0).div_(number(len(coefficients), coefficients)).square_()
-        variances = sample_variances(coefficients, situation.divisor).mul_(free)
-        planes = torch.stack([plane.float() for plane in (variances, free, energy)])
-        planes = rearrange(planes, "k (y x) (c p q) -> k y x c p q", x=across, c=axes, p=block)
-        near, wide = sum_frequencies(planes[:, inner], NEAR), sum_frequencies(sum_blocks(planes)[:, inner], WIDE)
+        near = sum_frequencies(by_frequency(planes[:, inner], axes, block), NEAR)
+        wide = sum_frequencies(by_frequency(sum_blocks(planes)[:, inner], axes, block), WIDE)
         whole = totals(stop - start, across, block, inner.start, inner.stop, known.device)
-        means = [near[0] / near[1].clamp_min(1), wide[0] / wide[1].clamp_min(1 / 4)]
-        means += [near[2] / whole[0], wide[2] / whole[1]]
-        logs = [log_variance(rearrange(mean, "y x c p q -> (y x) (c p q)")) for mean in means]
-        unknown = free[inner.start * across : inner.stop * across].float().sum(1, keepdim=True)
-        unknown = unknown.div_(number(free.shape[1], unknown))
+        means = [near[0].div_(near[1].clamp_min_(1)), wide[0].div_(wide[1].clamp_min_(1 / 4))]
+        means += [near[2].div_(whole[0]), wide[2].div_(whole[1])]
+        logs = [log_variance(mean.view(-1, (last - first) * across)).T for mean in means]
+        unknown = divide((~known.known[blocks]).sum(1, keepdim=True).float(), known.partition.dim)
         yield blocks, [*logs, log_variance(known.gains[blocks, None]), unknown, *of_place]
+        planes = planes[:, last - 1 - start :]
+
+
+def planes_of(samples: Tensor, known: Coordinates, divisor: float, first: int, last: int) -> Tensor:
+    """Of the rows of blocks from ``first`` to ``last``: ``(3, rows of blocks, blocks, dim)`` float32.
+
+    The samples' variance where a coefficient is not known, 1 where that is so, and the squared coefficients of the
+    samples' mean.
+    """
+    across, block = known.partition.grid[1], known.transform.block
+    coefficients = known.transform.band(first, last).forward(samples[..., first * block : last * block, :])
+    mean = ordered_mean([coefficients])
+    planes = torch.empty(3, last - first, across, known.partition.dim, device=known.device)
+    variance, free, energy = planes.view(3, -1, known.partition.dim)
+    torch.logical_not(known.known[first * across : last * across], out=free)
+    variance.copy_(centred_variances(coefficients.sub_(mean), divisor)).mul_(free)
+    energy.copy_(mean.square_())
+    return planes
+
+
+def by_frequency(planes: Tensor, axes: int, block: int) -> Tensor:
+    """``(k, y, x, dim)`` as ``(k, axes, block, block, y, x)``: neighbours in frequency lie apart, so sums are fast."""
+    k, y, x, dim = planes.shape
+    return planes.reshape(k, y * x, dim).transpose(1, 2).contiguous().view(k, axes, block, block, y, x)
 
 
 @lru_cache(4)
 def totals(down: int, across: int, block: int, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """What the weights of the two means add up to, for the rows ``start`` to ``stop`` of ``down`` rows of blocks."""
-    ones = torch.ones(1, down, across, 1, block, block, device=device)
-    return sum_frequencies(ones[0, :1, :1], NEAR), sum_frequencies(sum_blocks(ones)[0, start:stop], WIDE)
+    ones = torch.ones(1, down, across, block * block, device=device)
+    near, wide = (by_frequency(part, 1, block)[0] for part in (ones[:, :1, :1], sum_blocks(ones)[:, start:stop]))
+    return sum_frequencies(near, NEAR), sum_frequencies(wide, WIDE)
 
 
 @lru_cache(4)
@@ -184,8 +206,8 @@ def log_variance(variance: Tensor) -> Tensor:
 
 
 def sum_frequencies(planes: Tensor, reach: int) -> Tensor:
-    """Sums over the frequencies within ``reach``, in both directions, of ``(..., p, q)``."""
-    return window(window(planes, -1, [1.0] * (2 * reach + 1)), -2, [1.0] * (2 * reach + 1))
+    """Sums over the frequencies within ``reach``, in both directions, of ``(..., p, q, y, x)``."""
+    return window(window(planes, -3, [1.0] * (2 * reach + 1)), -4, [1.0] * (2 * reach + 1))
 
 
 def sum_blocks(planes: Tensor) -> Tensor:

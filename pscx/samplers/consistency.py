@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from pscx.exact import square_root
 from pscx.samplers.base import Problem
+from pscx.signal.measurements import Gain
 
 
 def residual(problem: Problem, x0: Tensor) -> Tensor:
@@ -16,15 +15,14 @@ def residual(problem: Problem, x0: Tensor) -> Tensor:
     return problem.measurements.values - problem.measurements.forward(x0)
 
 
-def project(problem: Problem, x0: Tensor, gain: Callable[[Tensor], Tensor | float]) -> Tensor:
+def project(problem: Problem, x0: Tensor, gain: Gain) -> Tensor:
     """``x0 + H^T g (y - H x0)`` for ``(n, *shape)``, with the gain ``g`` of the measurements' variances.
 
     A gain of 1 (:func:`full_gain`) is the projection on all that fits ``y`` exactly.
     """
     moved = torch.empty_like(x0)
     for rows, known in problem.measurements.bands():
-        part = x0[..., rows, :]
-        torch.add(part, known.correction(part, gain(known.variances)), out=moved[..., rows, :])
+        known.corrected(x0[..., rows, :], gain, moved[..., rows, :])
     return moved
 
 

@@ -8,7 +8,7 @@ from math import sqrt
 from torch import Tensor
 
 from pscx.samplers.base import SAMPLERS, Problem, Sampler
-from pscx.samplers.consistency import mean_gain, uncertainty
+from pscx.samplers.consistency import mean_gain, residual, uncertainty
 from pscx.samplers.course import Course
 from pscx.samplers.ddim import ddim_step
 from pscx.samplers.pullback import denoise_with_pullback
@@ -74,7 +74,7 @@ class PiGDM(Sampler):
         known = problem.measurements
         for step, (sigma, after) in enumerate(pairwise([*levels, 0.0])):
             x0, pullback = denoise_with_pullback(problem.prior, x, sigma)
-            guidance = pullback(known.correction(x0, mean_gain(known.variances, sigma)))
+            guidance = pullback(known.adjoint(residual(problem, x0) * mean_gain(known.variances, sigma)))
             noise = problem.draw(indices, step + 1)
             if self.weighting == "score":
                 x = ddim_step(x, x0 + sigma**2 / uncertainty(sigma) * guidance, sigma, after, self.eta, noise)

@@ -38,9 +38,13 @@ def check_degrees(degrees: int, name: str) -> None:
 
 def both_sides(z: Array, tail: Tail) -> Array:
     """Mass below and above ``z`` standard deviations, stacked in front; the smaller of the two has full precision."""
-    outside = tail(np.minimum(np.abs(z), FARTHEST))
-    inside, below = 1 - outside, z < 0
-    sides = np.empty((2, *z.shape))
+    return sides_of(tail(np.minimum(np.abs(z), FARTHEST)), z < 0)
+
+
+def sides_of(outside: Array, below: Booleans) -> Array:
+    """:func:`both_sides` of cuts that have the mass ``outside`` beyond them, and lie ``below`` the mean or above it."""
+    inside = 1 - outside
+    sides = np.empty((2, *outside.shape))
     for side, elsewhere, there in ((sides[0], inside, outside), (sides[1], outside, inside)):
         side[...] = elsewhere
         np.copyto(side, there, where=below)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 
 import numpy as np
@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from pscx.signal.partition import Partition
-from pscx.signal.transforms import BlockDCT
+from pscx.signal.transforms import BlockDCT, Box, Pull
+
+Gain = Callable[[Tensor], Tensor | float]
+"""What measurements weigh, given their noise variances, any shape: that shape, or one number for all."""
+
+Boxed = list[tuple[Box, Tensor, Tensor, Tensor]]
+LARGEST_KEPT = 1 << 22  # numbers of a signal of which what is known is kept in boxes as well
 
 
 class Measurements(ABC):
@@ -49,9 +55,9 @@ class Measurements(ABC):
     def adjoint(self, values: Tensor) -> Tensor:
         """``H^T v``: ``(n, blocks, places)`` back to signals."""
 
-    def correction(self, signal: Tensor, gain: Tensor | float) -> Tensor:
-        """``H^T g (y - H x)`` for signals ``(n, channels, height, width)`` and gains ``(blocks, places)``, or one."""
-        return self.adjoint((self.values - self.forward(signal)) * gain)
+    @abstractmethod
+    def corrected(self, signal: Tensor, gain: Gain, out: Tensor) -> None:
+        """Writes ``x + H^T g (y - H x)`` of signals ``(n, channels, height, width)``; ``g`` is the variances' gain."""
 
     def bands(self) -> Iterator[tuple[slice, Measurements]]:
         """All there is in parts that do not see each other: rows of the signal, and the measurements of these alone.
@@ -102,6 +108,9 @@ class DenseRows(Measurements):
     def forward(self, signal: Tensor) -> Tensor:
         return (self.rows @ self.partition.split(signal).permute(1, 2, 0)).permute(2, 0, 1)
 
+    def corrected(self, signal: Tensor, gain: Gain, out: Tensor) -> None:
+        torch.add(signal, self.adjoint((self.values - self.forward(signal)) * gain(self.variances)), out=out)
+
     def adjoint(self, values: Tensor) -> Tensor:
         return self.partition.join((values.transpose(0, 1) @ self.rows).transpose(0, 1))
 
@@ -140,14 +149,19 @@ class Coordinates(Measurements):
         self.transform, self.partition = transform, transform.partition
         shape = (self.partition.count, self.partition.dim)
         device = transform.axes.device
+        self.taken = torch.zeros(self.partition.dim, dtype=torch.bool, device=device)  # rows of any block
         self.known = untouched(shape, torch.bool, device)
         self.values, self.variances = (untouched(shape, torch.float64, device) for _ in range(2))
         self.gains = torch.ones(self.partition.count, dtype=torch.float64, device=device)
+        self.kept: dict[int, Boxed] = {}  # by the first row of blocks of a band
+        self.first, self.small = 0, self.values.numel() <= LARGEST_KEPT
 
     def __len__(self) -> int:
         return int(self.known.sum())
 
     def append(self, block: Tensor, rows: Tensor, values: Tensor, variances: Tensor) -> None:
+        self.taken[rows] = True
+        self.kept.clear()
         self.known[block, rows] = True
         self.values[block, rows] = values
         self.variances[block, rows] = variances
@@ -160,6 +174,7 @@ class Coordinates(Measurements):
         for first, last in self.transform.bands():
             blocks = slice(first * across, last * across)
             part = copy(self)
+            part.first = first
             part.transform = self.transform.band(first, last)
             part.partition = part.transform.partition
             part.known, part.values, part.variances, part.gains = (
@@ -170,11 +185,37 @@ class Coordinates(Measurements):
     def adjoint(self, values: Tensor) -> Tensor:
         return self.transform.inverse(values * self.known)
 
-    def correction(self, signal: Tensor, gain: Tensor | float) -> Tensor:
-        missing = self.split(signal)
-        torch.sub(self.values, missing, out=missing)
-        masked = self.known.double().mul_(gain)  # once for all signals; the product of a mask and a float is float32
-        return self.transform.inverse(missing.mul_(masked))
+    def corrected(self, signal: Tensor, gain: Gain, out: Tensor) -> None:
+        boxes = self.in_boxes()
+        weights = [mask * gain(variances) for _, _, mask, variances in boxes]  # once for all signals
+        pulls = [Pull(box, values, weight) for (box, values, *_), weight in zip(boxes, weights, strict=True)]
+        for one, found in zip(signal, out, strict=True):
+            self.transform.pull(one, pulls, found)
+
+    def in_boxes(self) -> Boxed:
+        """All that is known, as :class:`Pull` takes it: values, whether there is one (1 or 0), and variances.
+
+        A sampler asks for the same again in each step, so it is kept until a row is added, unless it is large.
+        """
+        if (kept := self.kept.get(self.first)) is not None:
+            return kept
+        made = self.transform.boxed
+        boxed = [
+            (box, made(self.values, box), made(self.known, box).double(), made(self.variances, box))
+            for box in self.boxes()
+        ]
+        if self.small:
+            self.kept[self.first] = boxed
+        return boxed
+
+    def boxes(self) -> list[Box]:
+        """Boxes of frequencies in which all rows lie so far. A device is not asked: there it is all of them."""
+        channels, block = self.partition.channels, self.transform.block
+        if self.device.type != "cpu":
+            return [Box(slice(0, channels), block, block)]
+        taken = self.taken.view(channels, block, block)
+        reach = [[int(line.nonzero().max()) + 1 for line in (t.any(1), t.any(0))] if t.any() else [] for t in taken]
+        return [Box(slice(axis, axis + 1), *sides) for axis, sides in enumerate(reach) if sides]
 
     def split(self, signal: Tensor) -> Tensor:
         return self.transform.forward(signal)

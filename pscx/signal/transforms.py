@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import cos, pi, sqrt
 
@@ -29,12 +29,22 @@ BAND = 1 << 20  # numbers of a band of blocks, unless one row of blocks has more
 
 def whole(values: Tensor) -> Tensor:
     """The nearest multiples of 2^-20 within ±127, in units of 2^-20; ties to even. ``values`` are float64."""
-    return (values * GRID).clamp_(-LARGEST * GRID, LARGEST * GRID).round_()
+    return to_grid(values * GRID)
+
+
+def to_grid(values: Tensor) -> Tensor:
+    """:func:`whole` of ``values`` that are in units of 2^-20, in place."""
+    return values.clamp_(-LARGEST * GRID, LARGEST * GRID).round_()
 
 
 def fine(values: Tensor) -> Tensor:
     """The nearest multiples of 2^-31 within ±1023: variances. A sum of up to 4096 of them is exact in any order."""
-    return (values * FINE).clamp_(-FINE_LARGEST * FINE, FINE_LARGEST * FINE).round_().mul_(1 / FINE)
+    return to_fine(values * FINE).mul_(1 / FINE)
+
+
+def to_fine(values: Tensor) -> Tensor:
+    """:func:`fine` of ``values`` that are in units of 2^-31, in these units and in place."""
+    return values.clamp_(-FINE_LARGEST * FINE, FINE_LARGEST * FINE).round_()
 
 
 @lru_cache
@@ -43,6 +53,24 @@ def dct_matrix(size: int) -> Tensor:
     rows = [[cos(pi * (n + 0.5) * k / size) * sqrt(2 / size) for n in range(size)] for k in range(size)]
     rows[0] = [sqrt(1 / size)] * size
     return whole(torch.tensor(rows, dtype=torch.float64)) / GRID
+
+
+@dataclass(frozen=True)
+class Box:
+    """Coefficients of some channel ``axes``: of the first ``rows`` and ``columns`` of frequencies."""
+
+    axes: slice
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Towards which values, and how much, coefficients in a box are to be moved; as :meth:`BlockDCT.boxed` gives."""
+
+    box: Box
+    value: Tensor
+    weight: Tensor
 
 
 class BlockDCT:
@@ -96,6 +124,33 @@ class BlockDCT:
                 part = one[first * across : last * across]
                 self._inverse(part, found[:, first * self.block : last * self.block])
         return signal
+
+    def boxed(self, coefficients: Tensor, box: Box) -> Tensor:
+        """Those ``(blocks, dim)`` that lie in a box, as :meth:`pull` has them: axis, block row, row, block, column."""
+        down, across = self.partition.grid
+        found = coefficients.view(down, across, len(self.axes), self.block, self.block)
+        found = found[:, :, box.axes, : box.rows, : box.columns]
+        return found.permute(2, 0, 3, 1, 4).contiguous()
+
+    def pull(self, signal: Tensor, pulls: list[Pull], out: Tensor) -> None:
+        """One signal ``(channels, height, width)`` plus the inverse of ``weight (value - forward(signal))``.
+
+        Weights are zero outside of the boxes. The bits are those of :meth:`forward` and :meth:`inverse`; where it is
+        known to be zero, nothing is computed.
+        """
+        across, block = self.partition.grid[1], self.block
+        spread = (self.axes @ whole(signal.double()).flatten(1)).round_()
+        found = torch.zeros_like(spread)
+        for pull in pulls:
+            box, rows, columns = pull.box, self.basis[: pull.box.rows], self.basis[: pull.box.columns]
+            x = (rows @ spread[box.axes].view(-1, block, across * block)).round_()
+            x = (x.view(-1, block) @ columns.T).round_().view(pull.value.shape)
+            x = torch.sub(pull.value, x, alpha=1 / GRID, out=x).mul_(pull.weight)
+            x = (to_grid(x.mul_(GRID)).view(-1, box.columns) @ columns).round_()
+            x = rows.T @ x.view(-1, box.rows, across * block)
+            torch.round(x.view(-1, spread.shape[1]), out=found[box.axes])
+        found = torch.mm(self.axes.T, found, out=spread).round_().view(out.shape)
+        torch.add(signal, found, alpha=1 / GRID, out=out)  # the product is exact, so it may be fused with the sum
 
     def bands(self) -> Iterator[tuple[int, int]]:
         """First and last (not included) row of blocks of each band: what is worked on at once, blocks being apart."""
