@@ -103,7 +103,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     if not jobs:
         return 2
 
-    from pscx.api import Decompressor, memory_to_decode
+    from pscx.api import Decompressor
     from pscx.compression.known_priors import KnownPriors
     from pscx.format.limits import Limits
     from pscx.images import encode_image
@@ -129,10 +129,18 @@ def decompress(options: Namespace, rest: list[str]) -> int:
             _write(output, encode_image(image, "image.png" if output == STANDARD else output), options.force)
         return "\n".join(printable(str(output)) for output in job.outputs if output != STANDARD)
 
+    with quiet():
+        return _each("decompress", jobs, work, failed, _decoded_together(options, jobs, decompressor, partial))
+
+
+def _decoded_together(options: Namespace, jobs: list[Job], decompressor: Decompressor, partial: bool) -> Together:
+    """Which streams are decoded at once: bit-exact ones, small or as many as an accelerator has room for."""
+    from pscx.api import memory_to_decode
+
     def header_of(job: Job) -> Header | None:
         try:
             return unpack(_read_stream(job.source, options.max_bytes, partial), partial=True)[0]
-        except PscxError:  # which the work will report
+        except PscxError:  # the work reports it
             return None
 
     def shares(job: Job) -> bool:
@@ -146,9 +154,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         return 0 if header is None else memory_to_decode(decompressor, header)
 
     room = _room(options, decompressor)
-    with quiet():
-        together = Together(_batch(options, jobs, room), room, shares, needs)
-        return _each("decompress", jobs, work, failed, together)
+    return Together(_batch(options, jobs, room), room, shares, needs)
 
 
 def info(options: Namespace, rest: list[str]) -> int:

@@ -349,7 +349,7 @@ def _add_files(parser: ArgumentParser, metavar: str, text: str) -> None:
     text = "a file, - for standard output, or a folder: FOLDER/, or any name for several inputs"
     add("-o", "--output", type=_output, metavar="OUT", help=text)
     add("--force", action="store_true", help="overwrite existing outputs")
-    text = "process N inputs at once in shared network calls (default: as many as fit on a GPU; else 8 up to 128x128 pixels, or 1)"
+    text = "process N inputs at once in shared network calls (default: what fits on a GPU; else 8 up to 128x128, or 1)"
     add("--batch", type=_integer(1), metavar="N", help=text)
 
 
