@@ -73,7 +73,7 @@ def test_results_are_no_data_even_when_moved_or_copied(here: Path) -> None:
         assert evaluate("--data.root", ".") == 0
     assert names_of(Path("runs/mine")) == ["a", "b"]
     assert not Path("runs/mine-1").exists()
-    with pytest.raises(ImageError, match="must be a folder of images, but 'moved' holds the results of a pscx run$"):
+    with pytest.raises(ImageError, match=r"must be a folder of images, but 'moved' holds the results of a pscx run$"):
         image_files("moved")
     assert len(image_files("moved/reconstructions")) == 2  # named on purpose
 
