@@ -107,7 +107,7 @@ class BlockTransform(RowRule):
 
     def pyramid_of(self, situation: Situation, known: Coordinates) -> Pyramid:
         """The order and the predictions of the block means."""
-        first = prior_variances(situation.prior, self.block)[:: self.block**2]
+        first = prior_variances(situation.prior, self.block)[:: self.block**2].cpu()
         axes, weights = known.partition.channels, self.pyramid or PHOTOGRAPHS
         return Pyramid(known.partition.grid, axes, first, situation.resolution, weights)
 

@@ -66,12 +66,12 @@ class Learned(BlockTransform):
             ``floor``) are taken by the end: the second half of the iterations takes more than ``per_iteration``,
             ``growth`` and ``depth`` say where it must, but no more than 1.5 times an iteration's average in any one
             block, and no more than 2^21 in an iteration. 0: they hold.
+        weights: ``a``, then ``b``, then ``c``, thirty numbers within ±1000, each ten in the order above; none for those
+            that ship with pscx, for its own prior.
         first: how the first iteration, which has no samples, measures: ``prior`` takes the coefficients of the largest
             variance under the prior; ``pyramid`` takes the block means, coarse to fine, each predicted from those
             around it (:class:`pscx.rows.pyramid.Pyramid`).
         pyramid: weights of the pyramid's variances, fourteen numbers within ±1000; none for those that ship with pscx.
-        weights: ``a``, then ``b``, then ``c``, thirty numbers within ±1000, each ten in the order above; none for those
-            that ship with pscx, for its own prior.
     """
 
     references = ("ahmed1974dct", "cover2006elements")

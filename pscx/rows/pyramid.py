@@ -61,7 +61,7 @@ class Pyramid:
     Args:
         grid: blocks down and across.
         axes: channel axes, at least 1.
-        first: variances of the coefficient of the first block, ``(axes,)``.
+        first: variances of the coefficient of the first block, ``(axes,)`` float64 on the CPU.
         resolution: the quantizer's, in units of the signal.
         weights: fourteen numbers: those of the features for the first axis, then for the others.
     """
@@ -116,7 +116,8 @@ class Pyramid:
             error = torch.zeros(len(y), dtype=torch.float64)
             for axes in self.turns():
                 if not spacing:
-                    mean, variance = torch.zeros(len(axes), 1, dtype=torch.float64), self.first[list(axes), None].cpu()
+                    variance = self.first[axes.start : axes.stop, None]
+                    mean = torch.zeros_like(variance)
                 else:
                     near = Neighbours.of(planes, known, y, x, spacing, middle)
                     mean = near.interpolated(GAP * self.resolution * self.resolution)
