@@ -81,7 +81,7 @@ def measured(family: type[PathCodec], count: int = 4, **options: Any) -> tuple[f
 
 @pytest.mark.parametrize("schedule", ["kl", "least"])
 def test_ideal_diffc_costs_its_divergence_and_ends_at_the_best_estimate(schedule: str) -> None:
-    bits, error = measured(DiffC, 6, ideal=True, steps=250, schedule=schedule)
+    bits, error = measured(DiffC, 6, ideal=True, steps=400, schedule=schedule)
     assert bits == pytest.approx(information(1 / LEVEL**2), rel=0.03)
     assert error == pytest.approx(denoised(1 / LEVEL**2), rel=0.03)
 
