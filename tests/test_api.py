@@ -179,6 +179,7 @@ def test_info_says_what_is_in_the_stream(codec: Codec, photo: Pixels) -> None:
         "iterations": 3,
         "batch": 4,
         "antithetic": False,
+        "least_rows": 0.0,
     }
     assert facts["parameter"] == 0.25
     assert facts["fingerprint"] == codec.signal_codec.fingerprint().hex()

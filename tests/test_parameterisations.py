@@ -267,7 +267,7 @@ def test_the_flow_prior_of_the_text(tmp_path: Path, forget_plugins: Callable[[],
         ).eval()
     network.save_pretrained(tmp_path / "network")
     (tmp_path / "mine").mkdir()
-    (code,) = python_blocks(Path("docs/priors.md"))
+    (code,) = (block for block in python_blocks(Path("docs/priors.md")) if "pixel_flow" in block)
     (tmp_path / "mine" / "pixel_flow.py").write_text(code)
     pscx.load_plugins(tmp_path / "mine")
     options = {"name": "pixel_flow", "path": str(tmp_path / "network")}

@@ -320,7 +320,7 @@ def test_files_that_begin_with_an_underscore_are_for_others(tmp_path: Path) -> N
         (["components", "--plugins"], "option --plugins needs a folder"),
         (["components", "--plugins", "--json"], "option --plugins needs a folder"),
         (["components", "--plugins="], "option --plugins needs a folder"),
-        (["info", "x.pscx", "--plugins", "plugins"], "info has no option '--plugins'"),
+        (["info", "x.pscx", "--plugins", "nowhere"], "--plugins: the plugin folder 'nowhere' does not exist"),
         (["test", "--config", "configs/gaussian.yaml", "--plugin", "x"], "'--plugin' (did you mean '--plugins'?)"),
         (["compress", "x.png", "--", "--plugins"], "no such file: '--plugins'"),
     ],
