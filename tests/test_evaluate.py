@@ -280,7 +280,17 @@ def test_the_shipped_codec_is_calibrated(image_folder: Path, tmp_path: Path) -> 
 def test_the_shipped_row_rule_is_learnt(image_folder: Path, tmp_path: Path) -> None:
     root, prior = tmp_path / "run", save_prior(tmp_path / "prior", 1)
     few = ["--model.codec.iterations", "6", "--model.codec.sampler.steps", "2", "--model.codec.samples", "2"]
-    options = ["--data.root", str(image_folder), "--data.subset", "2", "--data.crop", "48", *few]
+    options = [
+        "--data.root",
+        str(image_folder),
+        "--data.subset",
+        "2",
+        "--data.crop",
+        "32",
+        "--model.codec.rows.block",
+        "8",
+        *few,
+    ]
     run(root, "configs/fit_rows.yaml", *options, "--model.codec.prior.path", prior, command="fit")
     assert [row["rows"] for row in rows_of(root / "rows.csv")] == ["before", "learned"]
 

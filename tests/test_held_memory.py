@@ -20,7 +20,8 @@ from pscx import load_codec
 from pscx.captioners import Fixed
 from pscx.cli.main import main
 from pscx.priors import Gaussian, Prior, StableDiffusion
-from pscx.priors.denoiser import PixelDenoiser, load_denoiser
+from pscx.priors.denoiser import PixelDenoiser
+from pscx.priors.edm_denoiser import EDMDenoiser, load_pixels
 from pscx.priors.kept import kept_by_prior
 from pscx.rows.block_transform import prior_variances
 from pscx.rows.local import klt
@@ -106,7 +107,7 @@ def test_an_image_is_captioned_once(
     """By ``test``, whether its result is made or kept from before."""
     asked: list[int] = []
 
-    def counted(self: Fixed, image: Pixels) -> str:
+    def counted(self: Fixed, image: Pixels, source: str = "") -> str:
         asked.append(image.size)
         return self.text
 
@@ -132,13 +133,13 @@ def test_a_report_loads_a_prior_once(
         where = ["--data.root", str(image_folder), "--trainer.default_root_dir", str(run)]
         assert main(["test", "--config", config, "--model.codec.quantizer.step", step, *where]) == 0
     loaded: list[str] = []
-    plain = load_denoiser
+    plain = load_pixels
 
-    def counted(path: str) -> PixelDenoiser:
+    def counted(path: str) -> PixelDenoiser | EDMDenoiser:
         loaded.append(path)
         return plain(path)
 
-    monkeypatch.setattr(pscx.priors.ddpm, "load_denoiser", counted)
+    monkeypatch.setattr(pscx.priors.ddpm, "load_pixels", counted)
     for times, options in enumerate(([], ["--prior", folder]), 1):
         output = tmp_path / f"page-{times}.html"
         assert main(["report", *map(str, runs), "-o", str(output), *options]) == 0
