@@ -121,7 +121,7 @@ def test_a_converted_network_in_a_codec(tmp_path: Path, astronaut: NDArray[np.ui
     }
     for kind in ("adm", "edm"):
         prior = {"name": "ddpm", "path": str(tmp_path / kind)}
-        done = pscx.load_codec("paper-pixel", prior=prior, iterations=1, **short).simulate(astronaut[:8, :9])
+        done = pscx.load_codec("paper-pixel", prior=prior, iterations=1, **short).simulate(astronaut[:16, :17])
         found = pscx.Decompressor(prior_path=str(tmp_path / kind)).decompress(done.data)
         np.testing.assert_array_equal(found, done.pixels)
     (tmp_path / "photos").mkdir()
