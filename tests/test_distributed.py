@@ -194,7 +194,9 @@ def test_processes_that_see_different_images_are_told(monkeypatch: pytest.Monkey
         parts[:] = [own, [*own, "c"]]
 
     monkeypatch.setattr("torch.distributed.all_gather_object", gather)
-    with pytest.raises(ConfigError, match="all processes must see the same images, but they see 2, 3 images that differ"):
+    with pytest.raises(
+        ConfigError, match="all processes must see the same images, but they see 2, 3 images that differ"
+    ):
         check_alike(["a", "b"], 2)
     check_alike(None, 2)
 
