@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from pscx.networks.base import Network, Output
 
 NOISE_SCALE = 3.0  # the noise map holds the natural logarithm of the noise level over this number
 RESIDUAL_GAIN = 0.2  # initial weights of a block's last convolution, against those that keep the variance
+LEAK = 0.03  # gradient of a rectified number below 0, in training
 
 
 class ResidualUNet(Network):
@@ -125,8 +127,27 @@ class ResidualBlock(nn.Module):
                 nn.init.normal_(tensor, std=gain / (9 * channels) ** 0.5 if tensor.ndim > 1 else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.second(self.first(x).relu())
+        hidden: Tensor = self.first(x)
+        change: Tensor = self.second(Rectified.apply(hidden) if hidden.requires_grad else hidden.relu())  # type: ignore[no-untyped-call]
         return x + change
+
+
+class Rectified(torch.autograd.Function):
+    """ReLU whose gradient below 0 is that of a leaky one.
+
+    A channel that no input activates has no gradient through a ReLU, and stays silent for the rest of the training.
+    Whole blocks of an earlier embedded prior had gone silent so.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return torch.where(x > 0, gradient, gradient * LEAK)
 
 
 def widen(layer: nn.Conv2d | nn.ConvTranspose2d, trained: nn.Module) -> None:

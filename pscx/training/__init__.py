@@ -3,6 +3,7 @@
 from pscx.training.calibrate import Calibrate
 from pscx.training.export import ExportPrior
 from pscx.training.fit_rows import FitRows
+from pscx.training.quantize_weights import QuantizeWeights
 from pscx.training.train import TrainDDPM
 
-__all__ = ["Calibrate", "ExportPrior", "FitRows", "TrainDDPM"]
+__all__ = ["Calibrate", "ExportPrior", "FitRows", "QuantizeWeights", "TrainDDPM"]
