@@ -79,7 +79,11 @@ class SignalCodec(ABC):
     """Seed of all noise, in [0, 2^64): an option of the same name, unless the family has no noise."""
 
     turned: str
-    """Name of the option that rate control changes, such as ``quantizer``, or a number: :attr:`parameter`."""
+    """Name of the option that rate control changes, such as ``quantizer``, or a number: :attr:`parameter`.
+
+    A family that ships with pscx declares a number as ``turned = "..."`` on a line of its own, in the file of its name
+    in this folder: ``pscx info`` reads it there, because importing the family would load torch.
+    """
 
     parameter_at_step: float = 1.0
     """The parameter that is worth a quantizer's step of 1 in PSC: where searches begin."""
