@@ -9,8 +9,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from pscx.exact import exponential, logarithm
+from pscx.exact import logarithm
 from pscx.rows.base import Predictions, Proposal
+from pscx.rows.log_linear import check_weights, log_linear
 
 Watch: TypeAlias = Callable[[bool, Tensor, Tensor], None]
 
@@ -26,8 +27,6 @@ GAP = 1.0  # squared resolutions that are added to a squared difference before i
 ROUNDING = 1 / 12  # squared resolutions of a variance that the quantizer adds
 SMALLEST = 1e-6  # of what a logarithm is taken of
 COARSEST = 3  # levels above this one are alike
-LARGEST_LOGARITHM = 20.0
-LARGEST_WEIGHT = 1000.0
 
 PHOTOGRAPHS = [
     *(0.6333, 0.4022, 0.1324, -2.994, 0.5143, 0.1974, 3.1978),
@@ -149,11 +148,7 @@ class Pyramid:
     def variance(self, features: Tensor, axes: range) -> Tensor:
         """Variances ``(axes, r)`` float64 by the weights."""
         of_axes = self.weights[:FEATURES] if axes.start == 0 else self.weights[FEATURES:]
-        *weights, constant = torch.tensor(of_axes, dtype=torch.float64).float().tolist()
-        total = torch.full_like(features[0], constant)
-        for weight, feature in zip(weights, features, strict=True):
-            total += feature * weight
-        variance = exponential(total.clamp_(-LARGEST_LOGARITHM, LARGEST_LOGARITHM)).double()
+        variance = log_linear(features, of_axes).double()
         return variance + ROUNDING * self.resolution * self.resolution
 
     def logarithm(self, spread: Tensor) -> Tensor:
@@ -226,10 +221,5 @@ def check_first(first: str, weights: list[float] | None) -> None:
     """Raises ``ValueError`` where ``first`` is no way of beginning, or the weights are not fourteen within ±1000."""
     if first not in FIRST:
         raise ValueError(f"rows.first must be one of {', '.join(FIRST)}, got {first!r}")
-    if weights is None:
-        return
-    if len(weights) != 2 * FEATURES:
-        raise ValueError(f"rows.pyramid must be {2 * FEATURES} numbers, got {len(weights)}")
-    wrong = [weight for weight in weights if not abs(weight) <= LARGEST_WEIGHT]
-    if wrong:
-        raise ValueError(f"rows.pyramid must lie within ±{LARGEST_WEIGHT:g}, got {wrong[0]}")
+    if weights is not None:
+        check_weights("rows.pyramid", weights, 2 * FEATURES)
