@@ -294,6 +294,7 @@ def test_a_second_signal_does_not_interrupt_the_end(first: signal.Signals, code:
         "import os, signal\n"
         "from pscx.demo.ending import ended_by_signals\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background ignores
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # which nohup ignores
         "with ended_by_signals():\n"
         "    try:\n"
         f"        os.kill(os.getpid(), {int(first)})\n"

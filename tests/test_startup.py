@@ -17,12 +17,15 @@ from tiny import tiny_network
 from pscx.cli.lightning_help import MODULES as MODULES_SHOWN
 from pscx.cli.lightning_help import OF_COMMAND, RUN_OPTIONS
 from pscx.cli.main import main
+from pscx.codecs import CODECS
+from pscx.config import STREAM_FAMILY
 from pscx.config.values import is_plain, parser_of
 from pscx.exact import FORMS, FRAMES
 from pscx.format.info import _declared, stream_info
 from pscx.priors.denoiser import PixelDenoiser
 from pscx.quantizers import QUANTIZERS
 from pscx.quantizers.base import Quantizer
+from pscx.registry import Registry
 from pscx.runs.lightning import _own_options
 from pscx.runs.modules import MODULES
 from pscx.runtime.quiet import importing
@@ -125,15 +128,28 @@ def test_all_options_of_the_trainer_can_be_listed() -> None:
     assert "--trainer.limit_predict_batches" in done.stdout
 
 
-def test_info_reads_the_parameters_of_quantizers_from_their_files() -> None:
-    own = {name: cls for name, cls in QUANTIZERS.classes.items() if cls.__module__.startswith("pscx.")}
-    assert {name: _declared(name) for name in own} == {name: cls.parameter_name for name, cls in own.items()}
-    assert {_declared(name) for name in own} == {"step", "parameter"}
+@pytest.mark.parametrize(
+    ("registry", "folder", "attribute", "expected"),
+    [
+        (QUANTIZERS, "quantizers", "parameter_name", {"step", "parameter"}),
+        (CODECS, "codecs", "turned", {"level"}),
+    ],
+    ids=["quantizers", "families"],
+)
+def test_info_reads_parameters_from_the_files_of_components(
+    registry: Registry[Any], folder: str, attribute: str, expected: set[str]
+) -> None:
+    own = {name: cls for name, cls in registry.classes.items() if cls.__module__.startswith("pscx.")}
+    own.pop(STREAM_FAMILY, None)  # its quantizer is asked
+    found = {name: _declared(folder, name, attribute) for name in own}
+    assert found == {name: getattr(cls, attribute) for name, cls in own.items()}
+    assert set(found.values()) == expected
 
 
-@pytest.mark.parametrize("name", ["base", "../quantizers/uniform", "no_such_quantizer", "a" * 500])
+@pytest.mark.parametrize("name", ["base", "../quantizers/uniform", "../codecs/ddcm", "no_such_component", "a" * 500])
 def test_info_reads_no_other_file(name: str) -> None:
-    assert _declared(name) == "parameter"
+    assert _declared("quantizers", name, "parameter_name") == "parameter"
+    assert _declared("codecs", name, "turned") == "parameter"
 
 
 def test_info_knows_the_parameter_of_a_quantizer_that_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

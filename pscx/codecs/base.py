@@ -65,7 +65,28 @@ class Segment:
     estimate: Tensor | None
 
 
-class SignalCodec(ABC):
+class SignalSpace(ABC):
+    """What a codec codes in place of images: the images themselves, or latents."""
+
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Sides of an image must be multiples of this, in pixels."""
+
+    @abstractmethod
+    def to_signal(self, image: Tensor) -> Tensor:
+        """From images ``(batch, 3, height, width)`` in [-1, 1] to signals ``(batch, channels, ...)``."""
+
+    @abstractmethod
+    def to_image(self, signal: Tensor) -> Tensor:
+        """From signals back to images ``(batch, 3, height, width)``, nominally in [-1, 1], not clipped."""
+
+    @abstractmethod
+    def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the signal of one image of this size (sides multiples of :attr:`stride`)."""
+
+
+class SignalCodec(SignalSpace):
     """A family of zero-shot codecs of signals; an object is one configuration of it.
 
     Each constructor option is an attribute of the same name, and :meth:`options` is what a stream stores of the codec.
@@ -79,7 +100,11 @@ class SignalCodec(ABC):
     """Seed of all noise, in [0, 2^64): an option of the same name, unless the family has no noise."""
 
     turned: str
-    """Name of the option that rate control changes, such as ``quantizer``, or a number: :attr:`parameter`."""
+    """Name of the option that rate control changes, such as ``quantizer``, or a number: :attr:`parameter`.
+
+    A family that ships with pscx declares a number as ``turned = "..."`` on a line of its own, in the file of its name
+    in this folder: ``pscx info`` reads it there, because importing the family would load torch.
+    """
 
     parameter_at_step: float = 1.0
     """The parameter that is worth a quantizer's step of 1 in PSC: where searches begin."""
@@ -132,23 +157,6 @@ class SignalCodec(ABC):
     @abstractmethod
     def with_parameter(self, parameter: float | None) -> SignalCodec:
         """This codec with another :attr:`parameter`. Raises ``ValueError`` if that is not allowed."""
-
-    @property
-    @abstractmethod
-    def stride(self) -> int:
-        """Sides of an image must be multiples of this, in pixels."""
-
-    @abstractmethod
-    def to_signal(self, image: Tensor) -> Tensor:
-        """From images ``(batch, 3, height, width)`` in [-1, 1] to signals ``(batch, channels, ...)``."""
-
-    @abstractmethod
-    def to_image(self, signal: Tensor) -> Tensor:
-        """From signals back to images ``(batch, 3, height, width)``, nominally in [-1, 1], not clipped."""
-
-    @abstractmethod
-    def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of the signal of one image of this size (sides multiples of :attr:`stride`)."""
 
     @abstractmethod
     def fingerprint(self) -> bytes:

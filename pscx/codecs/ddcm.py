@@ -42,6 +42,7 @@ class DDCM(PathCodec):
     """
 
     references = ("ohayon2025ddcm",)
+    turned = "level"
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class DiffC(PathCodec):
     """
 
     references = ("theis2022diffc", "vonderfecht2025diffc", "theis2022ordered")
+    turned = "level"
 
     def __init__(
         self,

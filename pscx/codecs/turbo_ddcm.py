@@ -41,6 +41,7 @@ class TurboDDCM(PathCodec):
     """
 
     references = ("vaisman2025turbo", "ohayon2025ddcm")
+    turned = "level"
 
     def __init__(
         self,

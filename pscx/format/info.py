@@ -12,8 +12,8 @@ from pscx.config.recipes import RECIPES, USER_RECIPE, read_shipped
 from pscx.format.container import VERSION, Header, unpack
 from pscx.registry import NAME, Registry
 
-FAMILIES = dict.fromkeys(("ddcm", "diffc", "turbo_ddcm"), "level")
-"""What families of codecs call their parameter, by name: to load them would load torch."""
+UNKNOWN = "parameter"
+"""Name of a parameter of which nothing else is known."""
 
 if TYPE_CHECKING:
     from pscx.codecs.user_recipes import UserRecipe
@@ -70,26 +70,28 @@ def _parameter_name(header: Header) -> str:
         found = _user_recipe(header.digest)
         spec = None if found is None else found.spec
     family_name = spec.get("name", STREAM_FAMILY) if isinstance(spec, dict) else STREAM_FAMILY
-    if family_name in FAMILIES:
-        return FAMILIES[family_name]
     if family_name != STREAM_FAMILY:
         family = _loaded("codec", str(family_name))
-        return "parameter" if family is None or family.turned in spec else str(family.turned)
+        turned = _declared("codecs", str(family_name), "turned") if family is None else str(family.turned)
+        return UNKNOWN if turned in spec else turned
     form = spec.get("quantizer") if isinstance(spec, dict) else None
     name = form.get("name") if isinstance(form, dict) else form
     if not isinstance(name, str):
-        return "parameter"
+        return UNKNOWN
     quantizer = _loaded("quantizer", name)
-    return _declared(name) if quantizer is None else str(quantizer.parameter_name)
+    return _declared("quantizers", name, "parameter_name") if quantizer is None else str(quantizer.parameter_name)
 
 
-def _declared(name: str) -> str:
-    """``parameter_name`` in the source file of a quantizer that ships with pscx: importing the class loads torch."""
-    file = files("pscx") / "quantizers" / f"{name}.py"
+def _declared(folder: str, name: str, attribute: str) -> str:
+    """The word ``attribute`` in the source file of a component that ships with pscx: importing the class loads torch.
+
+    :data:`UNKNOWN` if there is no such file, or no line ``attribute = "..."`` in a class of it.
+    """
+    file = files("pscx") / folder / f"{name}.py"
     if not NAME.fullmatch(name) or not file.is_file():
-        return "parameter"
-    found = re.search(r'^    parameter_name = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else "parameter"
+        return UNKNOWN
+    found = re.search(rf'^    {attribute} = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else UNKNOWN
 
 
 def _loaded(kind: str, name: str) -> Any:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 from pscx.errors import PscxError
+from pscx.metrics.held import held
 from pscx.metrics.weights import Published, sha256_of
 
 PREFIX = "features."
@@ -102,15 +102,7 @@ def load(make: Callable[[], nn.Sequential], file: Path, device: torch.device) ->
 
     Raises :class:`PscxError` where they are another's.
     """
-    key = (make, file, sha256_of(file), device)
-    network = _HELD.get(key)
-    if network is None:
-        network = _HELD[key] = _loaded(make, file, device)
-    return network
-
-
-_HELD: WeakValueDictionary[Any, nn.Sequential] = WeakValueDictionary()
-"""Networks that a metric holds."""
+    return held((make, file, sha256_of(file), device), lambda: _loaded(make, file, device))
 
 
 def _loaded(make: Callable[[], nn.Sequential], file: Path, device: torch.device) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class CLIPIQA(ImageMetric):
         if not weights or not good or not bad:
             raise ValueError("weights, good and bad must not be empty")
         self.weights, self.good, self.bad, self.download = weights, good, bad, download
+        self._kept: tuple[Hashable, Any, Tensor] | None = None
 
     def files(self) -> list[Path]:
         folder = _folder(self.weights, self.download)
@@ -63,8 +64,11 @@ class CLIPIQA(ImageMetric):
     def _anchors(self) -> tuple[Any, Tensor]:
         """The network, and the unit vectors of both sentences."""
         folder = _folder(self.weights, self.download)
+        key = (folder, self.good, self.bad, self.device)
         try:
-            return _loaded(folder, self.good, self.bad, self.device)
+            if self._kept is None or self._kept[0] != key:
+                self._kept = key, *_loaded(*key)
+            return self._kept[1:]
         except (OSError, ValueError) as error:
             raise PscxError(f"clip_iqa cannot load a CLIP from '{self.weights}': {error}") from error
 
@@ -96,7 +100,6 @@ def _folder(weights: str, download: bool) -> Path:
         raise PscxError(f"clip_iqa: {error}") from error
 
 
-@lru_cache(2)
 def _loaded(folder: Path, good: str, bad: str, device: torch.device) -> tuple[Any, Tensor]:
     try:
         from transformers import CLIPModel, CLIPTokenizer

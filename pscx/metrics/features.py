@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 import zipfile
 from collections.abc import Hashable
-from functools import lru_cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from pscx.errors import PscxError
 from pscx.metrics.base import Image, SetMetric
+from pscx.metrics.held import held
 from pscx.metrics.patches import patches
 from pscx.metrics.weights import Published, find_weights, sha256_of
 from pscx.registry import class_path
@@ -52,6 +52,7 @@ class PatchFeatures(SetMetric):
             raise ValueError("give weights or a network, not both: the weights are those of Inception")
         self.side, self.weights, self.download = side, weights, download
         self.network = None if network is None else network.requires_grad_(False).eval()
+        self._loaded: nn.Module | None = None  # keeps Inception
 
     @property
     def shared(self) -> Hashable:
@@ -95,7 +96,9 @@ class PatchFeatures(SetMetric):
         if self.network is not None:
             return self.network.to(self.device)
         file = self.files()[0]
-        return _inception(file, sha256_of(file), self.device)
+        key = ("inception", file, sha256_of(file), self.device)
+        self._loaded = held(key, lambda: _inception(file, self.device))
+        return self._loaded
 
 
 def gathered(metric: PatchFeatures, kept: list[Tensor], least: int) -> tuple[Tensor, Tensor]:
@@ -122,8 +125,7 @@ def _need_fidelity(name: str) -> None:
         )
 
 
-@lru_cache(4)
-def _inception(file: Path, digest: str, device: torch.device) -> nn.Module:
+def _inception(file: Path, device: torch.device) -> nn.Module:
     return (_scripted(file, device) if _is_script(file) else _fidelity(file)).requires_grad_(False).eval().to(device)
 
 

@@ -98,9 +98,8 @@ def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor, lis
     taken = (variance.T >= bound) & (variance.T > 0)
     counts: list[int] = taken.sum(1).tolist()
     found = torch.arange(1, sum(counts) + 1, device=variance.device)
-    place = torch.searchsorted(
-        taken.flatten().cumsum(0), found
-    )  # nonzero() would copy their number from the device again
+    # nonzero() would copy their number from the device again
+    place = torch.searchsorted(taken.flatten().cumsum(0), found)
     return place // len(variance), place % len(variance), [count for count in counts if count]
 
 

@@ -8,9 +8,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pscx.exact import divide, exponential, logarithm, ordered_mean, square_root
+from pscx.exact import divide, logarithm, ordered_mean, square_root
 from pscx.rows.base import ROWS, Situation
 from pscx.rows.block_transform import BlockTransform, centred_variances, prior_variances
+from pscx.rows.log_linear import check_weights, log_linear
 from pscx.signal.measurements import Coordinates
 
 FEATURES = 10
@@ -18,8 +19,6 @@ TRENDS = 3  # weights of a feature: constant, with the progress, and with 1 / it
 SMALLEST = 1e-6  # of a variance, before its logarithm is taken
 WORKED = 1 << 18  # numbers of the rows of blocks that are looked at at once, but one row at least
 NEAR, WIDE = 1, 2  # coefficients on either side of one that its means reach over, in both directions of frequency
-LARGEST_WEIGHT = 1000.0
-LARGEST_LOGARITHM = 20.0
 
 PHOTOGRAPHS = [
     *(0.0868, 0.6314, 0.0908, -0.1431, 0.2578, 7.4544, 0.276, -0.1444, -0.0495, -4.528),
@@ -90,28 +89,16 @@ class Learned(BlockTransform):
     ) -> None:
         super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid)
         if weights is not None:
-            check_weights(weights)
+            check_weights("rows.weights", weights, TRENDS * FEATURES)
         self.weights = weights
 
     def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
         weights = weights_at(self.weights or PHOTOGRAPHS, situation.iteration, situation.iterations)
         predicted = torch.empty_like(known.values)
         for blocks, features in features_of(situation):
-            total = torch.full_like(features[0], weights[-1])
-            for weight, feature in zip(weights, features, strict=False):
-                total += feature * weight
-            variance = exponential(total.clamp_(-LARGEST_LOGARITHM, LARGEST_LOGARITHM))
+            variance = log_linear(features, weights)
             predicted[blocks] = variance.contiguous().masked_fill_(known.known[blocks], 0)
         return predicted
-
-
-def check_weights(weights: list[float]) -> None:
-    """Raises ``ValueError`` where these are not thirty numbers within ±1000."""
-    if len(weights) != TRENDS * FEATURES:
-        raise ValueError(f"rows.weights must be {TRENDS * FEATURES} numbers, got {len(weights)}")
-    wrong = [weight for weight in weights if not abs(weight) <= LARGEST_WEIGHT]
-    if wrong:
-        raise ValueError(f"rows.weights must lie within ±{LARGEST_WEIGHT:g}, got {wrong[0]}")
 
 
 def time_basis(iteration: int, iterations: int) -> tuple[float, float, float]:
@@ -121,11 +108,10 @@ def time_basis(iteration: int, iterations: int) -> tuple[float, float, float]:
 
 
 def weights_at(weights: list[float], iteration: int, iterations: int) -> list[float]:
-    """Weights of the features in an iteration, as float32 numbers."""
+    """Weights of the features in an iteration."""
     first, second, third = time_basis(iteration, iterations)
     parts = (weights[start : start + FEATURES] for start in range(0, TRENDS * FEATURES, FEATURES))
-    total = [first * a + second * b + third * c for a, b, c in zip(*parts, strict=True)]
-    return torch.tensor(total, dtype=torch.float64).float().tolist()
+    return [first * a + second * b + third * c for a, b, c in zip(*parts, strict=True)]
 
 
 def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:

@@ -9,8 +9,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from pscx.exact import exponential, logarithm
+from pscx.exact import logarithm
 from pscx.rows.base import Predictions, Proposal
+from pscx.rows.log_linear import check_weights, log_linear
 
 Watch: TypeAlias = Callable[[bool, Tensor, Tensor], None]
 
@@ -26,8 +27,6 @@ GAP = 1.0  # squared resolutions that are added to a squared difference before i
 ROUNDING = 1 / 12  # squared resolutions of a variance that the quantizer adds
 SMALLEST = 1e-6  # of what a logarithm is taken of
 COARSEST = 3  # levels above this one are alike
-LARGEST_LOGARITHM = 20.0
-LARGEST_WEIGHT = 1000.0
 
 PHOTOGRAPHS = [
     *(0.6333, 0.4022, 0.1324, -2.994, 0.5143, 0.1974, 3.1978),
@@ -113,16 +112,15 @@ class Pyramid:
         planes = torch.zeros(self.axes, *self.grid, dtype=torch.float64)
         known = torch.zeros(self.grid, dtype=torch.bool)
         for y, x, spacing, middle in self.places():
+            around = self.around(planes, known, y, x, spacing, middle) if spacing else None
             error = torch.zeros(len(y), dtype=torch.float64)
             for axes in self.turns():
-                if not spacing:
+                if around is None:
                     variance = self.first[axes.start : axes.stop, None]
                     mean = torch.zeros_like(variance)
                 else:
-                    near = Neighbours.of(planes, known, y, x, spacing, middle)
-                    mean = near.interpolated(GAP * self.resolution * self.resolution)
-                    features = self.features(near, mean, axes, error, spacing, middle)
-                    variance, mean = self.variance(features, axes), mean[axes.start : axes.stop]
+                    features = self.features(around, axes, error)
+                    variance, mean = self.variance(features, axes), around.mean[axes.start : axes.stop]
                     if watch is not None:
                         watch(axes.start == 0, features, mean)
                 values = (yield mean.flatten(), variance.flatten()).view(len(axes), -1)
@@ -130,34 +128,49 @@ class Pyramid:
                 error = (values - mean)[0]
             known[y, x] = True
 
-    def features(
-        self, near: Neighbours, mean: Tensor, axes: range, error: Tensor, spacing: int, middle: bool
-    ) -> Tensor:
-        """The features but for the last, ``(6, axes, r)`` float32.
+    def around(self, planes: Tensor, known: Tensor, y: Tensor, x: Tensor, spacing: int, middle: bool) -> Around:
+        """What the neighbours of a group of blocks say of all its axes: it codes no neighbour of its own blocks."""
+        near = Neighbours.of(planes, known, y, x, spacing, middle)
+        mean = near.interpolated(GAP * self.resolution * self.resolution)
+        spreads = near.spread(mean, NEAREST), near.spread(mean, ALL)
+        return Around(mean, *spreads, near.count(NEAREST), float(middle), float(level(spacing)))
 
-        ``mean`` ``(all axes, r)`` are the predictions, ``error`` ``(r,)`` is that of the first axis.
-        """
-        spread, chosen = near.spread(mean, NEAREST), slice(axes.start, axes.stop)
-        beside = sum(spread[1:], torch.zeros_like(error)) if axes.start == 0 else error * error
-        own, wide = spread[chosen], near.spread(mean, ALL)[chosen]
-        count, like = logarithm(near.count(NEAREST).float()), own.float()
-        place = [torch.full_like(like, float(middle)), torch.full_like(like, float(level(spacing)))]
+    def features(self, around: Around, axes: range, error: Tensor) -> Tensor:
+        """The features but for the last, ``(6, axes, r)`` float32; ``error`` ``(r,)`` is that of the first axis."""
+        chosen = slice(axes.start, axes.stop)
+        beside = sum(around.narrow[1:], torch.zeros_like(error)) if axes.start == 0 else error * error
+        own, wide = around.narrow[chosen], around.wide[chosen]
+        count, like = logarithm(around.count.float()), own.float()
+        place = [torch.full_like(like, around.middle), torch.full_like(like, around.level)]
         logs = [self.logarithm(own), self.logarithm(wide), self.logarithm(beside).expand_as(like)]
         return torch.stack([*logs, count.expand_as(like), *place])
 
     def variance(self, features: Tensor, axes: range) -> Tensor:
         """Variances ``(axes, r)`` float64 by the weights."""
         of_axes = self.weights[:FEATURES] if axes.start == 0 else self.weights[FEATURES:]
-        *weights, constant = torch.tensor(of_axes, dtype=torch.float64).float().tolist()
-        total = torch.full_like(features[0], constant)
-        for weight, feature in zip(weights, features, strict=True):
-            total += feature * weight
-        variance = exponential(total.clamp_(-LARGEST_LOGARITHM, LARGEST_LOGARITHM)).double()
+        variance = log_linear(features, of_axes).double()
         return variance + ROUNDING * self.resolution * self.resolution
 
     def logarithm(self, spread: Tensor) -> Tensor:
         """That of a variance which the quantizer's noise is added to, float32."""
         return logarithm((spread + (FLATTEST * self.resolution * self.resolution + SMALLEST)).float())
+
+
+@dataclass(frozen=True)
+class Around:
+    """What is known of ``r`` blocks from their neighbours, on all axes.
+
+    ``mean`` are the predictions; ``narrow`` and ``wide`` the mean squared distances of the four and the twelve
+    neighbours from them, ``(axes, r)`` each; ``count`` ``(r,)`` how many of the four are there. ``middle`` is 1 where
+    the blocks lie in the middle of four, else 0.
+    """
+
+    mean: Tensor
+    narrow: Tensor
+    wide: Tensor
+    count: Tensor
+    middle: float
+    level: float
 
 
 @dataclass(frozen=True)
@@ -208,10 +221,5 @@ def check_first(first: str, weights: list[float] | None) -> None:
     """Raises ``ValueError`` where ``first`` is no way of beginning, or the weights are not fourteen within ±1000."""
     if first not in FIRST:
         raise ValueError(f"rows.first must be one of {', '.join(FIRST)}, got {first!r}")
-    if weights is None:
-        return
-    if len(weights) != 2 * FEATURES:
-        raise ValueError(f"rows.pyramid must be {2 * FEATURES} numbers, got {len(weights)}")
-    wrong = [weight for weight in weights if not abs(weight) <= LARGEST_WEIGHT]
-    if wrong:
-        raise ValueError(f"rows.pyramid must lie within ±{LARGEST_WEIGHT:g}, got {wrong[0]}")
+    if weights is not None:
+        check_weights("rows.pyramid", weights, 2 * FEATURES)

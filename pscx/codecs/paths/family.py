@@ -36,12 +36,11 @@ NUMBER, STATES, COPIES = 8, 8, 6  # bytes of a float64; copies of the signal, an
 class PathCodec(NumberCodec, PriorCodec):
     """A codec that sends the noise of a reverse diffusion, step by step, and denoises the last state.
 
-    Rate control turns ``level``, the noise level at which sending stops. A family says how long each step is and how
-    its noise is sent, in :meth:`increments`. The options are described at :class:`pscx.codecs.TurboDDCM`. The
-    constructor raises ``ValueError`` if one is out of range.
+    Rate control turns ``level``, the noise level at which sending stops: a family declares ``turned = "level"`` in its
+    own file. It says how long each step is and how its noise is sent, in :meth:`increments`. The options are described
+    at :class:`pscx.codecs.TurboDDCM`. The constructor raises ``ValueError`` if one is out of range.
     """
 
-    turned = "level"
     parameter_at_step = 0.28
 
     def __init__(
