@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pscx.exact.backends import plain_convolutions
-from pscx.exact.integer import STACKED, Geometry, Packed, path_on
+from pscx.exact.integer import STACKED, Packed, path_on
 from pscx.exact.kept import Kept
-from pscx.exact.planes import Ending, added, byte_planes, digits
+from pscx.exact.planes import Digits, Ending, added, byte_planes, digits
 from pscx.exact.rounding import recorded, refuse_gradient, rounded
 from pscx.networks.whole_weights import output_axis, scale_of, whole_weight
 
@@ -66,12 +66,12 @@ class ExactConvolution(nn.Module):
         super().__init__()
         check_layer(layer, weight_bits, activation_bits)
         self.transposed, self.rectified = isinstance(layer, nn.ConvTranspose2d), rectified
-        self.convolve, self.geometry = operation(layer), byte_geometry(layer)
         self.digits = digits(activation_bits, rectified) if weight_bits <= BYTE else None
+        self.border = border_of(layer) if self.digits else (0, 0)
+        self.convolve, self.stride = operation(layer, bordered=self.digits is not None), byte_stride(layer)
         top = self.digits.top if self.digits else (1 << (activation_bits - 1)) - 1
         whole, scale = integers_of(layer, weight_bits)
-        sizes = norms(whole.movedim(output_axis(layer), 0).flatten(2), rectified)
-        self.splits = splits(sizes, self.digits.largest if self.digits else top)
+        self.splits = splits(bounds(whole.movedim(output_axis(layer), 0).flatten(2), rectified, top, self.digits))
         self.packs: Kept[list[Packed]] = Kept()
         self.top: Tensor
         self.weight: Tensor
@@ -79,66 +79,77 @@ class ExactConvolution(nn.Module):
         self.bias: Tensor
         self.register_buffer("top", torch.tensor(float(top)))
         self.register_buffer("weight", whole.float().contiguous(memory_format=torch.channels_last))
-        self.register_buffer("scale", scale.float()[:, None, None])
-        bias = torch.zeros(len(scale)) if layer.bias is None else layer.bias.detach().float()
-        self.register_buffer("bias", bias[:, None, None])
+        self.register_buffer("scale", scale.float())
+        self.register_buffer("bias", torch.zeros(len(scale)) if layer.bias is None else layer.bias.detach().float())
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer: ``(batch, channels, height, width)`` float32; a sample's result does not see the others."""
         refuse_gradient(recorded(x))
+        x = x.permute(0, 2, 3, 1).contiguous()
         unit = largest(x, rectified=self.rectified) / self.top
-        perunit = unit.reciprocal()
-        ending = Ending((unit * self.scale)[:, None, :, 0, 0], self.bias[:, 0, 0])
-        planes = rounded(x * perunit) if self.digits is None else byte_planes(x, perunit, self.digits)
+        planes = self.planes(x, unit.reciprocal())
+        ending = Ending(unit * self.scale, self.bias)
         total, size = None, torch.Size()
-        for part, sums in zip(self.splits, self.sums(planes, len(x)), strict=True):
-            size = sums[0].shape
-            total = added(total, [self.flat(one) for one in sums], ending if part is self.splits[-1] else None)
+        for part, (sums, size) in zip(self.splits, self.sums(planes, x.shape[0]), strict=True):
+            total = added(total, sums, ending if part is self.splits[-1] else None)
         assert total is not None
         return self.image(total, size)
 
-    def sums(self, planes: Tensor, batch: int) -> Iterator[list[Tensor]]:
+    def planes(self, x: Tensor, perunit: Tensor) -> Tensor:
+        """Integers next to ``x * perunit``, as bytes or, with wider weights, as they are."""
+        if self.digits is None:
+            return rounded(x * perunit[..., None]).permute(0, 3, 1, 2)
+        return byte_planes(x, perunit, self.digits, self.border)
+
+    def sums(self, planes: Tensor, batch: int) -> Iterator[tuple[list[Tensor], torch.Size]]:
         """Of each group of channels: sums of its products, one tensor for each plane, the highest first.
 
-        Of a transposed layer, the path on bytes gives each tap's outputs as channels of their own, tap after tap.
+        They are ``(batch, places, outputs)``, and after them comes the shape they had. Of a transposed layer, the path
+        on bytes makes each tap's outputs a place of their own.
         """
-        if self.digits and self.geometry and path_on(planes.device) == "integer":
-            size = 2 * batch if planes[:batch].numel() <= STACKED else batch
+        if self.digits and self.stride and path_on(planes.device) == "integer":
+            several = planes.numel() > 2 * STACKED and self.digits.count == 2
             for part, packed in zip(self.splits, self.packs.of(self.weight, self.packed), strict=True):
-                group = planes[:, part].contiguous(memory_format=torch.channels_last)
-                found = [packed(some) for some in group.split(size)]
-                yield [one for some in found for one in some.split(batch)]
+                group = planes if len(self.splits) == 1 else planes[:, part]
+                found = [packed(some) for some in (group.chunk(2) if several else (group,))]
+                flat = [one for some in found for one in self.flat(some, batch)]
+                yield flat, found[0].shape
         else:
             zero = self.digits.zero if self.digits else 0
             for part in self.splits:
-                yield [self.convolved(plane.float() - zero, part) for plane in planes[:, part].split(batch)]
+                found = [self.convolved(plane.float() - zero, part) for plane in planes[:, part].split(batch)]
+                yield [one for some in found for one in self.flat(some, batch)], found[0].shape
 
     def convolved(self, whole: Tensor, part: slice) -> Tensor:
-        """Sums of products of ``whole``, float32 integers of the input channels ``part``: exact integers."""
+        """Sums of products of ``whole``, float32 integers of the input channels ``part``: exact integers.
+
+        Where the layer writes bytes, ``whole`` has its border.
+        """
         with plain_convolutions():
             return self.convolve(whole, self.weight[part] if self.transposed else self.weight[:, part])
 
     def packed(self) -> list[Packed]:
         """The weights of each group as bytes."""
         assert self.digits
-        assert self.geometry
+        assert self.stride
         weight = self.weight
         if self.transposed:  # (in, out, rows, columns) to (rows * columns * out, in, 1, 1)
             weight = weight.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]
-        return [Packed(weight[:, part], self.geometry, self.digits.zero) for part in self.splits]
+        return [Packed(weight[:, part], self.stride, self.digits.zero) for part in self.splits]
 
-    def flat(self, sums: Tensor) -> Tensor:
-        """``(batch, places, outputs)``, where each tap of a place is one of its own if they are apart."""
-        return sums.permute(0, 2, 3, 1).reshape(len(sums), -1, len(self.scale))
+    def flat(self, sums: Tensor, batch: int) -> tuple[Tensor, ...]:
+        """``(batch, places, outputs)`` of each plane; each tap of a place is one of its own where they are apart."""
+        count, outputs = sums.shape[0] // batch, self.scale.shape[0]
+        return sums.permute(0, 2, 3, 1).reshape(count, batch, -1, outputs).unbind()
 
     def image(self, flat: Tensor, size: torch.Size) -> Tensor:
         """``(batch, outputs, height, width)``, channels last, of a flat tensor whose sums had the shape ``size``."""
-        batch, channels, height, width = size
-        if channels == len(self.scale):
-            return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        _, channels, height, width = size
+        if channels == flat.shape[2]:
+            return flat.view(-1, height, width, channels).permute(0, 3, 1, 2)
         rows, columns = self.weight.shape[2:]
-        apart = flat.view(batch, height, width, rows, columns, -1).transpose(2, 3)
-        return apart.reshape(batch, height * rows, width * columns, -1).permute(0, 3, 1, 2)
+        apart = flat.view(-1, height, width, rows, columns, flat.shape[2]).transpose(2, 3)
+        return apart.reshape(-1, height * rows, width * columns, flat.shape[2]).permute(0, 3, 1, 2)
 
 
 def check_layer(layer: nn.Conv2d | nn.ConvTranspose2d, weight_bits: int, activation_bits: int) -> None:
@@ -150,25 +161,32 @@ def check_layer(layer: nn.Conv2d | nn.ConvTranspose2d, weight_bits: int, activat
         raise ValueError(f"exact: {layer} must have one group of channels and zero padding given in numbers")
 
 
-def operation(layer: nn.Conv2d | nn.ConvTranspose2d) -> Callable[[Tensor, Tensor], Tensor]:
-    """What ``layer`` does with an input and weights."""
+def border_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int]:
+    """Rows and columns of zeros on each side of what ``layer`` is given; a transposed one has none."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        return 0, 0
+    rows, columns = layer.padding
+    return int(rows), int(columns)
+
+
+def operation(layer: nn.Conv2d | nn.ConvTranspose2d, bordered: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """What ``layer`` does with an input and weights; with ``bordered``, with an input that has its border."""
     geometry: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
     if isinstance(layer, nn.ConvTranspose2d):
         return partial(nn.functional.conv_transpose2d, output_padding=layer.output_padding, **geometry)
-    return partial(nn.functional.conv2d, **geometry)
+    return partial(nn.functional.conv2d, **(geometry | {"padding": 0} if bordered else geometry))
 
 
-def byte_geometry(layer: nn.Conv2d | nn.ConvTranspose2d) -> Geometry | None:
-    """Stride and padding of ``layer`` as a convolution of bytes; none for a layer that is not made so.
+def byte_stride(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int] | None:
+    """Stride of ``layer`` as a convolution of bytes; none for a layer that is not made so.
 
     A transposed one whose taps do not overlap has the outputs of a convolution of one tap, with more channels.
     """
     if isinstance(layer, nn.ConvTranspose2d):
         geometry = (layer.stride, layer.padding, layer.output_padding, layer.dilation)
-        return Geometry((1, 1), (0, 0)) if geometry == (layer.kernel_size, (0, 0), (0, 0), (1, 1)) else None
-    assert not isinstance(layer.padding, str)
-    stride, padding, dilation = ((int(a), int(b)) for a, b in (layer.stride, layer.padding, layer.dilation))
-    return Geometry(stride, padding) if dilation == (1, 1) else None
+        return (1, 1) if geometry == (layer.kernel_size, (0, 0), (0, 0), (1, 1)) else None
+    rows, columns = layer.stride
+    return (rows, columns) if layer.dilation == (1, 1) else None
 
 
 def integers_of(layer: nn.Conv2d | nn.ConvTranspose2d, bits: int) -> tuple[Tensor, Tensor]:
@@ -183,13 +201,13 @@ TINY = 2.0**-100
 
 
 def largest(x: Tensor, rectified: bool = False) -> Tensor:
-    """Largest magnitude of each sample of ``(batch, channels, height, width)``, over 0, as ``(batch, 1, 1, 1)``.
+    """Largest magnitude of each sample of ``(batch, ...)``, over 0, as ``(batch, 1, 1)``.
 
     With ``rectified`` no number is negative.
     """
-    flat = x.movedim(1, 3).flatten(1) if x.is_contiguous(memory_format=torch.channels_last) else x.flatten(1)
-    most = flat.amax(1) if rectified else torch.maximum(flat.amax(1), -flat.amin(1))
-    return most.clamp_min_(TINY)[:, None, None, None]
+    flat = x.reshape(x.shape[0], -1)
+    most = flat.amax(1) if rectified else torch.maximum(flat.amax(1), flat.amin(1).neg_())
+    return most.clamp_min_(TINY).view(-1, 1, 1)
 
 
 def whole_weights(weight: Tensor, output: int, bits: int) -> tuple[Tensor, Tensor]:
@@ -200,28 +218,32 @@ def whole_weights(weight: Tensor, output: int, bits: int) -> tuple[Tensor, Tenso
     return (weight / scale).round(), scale.flatten()
 
 
-def norms(weight: Tensor, rectified: bool) -> Tensor:
-    """How far weights ``(out, in, taps)`` take sums of activations within 1, for each input channel: ``(rows, in)``.
+def bounds(weight: Tensor, rectified: bool, top: int, form: Digits | None) -> Tensor:
+    """How far weights ``(out, in, taps)`` take partial sums, for each input channel: ``(rows, in)``.
 
-    A row for each output is its L1 norm; of activations that are not negative two rows, for the positive weights and
-    for the negative.
+    A row for each output is its L1 norm times the largest activation, or digit. Of numbers that are not negative a sum
+    lies between those over all negative and over all positive weights, which have a row each instead. Bytes are not
+    negative before their zero point is taken away, so theirs are there as well.
     """
+    positive, negative = weight.clamp_min(0).sum(2), (-weight).clamp_min(0).sum(2)
     if rectified:
-        return torch.cat([weight.clamp_min(0).sum(2), (-weight).clamp_min(0).sum(2)])
-    return weight.abs().sum(2)
+        return torch.cat([positive, negative]) * top
+    if form is None:
+        return (positive + negative) * top
+    return torch.cat([(positive + negative) * form.largest, positive * 255, negative * 255])
 
 
-def splits(sizes: Tensor, top: float) -> list[slice]:
-    """Consecutive input channels in groups whose sums ``top * size`` stay below 2^24 for every row of ``sizes``.
+def splits(sizes: Tensor) -> list[slice]:
+    """Consecutive input channels in groups whose sums of ``sizes`` stay below 2^24 in every row.
 
-    ``sizes`` ``(rows, in)`` are those of :func:`norms`. Groups are made as equal as the fewest of them can be.
+    ``sizes`` ``(rows, in)`` are those of :func:`bounds`. Groups are made as equal as the fewest of them can be.
     """
-    if float(sizes.max()) * top >= LIMIT:
-        raise ValueError(f"exact: one channel's weights times {top:g} reach {float(sizes.max()) * top:g}, over 2^24")
+    if float(sizes.max()) >= LIMIT:
+        raise ValueError(f"exact: sums over one channel's weights alone reach {float(sizes.max()):g}, over 2^24")
     channels = sizes.shape[1]
     for count in range(1, channels + 1):
         edges = [channels * i // count for i in range(count + 1)]
         parts = [slice(first, last) for first, last in pairwise(edges)]
-        if all(float(sizes[:, part].sum(1).max()) * top < LIMIT for part in parts):
+        if all(float(sizes[:, part].sum(1).max()) < LIMIT for part in parts):
             return parts
     raise AssertionError("single channels fit, as was checked")

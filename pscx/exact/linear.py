@@ -42,7 +42,7 @@ class ExactLinear(nn.Module):
                 raise ValueError(f"exact.{name} must lie in 2..16, got {bits}")
         whole, scale = whole_weights(layer.weight.detach().double(), 0, weight_bits)
         self.top = (1 << (activation_bits - 1)) - 1
-        self.splits = splits(whole.abs(), self.top)
+        self.splits = splits(whole.abs() * self.top)
         self.weight: Tensor
         self.scale: Tensor
         self.bias: Tensor

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PIECE = 1 << 16
+PIECE = 1 << 17
 """Numbers a thread takes at a time, which its cache holds from one operation to the next."""
 NEAREST = 1.5 * 2.0**23
 """float32 numbers around it are one apart: to add it rounds to an integer, which the low bits then hold."""
@@ -16,7 +16,7 @@ NEAREST = 1.5 * 2.0**23
 
 @dataclass(frozen=True)
 class Digits:
-    """How an activation is written: ``top`` units at most, as one byte or two, ``zero`` in each standing for 0.
+    """How an activation is written: ``top`` units at most, as one byte or two, each with ``zero`` added.
 
     Two bytes are balanced digits of base 256, ``256 * high + low`` with both in [-128, 127], and so reach 32639.
     """
@@ -28,9 +28,7 @@ class Digits:
     @property
     def largest(self) -> int:
         """Magnitude of the largest digit."""
-        if self.count == 2:
-            return 128
-        return self.top
+        return self.zero if self.count == 2 else self.top
 
 
 def digits(bits: int, rectified: bool) -> Digits:
@@ -41,27 +39,34 @@ def digits(bits: int, rectified: bool) -> Digits:
     return Digits(top, 1, 128) if bits <= 8 else Digits(min(top, 127 * 257), 2, 128)
 
 
-def byte_planes(x: Tensor, perunit: Tensor, form: Digits) -> Tensor:
-    """Digits of ``x * perunit``, rounded to integers with ties to even: ``(count * batch, channels, height, width)``.
+def byte_planes(x: Tensor, perunit: Tensor, form: Digits, border: tuple[int, int] = (0, 0)) -> Tensor:
+    """Digits of ``x * perunit``, which is rounded to integers with ties to even.
 
     Args:
-        x: ``(batch, channels, height, width)`` float32.
-        perunit: ``(batch, 1, 1, 1)``; no product is over ``form.top`` in magnitude.
-        form: what is written; the high digits of all samples come first.
+        x: ``(batch, height, width, channels)`` float32, contiguous.
+        perunit: ``(batch, 1, 1)``; no product is over ``form.top`` in magnitude.
+        form: what is written.
+        border: rows above and below, and columns on either side, of zeros.
 
     Returns:
-        uint8, channels last.
+        ``(count * batch, channels, height + 2 rows, width + 2 columns)`` uint8, channels last; the high digits of all
+        samples come first.
     """
-    batch, channels, height, width = x.shape
-    flat, perunit = x.permute(0, 2, 3, 1).reshape(batch, 1, -1), perunit.view(batch, 1, 1)
-    planes = torch.empty(form.count, batch, flat.shape[2], dtype=torch.uint8, device=x.device)
+    batch, height, width, channels = x.shape
+    rows, columns = border
+    shape = (form.count, batch, height + 2 * rows, (width + 2 * columns) * channels)
+    if border == (0, 0):
+        inside = whole = torch.empty(shape, dtype=torch.uint8, device=x.device)
+    else:
+        whole = torch.full(shape, form.zero, dtype=torch.uint8, device=x.device)
+        inside = whole[:, :, rows : rows + height, columns * channels : (columns + width) * channels]
     start = NEAREST + form.zero * (257 if form.count == 2 else 1)
-    for rows, columns in pieces(flat.transpose(1, 2)):
-        bits = torch.mul(flat[rows, 0, columns], perunit[rows, 0]).add_(start).view(torch.int32)
-        planes[-1, rows, columns] = bits  # the lowest byte
+    for part, factor, *places in pieces(x.view(batch, height, -1), perunit, *inside.unbind()):
+        bits = torch.mul(part, factor).add_(start).view(torch.int32)
+        places[-1].copy_(bits)  # the lowest byte of each
         if form.count == 2:
-            planes[0, rows, columns] = bits.bitwise_right_shift_(8)
-    return planes.view(-1, height, width, channels).permute(0, 3, 1, 2)
+            places[0].copy_(bits.bitwise_right_shift_(8))
+    return whole.view(-1, shape[2], width + 2 * columns, channels).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -78,29 +83,29 @@ def added(total: Tensor | None, planes: Sequence[Tensor], ending: Ending | None)
     All are ``(batch, places, channels)``; the answer lies in the memory of the first plane. The product by 256 is
     exact, so whether it is fused with the addition does not matter; the rest are single IEEE operations on each element.
     """
-    high, low = planes[0], planes[1] if len(planes) > 1 else None
-    for rows, places in pieces(high):
-        part = high[rows, places]
-        if low is not None:
-            torch.add(low[rows, places], part, alpha=256, out=part)
+    others = [*planes[1:], *([] if total is None else [total]), *([] if ending is None else [ending.factor])]
+    for part, *rest in pieces(planes[0], *others):
+        if len(planes) == 2:
+            torch.add(rest[0], part, alpha=256, out=part)
         if total is not None:
-            part.add_(total[rows, places])
+            part.add_(rest[len(planes) - 1])
         if ending is not None:
-            part.mul_(ending.factor[rows]).add_(ending.bias)
-    return high
+            part.mul_(rest[-1]).add_(ending.bias)
+    return planes[0]
 
 
-def pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Samples and places of ``(batch, places, channels)`` that are taken at a time: some whole samples, or part of one.
+def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of tensors ``(batch, rows, numbers)``, some whole samples or some rows of one at a time.
 
-    On a device that is no CPU, all.
+    The first says how large; others may have one row for all. On a device that is no CPU, all at once.
     """
-    batch, places, channels = x.shape
-    if x.device.type != "cpu":
-        yield slice(batch), slice(places)
-        return
+    batch, rows, numbers = tensors[0].shape
     size = PIECE * torch.get_num_threads()
-    samples, step = max(1, size // (places * channels)), min(places, max(1, size // channels))
+    if batch * rows * numbers <= size or tensors[0].device.type != "cpu":
+        yield tensors
+        return
+    samples, step = max(1, size // (rows * numbers)), min(rows, max(1, size // numbers))
     for first in range(0, batch, samples):
-        for start in range(0, places, step):
-            yield slice(first, first + samples), slice(start, start + step)
+        some = [tensor[first : first + samples] for tensor in tensors]
+        for row in range(0, rows, step):
+            yield tuple(one if one.shape[1] == 1 else one[:, row : row + step] for one in some)
