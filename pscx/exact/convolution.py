@@ -89,9 +89,11 @@ class ExactConvolution(nn.Module):
         unit = largest(x, rectified=self.rectified) / self.top
         planes = self.planes(x, unit.reciprocal())
         ending = Ending(unit * self.scale, self.bias)
-        total, size = None, torch.Size()
-        for part, (sums, size) in zip(self.splits, self.sums(planes, x.shape[0]), strict=True):
-            total = added(total, sums, ending if part is self.splits[-1] else None)
+        batch, total, size = x.shape[0], None, torch.Size()
+        for part, sums in zip(self.splits, self.sums(planes, batch), strict=True):
+            size = sums[0].shape
+            apart = [one for some in sums for one in self.flat(some, batch)]
+            total = added(total, apart, ending if part is self.splits[-1] else None)
         assert total is not None
         return self.image(total, size)
 
@@ -101,24 +103,20 @@ class ExactConvolution(nn.Module):
             return rounded(x * perunit[..., None]).permute(0, 3, 1, 2)
         return byte_planes(x, perunit, self.digits, self.border)
 
-    def sums(self, planes: Tensor, batch: int) -> Iterator[tuple[list[Tensor], torch.Size]]:
-        """Of each group of channels: sums of its products, one tensor for each plane, the highest first.
+    def sums(self, planes: Tensor, batch: int) -> Iterator[list[Tensor]]:
+        """Of each group of channels: sums of its products, the highest planes first, in one tensor or one for each.
 
-        They are ``(batch, places, outputs)``, and after them comes the shape they had. Of a transposed layer, the path
-        on bytes makes each tap's outputs a place of their own.
+        Of a transposed layer, the path on bytes gives each tap's outputs as channels of their own, tap after tap.
         """
         if self.digits and self.stride and path_on(planes.device) == "integer":
-            several = planes.numel() > 2 * STACKED and self.digits.count == 2
+            calls = self.digits.count if planes[:batch].numel() > STACKED else 1
             for part, packed in zip(self.splits, self.packs.of(self.weight, self.packed), strict=True):
                 group = planes if len(self.splits) == 1 else planes[:, part]
-                found = [packed(some) for some in (group.chunk(2) if several else (group,))]
-                flat = [one for some in found for one in self.flat(some, batch)]
-                yield flat, found[0].shape
+                yield [packed(some) for some in group.chunk(calls)]
         else:
             zero = self.digits.zero if self.digits else 0
             for part in self.splits:
-                found = [self.convolved(plane.float() - zero, part) for plane in planes[:, part].split(batch)]
-                yield [one for some in found for one in self.flat(some, batch)], found[0].shape
+                yield [self.convolved(plane.float() - zero, part) for plane in planes[:, part].split(batch)]
 
     def convolved(self, whole: Tensor, part: slice) -> Tensor:
         """Sums of products of ``whole``, float32 integers of the input channels ``part``: exact integers.

@@ -42,7 +42,7 @@ def convolving(path: Path) -> Iterator[None]:
 
 
 def path_on(device: torch.device) -> Path:
-    """The path inside :func:`convolving`, else what a check of the processor finds. Devices that are no CPU: float32."""
+    """The path inside :func:`convolving`, else what a check of the processor finds; float32 where there is no CPU."""
     if device.type != "cpu":
         return "float32"
     return _chosen.get() or ("integer" if exact_on_bytes(device) else "float32")
@@ -63,7 +63,8 @@ class Packed:
         self.weight: Tensor = pack(weight.to(torch.int8).contiguous(), self.ones, 1.0, 0, *self.geometry, 1, None)
 
     def __call__(self, plane: Tensor) -> Tensor:
-        """Sums of ``plane``, uint8 and channels last, less the zero point, times the weights: float32."""
+        """Sums of ``plane``, uint8, less the zero point, times the weights: float32, channels last."""
+        plane = plane.contiguous(memory_format=torch.channels_last)
         numbers: tuple[Any, ...] = (plane, 1.0, 0, self.weight, self.ones, self.zeros, self.bias)
         output: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
         found: Tensor = torch.ops.onednn.qconv2d_pointwise(*numbers, *self.geometry, 1, *output)

@@ -81,7 +81,7 @@ def added(total: Tensor | None, planes: Sequence[Tensor], ending: Ending | None)
     """``total`` plus sums of one plane, or ``256 * high + low`` of two, and then their ending.
 
     All are ``(batch, places, channels)``; the answer lies in the memory of the first plane. The product by 256 is
-    exact, so whether it is fused with the addition does not matter; the rest are single IEEE operations on each element.
+    exact, so it may be fused with the addition; the rest are single IEEE operations on each element.
     """
     others = [*planes[1:], *([] if total is None else [total]), *([] if ending is None else [ending.factor])]
     for part, *rest in pieces(planes[0], *others):
