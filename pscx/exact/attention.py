@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pscx.exact.convolution import ACTIVATION_BITS, WEIGHT_BITS
 from pscx.exact.exponential import exponential
 from pscx.exact.group_norm import EXACT, ExactGroupNorm
 from pscx.exact.integers import whole_numbers
-from pscx.exact.linear import ExactLinear
+from pscx.exact.linear import LINEAR_ACTIVATION_BITS, LINEAR_WEIGHT_BITS, ExactLinear
 from pscx.exact.rounding import rounded
 
 if TYPE_CHECKING:
@@ -47,7 +46,10 @@ class ExactAttention(nn.Module):
     """
 
     def __init__(
-        self, layer: Attention, weight_bits: int = WEIGHT_BITS, activation_bits: int = ACTIVATION_BITS
+        self,
+        layer: Attention,
+        weight_bits: int = LINEAR_WEIGHT_BITS,
+        activation_bits: int = LINEAR_ACTIVATION_BITS,
     ) -> None:
         super().__init__()
         check_attention(layer)

@@ -42,7 +42,7 @@ def check_up_block(block: UpBlock2D) -> None:
 
 
 LAYERS: dict[type[nn.Module], Callable[[Any, Precision], nn.Module]] = {
-    Attention: lambda layer, bits: ExactAttention(layer, bits.weight_bits, bits.activation_bits),
+    Attention: lambda layer, bits: ExactAttention(layer, bits.linear_weight_bits, bits.linear_activation_bits),
     Timesteps: lambda layer, bits: ExactTimesteps(layer, bits.steps),
 }
 """The exact form of each kind of layer."""

@@ -12,7 +12,7 @@ from pscx.exact.average_pool import ExactAveragePool
 from pscx.exact.convolution import ACTIVATION_BITS, WEIGHT_BITS, ExactConvolution
 from pscx.exact.gelu import ExactGELU
 from pscx.exact.group_norm import ExactGroupNorm
-from pscx.exact.linear import ExactLinear
+from pscx.exact.linear import LINEAR_ACTIVATION_BITS, LINEAR_WEIGHT_BITS, ExactLinear
 from pscx.exact.residual_block import ExactResidualBlock
 from pscx.exact.silu import ExactSiLU
 from pscx.networks import NoiseExperts, ResidualUNet
@@ -21,10 +21,15 @@ from pscx.networks.residual_unet import ResidualBlock
 
 @dataclass(frozen=True)
 class Precision:
-    """Bits of weights and of activations, each with its sign, and the steps of the noise schedule."""
+    """Bits of weights and of activations, each with its sign, and the steps of the noise schedule.
+
+    Convolutions have some, linear layers and the projections of attention others.
+    """
 
     weight_bits: int = WEIGHT_BITS
     activation_bits: int = ACTIVATION_BITS
+    linear_weight_bits: int = LINEAR_WEIGHT_BITS
+    linear_activation_bits: int = LINEAR_ACTIVATION_BITS
     steps: int = 1000
 
 
@@ -35,7 +40,7 @@ def nothing(_: nn.Module) -> None:
 FORMS: dict[type[nn.Module], Callable[[Any, Precision], nn.Module]] = {
     nn.Conv2d: lambda layer, bits: ExactConvolution(layer, bits.weight_bits, bits.activation_bits),
     nn.ConvTranspose2d: lambda layer, bits: ExactConvolution(layer, bits.weight_bits, bits.activation_bits),
-    nn.Linear: lambda layer, bits: ExactLinear(layer, bits.weight_bits, bits.activation_bits),
+    nn.Linear: lambda layer, bits: ExactLinear(layer, bits.linear_weight_bits, bits.linear_activation_bits),
     ResidualBlock: lambda block, bits: ExactResidualBlock(block, bits.weight_bits, bits.activation_bits),
     nn.GroupNorm: lambda layer, _: ExactGroupNorm(layer),
     nn.SiLU: lambda _, __: ExactSiLU(),

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from pscx.exact.backends import plain_convolutions
+from pscx.exact.integer import convolving, path_on
 from pscx.exact.network import check_convolutions
 from pscx.exact.products import check_products
 
@@ -23,4 +24,5 @@ def exactly(device: torch.device) -> Iterator[None]:
     with torch.autocast(device.type, enabled=False) if known else nullcontext(), plain_convolutions():
         check_convolutions(device)
         check_products(device)
-        yield
+        with convolving(path_on(device)):  # so that layers need not ask again
+            yield

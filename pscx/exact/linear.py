@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pscx.exact.convolution import ACTIVATION_BITS, WEIGHT_BITS, splits, whole_weights
+from pscx.exact.convolution import splits, whole_weights
 from pscx.exact.integers import whole_numbers
+
+LINEAR_WEIGHT_BITS, LINEAR_ACTIVATION_BITS = 9, 10
+"""Of products that are few beside those of convolutions, and are in float32 everywhere."""
 
 
 class ExactLinear(nn.Module):
@@ -28,7 +31,10 @@ class ExactLinear(nn.Module):
     """
 
     def __init__(
-        self, layer: nn.Linear, weight_bits: int = WEIGHT_BITS, activation_bits: int = ACTIVATION_BITS
+        self,
+        layer: nn.Linear,
+        weight_bits: int = LINEAR_WEIGHT_BITS,
+        activation_bits: int = LINEAR_ACTIVATION_BITS,
     ) -> None:
         super().__init__()
         for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
@@ -36,7 +42,7 @@ class ExactLinear(nn.Module):
                 raise ValueError(f"exact.{name} must lie in 2..16, got {bits}")
         whole, scale = whole_weights(layer.weight.detach().double(), 0, weight_bits)
         self.top = (1 << (activation_bits - 1)) - 1
-        self.splits = splits(whole.abs(), self.top)
+        self.splits = splits(whole.abs() * self.top)
         self.weight: Tensor
         self.scale: Tensor
         self.bias: Tensor

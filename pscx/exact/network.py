@@ -28,8 +28,8 @@ def make_exact(
 
     Args:
         network: a :class:`pscx.networks.ResidualUNet` or a diffusers ``UNet2DModel``, for instance.
-        weight_bits: of a weight, with its sign; 2 to 16.
-        activation_bits: of an activation, with its sign; 2 to 16.
+        weight_bits: of a weight of a convolution, with its sign; 2 to 16.
+        activation_bits: of an activation of a convolution, with its sign; 2 to 16 (:class:`ExactConvolution`).
         steps: of the noise schedule, where the network embeds them; at least 1.
 
     Raises:
@@ -39,7 +39,7 @@ def make_exact(
         from pscx.exact.diffusers_layers import register  # imports diffusers, which other networks do without
 
         register()
-    found = list(exact_layers(network, "", Precision(weight_bits, activation_bits, steps)))
+    found = list(exact_layers(network, "", Precision(weight_bits, activation_bits, steps=steps)))
     for parent, name, layer in found:
         setattr(parent, name, layer)
 
@@ -78,6 +78,7 @@ ROUNDING = (ExactConvolution, ExactLinear, ExactAttention, ExactGroupNorm)
 """Layers that round what they are given, and so have no gradient."""
 
 CHECKED_CHANNELS, CHECKED_BATCH = 32, 16
+CHECKED_BITS = 9, 10
 
 
 @OncePerSetting
@@ -109,7 +110,7 @@ def _full_layer(kind: type[nn.Conv2d | nn.ConvTranspose2d], size: int, stride: i
     with torch.device("meta"):
         layer = kind(CHECKED_CHANNELS, CHECKED_CHANNELS, size, stride, bias=False)
     layer.weight = nn.Parameter(torch.zeros(layer.weight.shape), requires_grad=False)
-    exact = ExactConvolution(layer)
+    exact = ExactConvolution(layer, *CHECKED_BITS)
     terms = CHECKED_CHANNELS * (1 if exact.transposed else size**2)
     signs = torch.where(torch.arange(layer.weight.numel()) % 3 == 0, -1.0, 1.0).view_as(layer.weight)
     exact.weight.copy_(signs * ((LIMIT - 1) // (int(exact.top) * terms)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, update_wrapper
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from pscx.errors import PscxError
 
+R = TypeVar("R")
 PRECISIONS = (
     *("fp32_precision", "cuda.matmul.fp32_precision", "cudnn.fp32_precision", "cudnn.conv.fp32_precision"),
     *("mkldnn.fp32_precision", "mkldnn.matmul.fp32_precision", "mkldnn.conv.fp32_precision"),
@@ -88,17 +89,17 @@ def _told_before(library: str) -> str | bool:
     return "bf16" if legacy_precision() == "medium" else "none"
 
 
-class OncePerSetting:
+class OncePerSetting(Generic[R]):
     """A check of a device that is made again whenever torch's :func:`settings` are others; one that fails, each time.
 
     Args:
-        check: raises where the device fails.
+        check: raises where the device fails, or answers how it does.
     """
 
-    def __init__(self, check: Callable[[torch.device], None]) -> None:
+    def __init__(self, check: Callable[[torch.device], R]) -> None:
         update_wrapper(self, check)
         self._passed = lru_cache(lambda device, _: check(device))
         self.cache_clear = self._passed.cache_clear
 
-    def __call__(self, device: torch.device) -> None:
-        self._passed(device, settings(device))
+    def __call__(self, device: torch.device) -> R:
+        return self._passed(device, settings(device))

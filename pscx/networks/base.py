@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pscx.networks.whole_weights import from_file, in_file
 from pscx.runtime.safe_yaml import read_json
 
 CONFIG = "config.json"
@@ -70,11 +71,19 @@ class Network(nn.Module):
     def from_pretrained(cls: type[N], folder: Path) -> N:
         """The network of a folder that :meth:`save_pretrained` wrote, in the number format of its file.
 
+        Convolutions may be stored as whole numbers ``X.weight`` int8 with a scale for each output channel,
+        ``X.weight_scale`` float32. Such a network is float32, with weights ``whole * scale``; its exact form has the
+        whole numbers themselves.
+
         Raises ``OSError`` where a file is missing, and ``ValueError`` where the weights are not those of the network.
         """
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
             network = cls.from_config(read_json(folder / CONFIG))
-        weights, wanted = read_weights(folder), network.state_dict()
+        stored, wanted = read_weights(folder), network.state_dict()
+        try:
+            weights = from_file(network, stored)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
         for what, names in (("no", wanted.keys() - weights.keys()), ("unknown", weights.keys() - wanted.keys())):
             if names:
                 raise ValueError(f"{folder / CONFIG} has {what} weights for {min(names)}")
@@ -85,14 +94,17 @@ class Network(nn.Module):
         network.load_state_dict(weights, assign=True)
         return network
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write the options and the weights, in their number format, into a folder."""
+    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Write the options and the weights into a folder.
+
+        Weights that were loaded from whole numbers, and still are these times their scale, are written so. All others
+        are in their number format, or in ``dtype``.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         remarks = {"_class_name": type(self).__name__, "_diffusers_version": version("diffusers")}
         text = json.dumps({**self.config, **remarks}, indent=2, sort_keys=True)
         (folder / CONFIG).write_text(f"{text}\n", encoding="utf-8")
-        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        save_file(in_file(self, dtype), folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pscx.networks import NoiseExperts, ResidualUNet
+from pscx.networks.whole_weights import keep_scales
 from pscx.priors.families import check_family
 from pscx.priors.parameterisations import VariancePreserving
 from pscx.priors.schedules import Scheduler, load_scheduler, log_levels, noise_levels, prediction_of, signal_shares
@@ -79,11 +80,18 @@ class PixelDenoiser(nn.Module):
         return through(network, self.patch, x, conditions).to(x_t)
 
     def save(self, folder: Path) -> None:
-        """Write the present weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``."""
+        """Write the present weights as float16 safetensors, in the layout of a diffusers ``DDPMPipeline``.
+
+        Weights that are whole numbers times a scale stay so (:meth:`pscx.networks.Network.save_pretrained`).
+        """
         options = {key: value for key, value in self.network.config.items() if not key.startswith("_")}
         half = type(self.network).from_config(options)
         half.load_state_dict(self.network.state_dict())
-        half.half().save_pretrained(folder / "unet")
+        if isinstance(half, BY_LOG_LEVEL):
+            keep_scales(half, self.network)
+            half.save_pretrained(folder / "unet", torch.float16)
+        else:
+            half.half().save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
 
 
