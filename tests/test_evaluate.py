@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DModel
+from safetensors.torch import load_file
 from tiny import CODEC, save_prior, write_codec
 from tiny_latent import save_stable_diffusion
 
@@ -18,6 +19,7 @@ from pscx.cli.main import main
 from pscx.evaluation.tables import as_csv, summary
 from pscx.metrics import psnr, ssim
 from pscx.networks import NoiseExperts
+from pscx.priors import DDPM
 from pscx.priors.denoiser import load_denoiser
 
 TIMES = {"encode_seconds", "decode_seconds", "network_share"}
@@ -295,6 +297,23 @@ def test_the_shipped_row_rule_is_learnt(image_folder: Path, tmp_path: Path) -> N
     assert [row["rows"] for row in rows_of(root / "rows.csv")] == ["before", "learned"]
 
 
+def test_the_weights_of_a_prior_are_rounded(image_folder: Path, tmp_path: Path) -> None:
+    """To 127 times a scale, in the file and in both arithmetics; the answers are nearly those of before."""
+    prior = save_prior(tmp_path / "prior", 1)
+    few = ["--data.root", str(image_folder), "--data.val_root", str(image_folder), "--data.crop", "16"]
+    few += ["--data.batch_size", "2", "--data.crops_per_epoch", "4", "--trainer.enable_progress_bar", "false"]
+    root = ["--trainer.default_root_dir", str(tmp_path / "run"), "--model.prior", prior]
+    assert main(["fit", "--config", "configs/fit_weights.yaml", *few, *root]) == 0
+    stored = load_file(tmp_path / "run" / "prior" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert stored["head.weight"].dtype == torch.int8
+    assert stored["head.weight_scale"].shape == (len(stored["head.weight"]),)
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    wanted = DDPM(prior).denoise(x, 0.5)
+    for exact in (False, True):
+        answer = DDPM(str(tmp_path / "run" / "prior"), exact=exact).denoise(x, 0.5)
+        assert 0 < float((answer - wanted).square().mean() / wanted.square().mean()) < 1e-3
+
+
 def test_every_config_of_the_repository_is_run_above() -> None:
     assert {path.stem for path in Path("configs").glob("*.yaml")} == {
         "gaussian",
@@ -306,4 +325,5 @@ def test_every_config_of_the_repository_is_run_above() -> None:
         "fit_experts",
         "fit_rows",
         "fit_unet",
+        "fit_weights",
     }

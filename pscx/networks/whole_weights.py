@@ -32,6 +32,12 @@ def times_scale(whole: Tensor, scale: Tensor, layer: nn.Module) -> Tensor:
     return whole.float() * _beside(whole, scale, layer)
 
 
+def set_whole(layer: nn.Conv2d | nn.ConvTranspose2d, whole: Tensor, scale: Tensor) -> None:
+    """Give a convolution the weights ``whole * scale``: integers within 127, and a scale ``(out,)`` over 0."""
+    layer.weight.data = times_scale(whole, scale, layer).to(layer.weight)
+    layer.weight_scale = scale.float()
+
+
 def whole_weight(layer: nn.Module) -> Tensor | None:
     """The int8 numbers from which a convolution was loaded; none where it was not, or has other weights now."""
     scale = scale_of(layer)
