@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from pscx.data import CropData
 from pscx.errors import PscxError
 from pscx.networks import NoiseExperts, ResidualUNet
+from pscx.networks.residual_unet import ResidualBlock
 from pscx.priors.denoiser import Network, PixelDenoiser, load_denoiser
 from pscx.runtime.quiet import quiet
 from pscx.training import ExportPrior, TrainDDPM
 from pscx.training.muon import MuonAdamW, as_matrix
-from pscx.training.train import VALIDATION_LEVELS, start
+from pscx.training.train import VALIDATION_LEVELS, noisy_weights, start
 
 
 def scheduler(prediction: str = "v_prediction") -> DDPMScheduler:
@@ -177,7 +178,36 @@ def test_muon_moves_convolutions_along_orthonormal_directions() -> None:
     left, _, right = torch.linalg.svd(gradient, full_matrices=False)
     polar = left @ right
     assert (step * polar).sum() / (step.norm() * polar.norm()) > 0.97
-    torch.testing.assert_close(bias.detach(), -bias.grad.sign(), rtol=1e-4, atol=1e-4)  # the first step of Adam
+    torch.testing.assert_close(bias.detach(), -bias.grad.sign() / 8, rtol=1e-4, atol=1e-4)  # the first step of Adam
+
+
+def test_weights_below_the_finest_level_take_steps_of_adamw() -> None:
+    module = TrainDDPM(tiny_residual(), scheduler(), optimizer="muon")
+    network = module.prior.network
+    assert isinstance(network, ResidualUNet)
+    noisy = noisy_weights(network)
+    weights = dict(network.named_parameters())
+    coarse, fine = weights["body.0.first.weight"], weights["down.0.0.first.weight"]
+    assert any(coarse is weight for weight in noisy)
+    assert not any(fine is weight for weight in noisy)
+    before = coarse.detach().clone()
+    optimizer = MuonAdamW(network.parameters(), 0.1, noisy=noisy)
+    gradient = torch.randn(coarse.shape, generator=torch.Generator().manual_seed(0))
+    coarse.grad, fine.grad = gradient, torch.ones_like(fine)
+    optimizer.step()
+    torch.testing.assert_close(before - coarse.detach(), gradient.sign() / 20, rtol=1e-3, atol=1e-6)
+
+
+def test_a_silent_channel_comes_back_in_training() -> None:
+    """No input activates it, so a plain ReLU would let no gradient pass; the answer is that of a plain ReLU."""
+    block = ResidualBlock(4)
+    bias, added = block.get_parameter("first.bias"), block.get_parameter("second.bias")
+    nn.init.constant_(bias, -100.0)
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(block(x), x + added[:, None, None])
+    block(x).square().sum().backward()
+    assert block.first.weight.grad is not None
+    assert block.first.weight.grad.abs().max() > 0
 
 
 def test_muon_resumes_where_it_was() -> None:

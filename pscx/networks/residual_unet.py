@@ -96,6 +96,11 @@ class ResidualUNet(Network):
                 for tensor in layer.second.parameters():
                     tensor.zero_()
 
+    def coarse_weights(self) -> list[Tensor]:
+        """Weights of two or more dimensions of all layers below the finest level."""
+        fine = ("head.", "down.0.", "up.0.", "tail.") if len(self.up) else ("head.", "body.", "tail.")
+        return [tensor for name, tensor in self.named_parameters() if tensor.ndim > 1 and not name.startswith(fine)]
+
     def forward(self, sample: Tensor, timestep: Tensor) -> Output:
         """``sample`` ``(batch, channels, height, width)``; ``timestep`` ``(batch,)`` is the log of the noise level."""
         level = (timestep * (1 / NOISE_SCALE)).to(sample)[:, None, None, None].expand(-1, 1, *sample.shape[2:])
@@ -145,7 +150,7 @@ class Rectified(torch.autograd.Function):
         return x.relu()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return torch.where(x > 0, gradient, gradient * LEAK)
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from pscx.networks.whole_weights import TOP, set_whole
-from pscx.priors.ddpm import DDPM
+from pscx.priors.ddpm import EMBEDDED
+from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.schedules import lognormal_weights
 from pscx.training.over_images import show
 from pscx.training.second_order import round_weights
@@ -52,7 +53,7 @@ class QuantizeWeights(LightningModule):
             if not value > 0:
                 raise ValueError(f"{name} must be over 0, got {value}")
         self.automatic_optimization = False
-        self.denoiser = DDPM(prior).denoiser
+        self.denoiser: PixelDenoiser = load_denoiser(EMBEDDED if prior == "embedded" else prior).eval()
         self.levels = self.denoiser.parameterisation.levels
         self.weights = lognormal_weights(self.denoiser.alphas_cumprod, noise_center, noise_spread, 0.1).float()
         self.moments: dict[str, Tensor] = {}

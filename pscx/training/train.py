@@ -168,11 +168,18 @@ class TrainDDPM(LightningModule):
         weights = list(self.prior.parameters())
         optimizer: torch.optim.Optimizer
         if self.optimizer == "muon":
-            optimizer = MuonAdamW(weights, self.learning_rate)
+            optimizer = MuonAdamW(weights, self.learning_rate, noisy=noisy_weights(self.prior.network))
         else:
             optimizer = torch.optim.AdamW(weights, self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def noisy_weights(network: Network) -> list[Tensor]:
+    """Weights whose gradient is mostly noise: those of all but the finest level, for networks of pscx."""
+    if isinstance(network, NoiseExperts):
+        return [*network.low.coarse_weights(), *network.high.coarse_weights()]
+    return network.coarse_weights() if isinstance(network, ResidualUNet) else []
 
 
 def start(network: Network, trained: Network) -> None:
