@@ -118,7 +118,7 @@ def speeds(exact: DDPM, plain: DDPM, side: int, rounds: int) -> None:
 
 @torch.no_grad()
 def paths(exact: DDPM, plain: DDPM, rounds: int) -> bool:
-    """Print the time of the path on bytes over that in float32 and over the plain network; whether bits are the same."""
+    """Print the time of the path on bytes over those of float32 and of the plain network; whether bits are the same."""
     if not exact_on_bytes(torch.device("cpu")):
         print("\nThis processor has no exact convolutions of bytes: float32 is the only path.")
         return True
