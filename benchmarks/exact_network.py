@@ -5,9 +5,10 @@
 Central crops of the first images of FOLDER (bundled photographs by default) get the same noise at several levels, and
 both networks denoise them: how much larger the squared error of the exact one is. Then the processor time of one
 evaluation on one thread, the two in turn, the least of several rounds, for the prior and for a ``UNet2DModel`` with
-norms, SiLU and attention and random weights. With ``--rate`` the default recipe compresses the crops with both at three
+norms, SiLU and attention and random weights. At 64x64 and 256x256 the exact prior takes both of its paths, bytes and
+float32, which must give the same bits. With ``--rate`` the default recipe compresses the crops with both at three
 steps: BD-rate of the exact one against the other, of payloads, as the header of the one in floating point says more.
-Exit code 1 where an error is more than 1.5 % larger or the rate more than 2 %.
+Exit code 1 where an error is more than 1.5 % larger, the rate more than 2 %, or bits differ.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ from statistics import fmean
 import numpy as np
 import torch
 from diffusers import UNet2DModel
+from torch import Tensor
 
 import pscx
 from pscx.api import Pixels
 from pscx.data.files import image_files
 from pscx.data.folder import BUNDLED
 from pscx.evaluation.bd import bd_rate
-from pscx.exact import make_exact
+from pscx.exact import convolving, exact_on_bytes, make_exact
 from pscx.format.container import unpack
 from pscx.images import to_tensor
 from pscx.metrics import bits_per_pixel, psnr
 from pscx.priors import DDPM
+from pscx.runtime.allocator import keep_freed_memory
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.5)
 STEPS = (0.1, 0.2, 0.4)
@@ -113,6 +116,37 @@ def speeds(exact: DDPM, plain: DDPM, side: int, rounds: int) -> None:
     _tell(f"UNet2DModel with norms and attention, 2 of {side}x{side} at half the sides", found)
 
 
+@torch.no_grad()
+def paths(exact: DDPM, plain: DDPM, rounds: int) -> bool:
+    """Print the time of the path on bytes over those of float32 and of the plain network; whether bits are the same."""
+    if not exact_on_bytes(torch.device("cpu")):
+        print("\nThis processor has no exact convolutions of bytes: float32 is the only path.")
+        return True
+
+    def on_bytes(x: Tensor, level: float) -> Tensor:
+        with convolving("integer"):
+            return exact.denoise(x, level)
+
+    def in_float32(x: Tensor, level: float) -> Tensor:
+        with convolving("float32"):
+            return exact.denoise(x, level)
+
+    print("\n| prior | ms plain | ms float32 | ms bytes | bytes / float32 | bytes / plain | same bits |")
+    print("|---|---|---|---|---|---|---|")
+    fine = True
+    for side, times in ((64, 10), (256, 1)):  # small images take more rounds to find a quiet moment
+        x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        for level, name in ((0.1, "low noise"), (1.0, "high noise")):
+            same = torch.equal(on_bytes(x, level), in_float32(x, level))
+            calls = [partial(call, x, level) for call in (plain.denoise, in_float32, on_bytes)]
+            found = seconds(calls, rounds * times)
+            numbers = " | ".join(f"{1000 * one:.1f}" for one in found)
+            ratios = f"{found[2] / found[1]:.2f} | {found[2] / found[0]:.2f}"
+            print(f"| {name}, {side}x{side} | {numbers} | {ratios} | {same} |", flush=True)
+            fine = fine and same
+    return fine
+
+
 def _tell(name: str, found: Sequence[float]) -> None:
     print(f"| {name} | {1000 * found[0]:.1f} | {1000 * found[1]:.1f} | {found[1] / found[0]:.2f} |", flush=True)
 
@@ -148,12 +182,14 @@ def main() -> None:
     if options.side < 32 or options.side % 32 or options.images < 1 or options.rounds < 0:
         parser.error("--side must be a multiple of 32, --images at least 1 and --rounds at least 0")
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the program does
     images = crops(options.folder, options.images, options.side)
     print(f"torch {torch.__version__}, {len(images)} crops of {options.side}x{options.side}\n")
     exact, plain = (DDPM(options.prior, exact=flag) for flag in (True, False))
     fine = errors(exact, plain, images)
     if options.rounds:
         speeds(exact, plain, options.side, options.rounds)
+        fine = paths(exact, plain, options.rounds) and fine
     if options.rate:
         print()
         fine = rate(options.prior, images) and fine

@@ -3,7 +3,8 @@
     python benchmarks/exactness.py [--python INTERPRETER ...] [--scale 0.5] [--iterations 3]
 
 Three crops of bundled photographs go through the default recipe under each set-up: number of threads, instruction sets
-of torch, oneDNN and MKL, samples a network call, images a network call, memory layout, and all of these once more with
+of torch, oneDNN and MKL, the path of exact convolutions (bytes or float32), samples a network call, images a network
+call, memory layout, and all of these once more with
 each interpreter (of another torch, say) given by ``--python``. Each is a process of its own. ``--scale`` shrinks the
 sides of the crops and ``--iterations`` the codec's loop, for a quicker run. It says for each whether it encodes to the
 same bytes as the first and whether it decodes the first one's files to the same pixels. Then the same with
@@ -36,6 +37,9 @@ SETTINGS: dict[str, dict[str, str]] = {
     "torch AVX2": {**ONE, "ATEN_CPU_CAPABILITY": "avx2"},
     "oneDNN SSE4.1": {**ONE, "ONEDNN_MAX_CPU_ISA": "SSE41"},
     "oneDNN AVX2": {**ONE, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "oneDNN AVX-512": {**ONE, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    "oneDNN VNNI": {**ONE, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
+    "float32 convolutions": {**ONE, "PSCX_PATH": "float32"},
     "MKL compatible": {**ONE, "MKL_CBWR": "COMPATIBLE"},
 }
 
@@ -45,6 +49,7 @@ from pathlib import Path
 import numpy as np, torch
 import pscx
 from pscx.data.folder import BUNDLED
+from pscx.exact import convolving, exact_on_bytes
 from pscx.format.container import unpack
 
 folder, exact, crops = Path(sys.argv[1]), sys.argv[2] == "exact", json.loads(sys.argv[3])
@@ -54,6 +59,8 @@ codec = pscx.load_codec(prior={"name": "ddpm", "exact": exact}, **options)
 if os.environ.get("PSCX_LAYOUT") == "first":
     codec.signal_codec.prior.denoiser.network.to(memory_format=torch.contiguous_format)
 images = int(os.environ.get("PSCX_IMAGES", "1"))
+path = os.environ.get("PSCX_PATH") or ("integer" if exact_on_bytes(torch.device("cpu")) else "float32")
+convolving(path).__enter__()
 for name, (height, width) in crops.items():
     file = folder / f"{name}.pscx"
     photograph = pscx.read_image(BUNDLED / f"{name}.png")
@@ -73,7 +80,7 @@ for name, (height, width) in crops.items():
         apart, refusal = int(abs(shown - np.load(folder / f"{name}.npy")).max()), ""
     except pscx.PscxError as error:
         apart, refusal = -1, str(error)
-    told = {"torch": torch.__version__, "payload": payload, "apart": apart, "refusal": refusal}
+    told = {"torch": torch.__version__, "path": path, "payload": payload, "apart": apart, "refusal": refusal}
     print(json.dumps(told))
 """
 
@@ -99,8 +106,8 @@ def outcomes(
 
 def compare(settings: dict[str, tuple[str, dict[str, str]]], mode: str, work: Work) -> bool:
     """Print a table of all set-ups in one mode; whether nothing in it is wrong."""
-    print(f"\n{mode}:\n\n| set-up | torch | same payloads | same pixels | refused | largest difference |")
-    print("|---|---|---|---|---|---|")
+    print(f"\n{mode}:\n\n| set-up | torch | path | same payloads | same pixels | refused | largest difference |")
+    print("|---|---|---|---|---|---|---|")
     fine = True
     with TemporaryDirectory() as folder:
         for name, (python, environment) in settings.items():
@@ -108,11 +115,12 @@ def compare(settings: dict[str, tuple[str, dict[str, str]]], mode: str, work: Wo
             apart = [int(str(row["apart"])) for row in rows]
             counts = (sum(bool(row["payload"]) for row in rows), apart.count(0), apart.count(-1))
             same, equal, refused = (f"{count} of {len(rows)}" for count in counts)
-            print(f"| {name} | {rows[0]['torch']} | {same} | {equal} | {refused} | {max(apart)} |", flush=True)
+            path = rows[0]["path"] if mode == "exact" else "-"
+            print(f"| {name} | {rows[0]['torch']} | {path} | {same} | {equal} | {refused} | {max(apart)} |", flush=True)
             wrong = counts[:2] != (len(rows), len(rows)) if mode == "exact" else max(apart) > ROUNDING
             fine = fine and not wrong
             for refusal in {str(row["refusal"]) for row in rows} - {""}:
-                print(f"|  | | | | {refusal} | |")
+                print(f"|  | | | | | {refusal} | |")
     return fine
 
 

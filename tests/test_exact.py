@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pscx.data.folder import BUNDLED
 from pscx.errors import PscxError
-from pscx.exact import ExactConvolution, ExactResidualBlock, ordered_mean, plain_convolutions, square_root
+from pscx.exact import ExactConvolution, ExactResidualBlock, convolving, ordered_mean, plain_convolutions, square_root
 from pscx.exact.convolution import LIMIT, splits, whole_weights
 from pscx.exact.network import check_convolutions, int64_convolution
 from pscx.images import read_image, to_tensor
@@ -147,11 +147,11 @@ def test_the_integer_reference_is_a_convolution(transposed: bool, stride: int) -
 
 def test_splits_are_the_fewest_that_fit_and_cover_every_channel() -> None:
     sizes = torch.full((2, 10), 3.0)
-    assert splits(sizes, (LIMIT - 1) // 30) == [slice(0, 10)]
-    assert splits(sizes, LIMIT // 30 + 1) == [slice(0, 5), slice(5, 10)]
-    assert splits(sizes, LIMIT // 10) == [slice(0, 2), slice(2, 5), slice(5, 7), slice(7, 10)]
-    with pytest.raises(ValueError, match="one channel's weights times"):
-        splits(sizes, LIMIT // 3 + 1)
+    assert splits(sizes * ((LIMIT - 1) // 30)) == [slice(0, 10)]
+    assert splits(sizes * (LIMIT // 30 + 1)) == [slice(0, 5), slice(5, 10)]
+    assert splits(sizes * (LIMIT // 10)) == [slice(0, 2), slice(2, 5), slice(5, 7), slice(7, 10)]
+    with pytest.raises(ValueError, match="sums over one channel's weights alone reach"):
+        splits(sizes * (LIMIT // 3 + 1))
 
 
 def test_a_sample_does_not_see_its_batch() -> None:
@@ -162,7 +162,7 @@ def test_a_sample_does_not_see_its_batch() -> None:
         assert torch.equal(exact(x[i : i + 1])[0], together[i])
     assert torch.equal(exact(x.to(memory_format=torch.channels_last)), together)
     zero = exact(torch.zeros(1, 40, 8, 8))
-    assert torch.equal(zero, exact.bias.expand_as(zero[0])[None])
+    assert torch.equal(zero, exact.bias[:, None, None].expand_as(zero[0])[None])
 
 
 @pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
@@ -199,11 +199,12 @@ def test_no_library_that_rounds_may_convolve(residual: Path, monkeypatch: pytest
     monkeypatch.setattr(torch.backends.nnpack, "flags", counted)
     monkeypatch.setattr(nn.functional, "conv2d", watched)
     layer, prior = ExactConvolution(layers()[0].requires_grad_(False)), DDPM(str(residual), exact=True)
-    layer(random(1, 40, 8, 8))
-    assert len(seen) == len(layer.splits)
-    prior.denoise(torch.zeros(1, 3, 16, 16), 0.1)
-    switched.clear()
-    prior.denoise(torch.zeros(1, 3, 16, 16), 0.1)
+    with convolving("float32"):
+        layer(random(1, 40, 8, 8))
+        assert len(seen) == 2 * len(layer.splits)
+        prior.denoise(torch.zeros(1, 3, 16, 16), 0.1)
+        switched.clear()
+        prior.denoise(torch.zeros(1, 3, 16, 16), 0.1)
     assert len(seen) > 10
     assert switched == [False]  # once for all layers
     assert not any(seen)

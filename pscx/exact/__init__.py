@@ -9,6 +9,7 @@ from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.gelu import ExactGELU
 from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.guard import exactly
+from pscx.exact.integer import convolving, exact_on_bytes
 from pscx.exact.integers import divide, number
 from pscx.exact.linear import ExactLinear
 from pscx.exact.logarithm import logarithm
@@ -37,7 +38,9 @@ __all__ = [
     "check_convolutions",
     "check_products",
     "check_roots",
+    "convolving",
     "divide",
+    "exact_on_bytes",
     "exactly",
     "exponential",
     "logarithm",

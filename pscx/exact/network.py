@@ -14,6 +14,7 @@ from pscx.exact.convolution import ACTIVATION_BITS, LIMIT, WEIGHT_BITS, ExactCon
 from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.group_norm import ExactGroupNorm
 from pscx.exact.linear import ExactLinear
+from pscx.exact.planes import byte_planes, digits
 from pscx.exact.settings import OncePerSetting, refuse_rounding
 
 
@@ -78,7 +79,8 @@ ROUNDING = (ExactConvolution, ExactLinear, ExactAttention, ExactGroupNorm)
 """Layers that round what they are given, and so have no gradient."""
 
 CHECKED_CHANNELS, CHECKED_BATCH = 32, 16
-CHECKED_BITS = 9, 10
+WIDE = 9, 10
+"""Bits of weights and activations that are tried beside bytes: what rounds to bfloat16 leaves bytes as they are."""
 
 
 @OncePerSetting
@@ -88,9 +90,11 @@ def check_convolutions(device: torch.device) -> None:
     Layers, memory layout and a batch are those of real use. A library that rounds its inputs (TF32, bfloat16) or
     transforms them (Winograd) fails here instead of decoding garbage. Done once for each device and each combination
     of torch's settings (:mod:`pscx.exact.settings`). Raises :class:`PscxError`, of the settings alone where they
-    permit a library to round.
+    permit a library to round. What is tried is the path in float32, and that activations become the bytes they should;
+    convolutions of bytes have a check of their own (:mod:`pscx.exact.integer`).
     """
     refuse_rounding(device)
+    check_digits(device)
     for kind, size, stride in ((nn.Conv2d, 3, 1), (nn.Conv2d, 2, 2), (nn.ConvTranspose2d, 2, 2)):
         exact = _full_layer(kind, size, stride)
         pattern = exact.weight[:, 0, :1, :1] if exact.transposed else exact.weight[0]
@@ -105,12 +109,25 @@ def check_convolutions(device: torch.device) -> None:
             )
 
 
+def check_digits(device: torch.device) -> None:
+    """Raise :class:`PscxError` where numbers do not become the bytes that arithmetic of 64-bit integers gives."""
+    for form in (digits(16, False), digits(8, True)):
+        whole = torch.arange(0 if form.zero == 0 else -form.top, form.top + 1, max(1, form.top // 200))
+        shifted = whole + form.zero * (257 if form.count == 2 else 1)
+        wanted = torch.stack([shifted // 256, shifted % 256][2 - form.count :])
+        near = torch.where(whole % 2 == 0, 0.5, 0.25) * torch.where(whole > 0, -1.0, 1.0)  # ties go to even numbers
+        x = (whole + near).float()[None, None, :, None] * 0.5
+        planes = byte_planes(x.to(device), torch.full((1, 1, 1), 2.0, device=device), form)
+        if not torch.equal(planes.cpu().flatten(1).long(), wanted):
+            raise PscxError(f"float32 numbers are not rounded to integers as IEEE 754 wants it on {device.type}")
+
+
 def _full_layer(kind: type[nn.Conv2d | nn.ConvTranspose2d], size: int, stride: int) -> ExactConvolution:
     """A layer whose weights are all equal in magnitude and as large as one group of channels allows."""
     with torch.device("meta"):
         layer = kind(CHECKED_CHANNELS, CHECKED_CHANNELS, size, stride, bias=False)
     layer.weight = nn.Parameter(torch.zeros(layer.weight.shape), requires_grad=False)
-    exact = ExactConvolution(layer, *CHECKED_BITS)
+    exact = ExactConvolution(layer, *WIDE)
     terms = CHECKED_CHANNELS * (1 if exact.transposed else size**2)
     signs = torch.where(torch.arange(layer.weight.numel()) % 3 == 0, -1.0, 1.0).view_as(layer.weight)
     exact.weight.copy_(signs * ((LIMIT - 1) // (int(exact.top) * terms)))

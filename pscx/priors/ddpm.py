@@ -34,8 +34,8 @@ class DDPM(Prior):
         path: ``embedded`` for the prior that ships with pscx, else a local folder or a hub id, in the layout of
             ``DDPMPipeline`` (``unet/`` and ``scheduler/``) or with both configs at its root. Networks of ADM (Dhariwal
             and Nichol 2021) and EDM (Karras et al. 2022) are converted to that (:mod:`pscx.priors.conversion`).
-        exact: compute with :mod:`pscx.exact`: the same bits on every machine; for a network whose every part has an
-            exact form (``docs/exactness.md``).
+        exact: compute with :mod:`pscx.exact`: the same bits on every machine, with integer instructions where the
+            processor has them; for a network whose every part has an exact form (``docs/exactness.md``).
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
