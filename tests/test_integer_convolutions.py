@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from pscx.priors import DDPM
 from pscx.priors.denoiser import PixelDenoiser
 
 CPU = torch.device("cpu")
+PATHS: tuple[Literal["integer", "float32"], ...] = ("integer", "float32")
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 needs_bytes = pytest.mark.skipif(not exact_on_bytes(CPU), reason="bytes are not multiplied exactly on this processor")
 
@@ -110,14 +112,14 @@ def reference(exact: ExactConvolution, layer: Convolution, x: Tensor) -> Tensor:
         planes = [high, whole - 256 * high]
         assert max(int(plane.abs().max()) for plane in planes) <= 128
     weight = exact.weight.double()
-    geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    geometry: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
     total = torch.zeros(())
     for number, part in enumerate(exact.splits):
         own = weight[part] if exact.transposed else weight[:, part]
         operation = nn.functional.conv_transpose2d if exact.transposed else nn.functional.conv2d
         if isinstance(layer, nn.ConvTranspose2d):
             geometry["output_padding"] = layer.output_padding
-        sums = [operation(plane[:, part].double(), own, **geometry) for plane in planes]  # type: ignore[arg-type]
+        sums = [operation(plane[:, part].double(), own, **geometry) for plane in planes]
         assert max(float(one.abs().max()) for one in sums) < LIMIT
         group = sums[0].float()
         if len(sums) == 2:
@@ -167,6 +169,20 @@ def test_bytes_are_balanced_digits_of_the_nearest_integer() -> None:
     assert torch.equal(bordered[:, :, 1, 2:-2].flatten().view(2, -1).long() - 128, torch.stack([high, low]))
 
 
+@pytest.mark.parametrize("name", ["3x3", "transposed", "several groups"])
+def test_what_follows_in_the_same_pass_changes_no_bit(name: str) -> None:
+    layer = built(LAYERS[name])
+    exact = ExactConvolution(layer)
+    for x in inputs(layer.in_channels).values():
+        wanted = exact(x)
+        shortcut = random(*wanted.shape, seed=3)
+        for form in (torch.contiguous_format, torch.channels_last):
+            found = exact(x, rectify=True, shortcut=shortcut.contiguous(memory_format=form))
+            assert torch.equal(found, wanted.relu() + shortcut)
+        assert torch.equal(exact(x, rectify=True), wanted.relu())
+        assert torch.equal(exact(x, shortcut=shortcut), wanted + shortcut)
+
+
 @needs_bytes
 @pytest.mark.parametrize("bits", [(8, 8), (7, 12), (5, 4)])
 def test_fewer_bits_give_the_same_bits_on_both_paths(bits: tuple[int, int]) -> None:
@@ -207,8 +223,8 @@ def test_the_shipped_prior_is_the_same_on_both_paths() -> None:
     for level in (0.05, 1.0):
         x = random(2, 3, 5 * prior.stride, 2 * prior.stride)
         found = []
-        for path in ("integer", "float32"):
-            with convolving(path):  # type: ignore[arg-type]
+        for path in PATHS:
+            with convolving(path):
                 found.append(prior.denoise(x, level))
         assert torch.equal(*found)
         assert torch.equal(prior.denoise(x, level), found[0])
@@ -339,8 +355,8 @@ def test_whole_weights_are_loaded_used_and_written_as_they_are(tmp_path: Path) -
     assert len(marks) == 1
     if exact_on_bytes(CPU):
         prior, x, found = DDPM(str(tmp_path / "one"), exact=True), random(1, 3, 16, 16), []
-        for path in ("integer", "float32"):
-            with convolving(path):  # type: ignore[arg-type]
+        for path in PATHS:
+            with convolving(path):
                 found.append(prior.denoise(x, 0.3))
         assert torch.equal(*found)
 

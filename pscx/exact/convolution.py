@@ -82,20 +82,26 @@ class ExactConvolution(nn.Module):
         self.register_buffer("scale", scale.float())
         self.register_buffer("bias", torch.zeros(len(scale)) if layer.bias is None else layer.bias.detach().float())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """As the layer: ``(batch, channels, height, width)`` float32; a sample's result does not see the others."""
+    def forward(self, x: Tensor, rectify: bool = False, shortcut: Tensor | None = None) -> Tensor:
+        """As the layer: ``(batch, channels, height, width)`` float32; a sample's result does not see the others.
+
+        A ReLU and the addition of ``shortcut``, in the shape of the result, follow where they are asked for: in the
+        same pass over memory, which changes no bit.
+        """
         refuse_gradient(recorded(x))
         x = x.permute(0, 2, 3, 1).contiguous()
         unit = largest(x, rectified=self.rectified) / self.top
         planes = self.planes(x, unit.reciprocal())
-        ending = Ending(unit * self.scale, self.bias)
         batch, total, size = x.shape[0], None, torch.Size()
+        beside = None if shortcut is None or self.transposed else self.flat(shortcut, batch)[0]
+        ending = Ending(unit * self.scale, self.bias, rectify, beside)
         for part, sums in zip(self.splits, self.sums(planes, batch), strict=True):
             size = sums[0].shape
             apart = [one for some in sums for one in self.flat(some, batch)]
             total = added(total, apart, ending if part is self.splits[-1] else None)
         assert total is not None
-        return self.image(total, size)
+        made = self.image(total, size)
+        return made if shortcut is None or beside is not None else made.add_(shortcut)
 
     def planes(self, x: Tensor, perunit: Tensor) -> Tensor:
         """Integers next to ``x * perunit``, as bytes or, with wider weights, as they are."""
@@ -163,8 +169,9 @@ def border_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int]:
     """Rows and columns of zeros on each side of what ``layer`` is given; a transposed one has none."""
     if isinstance(layer, nn.ConvTranspose2d):
         return 0, 0
+    assert not isinstance(layer.padding, str)  # as was checked
     rows, columns = layer.padding
-    return int(rows), int(columns)
+    return rows, columns
 
 
 def operation(layer: nn.Conv2d | nn.ConvTranspose2d, bordered: bool) -> Callable[[Tensor, Tensor], Tensor]:

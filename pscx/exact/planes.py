@@ -71,10 +71,15 @@ def byte_planes(x: Tensor, perunit: Tensor, form: Digits, border: tuple[int, int
 
 @dataclass(frozen=True)
 class Ending:
-    """What follows a sum: times ``factor`` ``(batch, 1, channels)``, plus ``bias`` ``(channels,)``."""
+    """What follows a sum: times ``factor`` ``(batch, 1, channels)``, plus ``bias`` ``(channels,)``.
+
+    Then comes a ReLU where ``rectify`` says so, and ``shortcut`` ``(batch, places, channels)`` is added if given.
+    """
 
     factor: Tensor
     bias: Tensor
+    rectify: bool = False
+    shortcut: Tensor | None = None
 
 
 def added(total: Tensor | None, planes: Sequence[Tensor], ending: Ending | None) -> Tensor:
@@ -83,14 +88,20 @@ def added(total: Tensor | None, planes: Sequence[Tensor], ending: Ending | None)
     All are ``(batch, places, channels)``; the answer lies in the memory of the first plane. The product by 256 is
     exact, so it may be fused with the addition; the rest are single IEEE operations on each element.
     """
-    others = [*planes[1:], *([] if total is None else [total]), *([] if ending is None else [ending.factor])]
-    for part, *rest in pieces(planes[0], *others):
+    shortcut = None if ending is None else ending.shortcut
+    given = [*planes[1:], total, None if ending is None else ending.factor, shortcut]
+    for part, *rest in pieces(planes[0], *(tensor for tensor in given if tensor is not None)):
+        others = iter(rest)
         if len(planes) == 2:
-            torch.add(rest[0], part, alpha=256, out=part)
+            torch.add(next(others), part, alpha=256, out=part)
         if total is not None:
-            part.add_(rest[len(planes) - 1])
+            part.add_(next(others))
         if ending is not None:
-            part.mul_(rest[-1]).add_(ending.bias)
+            part.mul_(next(others)).add_(ending.bias)
+            if ending.rectify:
+                part.relu_()
+            if shortcut is not None:
+                part.add_(next(others))
     return planes[0]
 
 

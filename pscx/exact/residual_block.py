@@ -28,5 +28,5 @@ class ExactResidualBlock(nn.Module):
         self.second = ExactConvolution(block.second, weight_bits, activation_bits, rectified=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.second(self.first(x).relu_())
-        return change.add_(x)
+        changed: Tensor = self.second(self.first(x, rectify=True), shortcut=x)
+        return changed
