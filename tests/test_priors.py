@@ -3,9 +3,11 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections.abc import Callable
 from math import log
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import oracles
 import pytest
@@ -25,7 +27,11 @@ from tiny_latent import no_hub  # noqa: F401  # a fixture
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pscx import read_image
+from pscx.data.folder import BUNDLED
+from pscx.networks.residual_unet import ResidualBlock
 from pscx.priors import DDPM, Gaussian
+from pscx.priors.ddpm import EMBEDDED
 from pscx.priors.ddpm_schedule import DDPMSchedule
 from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.photographs import AXES, RATES, VARIANCES, photograph_covariance
@@ -440,3 +446,27 @@ def test_a_network_is_told_no_level_over_250() -> None:
     assert float(levels[0]) == 0
     assert abs(float(levels[1]) - log(1e4) / 2) < 1 / 4096
     assert levels[2:].tolist() == [round(log(250) * 4096) / 4096] * 2
+
+
+def test_no_block_of_the_embedded_prior_is_silent() -> None:
+    """A block whose ReLU lets nothing through, on photographs at all levels of noise, adds a constant and no more."""
+    denoiser = load_denoiser(EMBEDDED)
+    heard: dict[str, Tensor] = {}
+
+    def listen(name: str) -> Callable[[Any, Any, Tensor], None]:
+        def keep(layer: Any, given: Any, answer: Tensor) -> None:
+            heard[name] = heard.get(name, torch.zeros(answer.shape[1])).maximum(answer.amax((0, 2, 3)))
+
+        return keep
+
+    blocks = {name: part for name, part in denoiser.named_modules() if isinstance(part, ResidualBlock)}
+    for name, block in blocks.items():
+        block.first.register_forward_hook(listen(name))
+    photographs = [read_image(file)[:128, :128] for file in sorted(BUNDLED.glob("*.png"))[:4]]
+    x = torch.stack([torch.from_numpy(one.copy()).movedim(-1, 0).float() / 127.5 - 1 for one in photographs])
+    with torch.no_grad():
+        for level in (0.02, 0.1, 0.2, 0.5, 1.5):
+            denoiser.denoise(x + level * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), level)
+    assert heard.keys() == blocks.keys()
+    shares = {name: float((most > 0).float().mean()) for name, most in heard.items()}
+    assert min(shares.values()) > 0.5, shares
