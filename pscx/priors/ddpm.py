@@ -104,7 +104,8 @@ class DDPM(Prior):
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:
         pixels = self.tiles.largest(shape[-2], shape[-1], self.stride)
-        return NETWORK * self.denoiser.network.dtype.itemsize // 4 * shape[0] * pixels * self._samples(pixels, batch)
+        size: int = self.denoiser.network.dtype.itemsize  # where NETWORK counts four bytes a number
+        return NETWORK * size // 4 * shape[0] * pixels * self._samples(pixels, batch)
 
     def to_signal(self, image: Tensor) -> Tensor:
         return image

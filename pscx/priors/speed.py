@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from pscx.registry import Registry
 Format: TypeAlias = Literal["fp32", "fp16", "bf16"]
 """Number format of networks; it is in a codec's spec, and in the fingerprint of its weights."""
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-AUTO = "auto"
+AUTO: Final = "auto"
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
