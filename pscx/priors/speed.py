@@ -51,6 +51,9 @@ class Speed:
         ValueError: ``attention`` is another word.
     """
 
+    references: tuple[str, ...] = ()
+    """What to cite: nothing."""
+
     def __init__(
         self,
         compile: bool = False,
