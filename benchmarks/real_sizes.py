@@ -23,7 +23,8 @@ from torch import nn
 
 import pscx
 from pscx.codecs.with_prior import PriorCodec
-from pscx.priors.latent import DTYPES, LatentPrior
+from pscx.priors.latent import LatentPrior
+from pscx.priors.speed import DTYPES
 from pscx.runtime.quiet import quiet, without_bars
 
 CLIP = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}

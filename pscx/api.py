@@ -33,7 +33,7 @@ from pscx.format.container import Header, is_whole, unpack
 from pscx.format.info import stream_info
 from pscx.format.limits import Limits, picture_memory
 from pscx.images import as_pixels
-from pscx.priors import Prior
+from pscx.priors import Prior, Speed
 from pscx.rate_control import Target
 from pscx.rate_control.trials import OnTrial, Trials
 from pscx.registry import choices, parameters_of
@@ -73,6 +73,7 @@ class Decompressor:
             ``prior_path`` is a hub id.
         known: where priors are by their fingerprint, and where places of priors are remembered; or none.
         device: where priors compute, and all that is made of signals; see :meth:`to`.
+        speed: what makes priors in floating point faster, or none; that of the encoder.
     """
 
     def __init__(
@@ -84,9 +85,10 @@ class Decompressor:
         download: bool = False,
         known: KnownPriors | None = None,
         device: str | torch.device = CPU,
+        speed: Speed | None = None,
     ) -> None:
         self.prior_path, self.limits, self.download = prior_path, limits or Limits(), download
-        self._priors = HeldPriors(prior, device, known)
+        self._priors = HeldPriors(prior, device, known, speed)
 
     def to(self: Self, device: str | torch.device) -> Self:
         """Compute on ``cpu``, ``cuda``, ``cuda:1``, ``mps``, another device of torch, or ``auto``; returns the object.

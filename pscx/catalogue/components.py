@@ -16,7 +16,7 @@ from pscx.config.plugins import failure_of, shown
 from pscx.data import DATA
 from pscx.errors import PscxError
 from pscx.metrics import METRICS
-from pscx.priors import PRIORS
+from pscx.priors import PRIORS, SPEEDS
 from pscx.quantizers import QUANTIZERS
 from pscx.rate_control import TARGETS
 from pscx.registry import Registry, choices, class_path, origin, parameters_of
@@ -28,6 +28,7 @@ from pscx.samplers import SAMPLERS
 SECTIONS: dict[str, Registry[Any]] = {
     "codec": CODECS,
     "prior": PRIORS,
+    "speed": SPEEDS,
     "sampler": SAMPLERS,
     "rows": ROWS,
     "quantizer": QUANTIZERS,

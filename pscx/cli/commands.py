@@ -104,6 +104,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         return 2
 
     from pscx.api import Decompressor
+    from pscx.compression.configured import speed_of
     from pscx.compression.known_priors import KnownPriors
     from pscx.format.limits import Limits
     from pscx.images import encode_image
@@ -115,6 +116,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         download=options.download,
         known=KnownPriors(),
         device=options.device,
+        speed=None if options.speed is None else speed_of(options.speed),
     )
 
     partial = options.partial or options.max_bytes is not None

@@ -252,6 +252,8 @@ def _add_decompress(parser: ArgumentParser) -> None:
     add("--prior", type=_text, metavar="PATH", help=PRIOR_HELP)
     add("--memory", type=_over_zero, metavar="GB", help="refuse streams that need more memory (default: all there is)")
     _add_device(parser)
+    text = "what makes a floating-point prior faster, as it was encoded: {compile: true}; see pscx components speed"
+    add("--speed", type=_text, metavar="YAML", help=text)
     _add_budget(parser)
     add("--download", action="store_true", help="download a prior that is not on this machine from its default place")
     add("--partial", action="store_true", help="decode the intact part of a cut or damaged stream, and say how much")

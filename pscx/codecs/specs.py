@@ -73,7 +73,7 @@ def _spec(family: type[SignalCodec], options: Mapping[str, Any]) -> dict[str, An
         else:
             spec[key] = value if registry is None else registry.spec(value)
     if "prior" in spec:
-        spec["prior"] = _without_text(spec["prior"])
+        spec["prior"] = _without_implied(_without_text(spec["prior"]))
     return spec
 
 
@@ -293,10 +293,17 @@ def _prior_spec(form: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_text(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A prior's spec without what could say where to load from: of text, only options of few fixed words stay."""
+    """A prior's spec without what could say where to load from, or how to run it: of text, only fixed words stay."""
     cls = PRIORS.classes.get(str(spec.get("name")))
     words = {key for key, p in parameters_of(cls).items() if get_origin(p.annotation) is Literal} if cls else set()
-    return {k: v for k, v in spec.items() if k == "name" or k in words or not isinstance(v, str)}
+    beside = {*(cls or Prior).beside}
+    return {k: v for k, v in spec.items() if k == "name" or k in words or not (isinstance(v, str) or k in beside)}
+
+
+def _without_implied(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A prior's spec without options at the values that streams imply."""
+    implied = PRIORS.get(spec["name"]).implied
+    return {key: value for key, value in spec.items() if key not in implied or implied[key] != value}
 
 
 def _check_portable(options: Mapping[str, Any], path: str = "") -> None:

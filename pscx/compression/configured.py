@@ -8,7 +8,8 @@ from typing import Any
 from pscx.captioners import Captioner
 from pscx.codecs import CODECS, SignalCodec
 from pscx.codecs.with_prior import PriorCodec
-from pscx.config import Checker, ConfigError, Layer, built
+from pscx.config import Checker, ConfigError, Layer, built, option_layer
+from pscx.priors import SPEEDS, Speed
 from pscx.rate_control import Target
 
 EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "metrics", "logged_pictures")
@@ -39,6 +40,13 @@ def compressing(layers: list[Layer], step: float | None = None) -> Compressing:
     if "caption" in forms and not codec.takes_captions:  # before the captioner is loaded
         raise ConfigError(f"model.caption must be null: the {takes_none(codec)}")
     return Compressing(codec, built(forms.get("caption")), built(forms.get("target")))
+
+
+def speed_of(text: str) -> Speed:
+    """What ``--speed`` says, a mapping in YAML such as ``{compile: true}``. Raises ``ConfigError``."""
+    layer = option_layer("speed", text)
+    speed: Speed = built(Checker([layer]).component(SPEEDS, layer.values["speed"], "speed"))
+    return speed
 
 
 def _checked(layers: list[Layer]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pscx.config.values import is_plain, parser_of, takes_text
 from pscx.config.words import deeper, describe, join, sentence, what
 from pscx.registry import Registry, choices, class_path, parameters_of
 
-LIGHT = ("sampler", "row rule", "quantizer", "coder", "restoration", "target", "metric")
+LIGHT = ("sampler", "row rule", "quantizer", "coder", "restoration", "target", "metric", "speed")
 """Kinds whose components hold no network and no data: they are built once more to be checked."""
 
 

@@ -18,7 +18,7 @@ from pscx.evaluation.coding import Coding
 from pscx.evaluation.log import Log
 from pscx.evaluation.measuring import Measuring, default_metrics
 from pscx.evaluation.progress import Shown
-from pscx.evaluation.ranks import check_alike, check_ranks, ranks_per_image
+from pscx.evaluation.ranks import check_alike, check_ranks, ranks_per_image, states_of
 from pscx.evaluation.stage import Stage
 from pscx.evaluation.tables import left_out, logged, show, summary, write_left_out, write_tables
 from pscx.execution.sharding import ALONE, spread_over
@@ -134,7 +134,7 @@ class Evaluate(LightningModule):
         """Write the tables over all ranks, and log the means."""
         assert self.stage is not None
         records = sorted(self.stage.gathered(self.stage.records), key=lambda record: str(record["name"]))
-        states = self.stage.gathered([self.measuring.state.state()])
+        states = states_of(self.measuring.state.state(), self.trainer.world_size)
         own = self.measuring.of_set(states) if self.trainer.is_global_zero and records else {}
         means = {**summary(records), **self.trainer.strategy.broadcast(own), "left_out": len(self.stage.all_failures())}
         if self.trainer.is_global_zero:

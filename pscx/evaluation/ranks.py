@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from pscx.config import ConfigError
-from pscx.execution.sharding import Spread
+from pscx.execution.sharding import Spread, gathered_states
 
 T = TypeVar("T")
 
@@ -47,10 +48,18 @@ def check_alike(names: Sequence[str] | None, world: int) -> None:
 
 
 def gathered(own: Sequence[T], spread: Spread, world: int) -> list[T]:
-    """The lists of the first rank of each image, concatenated, on all ranks."""
+    """The lists of the first rank of each image, concatenated, on all ranks.
+
+    They are rows of tables and error sentences, so text, and sent as objects; tensors go through :func:`states_of`.
+    """
     own = list(own) if spread.rank == 0 else []
     if world == 1:
         return own
     parts: list[list[T]] = [[] for _ in range(world)]
     torch.distributed.all_gather_object(parts, own)
     return [item for part in parts for item in part]
+
+
+def states_of(own: Sequence[Mapping[str, Tensor]], world: int) -> list[list[dict[str, Tensor]]]:
+    """What the metrics of a set have kept, of all ranks, exchanged as tensors."""
+    return [[dict(part) for part in own]] if world == 1 else gathered_states(own)

@@ -13,8 +13,8 @@ LONGEST = 200  # characters
 def arithmetic_of(prior: Prior) -> str:
     """The arithmetic of a prior on this machine in a few words: ``torch 2.13.0, cpu AVX512, float32, 1 thread``.
 
-    Where torch may round operands further, or autocast is on, these come behind it. Printable ASCII. The batch, which
-    matters as well, is in a codec's spec, so both sides have the same.
+    Where torch may round operands further, autocast is on or the prior has a ``speed``, these come behind it. Printable
+    ASCII. The batch, which matters as well, is in a codec's spec, so both sides have the same.
     """
     tensor = next(iter(prior.state_dict().values()), prior.levels)
     dtype = str(tensor.dtype).removeprefix("torch.")
@@ -24,6 +24,7 @@ def arithmetic_of(prior: Prior) -> str:
         words += f", {rounding[1]} products"
     if (reduced := autocast(prior.device)) is not None:
         words += f", autocast {str(reduced).removeprefix('torch.')}"
+    words = ", ".join([words, *(prior.speed.words if prior.speed else ())])
     return "".join(char if " " <= char <= "~" else "?" for char in words)[:LONGEST]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeVar, cast
@@ -67,7 +67,11 @@ class Spread:
 
     def total(self, count: int) -> int:
         """The sum of a count over the group."""
-        return sum(self._all(count))
+        if self.size == 1:
+            return count
+        total = torch.tensor(count)
+        distributed.all_reduce(total, group=self.group)
+        return int(total)
 
     def first(self, own: T) -> T:
         """What the first process of the group has: the others take that, whatever they have themselves."""
@@ -77,13 +81,6 @@ class Spread:
         distributed.broadcast_object_list(box, src=distributed.get_global_rank(self.group, 0), group=self.group)
         return cast("T", box[0])
 
-    def _all(self, own: Any) -> list[Any]:
-        if self.size == 1:
-            return [own]
-        parts: list[Any] = [None] * self.size
-        distributed.all_gather_object(parts, own, group=self.group)
-        return parts
-
 
 ALONE = Spread()
 
@@ -91,10 +88,12 @@ ALONE = Spread()
 def gathered_tensors(own: Tensor, group: Any = None) -> list[Tensor]:
     """The tensors ``(n, ...)`` of all processes of a group, by rank, on the device of ``own``.
 
-    They may differ in ``n`` alone. Their numbers are exchanged first, then the tensors, padded to the longest. They
-    stay on the device under NCCL; other backends are given them on the CPU.
+    They may differ in ``n`` alone. Their numbers are exchanged first, then the tensors, padded to the longest. NCCL is
+    given them on the GPU, those of the CPU too; other backends are given them on the CPU.
     """
-    place = own.device if distributed.get_backend(group) == "nccl" else torch.device("cpu")
+    on_gpus = distributed.get_backend(group) == "nccl"
+    gpu = own.device if own.is_cuda or not on_gpus else torch.device("cuda", torch.cuda.current_device())
+    place = gpu if on_gpus else torch.device("cpu")
     count = torch.tensor([len(own)], device=place)
     counts = [torch.empty_like(count) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(counts, count, group=group)
@@ -104,6 +103,26 @@ def gathered_tensors(own: Tensor, group: Any = None) -> list[Tensor]:
     parts = [torch.empty_like(padded) for _ in sizes]
     distributed.all_gather(parts, padded, group=group)
     return [part[:size].to(own.device) for part, size in zip(parts, sizes, strict=True)]
+
+
+def gathered_states(own: Sequence[Mapping[str, Tensor]], group: Any = None) -> list[list[dict[str, Tensor]]]:
+    """The tensors by name that all processes of a group keep, by rank; each has equally many mappings.
+
+    Names, shapes and dtypes are text, and sent as objects. All bytes of a process are one tensor.
+    """
+    told = [[(name, part.dtype, part.shape) for name, part in state.items()] for state in own]
+    layouts: list[Any] = [None] * distributed.get_world_size(group)
+    distributed.all_gather_object(layouts, told, group=group)
+    parts = [part.contiguous().flatten().view(torch.uint8) for state in own for part in state.values()]
+    flat = torch.cat([torch.zeros(0, dtype=torch.uint8), *parts])
+    found = []
+    for layout, numbers in zip(layouts, gathered_tensors(flat, group), strict=True):
+        sizes = [dtype.itemsize * shape.numel() for state in layout for _, dtype, shape in state]
+        whole = iter(torch.split(numbers, sizes))
+        found.append(
+            [{name: next(whole).clone().view(dtype).view(shape) for name, dtype, shape in state} for state in layout]
+        )
+    return found
 
 
 def micro_batch(prior: Prior, shape: tuple[int, ...], batch: int) -> int:

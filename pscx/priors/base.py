@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from itertools import chain
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pscx.errors import PscxError
+from pscx.priors.speed import Speed
 from pscx.registry import Registry
 from pscx.runtime.homes import home_of
 
@@ -57,6 +60,15 @@ class Prior(nn.Module, ABC):
     exact: bool = False
     """Whether :meth:`denoise` and :meth:`to_image` give the same bits on every machine, in any batch."""
 
+    beside: tuple[str, ...] = ("speed",)
+    """Options that no stream may hold: they say how a network is run, not which."""
+
+    implied: ClassVar[Mapping[str, Any]] = {}
+    """Options that streams leave out at these values, because earlier streams do not know them."""
+
+    speed: Speed | None = None
+    """What makes the network faster, or none; see :meth:`hasten`."""
+
     def __init__(self) -> None:
         super().__init__()
         self.kept: dict[str, dict[object, Any]] = {}  # see pscx.priors.kept; copies of a prior share it
@@ -70,6 +82,26 @@ class Prior(nn.Module, ABC):
     def home(self) -> torch.device:
         """Where signals live, and all that is made of them: :attr:`device`, or the CPU where it has no float64."""
         return home_of(self.device)
+
+    @property
+    def denoisers(self) -> list[nn.Module]:
+        """The networks of :meth:`denoise`, each as it is called; none for a prior without one."""
+        return []
+
+    def hasten(self, speed: Speed | None) -> None:
+        """Run the networks so from now on. Raises ``ValueError`` where they cannot be, as those of an exact prior."""
+        if speed is None:
+            return
+        if self.exact:
+            raise ValueError("prior.speed must be null: prior.exact is true, and exact networks are run in one way")
+        if not self.denoisers:
+            raise ValueError(f"prior.speed must be null: a {type(self).__name__} has no network")
+        speed.prepare(self.denoisers)
+        self.speed = speed
+
+    def running(self) -> AbstractContextManager[None]:
+        """Around calls of the networks, which are run as :attr:`speed` says."""
+        return nullcontext() if self.speed is None else self.speed.running()
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: float) -> Tensor:

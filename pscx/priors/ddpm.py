@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pscx.errors import PscxError
 from pscx.exact import exactly, make_exact
@@ -15,6 +17,7 @@ from pscx.priors.edm_denoiser import EDMDenoiser, load_pixels
 from pscx.priors.fingerprints import Fingerprint
 from pscx.priors.photographs import photograph_covariance
 from pscx.priors.schedules import PREDICTIONS
+from pscx.priors.speed import Format, Speed, dtype_of
 from pscx.priors.tiles import Tiles
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -36,11 +39,13 @@ class DDPM(Prior):
             and Nichol 2021) and EDM (Karras et al. 2022) are converted to that (:mod:`pscx.priors.conversion`).
         exact: compute with :mod:`pscx.exact`: the same bits on every machine, with integer instructions where the
             processor has them; for a network whose every part has an exact form (``docs/exactness.md``).
+        dtype: number format of the network: ``fp32``, ``fp16`` or ``bf16``; ``fp32`` where ``exact`` is true.
+        speed: what makes the network faster (:class:`pscx.priors.speed.Speed`), or none; none where ``exact`` is true.
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
         ValueError: the network's channels or its prediction type are not supported, or a part of it, or EDM's noise
-            levels, have no exact form.
+            levels, have no exact form; or ``dtype`` or ``speed`` is of no use.
         PscxError: ``exact`` on a machine whose convolutions or products of integers are not exact, as torch is set up.
     """
 
@@ -48,8 +53,14 @@ class DDPM(Prior):
 
     tiles = Tiles()
 
-    def __init__(self, path: str = "embedded", exact: bool = False) -> None:
+    implied: ClassVar[Mapping[str, Any]] = {"dtype": "fp32"}
+
+    def __init__(
+        self, path: str = "embedded", exact: bool = False, dtype: Format = "fp32", speed: Speed | None = None
+    ) -> None:
         super().__init__()
+        if exact and dtype != "fp32":
+            raise ValueError(f"prior.dtype must be fp32: prior.exact is true, got {dtype}")
         self.denoiser = load_pixels(EMBEDDED if path == "embedded" else path).eval().requires_grad_(False)
         self.continuous = self.denoiser.parameterisation.continuous
         self.exact, self._fingerprint = exact, Fingerprint()
@@ -57,12 +68,21 @@ class DDPM(Prior):
             raise ValueError("prior.exact must be false: the network is told any noise level, as EDM's are")
         if exact:
             make_exact(self.denoiser.network, steps=len(self.denoiser.parameterisation.levels))
+        else:
+            nn.Module.to(self.denoiser.network, dtype_of(dtype))
+        self.hasten(speed)
         self.stride = self.denoiser.stride
         self.levels = self.denoiser.parameterisation.levels
 
+    @property
+    def denoisers(self) -> list[nn.Module]:
+        network = self.denoiser.network
+        return [network.low, network.high] if isinstance(network, NoiseExperts) else [network]
+
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         if not self.exact:
-            return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
+            with self.running():
+                return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
         if self.denoiser.network.dtype != torch.float32:
             raise PscxError(
                 f"an exact prior computes in float32, and its network was turned into {self.denoiser.network.dtype}: "
@@ -84,7 +104,8 @@ class DDPM(Prior):
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:
         pixels = self.tiles.largest(shape[-2], shape[-1], self.stride)
-        return NETWORK * shape[0] * pixels * self._samples(pixels, batch)
+        size: int = self.denoiser.network.dtype.itemsize  # where NETWORK counts four bytes a number
+        return NETWORK * size // 4 * shape[0] * pixels * self._samples(pixels, batch)
 
     def to_signal(self, image: Tensor) -> Tensor:
         return image

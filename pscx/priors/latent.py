@@ -9,16 +9,15 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pscx.priors.autoencoder import with_options
 from pscx.priors.base import Prior
 from pscx.priors.fingerprints import Fingerprint
 from pscx.priors.parameterisations import Parameterisation
+from pscx.priors.speed import Format, Speed, dtype_of
 from pscx.priors.texts import Text, Texts
 from pscx.runtime.quiet import quiet
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -26,28 +25,24 @@ class LatentOptions:
     """Options that all latent priors have; ``ValueError`` where one is out of range.
 
     Args:
-        dtype: number format of all networks: ``fp32``, ``fp16`` or ``bf16``.
+        dtype: number format of all networks.
         guidance: weight of a caption, at least 0.
         vae_slicing: encode and decode images of a batch one by one.
         vae_tiling: encode and decode large images in tiles.
         offload: keep text encoders on the CPU but while they encode a caption.
+        speed: what makes the denoiser faster, or none.
     """
 
-    dtype: str
+    dtype: Format
     guidance: float
     vae_slicing: bool
     vae_tiling: bool
     offload: bool
+    speed: Speed | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"prior.dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if not 0 <= self.guidance < inf:
             raise ValueError(f"prior.guidance must be at least 0 and finite, got {self.guidance}")
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        return DTYPES[self.dtype]
 
 
 class LatentPrior(Prior):
@@ -84,8 +79,7 @@ class LatentPrior(Prior):
         super().__init__()
         self.guidance, self.parameterisation = options.guidance, parameterisation
         self.levels, self.continuous = parameterisation.levels, parameterisation.continuous
-        single = upcast and options.torch_dtype == torch.float16
-        dtype = torch.float32 if single else options.torch_dtype
+        dtype = dtype_of("fp32" if upcast and options.dtype == "fp16" else options.dtype)
         self.network = network
         self.vae = vae
         self.autoencoder = with_options(vae, dtype, slicing=options.vae_slicing, tiling=options.vae_tiling)
@@ -97,6 +91,7 @@ class LatentPrior(Prior):
         with torch.no_grad(), quiet():
             self.keep_empty(texts.empty())
         self.caption: Text | None = None
+        self.hasten(options.speed)
         self._fingerprint = Fingerprint()
 
     @property
@@ -114,6 +109,10 @@ class LatentPrior(Prior):
         self._empty = tuple(text)
         for name, tensor in text.items():
             self.register_buffer(f"empty_{name}", tensor, persistent=False)
+
+    @property
+    def denoisers(self) -> list[nn.Module]:
+        return [self.network]
 
     def conditioned(self, caption: str) -> LatentPrior:
         other = copy(self)  # shares the networks
@@ -141,7 +140,8 @@ class LatentPrior(Prior):
             own = tensor.to(x) if tensor.is_floating_point() else tensor.to(x.device)
             told[name] = own.expand(len(x), *own.shape[1:])
         times = torch.full((len(x),), t, device=x.device)  # a number would be sent to the device in each call
-        return self.output(x, times, told).to(x_t)
+        with self.running():
+            return self.output(x, times, told).to(x_t)
 
     @abstractmethod
     def output(self, x: Tensor, times: Tensor, text: Text) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from pscx.priors.flow_schedules import flow_of
 from pscx.priors.latent import LatentOptions, LatentPrior
 from pscx.priors.parts import Layout, parts_at
 from pscx.priors.sd3 import check_channels
+from pscx.priors.speed import Format, Speed, dtype_of
 from pscx.priors.texts import Text, Texts, check_vocabulary, tokens_of
 
 LAYOUT = Layout(
@@ -45,6 +46,7 @@ class Sana(LatentPrior):
         vae_tiling: encode and decode images beyond the autoencoder's own size in overlapping tiles, for less memory;
             the pictures differ a little.
         offload: keep the text encoder on the CPU but while it encodes a caption, for less memory of an accelerator.
+        speed: what makes the denoiser faster (:class:`pscx.priors.speed.Speed`), or none.
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
@@ -56,14 +58,15 @@ class Sana(LatentPrior):
     def __init__(
         self,
         path: str = "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
-        dtype: Literal["fp32", "fp16", "bf16"] = "fp32",
+        dtype: Format = "fp32",
         guidance: float = 4.5,
         vae_slicing: bool = False,
         vae_tiling: bool = False,
         offload: bool = False,
+        speed: Speed | None = None,
     ) -> None:
-        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload)
-        number = options.torch_dtype
+        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload, speed)
+        number = dtype_of(dtype)
         with parts_at(path, LAYOUT) as parts:
             flow = flow_of(parts.schedule)
             transformer, vae = parts.network("transformer", number), parts.network("vae")

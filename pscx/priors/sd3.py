@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from pscx.priors.flow_schedules import flow_of
 from pscx.priors.latent import LatentOptions, LatentPrior
 from pscx.priors.parts import Layout, parts_at
 from pscx.priors.sdxl import penultimate
+from pscx.priors.speed import Format, Speed, dtype_of
 from pscx.priors.texts import Text, Texts, check_vocabulary, tokens_of
 
 LAYOUT = Layout(
@@ -52,6 +53,7 @@ class SD3(LatentPrior):
         vae_tiling: encode and decode images beyond the autoencoder's own size in overlapping tiles, for less memory;
             the pictures differ a little.
         offload: keep text encoders on the CPU but while they encode a caption, for less memory of an accelerator.
+        speed: what makes the denoiser faster (:class:`pscx.priors.speed.Speed`), or none.
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
@@ -63,14 +65,15 @@ class SD3(LatentPrior):
     def __init__(
         self,
         path: str = "stabilityai/stable-diffusion-3.5-medium",
-        dtype: Literal["fp32", "fp16", "bf16"] = "fp32",
+        dtype: Format = "fp32",
         guidance: float = 4.5,
         vae_slicing: bool = False,
         vae_tiling: bool = False,
         offload: bool = False,
+        speed: Speed | None = None,
     ) -> None:
-        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload)
-        number = options.torch_dtype
+        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload, speed)
+        number = dtype_of(dtype)
         with parts_at(path, LAYOUT) as parts:
             flow = flow_of(parts.schedule)
             transformer, vae = parts.network("transformer", number), parts.network("vae")

