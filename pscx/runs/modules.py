@@ -6,10 +6,11 @@ from lightning.pytorch import LightningModule
 
 from pscx.evaluation import Evaluate
 from pscx.registry import Registry
-from pscx.training import Calibrate, FitRows, TrainDDPM
+from pscx.training import Calibrate, FitCurve, FitRows, TrainDDPM
 
 MODULES: Registry[LightningModule] = Registry("module", LightningModule)
 MODULES.register("calibrate")(Calibrate)
 MODULES.register("evaluate")(Evaluate)
+MODULES.register("fit_curve")(FitCurve)
 MODULES.register("fit_rows")(FitRows)
 MODULES.register("train_ddpm")(TrainDDPM)

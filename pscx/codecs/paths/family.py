@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from math import prod, sqrt
 from typing import Literal
 
@@ -13,7 +14,7 @@ from pscx.codecs.base import Account, Outcome, Progress, Watch
 from pscx.codecs.counted import CountedPrior
 from pscx.codecs.of_pixels import SizedSegment, SizeRecorder
 from pscx.codecs.paths.codebooks import BLOCK, Codebook, check_codebook, codebook, padded
-from pscx.codecs.paths.curve import divided, nats
+from pscx.codecs.paths.curve import ERRORS, Curve, curve_of, nats
 from pscx.codecs.paths.groups import Groups, random_order
 from pscx.codecs.paths.levels import MEASURES, precisions, start_of
 from pscx.codecs.paths.sides import Reader, Side, Writer
@@ -44,7 +45,16 @@ class PathCodec(NumberCodec, PriorCodec):
     parameter_at_step = 0.28
 
     def __init__(
-        self, prior: Prior, level: float, steps: int, schedule: str, codebook: str, group: int, flow: int, seed: int
+        self,
+        prior: Prior,
+        level: float,
+        steps: int,
+        schedule: str,
+        codebook: str,
+        group: int,
+        flow: int,
+        seed: int,
+        curve: Sequence[float] | None = None,
     ) -> None:
         super().__init__(prior)
         check_codebook(codebook)
@@ -56,6 +66,8 @@ class PathCodec(NumberCodec, PriorCodec):
         self.level = rounded_level(level)
         self.steps, self.schedule, self.codebook = steps, schedule, codebook
         self.group, self.flow, self.seed, self.noise = group, flow, seed, Noise(seed)
+        errors = curve_of(curve).errors
+        self.curve = None if errors == ERRORS else list(errors)
 
     @property
     @abstractmethod
@@ -97,17 +109,22 @@ class PathCodec(NumberCodec, PriorCodec):
         )
         return NUMBER * (STATES * count + COPIES * book) + self.prior.memory(shape, 1)
 
+    @property
+    def typical(self) -> Curve:
+        """The typical error, along which steps and segments are placed."""
+        return curve_of(self.curve)
+
     def precisions(self) -> list[float]:
         """The precision after each step of the schedule; the last one is that of ``level``."""
-        return precisions(self.schedule, self.prior, self.level, self.steps)
+        return precisions(self.schedule, self.prior, self.level, self.steps, self.typical)
 
     def path(self, shape: tuple[int, ...]) -> Path:
         """The path of signals of this shape; its segments have equal divergence on a typical photograph."""
         start, end = start_of(self.schedule, self.prior, self.steps), 1 / (self.level * self.level)
         if start >= end:
             raise PscxError(f"level must be below {1 / sqrt(start):.4g}, where the path begins, got {self.level:.4g}")
-        ends = divided(start, end, self.segments, nats)
-        return Path(self.prior, self.noise, self.increments(shape), start, ends, self.steps)
+        ends = self.typical.divided(start, end, self.segments, nats)
+        return Path(self.prior, self.noise, self.increments(shape), start, ends, self.steps, self.typical)
 
     @torch.no_grad()
     def encode(
