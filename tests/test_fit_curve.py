@@ -21,13 +21,14 @@ from pscx.codecs import DDCM, DiffC, PathCodec, TurboDDCM
 from pscx.codecs.paths.curve import COARSEST, ERRORS, Curve, curve_of, levels, nats
 from pscx.codecs.specs import codec_spec
 from pscx.data.folder import BUNDLED
+from pscx.errors import ImageError
 from pscx.format.container import unpack
 from pscx.priors import Gaussian
 from pscx.training import FitCurve
 from pscx.training.fit_curve import falling, read_errors
 
 Pixels = NDArray[np.uint8]
-SIDE = 8
+SIDE = 16
 TURBO = """\
 model:
   codec:
@@ -64,7 +65,7 @@ def test_errors_are_those_of_the_exact_posterior(tmp_path: Path) -> None:
     prior = Gaussian(correlation=0.6, color=0.3, deviation=0.5)
     spectrum = torch.linalg.eigvalsh(prior.covariance(SIDE, SIDE))
     expected = [float((spectrum / (1 + spectrum / level**2)).mean()) for level in levels()]
-    errors, _ = seen(prior, 80, tmp_path)
+    errors, _ = seen(prior, 24, tmp_path)
     assert errors.tolist() == pytest.approx(expected, rel=0.1)
     assert np.mean(errors / expected) == pytest.approx(1, abs=0.03)
 
@@ -73,7 +74,7 @@ def test_errors_of_bands_are_those_of_the_exact_posterior(tmp_path: Path) -> Non
     """Pixels that do not correlate have the same variance in all bands, and another on each axis of colours."""
     prior = Gaussian(correlation=0.0, color=0.5, deviation=0.5)
     variance = torch.linalg.eigvalsh(prior.block_covariance(1)).flip(0)
-    _, bands = seen(prior, 80, tmp_path)
+    _, bands = seen(prior, 24, tmp_path)
     assert bands.shape == (27, 3, 8)
     squares = torch.tensor(levels())[:, None] ** 2
     ratios = bands / (variance / (1 + variance / squares)).numpy()[..., None]
@@ -123,7 +124,7 @@ def test_steps_of_equal_divergence_follow_the_curve() -> None:
 def test_the_cost_of_small_steps_is_the_integral() -> None:
     curve = curve_of(tuple(1 / (4 + 1 / level**2) for level in levels()))
     steps = [COARSEST, *curve.divided(COARSEST, 64.0, 4000, nats)]
-    assert curve.cost(steps) == pytest.approx(log(68 / (4 + COARSEST)) / 2, rel=0.005)
+    assert curve.cost(steps) == pytest.approx(log(68 / (4 + COARSEST)) / 2, rel=0.01)
     assert Curve().cost([COARSEST, 1.0]) == pytest.approx((1 - COARSEST) * ERRORS[0] / 2)
 
 
@@ -172,9 +173,15 @@ def test_the_curve_is_learnt_for_codecs_of_a_path_alone(tmp_path: Path, capsys: 
     assert capsys.readouterr().err.endswith("cannot be 'psc': choose from ddcm, diffc, turbo_ddcm\n")
 
 
-def test_a_photograph_that_is_too_small_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pscx.images.write_image(tmp_path / "small.png", np.zeros((4, 30, 3), np.uint8))
-    config = write_codec(tmp_path, f"{TURBO}  name: fit_curve\n", "fit.yaml")
-    where = ["--data.root", str(tmp_path), "--trainer.default_root_dir", str(tmp_path / "fit")]
-    assert main(["fit", "--config", config, *where]) == 2
-    assert "a signal must be at least 8 numbers high and wide" in capsys.readouterr().err
+def test_a_signal_without_a_whole_block_is_refused() -> None:
+    """As is a latent of a small image."""
+    codec = TurboDDCM(Gaussian())
+    with pytest.raises(ImageError, match="a signal must be at least 8 numbers high and wide"):
+        FitCurve(codec).observe(codec, torch.zeros(3, 7, 16), "key", silent)
+
+
+def test_a_denoiser_that_diverges_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = TurboDDCM(Gaussian())
+    monkeypatch.setattr(Gaussian, "denoise", lambda self, x, sigma: x * float("inf"))
+    with pytest.raises(ImageError, match="the denoiser diverges"):
+        FitCurve(codec).observe(codec, torch.ones(3, 8, 8), "key", silent)

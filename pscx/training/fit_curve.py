@@ -90,9 +90,9 @@ class FitCurve(OverImages[PathCodec]):
                 found.append(codec.prior.denoise((exact + level * drawn)[None], level)[0].double() - exact)
             advance(number + 1, len(levels()))
         errors = torch.stack([error.square().mean() for error in found])
+        bands = band_errors(torch.stack(found), channel_axes(codec.prior))
         if not errors.isfinite().all():
             raise ImageError("the denoiser diverges: its error is not a finite number")
-        bands = torch.stack([band_errors(error, channel_axes(codec.prior)) for error in found])
         return arrays_file(key, errors=errors.cpu().numpy(), bands=bands.cpu().numpy())
 
     def is_whole(self, file: Path, key: str) -> bool:
@@ -152,19 +152,20 @@ def read_errors(file: Path, key: str | None = None) -> Seen | None:
     return None if arrays is None else Seen(*arrays)
 
 
-def band_errors(error: Tensor, axes: Tensor) -> Tensor:
-    """Mean square of ``error`` ``(channels, height, width)`` by channel axis and band of an 8x8 DCT, ``(axes, 8)``.
+def band_errors(errors: Tensor, axes: Tensor) -> Tensor:
+    """Mean squares of ``(n, channels, height, width)`` by channel axis and band of an 8x8 DCT, ``(n, axes, 8)``.
 
     Band ``b`` has the coefficients whose larger frequency, of rows and columns, is ``b``. Numbers of the last blocks
     that are not whole are left out.
     """
-    channels, height, width = error.shape
-    inside = error[:, : height // BLOCK * BLOCK, : width // BLOCK * BLOCK]
-    transform = BlockDCT(Partition(channels, *inside.shape[1:], BLOCK), axes.to(error.device))
-    squares = transform.forward(inside[None])[0].square().mean(0).view(channels, BLOCK, BLOCK)
-    place = torch.arange(BLOCK, device=error.device)
+    count, channels, height, width = errors.shape
+    height, width = height // BLOCK * BLOCK, width // BLOCK * BLOCK
+    transform = BlockDCT(Partition(channels, height, width, BLOCK), axes.to(errors.device))
+    coefficients = transform.forward(errors[:, :, :height, :width])
+    squares = coefficients.square().mean(1).view(count, channels, BLOCK, BLOCK)
+    place = torch.arange(BLOCK, device=errors.device)
     band = torch.maximum(place[:, None], place)
-    return torch.stack([squares[:, band == one].mean(1) for one in range(BLOCK)], 1)
+    return torch.stack([squares[:, :, band == one].mean(2) for one in range(BLOCK)], 2)
 
 
 def falling(errors: Sequence[float]) -> Curve:

@@ -50,7 +50,7 @@ class OverImages(LightningModule, ABC, Generic[C]):
         key: all that an observation depends on beside the image.
     """
 
-    without_effect = (*AFTER, "table", "held_out")
+    without_effect: tuple[str, ...] = (*AFTER, "table", "held_out")
     """Options that no observation depends on: a run with others goes on from the same, and learns anew."""
 
     title: str

@@ -14,7 +14,7 @@ from pscx.codecs.base import Account, Outcome, Progress, Watch
 from pscx.codecs.counted import CountedPrior
 from pscx.codecs.of_pixels import SizedSegment, SizeRecorder
 from pscx.codecs.paths.codebooks import BLOCK, Codebook, check_codebook, codebook, padded
-from pscx.codecs.paths.curve import ERRORS, Curve, curve_of, nats
+from pscx.codecs.paths.curve import Curve, curve_of, nats
 from pscx.codecs.paths.groups import Groups, random_order
 from pscx.codecs.paths.levels import MEASURES, precisions, start_of
 from pscx.codecs.paths.sides import Reader, Side, Writer
@@ -66,8 +66,8 @@ class PathCodec(NumberCodec, PriorCodec):
         self.level = rounded_level(level)
         self.steps, self.schedule, self.codebook = steps, schedule, codebook
         self.group, self.flow, self.seed, self.noise = group, flow, seed, Noise(seed)
-        errors = curve_of(curve).errors
-        self.curve = None if errors == ERRORS else list(errors)
+        self.typical = curve_of(curve)
+        self.curve = None if self.typical == Curve() else [*self.typical.errors]
 
     @property
     @abstractmethod
@@ -108,11 +108,6 @@ class PathCodec(NumberCodec, PriorCodec):
             min(2 * padded(count), BLOCK << self.group) + min(-(-count // (1 << self.group)), BLOCK) * self.most_entries
         )
         return NUMBER * (STATES * count + COPIES * book) + self.prior.memory(shape, 1)
-
-    @property
-    def typical(self) -> Curve:
-        """The typical error, along which steps and segments are placed."""
-        return curve_of(self.curve)
 
     def precisions(self) -> list[float]:
         """The precision after each step of the schedule; the last one is that of ``level``."""
