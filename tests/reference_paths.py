@@ -108,7 +108,8 @@ class PathDecoder:
             e = self.prior.denoise(x, level)
             x, level = e + (x - e) / 2, level / 2
         pixels = np.rint((np.clip(self.prior.denoise(x, level), -1, 1) + 1) * 127.5).astype(np.uint8)
-        return pixels[:, : self.stream.height, : self.stream.width].transpose(1, 2, 0)
+        image: Array = pixels[:, : self.stream.height, : self.stream.width].transpose(1, 2, 0)
+        return image
 
     def goes_on(self) -> bool:
         if not self.stopped and self.step < self.steps:

@@ -103,11 +103,8 @@ class PathCodec(NumberCodec, PriorCodec):
         return self.prior.evaluations * (self.steps + restorations * self.flow)
 
     def memory(self, shape: tuple[int, ...]) -> int:
-        count = prod(shape)
-        book = (
-            min(2 * padded(count), BLOCK << self.group) + min(-(-count // (1 << self.group)), BLOCK) * self.most_entries
-        )
-        return NUMBER * (STATES * count + COPIES * book) + self.prior.memory(shape, 1)
+        book = COPIES * worked_on(prod(shape), self.group, self.most_entries)
+        return NUMBER * (STATES * prod(shape) + book) + self.prior.memory(shape, 1)
 
     def precisions(self) -> list[float]:
         """The precision after each step of the schedule; the last one is that of ``level``."""
@@ -188,6 +185,11 @@ class PathCodec(NumberCodec, PriorCodec):
 
     def recorder(self, height: int, width: int) -> SizeRecorder:
         return SizeRecorder(self, height, width)
+
+
+def worked_on(count: int, group: int, entries: int) -> int:
+    """Numbers that codebooks of ``entries`` atoms work on at once, of groups of at most ``2^group`` numbers."""
+    return min(2 * padded(count), BLOCK << group) + min(-(-count // (1 << group)), BLOCK) * entries
 
 
 def check_entries(entries: int) -> None:
