@@ -58,13 +58,11 @@ class PathCodec(NumberCodec, PriorCodec):
     ) -> None:
         super().__init__(prior)
         check_codebook(codebook)
-        if schedule not in ("even", *MEASURES):
-            raise ValueError(f"schedule must be one of even, kl and least, got {schedule!r}")
+        check_schedule(schedule)
         check_range("steps", steps, 1, 4096)
         check_range("group", group, 4, LARGEST)
         check_range("flow", flow, 1, 64)
-        self.level = rounded_level(level)
-        self.steps, self.schedule, self.codebook = steps, schedule, codebook
+        self.level, self.steps, self.schedule, self.codebook = rounded_level(level), steps, schedule, codebook
         self.group, self.flow, self.seed, self.noise = group, flow, seed, Noise(seed)
         self.typical = curve_of(curve)
         self.curve = None if self.typical == Curve() else [*self.typical.errors]
@@ -190,6 +188,12 @@ class PathCodec(NumberCodec, PriorCodec):
 def worked_on(count: int, group: int, entries: int) -> int:
     """Numbers that codebooks of ``entries`` atoms work on at once, of groups of at most ``2^group`` numbers."""
     return min(2 * padded(count), BLOCK << group) + min(-(-count // (1 << group)), BLOCK) * entries
+
+
+def check_schedule(schedule: str) -> None:
+    """Raise ``ValueError`` where there is no schedule of that name."""
+    if schedule not in ("even", *MEASURES):
+        raise ValueError(f"schedule must be one of even, kl and least, got {schedule!r}")
 
 
 def check_entries(entries: int) -> None:
