@@ -9,12 +9,16 @@ per pixel costs with the search for its setting. The row ``diffc-ideal`` counts 
 
 ``points.csv`` has a record for each image, row and setting; a run that was stopped goes on. ``summary.md`` is what is
 printed: BD-rates against ``fast``, of payloads and of whole files, evaluations (NFE) and seconds in both directions.
+``psnr.svg`` has PSNR over the bits of payloads. Without a folder, it is drawn of the points that there are:
+
+    python benchmarks/families.py --points benchmarks/results/families/points.csv -o runs/families
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import sys
 import time
@@ -249,20 +253,78 @@ def _cost(records: Sequence[Record], name: str, column: str) -> str:
     return f"{fmean(map(float, found)):.1f}" if found else "-"
 
 
+def averages(records: Sequence[Record]) -> tuple[list[str], dict[str, list[tuple[float, float]]]]:
+    """Images, and payload bits per pixel and PSNR of each row by setting, means over those images.
+
+    The images are those that every row has at all its settings; targets are left out.
+    """
+    points = [record for record in records if not record["setting"].startswith(TARGET)]
+    rows = {name: [record for record in points if record["row"] == name] for name in _unique(points, "row")}
+    settings = {name: _unique(found, "setting") for name, found in rows.items()}
+    have = {(record["row"], record["image"], record["setting"]): record for record in points}
+    images = [
+        image
+        for image in _unique(points, "image")
+        if all((name, image, setting) in have for name in rows for setting in settings[name])
+    ]
+    if not images:
+        raise SystemExit("no image has all settings of all rows")
+    found = {}
+    for name in rows:
+        parts = [[have[name, image, setting] for image in images] for setting in settings[name]]
+        found[name] = sorted((fmean(map(_bpp, part)), fmean(float(one["psnr"]) for one in part)) for part in parts)
+    return images, found
+
+
+def _unique(records: Sequence[Record], column: str) -> list[str]:
+    return list(dict.fromkeys(record[column] for record in records))
+
+
+def _bpp(record: Record) -> float:
+    return 8 * float(record["payload"]) / int(record["crop"]) ** 2
+
+
+def picture(records: Sequence[Record]) -> bytes:
+    """PSNR over payload bits per pixel as SVG, a line for each row; the same points give the same bytes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    images, found = averages(records)
+    with matplotlib.rc_context({"svg.hashsalt": "pscx", "font.size": 10}):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        for name, line in found.items():
+            axes.plot(*zip(*line, strict=True), "--" if name == IDEAL else "-", marker="o", markersize=4, label=name)
+        of = f"image {images[0]}" if len(images) == 1 else f"mean of {len(images)} images"
+        axes.set(xscale="log", xlabel="bits per pixel of the payload", ylabel="PSNR, dB", title=of)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Measure what is missing, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of images")
+    parser.add_argument("folder", type=Path, nargs="?", help="of images")
+    parser.add_argument("--points", type=Path, help="a table to draw, instead of a folder")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/families"))
     parser.add_argument("--rows", nargs="+", metavar="ROW", choices=list(rows()), default=list(rows())[:-1])
     parser.add_argument("--crop", type=int, default=128, help="side of the central square, in pixels")
     parser.add_argument("--limit", type=int, default=6, help="the first N images alone")
     parser.add_argument("--target", type=float, default=None, help="bits per pixel of streams whose cost is shown")
     options = parser.parse_args(args)
+    if (options.folder is None) == (options.points is None):
+        parser.error("give a folder of images or --points, and not both")
+    if options.points is not None:
+        write_whole(options.output / "psnr.svg", picture(list(read(options.points, KEY).values())), force=True)
+        return
     cells = list(plan(images(options.folder, options.limit), options.rows, options.crop, options.target))
     records = fill(cells, options.output / "points.csv")
     text = summary(records)
     write_whole(options.output / "summary.md", f"{text}\n".encode(), force=True)
+    write_whole(options.output / "psnr.svg", picture(records), force=True)
     print(text)
 
 

@@ -19,6 +19,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -26,6 +27,7 @@ Array = NDArray[Any]
 F4 = np.float32
 OCTAVES = [o / 4 for o in (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -6, 6, -7, 7, -8, 8)]
 GAINS = [round(2.0**o * 1024) / 1024 for o in OCTAVES]
+RECIPES = ("default", "paper-pixel", "fast", "best", "paper-latent", "turbo")
 
 
 # The container.
@@ -49,7 +51,6 @@ def read(data: bytes, recipes: Sequence[dict[str, Any]] = ()) -> Stream:
     assert crc16(data[:7] + data[9:]) == int.from_bytes(data[7:9], "big")
     flags, at = data[3] & 15, 9
     assert flags & 12 == 0  # no caption; an exact codec
-    assert data[4] in (0, 255)  # the spec is embedded, or a user recipe
 
     def take(count: int) -> bytes:
         nonlocal at
@@ -71,10 +72,18 @@ def read(data: bytes, recipes: Sequence[dict[str, Any]] = ()) -> Stream:
     if data[4] == 255:
         wanted = take(6)
         spec = next(recipe for recipe in recipes if digest(recipe) == wanted)
+    elif data[4]:
+        spec = shipped(RECIPES[data[4] - 1])
     else:
         spec = json.loads(zlib.decompress(take(varint()), -15))
     assert crc16(data[:5] + data[9:at]) == int.from_bytes(data[5:7], "big")
     return Stream(height, width, fingerprint, step, seed, spec, data[at:])
+
+
+def shipped(name: str) -> dict[str, Any]:
+    """The codec of a recipe's file, which the document names."""
+    file = Path(__file__).parents[1] / f"pscx/config/recipes/{name}.yaml"
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["codec"])
 
 
 def digest(spec: dict[str, Any]) -> bytes:
@@ -354,9 +363,14 @@ def base_variances(side: int) -> Array:
 
 
 def photographs(module: str) -> list[float]:
-    """The numbers of the default weights, out of the text of the file that the document names."""
-    text = (Path(__file__).parents[1] / f"pscx/rows/{module}.py").read_text(encoding="utf-8")
-    found = re.search(r"^PHOTOGRAPHS = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    """The numbers of the default weights."""
+    return table(f"rows/{module}", "PHOTOGRAPHS")
+
+
+def table(module: str, name: str) -> list[float]:
+    """The numbers of a table, out of the text of the file that the document names."""
+    text = (Path(__file__).parents[1] / f"pscx/{module}.py").read_text(encoding="utf-8")
+    found = re.search(rf"^{name} = [\[(]\n(.*?)^[\])]", text, re.MULTILINE | re.DOTALL)
     assert found is not None
     return [float(number) for number in re.findall(r"[-+.\de]+", found[1])]
 
@@ -496,23 +510,27 @@ class RangeDecoder:
     def word(self) -> int:
         return next(self.words, 0)
 
-    def take(self, lefts: list[int]) -> int:
-        """Which outcome; ``lefts`` are the cumulative frequencies and 2^24."""
+    def quotient(self) -> int:
+        return (self.point - self.low & (1 << 64) - 1) // (self.range >> 24)
+
+    def take(self, left: int, prob: int) -> None:
         unit, mask = self.range >> 24, (1 << 64) - 1
-        quotient = (self.point - self.low & mask) // unit
-        outcome = max(i for i, left in enumerate(lefts[:-1]) if left <= quotient)
-        self.low = self.low + unit * lefts[outcome] & mask
-        self.range = unit * (lefts[outcome + 1] - lefts[outcome])
+        self.low = self.low + unit * left & mask
+        self.range = unit * prob
         if self.range < 1 << 32:
             self.low, self.range = self.low << 32 & mask, self.range << 32
             self.point = self.point << 32 & mask | self.word()
-        return outcome
 
     def decision(self, p: float) -> bool:
-        return bool(self.take([0, floor((1 - p) * (2**24 - 2)) + 1, 1 << 24]))
+        no = floor((1 - p) * (2**24 - 2)) + 1
+        yes = self.quotient() >= no
+        self.take(no if yes else 0, (1 << 24) - no if yes else no)
+        return yes
 
     def integer(self, bits: int) -> int:
-        return self.take([i << 24 - bits for i in range((1 << bits) + 1)])
+        value = self.quotient() >> 24 - bits
+        self.take(value << 24 - bits, 1 << 24 - bits)
+        return value
 
 
 def tail(z: float) -> float:

@@ -18,6 +18,14 @@ from pscx.codecs.specs import codec_spec
 from pscx.config import read_yaml
 from pscx.config.recipes import folders
 
+TURBO = """\
+model:
+  codec:
+    name: turbo_ddcm
+    prior: gaussian
+    steps: 6
+    level: 0.4
+"""
 DCT = CODEC.replace("local, block: 8, per_iteration: 2.5", "dct, block: 8, per_iteration: 4.0").replace("0.25", "0.02")
 
 
@@ -41,6 +49,7 @@ def fit(module: str, text: str, images: Path, folder: Path) -> Path:
         ("calibrate", CODEC.replace("coder: posterior", "coder: raw"), "posterior"),
         ("calibrate", CODEC.replace("coder: posterior", "coder: adaptive"), "adaptive"),
         ("fit_rows", DCT, "rows"),
+        ("fit_curve", TURBO, "curve"),
     ],
 )
 def test_fit_writes_a_whole_codec_that_is_a_recipe(

@@ -321,6 +321,7 @@ def test_every_config_of_the_repository_is_run_above() -> None:
         "paper_pixel",
         "paper_latent",
         "fit_codec",
+        "fit_curve",  # tests/test_fit_curve.py
         "fit_ddpm",
         "fit_experts",
         "fit_rows",

@@ -234,7 +234,14 @@ def test_a_hostile_spec_is_refused_before_it_costs_anything(tmp_path: Path, astr
     codec = codec_of(tmp_path, "turbo_ddcm", "gaussian", level=0.3, steps=2)
     data = codec.compress(astronaut[:16, :16])
     header, payload = unpack(data)
-    for key, value in (("entries", 99), ("group", 2), ("steps", 0), ("codebook", "random"), ("flow", 65)):
+    for key, value in (
+        ("entries", 99),
+        ("group", 2),
+        ("steps", 0),
+        ("codebook", "random"),
+        ("flow", 65),
+        ("curve", [1.0]),
+    ):
         spec = yaml.safe_load(header.spec) | {key: value}
         text = str(spec).replace("'", '"').replace("None", "null")
         changed = pack(type(header)(**{**header.__dict__, "spec": text}), payload)

@@ -29,7 +29,7 @@ from pscx.runtime.printing import complain
 from pscx.runtime.quiet import quiet
 from pscx.runtime.run_folder import RunFolder, take
 from pscx.runtime.termination import keep_terminable
-from pscx.training import Calibrate, FitRows
+from pscx.training import Calibrate, FitCurve, FitRows
 from pscx.training.over_images import OverImages
 
 DEFAULTS = {"model": {"name": "evaluate", "metrics": [*DEFAULT_METRICS]}, "data": {"name": "folder"}}
@@ -118,7 +118,8 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     if not isinstance(trainer, Mapping):
         checker.fail("trainer", "must hold options of the trainer, such as max_steps")
     defaults = {**TRAINER, "default_root_dir": f"runs/{_run_name(command, layers)}"}
-    for module, own in ((Evaluate, EVALUATION), (Calibrate, LEARNING), (FitRows, LEARNING)):
+    learning = [(module, LEARNING) for module in (Calibrate, FitCurve, FitRows)]
+    for module, own in ((Evaluate, EVALUATION), *learning):
         if tree["model"]["class_path"].endswith(f".{module.__name__}"):
             defaults |= own
     if command == "test" and tree["model"]["class_path"].endswith(f".{Evaluate.__name__}"):

@@ -30,6 +30,7 @@ from pscx.training.over_images import (
     arrays_file,
     caution,
     check_held_out,
+    codec_key,
     divided,
     read_arrays,
     show,
@@ -39,7 +40,7 @@ Groups = list[Group]
 Record = dict[str, Any]
 
 
-class Calibrate(OverImages):
+class Calibrate(OverImages[PSC]):
     """Learn the predictive distribution of a codec's symbols by maximum likelihood.
 
     Learnt are a gain of the predicted spread for each iteration, the degrees of freedom of Student's t, and tables of
@@ -76,14 +77,14 @@ class Calibrate(OverImages):
         if not NAME.fullmatch(table):
             raise ValueError(f"table must be a plain lower-case word, got {table!r}")
         check_held_out(held_out)
-        super().__init__(codec, caption)
+        super().__init__(codec, caption, codec_key(codec))
         self.quantizer, self.coder = codec.quantizer, codec.coder
-        self.psc = copy(codec)
-        self.recorder = self.psc.coder = Recorder(codec.coder)
+        self.observed = copy(codec)
+        self.recorder = self.observed.coder = Recorder(codec.coder)
         self.table, self.held_out = table, held_out
 
-    def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
-        psc.encode(signal, advance)
+    def observe(self, codec: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
+        codec.encode(signal, advance)
         return groups_file(self.recorder.groups, key)
 
     def is_whole(self, file: Path, key: str) -> bool:
@@ -118,7 +119,7 @@ class Calibrate(OverImages):
             text = head + yaml.safe_dump({"model": {"codec": {"coder": coder}}}, sort_keys=False)
             write_whole(self.root / f"{coder['name']}.yaml", text.encode(), force=True)
         own = next((coder for coder in coders if CODERS.find(coder["name"]) is type(self.coder)), coders[0])
-        write_whole(self.root / CODEC_FILE, codec_file(self.psc, coder=own), force=True)
+        write_whole(self.root / CODEC_FILE, codec_file(self.observed, coder=own), force=True)
 
     def compared(self, posterior: Posterior, table: Table, first: list[Groups], second: list[Groups]) -> list[Record]:
         """Bits of all images, of those that were learnt from and of the others, a coder a record."""

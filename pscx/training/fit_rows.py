@@ -40,13 +40,14 @@ from pscx.training.over_images import (
     arrays_file,
     caution,
     check_held_out,
+    codec_key,
     divided,
     read_arrays,
     show,
 )
 
 
-class FitRows(OverImages):
+class FitRows(OverImages[PSC]):
     """Learn where posterior samples are wrong, by maximum likelihood (:class:`pscx.rows.Learned`).
 
     A codec with the rows ``dct`` or ``learned`` encodes every image once. In each of its iterations that has samples,
@@ -97,12 +98,13 @@ class FitRows(OverImages):
         check_held_out(held_out)
         for step in steps or []:
             codec.with_parameter(step)  # raises where it is not allowed
-        super().__init__(codec, caption, [steps, coefficients])
+        super().__init__(codec, caption, codec_key(codec, [steps, coefficients]))
         self.rows, self.steps, self.coefficients, self.held_out = rows, steps, coefficients, held_out
 
-    def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
+    def observe(self, codec: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
+        psc = codec
         if self.steps:
-            psc = psc.with_parameter(self.steps[int(key, 16) % len(self.steps)])
+            psc = codec.with_parameter(self.steps[int(key, 16) % len(self.steps)])
         exact = signal.double()
         found: list[Observed] = []
         means: list[Means] = []
@@ -148,7 +150,7 @@ class FitRows(OverImages):
         config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
         head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
         write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
-        write_whole(self.root / CODEC_FILE, codec_file(self.psc, rows=ROWS.spec(learned)), force=True)
+        write_whole(self.root / CODEC_FILE, codec_file(self.observed, rows=ROWS.spec(learned)), force=True)
         self.stop_bars()
         before = [[one.predicted for one in part] for part in parts]
         after = [[predicted_by(one, weights) for one in part] for part in parts]

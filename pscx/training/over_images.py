@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pscx.api import Codec
 from pscx.captioners import Captioner
-from pscx.codecs import PSC
+from pscx.codecs import PSC, PriorCodec
 from pscx.codecs.pixels import check_encoding, signal_of
 from pscx.codecs.specs import codec_spec
 from pscx.data.base import Photo
@@ -34,9 +34,10 @@ from pscx.runtime.progress import Bar, Bars
 Advance = Callable[[int, int], None]
 AFTER = ("coder", "restoration", "restoration_sampler")  # options that do not change symbols
 T = TypeVar("T")
+C = TypeVar("C", bound=PriorCodec)
 
 
-class OverImages(LightningModule, ABC):
+class OverImages(LightningModule, ABC, Generic[C]):
     """Observe each image once, keep the observation in ``observations/NAME.npz``, and learn from all at the end.
 
     The files lie under the trainer's ``default_root_dir``. A run that was interrupted and is started again takes from
@@ -44,29 +45,29 @@ class OverImages(LightningModule, ABC):
     ``left_out.csv``, and the run ends with an error that names it.
 
     Args:
-        codec: its coder and its restoration do not change what is seen.
+        codec: what is observed.
         captioner: describes each image, for a prior that takes captions; or none.
-        facts: other values that an observation depends on.
+        key: all that an observation depends on beside the image.
     """
 
-    without_effect = (*AFTER, "table", "held_out")
+    without_effect: tuple[str, ...] = (*AFTER, "table", "held_out")
     """Options that no observation depends on: a run with others goes on from the same, and learns anew."""
 
     title: str
     """A word for the progress bar."""
 
-    def __init__(self, codec: PSC, captioner: Captioner | None, facts: object = None) -> None:
+    def __init__(self, codec: C, captioner: Captioner | None, key: bytes) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.prior, self.psc, self.codec = codec.prior, codec, Codec(codec, captioner=captioner)
-        self.key = codec_key(codec) + json.dumps(facts, sort_keys=True).encode()
+        self.network, self.observed, self.codec = codec.network, codec, Codec(codec, captioner=captioner)
+        self.key = key
         self.names: list[str] = []
         self.failures: dict[str, str] = {}
         self.bars: Bars | None = None
         self.folder: Path | None = None
 
     @abstractmethod
-    def observe(self, psc: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
+    def observe(self, codec: C, signal: Tensor, key: str, advance: Advance) -> bytes:
         """Run the codec over a signal ``(channels, height, width)``; the content of the file, with its ``key``."""
 
     @abstractmethod
@@ -81,7 +82,7 @@ class OverImages(LightningModule, ABC):
         """No optimizer: nothing is learnt by gradients over batches."""
 
     def on_train_start(self) -> None:
-        self.prior.eval()
+        self.network.eval()
         self.names, self.failures = [], {}
         alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
         batches = self.trainer.num_training_batches
@@ -109,9 +110,9 @@ class OverImages(LightningModule, ABC):
         facts = [self.key, np.array(pixels.shape, "<i8").tobytes(), pixels.tobytes(), caption.encode()]
         key, file = sha256(b"".join(facts)).hexdigest(), self.file_of(photo["name"])
         if not self.is_whole(file, key):
-            check_encoding(self.psc, pixels)
-            psc = self.psc.conditioned(caption)
-            write_whole(file, self.observe(psc, signal_of(psc, pixels), key, bar.advance), force=True)
+            check_encoding(self.observed, pixels)
+            codec = self.observed.conditioned(caption)
+            write_whole(file, self.observe(codec, signal_of(codec, pixels), key, bar.advance), force=True)
 
     def on_train_end(self) -> None:
         names = sorted(name for part in self._gathered(self.names) for name in part)
@@ -183,11 +184,14 @@ def read_arrays(file: Path, key: str | None, names: Sequence[str]) -> list[NDArr
     return arrays if key in (None, kept) else None
 
 
-def codec_key(psc: PSC) -> bytes:
-    """The identity of a codec's loop, without coder and restoration: with the same key images give the same symbols."""
+def codec_key(psc: PSC, facts: object = None) -> bytes:
+    """The identity of a codec's loop, without coder and restoration: with the same key images give the same symbols.
+
+    ``facts`` are other values that an observation depends on.
+    """
     spec = {key: value for key, value in codec_spec(psc).items() if key not in AFTER}
-    facts = [json.dumps(spec, sort_keys=True), psc.parameter, psc.seed, psc.fingerprint().hex()]
-    return sha256(json.dumps(facts).encode()).digest()
+    loop = [json.dumps(spec, sort_keys=True), psc.parameter, psc.seed, psc.fingerprint().hex()]
+    return sha256(json.dumps(loop).encode()).digest() + json.dumps(facts, sort_keys=True).encode()
 
 
 def check_held_out(every: int | None) -> None:

@@ -49,7 +49,7 @@ class Atoms(ABC):
     @property
     def gain(self) -> float:
         """Squared length along the target that a signed atom adds, in mean: twice its worth in nats."""
-        return EXTREMES[self.bits] ** 2
+        return EXTREMES[self.bits] * EXTREMES[self.bits]
 
     def wanted(self, step: Step) -> int:
         """How many signed atoms are worth the divergence up to the end of a step, less those that were sent.

@@ -8,9 +8,13 @@ Everything here is single IEEE operations, so that encoder and decoder find the 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import sqrt
+
+Measure = Callable[[float, float, float, float], float]
 
 FINEST = 2.0**-7  # noise level of the last entry of ERRORS; each entry before it is sqrt(2) noisier
 REFINED = 3  # times that a knot is put between two
@@ -21,29 +25,83 @@ ERRORS = (
 )
 """Mean squared error of the embedded prior per number of a signal in [-1, 1], over the centres (128x128) of 24
 photographs of the training part of BSDS500, from the noise level 64 down to 2^-7."""
+COARSEST = 1 / (FINEST * FINEST) * 2.0 ** (1 - len(ERRORS))  # precision of the first entry of ERRORS
+SMALLEST, LARGEST = 1e-12, 4096.0  # squared errors
 
 
-def _knots() -> list[tuple[float, float]]:
-    """Precisions, rising, and the typical error at each, with geometric means between those of :data:`ERRORS`."""
-    first = 2.0 ** (1 - len(ERRORS)) / (FINEST * FINEST)
-    knots = [(first * 2.0**place, error) for place, error in enumerate(ERRORS)]
-    for _ in range(REFINED):
-        between = [(sqrt(a * b), sqrt(c * d)) for (a, c), (b, d) in pairwise(knots)]
-        knots = [*(knot for both in zip(knots, between, strict=False) for knot in both), knots[-1]]
-    return knots
+@dataclass(frozen=True)
+class Curve:
+    """A typical error at the levels of :data:`ERRORS`; linear in the precision between knots, constant outside.
+
+    Knots are the entries of ``errors`` and, :data:`REFINED` times over, geometric means between them.
+    """
+
+    errors: tuple[float, ...] = ERRORS
+
+    @cached_property
+    def knots(self) -> list[tuple[float, float]]:
+        """Precisions, rising, and the typical error at each."""
+        knots = [(COARSEST * 2.0**place, error) for place, error in enumerate(self.errors)]
+        for _ in range(REFINED):
+            between = [(sqrt(a * b), sqrt(c * d)) for (a, c), (b, d) in pairwise(knots)]
+            knots = [*(knot for both in zip(knots, between, strict=False) for knot in both), knots[-1]]
+        return knots
+
+    @cached_property
+    def precisions(self) -> list[float]:
+        """Those of the knots."""
+        return [precision for precision, _ in self.knots]
+
+    def error(self, precision: float) -> float:
+        """Squared error per number at a precision."""
+        after = bisect_right(self.precisions, precision)
+        if after in (0, len(self.knots)):
+            return self.knots[min(after, len(self.knots) - 1)][1]
+        (low, first), (high, second) = self.knots[after - 1], self.knots[after]
+        return first + (second - first) * ((precision - low) / (high - low))
+
+    def divided(self, start: float, end: float, parts: int, measure: Measure) -> list[float]:
+        """The ends of ``parts`` parts of equal measure between two precisions; the last one is ``end``."""
+        inner = [precision for precision in self.precisions if start < precision < end]
+        points = [(precision, self.error(precision)) for precision in (start, *inner, end)]
+        sums = [0.0]
+        for (low, first), (high, second) in pairwise(points):
+            sums.append(sums[-1] + measure(low, first, high, second))
+        found = []
+        for part in range(1, parts):
+            wanted = sums[-1] * part / parts
+            after = min(bisect_right(sums, wanted), len(sums) - 1)
+            length = sums[after] - sums[after - 1]
+            share = (wanted - sums[after - 1]) / length if length else 1.0
+            low, high = points[after - 1][0], points[after][0]
+            found.append(low + (high - low) * share)
+        return [*found, end]
+
+    def cost(self, precisions: Sequence[float]) -> float:
+        """Nats per number of the steps from each of these precisions to the next."""
+        return sum((after - before) * self.error(before) for before, after in pairwise(precisions)) / 2
 
 
-KNOTS = _knots()
-PRECISIONS = [precision for precision, _ in KNOTS]
+def curve_of(option: Sequence[float] | None) -> Curve:
+    """The curve of a codec's option ``curve``: none for the one that ships.
+
+    Raises ``ValueError`` unless there is a number for each level, in [1e-12, 4096], and none is over the one before.
+    """
+    errors = ERRORS if option is None else tuple(map(float, option))
+    if len(errors) != len(ERRORS):
+        raise ValueError(f"curve must be {len(ERRORS)} numbers, got {len(errors)}")
+    wrong = [error for error in errors if not SMALLEST <= error <= LARGEST]
+    if wrong:
+        raise ValueError(f"curve must lie in {SMALLEST:g}..{LARGEST:g}, got {wrong[0]}")
+    risen = [(before, after) for before, after in pairwise(errors) if after > before]
+    if risen:
+        raise ValueError(f"curve must not rise towards lower levels, got {risen[0][1]:g} after {risen[0][0]:g}")
+    return Curve(errors)
 
 
-def typical_error(precision: float) -> float:
-    """Squared error per number at a precision, linear between the knots and constant outside of them."""
-    after = bisect_right(PRECISIONS, precision)
-    if after in (0, len(KNOTS)):
-        return KNOTS[min(after, len(KNOTS) - 1)][1]
-    (low, first), (high, second) = KNOTS[after - 1], KNOTS[after]
-    return first + (second - first) * ((precision - low) / (high - low))
+def levels() -> list[float]:
+    """The noise levels of the entries of a curve, falling from 64."""
+    return [FINEST * 2.0 ** ((len(ERRORS) - 1 - place) / 2) for place in range(len(ERRORS))]
 
 
 def nats(low: float, first: float, high: float, second: float) -> float:
@@ -58,24 +116,3 @@ def savings(low: float, first: float, high: float, second: float) -> float:
     is least if the density of the steps is proportional to ``sqrt(-d error / d precision)``.
     """
     return sqrt(max(first - second, 0.0) * (high - low))
-
-
-Measure = Callable[[float, float, float, float], float]
-
-
-def divided(start: float, end: float, parts: int, measure: Measure) -> list[float]:
-    """The precisions at the ends of ``parts`` parts of equal measure between two precisions, the last one ``end``."""
-    inner = [precision for precision in PRECISIONS if start < precision < end]
-    points = [(precision, typical_error(precision)) for precision in (start, *inner, end)]
-    sums = [0.0]
-    for (low, first), (high, second) in pairwise(points):
-        sums.append(sums[-1] + measure(low, first, high, second))
-    found = []
-    for part in range(1, parts):
-        wanted = sums[-1] * part / parts
-        after = min(bisect_right(sums, wanted), len(sums) - 1)
-        length = sums[after] - sums[after - 1]
-        share = (wanted - sums[after - 1]) / length if length else 1.0
-        low, high = points[after - 1][0], points[after][0]
-        found.append(low + (high - low) * share)
-    return [*found, end]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ldexp, log2
 
-from pscx.codecs.paths.curve import typical_error
+from pscx.codecs.paths.curve import Curve
 from pscx.codecs.paths.sides import Side
 
 ROOTS = (1.0, 1.189207115002721, 1.4142135623730951, 1.681792830507429)  # powers of 2^(1/4)
@@ -20,15 +20,16 @@ class TrackedError:
     Args:
         side: where the changes go, or come from.
         count: numbers of the signal.
+        curve: the typical error.
     """
 
-    def __init__(self, side: Side, count: int) -> None:
-        self._side, self._count = side, count
+    def __init__(self, side: Side, count: int, curve: Curve) -> None:
+        self._side, self._count, self._curve = side, count, curve
         self._quarters: int | None = None
 
     def follow(self, precision: float, actual: float | None) -> float:
         """The predicted squared error, summed over the signal; an encoder gives the ``actual`` one."""
-        typical = typical_error(precision) * self._count
+        typical = self._curve.error(precision) * self._count
         wanted = 0 if actual is None else self._quantized(4 * log2(max(actual, 1e-300) / typical))
         if self._quarters is None:
             self._quarters = self._side.number(wanted + FARTHEST, FIRST) - FARTHEST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from math import prod, sqrt
 from typing import Literal
 
@@ -13,7 +14,7 @@ from pscx.codecs.base import Account, Outcome, Progress, Watch
 from pscx.codecs.counted import CountedPrior
 from pscx.codecs.of_pixels import SizedSegment, SizeRecorder
 from pscx.codecs.paths.codebooks import BLOCK, Codebook, check_codebook, codebook, padded
-from pscx.codecs.paths.curve import divided, nats
+from pscx.codecs.paths.curve import Curve, curve_of, nats
 from pscx.codecs.paths.groups import Groups, random_order
 from pscx.codecs.paths.levels import MEASURES, precisions, start_of
 from pscx.codecs.paths.sides import Reader, Side, Writer
@@ -44,18 +45,27 @@ class PathCodec(NumberCodec, PriorCodec):
     parameter_at_step = 0.28
 
     def __init__(
-        self, prior: Prior, level: float, steps: int, schedule: str, codebook: str, group: int, flow: int, seed: int
+        self,
+        prior: Prior,
+        level: float,
+        steps: int,
+        schedule: str,
+        codebook: str,
+        group: int,
+        flow: int,
+        seed: int,
+        curve: Sequence[float] | None = None,
     ) -> None:
         super().__init__(prior)
         check_codebook(codebook)
-        if schedule not in ("even", *MEASURES):
-            raise ValueError(f"schedule must be one of even, kl and least, got {schedule!r}")
+        check_schedule(schedule)
         check_range("steps", steps, 1, 4096)
         check_range("group", group, 4, LARGEST)
         check_range("flow", flow, 1, 64)
-        self.level = rounded_level(level)
-        self.steps, self.schedule, self.codebook = steps, schedule, codebook
+        self.level, self.steps, self.schedule, self.codebook = rounded_level(level), steps, schedule, codebook
         self.group, self.flow, self.seed, self.noise = group, flow, seed, Noise(seed)
+        self.typical = curve_of(curve)
+        self.curve = None if self.typical == Curve() else [*self.typical.errors]
 
     @property
     @abstractmethod
@@ -91,23 +101,20 @@ class PathCodec(NumberCodec, PriorCodec):
         return self.prior.evaluations * (self.steps + restorations * self.flow)
 
     def memory(self, shape: tuple[int, ...]) -> int:
-        count = prod(shape)
-        book = (
-            min(2 * padded(count), BLOCK << self.group) + min(-(-count // (1 << self.group)), BLOCK) * self.most_entries
-        )
-        return NUMBER * (STATES * count + COPIES * book) + self.prior.memory(shape, 1)
+        book = COPIES * worked_on(prod(shape), self.group, self.most_entries)
+        return NUMBER * (STATES * prod(shape) + book) + self.prior.memory(shape, 1)
 
     def precisions(self) -> list[float]:
         """The precision after each step of the schedule; the last one is that of ``level``."""
-        return precisions(self.schedule, self.prior, self.level, self.steps)
+        return precisions(self.schedule, self.prior, self.level, self.steps, self.typical)
 
     def path(self, shape: tuple[int, ...]) -> Path:
         """The path of signals of this shape; its segments have equal divergence on a typical photograph."""
         start, end = start_of(self.schedule, self.prior, self.steps), 1 / (self.level * self.level)
         if start >= end:
             raise PscxError(f"level must be below {1 / sqrt(start):.4g}, where the path begins, got {self.level:.4g}")
-        ends = divided(start, end, self.segments, nats)
-        return Path(self.prior, self.noise, self.increments(shape), start, ends, self.steps)
+        ends = self.typical.divided(start, end, self.segments, nats)
+        return Path(self.prior, self.noise, self.increments(shape), start, ends, self.steps, self.typical)
 
     @torch.no_grad()
     def encode(
@@ -176,6 +183,17 @@ class PathCodec(NumberCodec, PriorCodec):
 
     def recorder(self, height: int, width: int) -> SizeRecorder:
         return SizeRecorder(self, height, width)
+
+
+def worked_on(count: int, group: int, entries: int) -> int:
+    """Numbers that codebooks of ``entries`` atoms work on at once, of groups of at most ``2^group`` numbers."""
+    return min(2 * padded(count), BLOCK << group) + min(-(-count // (1 << group)), BLOCK) * entries
+
+
+def check_schedule(schedule: str) -> None:
+    """Raise ``ValueError`` where there is no schedule of that name."""
+    if schedule not in ("even", *MEASURES):
+        raise ValueError(f"schedule must be one of even, kl and least, got {schedule!r}")
 
 
 def check_entries(entries: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pscx.codecs.paths.curve import PRECISIONS, Measure, divided, nats, savings
+from pscx.codecs.paths.curve import COARSEST, Curve, Measure, nats, savings
 from pscx.priors.base import Prior
 
 Schedule = Literal["even", "kl", "least"]
@@ -16,15 +16,15 @@ def start_of(schedule: str, prior: Prior, steps: int) -> float:
     if schedule == "even":
         first = even_levels(prior, steps)[0]
         return 1 / (first * first)
-    return PRECISIONS[0]
+    return COARSEST
 
 
-def precisions(schedule: str, prior: Prior, level: float, steps: int) -> list[float]:
-    """The precision after each step of a schedule that ends at a noise level."""
+def precisions(schedule: str, prior: Prior, level: float, steps: int, curve: Curve) -> list[float]:
+    """The precision after each step of a schedule that ends at a noise level, along a typical curve."""
     end = 1 / (level * level)
     if schedule == "even":
         return [*(1 / (one * one) for one in even_levels(prior, steps)[1:] if one > level), end]
-    return divided(start_of(schedule, prior, steps), end, steps, MEASURES[schedule])
+    return curve.divided(start_of(schedule, prior, steps), end, steps, MEASURES[schedule])
 
 
 def even_levels(prior: Prior, steps: int) -> list[float]:

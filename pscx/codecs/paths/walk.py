@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pscx.codecs.base import Account, Outcome
 from pscx.codecs.counted import CountedPrior
+from pscx.codecs.paths.curve import Curve
 from pscx.codecs.paths.error import TrackedError
 from pscx.codecs.paths.sides import Side
 from pscx.errors import PscxError, StreamError
@@ -99,7 +100,10 @@ class Passed:
 
 @dataclass(frozen=True)
 class Path:
-    """From precision ``start`` in segments that end at the precisions ``ends``, with at most ``steps`` steps."""
+    """From precision ``start`` in segments that end at the precisions ``ends``, with at most ``steps`` steps.
+
+    ``curve`` is the typical error.
+    """
 
     prior: Prior
     noise: Noise
@@ -107,6 +111,7 @@ class Path:
     start: float
     ends: list[float]
     steps: int
+    curve: Curve
 
     def walk(
         self,
@@ -151,7 +156,7 @@ class _Walker:
     ) -> None:
         self._path, self._side, self._signal, self._keep = path, side, signal, keep
         self._prior = CountedPrior(path.prior, account)
-        self._error = TrackedError(side, torch.Size(shape).numel())
+        self._error = TrackedError(side, torch.Size(shape).numel(), path.curve)
         self._precision, self._number, self._stopped = path.start, 0, False
         self.sent, self._paid = 0, 0.0
         noise = path.noise.normal(shape, iteration=START, sample=0, step=0, device=path.prior.home)
