@@ -149,34 +149,41 @@ class Noise:
 
 
 class Convolution:
-    def __init__(self, weight: Array, bias: Array, transposed: bool = False, rectified: bool = False) -> None:
-        self.transposed = transposed
+    def __init__(
+        self, weight: Array, bias: Array, scale: Array | None, transposed: bool = False, rectified: bool = False
+    ) -> None:
+        self.transposed, self.rectified = transposed, rectified
         weight = weight.astype(np.float64)
-        w = weight.swapaxes(0, 1) if transposed else weight  # (out, in, rows, columns)
-        scale = (np.maximum(abs(w).max((1, 2, 3)), 2.0**-100) / 255).astype(F4)
-        self.whole = np.rint(w / scale.astype(np.float64)[:, None, None, None])
+        self.whole = weight.swapaxes(0, 1) if transposed else weight  # (out, in, rows, columns)
+        if scale is None:
+            scale = (np.maximum(abs(self.whole).max((1, 2, 3)), 2.0**-100) / 127).astype(F4)
+            self.whole = np.rint(self.whole / scale.astype(np.float64)[:, None, None, None])
         self.scale, self.bias = scale, bias.astype(F4)
-        channels = w.shape[1]
-        if rectified:
-            sizes = np.concatenate([np.maximum(signed, 0).sum((2, 3)) for signed in (self.whole, -self.whole)])
-        else:
-            sizes = abs(self.whole).sum((2, 3))
+        self.top = 255 if rectified else 32639
+        channels = self.whole.shape[1]
+        positive, negative = (np.maximum(signed, 0).sum((2, 3)) for signed in (self.whole, -self.whole))
+        sizes = [255 * positive, 255 * negative] + ([] if rectified else [128 * (positive + negative)])
         for count in range(1, channels + 1):
             self.parts = [slice(channels * i // count, channels * (i + 1) // count) for i in range(count)]
-            if all(sizes[:, part].sum(1).max() * 511 < 1 << 24 for part in self.parts):
+            if all(size[:, part].sum(1).max() < 1 << 24 for size in sizes for part in self.parts):
                 break
 
     def tensors(self) -> list[Array]:
         weight = self.whole.swapaxes(0, 1) if self.transposed else self.whole
-        return [np.array(511, F4), weight.astype(F4), self.scale[:, None, None], self.bias[:, None, None]]
+        return [np.array(self.top, F4), weight.astype(F4), self.scale, self.bias]
 
     def __call__(self, x: Array, stride: int = 1, padding: int = 0) -> Array:
-        unit = np.maximum(abs(x).max(), F4(2.0**-100)) / F4(511)
+        unit = np.maximum(abs(x).max(), F4(2.0**-100)) / F4(self.top)
         z = np.rint(x * (F4(1) / unit)).astype(np.int64)
         total = None
         for part in self.parts:
-            summed = self.sums(z, part, stride, padding).astype(F4)
-            total = summed if total is None else total + summed
+            if self.rectified:
+                summed = self.sums(z, part, stride, padding).astype(F4)
+            else:
+                high = (z + 128) // 256
+                digits = (self.sums(one, part, stride, padding).astype(F4) for one in (high, z - 256 * high))
+                summed = F4(256) * next(digits) + next(digits)
+            total = summed if total is None else summed + total
         assert total is not None
         return total * (unit * self.scale)[:, None, None] + self.bias[:, None, None]
 
@@ -207,6 +214,7 @@ class Network:
             name: Convolution(
                 weights[f"{path}{name}.weight"],
                 weights[f"{path}{name}.bias"],
+                weights.get(f"{path}{name}.weight_scale"),
                 transposed=name.startswith("grow"),
                 rectified=name.endswith("second"),
             )
