@@ -296,7 +296,9 @@ def picture(records: Sequence[Record]) -> bytes:
         for name, line in found.items():
             axes.plot(*zip(*line, strict=True), "--" if name == IDEAL else "-", marker="o", markersize=4, label=name)
         of = f"image {images[0]}" if len(images) == 1 else f"mean of {len(images)} images"
-        axes.set(xscale="log", xlabel="bits per pixel of the payload", ylabel="PSNR, dB", title=of)
+        axes.set(xlabel="bits per pixel of the payload", ylabel="PSNR, dB", title=of)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
         axes.legend()
         file = io.BytesIO()
