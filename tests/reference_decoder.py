@@ -140,33 +140,42 @@ class Noise:
 
 
 class Convolution:
-    def __init__(self, weight: Array, bias: Array, transposed: bool = False, rectified: bool = False) -> None:
-        self.transposed = transposed
+    def __init__(
+        self, weight: Array, bias: Array, stored: Array | None, transposed: bool = False, rectified: bool = False
+    ) -> None:
+        self.transposed, self.rectified = transposed, rectified
+        self.top = 255 if rectified else 32639
         weight = weight.astype(np.float64)
         w = weight.swapaxes(0, 1) if transposed else weight  # (out, in, rows, columns)
-        scale = (np.maximum(abs(w).max((1, 2, 3)), 2.0**-100) / 255).astype(F4)
-        self.whole = np.rint(w / scale.astype(np.float64)[:, None, None, None])
+        if stored is None:
+            scale = (np.maximum(abs(w).max((1, 2, 3)), 2.0**-100) / 127).astype(F4)
+            self.whole = np.rint(w / scale.astype(np.float64)[:, None, None, None])
+        else:
+            self.whole, scale = w, stored
         self.scale, self.bias = scale, bias.astype(F4)
         channels = w.shape[1]
-        if rectified:
-            sizes = np.concatenate([np.maximum(signed, 0).sum((2, 3)) for signed in (self.whole, -self.whole)])
-        else:
-            sizes = abs(self.whole).sum((2, 3))
+        above, below = (np.maximum(signed, 0).sum((2, 3)) for signed in (self.whole, -self.whole))
+        sizes = np.concatenate([above * 255, below * 255, *([] if rectified else [(above + below) * 128])])
         for count in range(1, channels + 1):
             self.parts = [slice(channels * i // count, channels * (i + 1) // count) for i in range(count)]
-            if all(sizes[:, part].sum(1).max() * 511 < 1 << 24 for part in self.parts):
+            if all(sizes[:, part].sum(1).max() < 1 << 24 for part in self.parts):
                 break
 
     def tensors(self) -> list[Array]:
         weight = self.whole.swapaxes(0, 1) if self.transposed else self.whole
-        return [np.array(511, F4), weight.astype(F4), self.scale[:, None, None], self.bias[:, None, None]]
+        return [np.array(self.top, F4), weight.astype(F4), self.scale, self.bias]
 
     def __call__(self, x: Array, stride: int = 1, padding: int = 0) -> Array:
-        unit = np.maximum(abs(x).max(), F4(2.0**-100)) / F4(511)
+        unit = np.maximum(abs(x).max(), F4(2.0**-100)) / F4(self.top)
         z = np.rint(x * (F4(1) / unit)).astype(np.int64)
+        high = np.floor_divide(z + 128, 256)
         total = None
         for part in self.parts:
-            summed = self.sums(z, part, stride, padding).astype(F4)
+            if self.rectified:
+                summed = self.sums(z, part, stride, padding).astype(F4)
+            else:
+                first, second = (self.sums(digit, part, stride, padding) for digit in (high, z - 256 * high))
+                summed = F4(256) * first.astype(F4) + second.astype(F4)
             total = summed if total is None else total + summed
         assert total is not None
         return total * (unit * self.scale)[:, None, None] + self.bias[:, None, None]
@@ -198,6 +207,7 @@ class Network:
             name: Convolution(
                 weights[f"{path}{name}.weight"],
                 weights[f"{path}{name}.bias"],
+                weights.get(f"{path}{name}.weight_scale"),
                 transposed=name.startswith("grow"),
                 rectified=name.endswith("second"),
             )
