@@ -30,7 +30,7 @@ html_copy_source = False
 html_math_renderer = "mathml"  # below: browsers show it by themselves
 nitpicky = True  # a reference without a target is a warning
 nitpick_ignore_regex = [
-    ("py:.*", r"(?!pscx\.).*|.*\.(T(_co)?|Self|N|Numbers)")
+    ("py:.*", r"(?!pscx\.).*|.*\.([A-Z](_co)?|Self|Numbers)")
 ]  # of other packages: their inventories are on the net
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4

@@ -18,7 +18,7 @@ from tiny import write_codec
 import pscx
 from pscx.cli.main import main
 from pscx.codecs import DDCM, DiffC, PathCodec, TurboDDCM
-from pscx.codecs.paths.curve import COARSEST, ERRORS, Curve, curve_of, levels, nats
+from pscx.codecs.paths.curve import COARSEST, ERRORS, ErrorCurve, curve_of, levels, nats
 from pscx.codecs.specs import codec_spec
 from pscx.data.folder import BUNDLED
 from pscx.errors import ImageError
@@ -125,7 +125,7 @@ def test_the_cost_of_small_steps_is_the_integral() -> None:
     curve = curve_of(tuple(1 / (4 + 1 / level**2) for level in levels()))
     steps = [COARSEST, *curve.divided(COARSEST, 64.0, 4000, nats)]
     assert curve.cost(steps) == pytest.approx(log(68 / (4 + COARSEST)) / 2, rel=0.01)
-    assert Curve().cost([COARSEST, 1.0]) == pytest.approx((1 - COARSEST) * ERRORS[0] / 2)
+    assert ErrorCurve().cost([COARSEST, 1.0]) == pytest.approx((1 - COARSEST) * ERRORS[0] / 2)
 
 
 def fit(folder: Path, *options: str, config: str = "") -> Path:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pscx.captioners import Captioner
 from pscx.codecs import PathCodec
-from pscx.codecs.paths.curve import Curve, curve_of, levels
+from pscx.codecs.paths.curve import ErrorCurve, curve_of, levels
 from pscx.codecs.paths.levels import start_of
 from pscx.errors import ImageError
 from pscx.evaluation.tables import as_csv
@@ -168,7 +168,7 @@ def band_errors(errors: Tensor, axes: Tensor) -> Tensor:
     return torch.stack([squares[:, :, band == one].mean(2) for one in range(BLOCK)], 2)
 
 
-def falling(errors: Sequence[float]) -> Curve:
+def falling(errors: Sequence[float]) -> ErrorCurve:
     """The curve of errors, to six significant digits; each counts as the largest of it and those after it."""
     largest = [*accumulate(reversed(errors), max)]
     return curve_of([rounded(error) for error in reversed(largest)])

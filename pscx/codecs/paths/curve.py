@@ -30,7 +30,7 @@ SMALLEST, LARGEST = 1e-12, 4096.0  # squared errors
 
 
 @dataclass(frozen=True)
-class Curve:
+class ErrorCurve:
     """A typical error at the levels of :data:`ERRORS`; linear in the precision between knots, constant outside.
 
     Knots are the entries of ``errors`` and, :data:`REFINED` times over, geometric means between them.
@@ -82,7 +82,7 @@ class Curve:
         return sum((after - before) * self.error(before) for before, after in pairwise(precisions)) / 2
 
 
-def curve_of(option: Sequence[float] | None) -> Curve:
+def curve_of(option: Sequence[float] | None) -> ErrorCurve:
     """The curve of a codec's option ``curve``: none for the one that ships.
 
     Raises ``ValueError`` unless there is a number for each level, in [1e-12, 4096], and none is over the one before.
@@ -96,7 +96,7 @@ def curve_of(option: Sequence[float] | None) -> Curve:
     risen = [(before, after) for before, after in pairwise(errors) if after > before]
     if risen:
         raise ValueError(f"curve must not rise towards lower levels, got {risen[0][1]:g} after {risen[0][0]:g}")
-    return Curve(errors)
+    return ErrorCurve(errors)
 
 
 def levels() -> list[float]:

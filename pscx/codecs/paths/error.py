@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ldexp, log2
 
-from pscx.codecs.paths.curve import Curve
+from pscx.codecs.paths.curve import ErrorCurve
 from pscx.codecs.paths.sides import Side
 
 ROOTS = (1.0, 1.189207115002721, 1.4142135623730951, 1.681792830507429)  # powers of 2^(1/4)
@@ -23,7 +23,7 @@ class TrackedError:
         curve: the typical error.
     """
 
-    def __init__(self, side: Side, count: int, curve: Curve) -> None:
+    def __init__(self, side: Side, count: int, curve: ErrorCurve) -> None:
         self._side, self._count, self._curve = side, count, curve
         self._quarters: int | None = None
 

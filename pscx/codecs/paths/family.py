@@ -14,7 +14,7 @@ from pscx.codecs.base import Account, Outcome, Progress, Watch
 from pscx.codecs.counted import CountedPrior
 from pscx.codecs.of_pixels import SizedSegment, SizeRecorder
 from pscx.codecs.paths.codebooks import BLOCK, Codebook, check_codebook, codebook, padded
-from pscx.codecs.paths.curve import Curve, curve_of, nats
+from pscx.codecs.paths.curve import ErrorCurve, curve_of, nats
 from pscx.codecs.paths.groups import Groups, random_order
 from pscx.codecs.paths.levels import MEASURES, precisions, start_of
 from pscx.codecs.paths.sides import Reader, Side, Writer
@@ -65,7 +65,7 @@ class PathCodec(NumberCodec, PriorCodec):
         self.level, self.steps, self.schedule, self.codebook = rounded_level(level), steps, schedule, codebook
         self.group, self.flow, self.seed, self.noise = group, flow, seed, Noise(seed)
         self.typical = curve_of(curve)
-        self.curve = None if self.typical == Curve() else [*self.typical.errors]
+        self.curve = None if self.typical == ErrorCurve() else [*self.typical.errors]
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pscx.codecs.paths.curve import COARSEST, Curve, Measure, nats, savings
+from pscx.codecs.paths.curve import COARSEST, ErrorCurve, Measure, nats, savings
 from pscx.priors.base import Prior
 
 Schedule = Literal["even", "kl", "least"]
@@ -19,7 +19,7 @@ def start_of(schedule: str, prior: Prior, steps: int) -> float:
     return COARSEST
 
 
-def precisions(schedule: str, prior: Prior, level: float, steps: int, curve: Curve) -> list[float]:
+def precisions(schedule: str, prior: Prior, level: float, steps: int, curve: ErrorCurve) -> list[float]:
     """The precision after each step of a schedule that ends at a noise level, along a typical curve."""
     end = 1 / (level * level)
     if schedule == "even":

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pscx.codecs.base import Account, Outcome
 from pscx.codecs.counted import CountedPrior
-from pscx.codecs.paths.curve import Curve
+from pscx.codecs.paths.curve import ErrorCurve
 from pscx.codecs.paths.error import TrackedError
 from pscx.codecs.paths.sides import Side
 from pscx.errors import PscxError, StreamError
@@ -111,7 +111,7 @@ class Path:
     start: float
     ends: list[float]
     steps: int
-    curve: Curve
+    curve: ErrorCurve
 
     def walk(
         self,
