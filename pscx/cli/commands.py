@@ -29,6 +29,7 @@ from pscx.runtime.suffixes import IMAGE_KINDS, IMAGES, STREAM
 if TYPE_CHECKING:
     from pscx.ablation import Launcher
     from pscx.api import Codec, Decompressor, Pixels
+    from pscx.compression.restoring import Choice
     from pscx.config import Layer
     from pscx.format.container import Header
 
@@ -105,6 +106,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
 
     from pscx.api import Decompressor
     from pscx.compression.known_priors import KnownPriors
+    from pscx.compression.restoring import Choice
     from pscx.format.limits import Limits
     from pscx.images import encode_image
 
@@ -118,10 +120,12 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     )
 
     partial = options.partial or options.max_bytes is not None
+    choice = Choice.asked(options.restoration, options.perception, options.eta)
+    chosen: dict[str, Any] = {"restoration": choice.restoration, "perception": choice.perception}
 
     def work(job: Job, bar: Bar) -> str:
         data = _read_stream(job.source, options.max_bytes, partial)
-        done = decompressor.decode(data, range(count), partial=partial, progress=bar.advance)
+        done = decompressor.decode(data, range(count), **chosen, partial=partial, progress=bar.advance)
         if done.cut:
             used = f"{done.segments} of {done.iterations} segments used"
             complain(f"'{job.source}': {used}: {done.cut}")
@@ -130,10 +134,13 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         return "\n".join(printable(str(output)) for output in job.outputs if output != STANDARD)
 
     with quiet():
-        return _each("decompress", jobs, work, failed, _decoded_together(options, jobs, decompressor, partial))
+        together = _decoded_together(options, jobs, decompressor, partial, choice)
+        return _each("decompress", jobs, work, failed, together)
 
 
-def _decoded_together(options: Namespace, jobs: list[Job], decompressor: Decompressor, partial: bool) -> Together:
+def _decoded_together(
+    options: Namespace, jobs: list[Job], decompressor: Decompressor, partial: bool, choice: Choice
+) -> Together:
     """Which streams are decoded at once: bit-exact ones, small or as many as an accelerator has room for."""
     from pscx.api import memory_to_decode
 
@@ -145,13 +152,13 @@ def _decoded_together(options: Namespace, jobs: list[Job], decompressor: Decompr
 
     def shares(job: Job) -> bool:
         header = header_of(job) if job.rereadable else None
-        if header is None or not header.exact:
+        if header is None or not header.exact or not choice.exact:
             return False
         return options.batch is not None or room is not None or _is_small((header.width, header.height))
 
     def needs(job: Job) -> int:
         header = header_of(job)
-        return 0 if header is None else memory_to_decode(decompressor, header)
+        return 0 if header is None else memory_to_decode(decompressor, header, choice)
 
     room = _room(options, decompressor)
     return Together(_batch(options, jobs, room), room, shares, needs)

@@ -11,7 +11,9 @@ from pscx.codecs.with_prior import PriorCodec
 from pscx.config import Checker, ConfigError, Layer, built
 from pscx.rate_control import Target
 
-EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "metrics", "logged_pictures")
+EVALUATION_ONLY = (
+    *("restorations", "restoration", "perception", "simulate", "ranks_per_image", "metrics", "logged_pictures"),
+)
 
 
 @dataclass(frozen=True)

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from functools import partial
 from math import lcm
 
 import torch
 from torch import Tensor
 
 from pscx.codecs.base import CODECS, Outcome, Progress, Watch
-from pscx.codecs.counted import CountedPrior
 from pscx.codecs.psc.decoding import Decoding
 from pscx.codecs.psc.encoding import encode
 from pscx.codecs.psc.first_rows import FirstRows
-from pscx.codecs.psc.loop import Known, Loop, Seal, finite
+from pscx.codecs.psc.loop import Known, Loop, Seal
 from pscx.codecs.psc.recorder import PSCRecorder
+from pscx.codecs.psc.restoring import FINAL, allowed, restored
 from pscx.codecs.with_prior import PriorCodec
 from pscx.coders.base import Coder
 from pscx.execution.arithmetic import arithmetic_of
-from pscx.execution.batching import clock
 from pscx.execution.sharding import micro_batch
 from pscx.priors.base import Prior
 from pscx.quantizers.base import Quantizer
 from pscx.restorations.base import Restoration
 from pscx.rows.base import RowRule
-from pscx.samplers.base import Sampler
+from pscx.samplers.base import Sampler, with_options
 from pscx.signal.noise import Noise
 
-FINAL = 1 << 16  # noise index reserved for the final restoration
 NUMBER, STATES = 8, 4  # bytes of a float64; copies of the signals of a micro-batch that a sampler holds
 
 
@@ -86,11 +83,12 @@ class PSC(PriorCodec):
         self.restoration, self.restoration_sampler, self.antithetic = restoration, restoration_sampler, antithetic
         self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
         self.least_rows, self.noise = least_rows, Noise(seed)
+        _ = self.final_sampler  # raises where the restoration draws with an option that the sampler lacks
 
     @property
     def final_sampler(self) -> Sampler:
-        """The sampler of the restoration."""
-        return self.restoration_sampler or self.sampler
+        """The sampler of the restoration, with the options that the restoration draws with."""
+        return with_options(self.restoration_sampler or self.sampler, self.restoration.drawing)
 
     @property
     def loop(self) -> Loop:
@@ -169,16 +167,15 @@ class PSC(PriorCodec):
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
         """Restoration number ``index``, ``(channels, height, width)`` float64, from the final sampler's draws."""
         assert isinstance(outcome, Known)
-        prior = CountedPrior(self.prior, outcome.account)
-        problem = self.loop.problem(prior, outcome.measurements, FINAL, shape, outcome.estimate)
-        started = clock()
-        draw = partial(self.spread.draws, self.final_sampler, problem, batch=self.batch)
-        signal = self.restoration.restore(draw, index)
-        outcome.account.seconds += clock() - started
-        return finite(signal, "the restored values")
+        return restored(self.loop, self.restoration, self.final_sampler, outcome, shape, index)
+
+    def restored_by(self, restoration: Restoration) -> PSC:
+        """This codec with another restoration. Raises :class:`PscxError` where the sampler lacks an option of it."""
+        other = copy(self)
+        other.restoration = allowed(restoration, self.restoration_sampler or self.sampler)
+        return other
 
     def recorder(self, height: int, width: int) -> PSCRecorder:
-        """Records a decoding for a report."""
         return PSCRecorder(height, width, self.coder, self.quantizer)
 
     def first_rows(self) -> FirstRows:
