@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -178,14 +178,22 @@ class Decompressor:
         cut = str(outcome.cut or ("" if is_whole(data) else DOUBT))
         return Decoded(images, outcome.segments, codec.segments, cut)
 
-    def replay(self, data: bytes, progress: Progress | None = None) -> Replay:
-        """What each segment of a stream brought, for a report; no restoration. Raises as :meth:`decompress`."""
+    def replay(self, data: bytes, progress: Progress | None = None, restorations: Sequence[Restoration] = ()) -> Replay:
+        """What each segment of a stream brought, for a report, and a picture by each of some restorations.
+
+        Raises as :meth:`decompress`.
+        """
         header, payload = unpack(data)
         with out_of_memory("decoding the stream"):
             codec = self._codec_of(header, 0)
+            others = [codec.restored_by(one) for one in restorations]
+            extra = sum(other.evaluations(1) - codec.evaluations(0) for other in others)
+            self.limits.check_work(codec.evaluations(0) + extra, header.height, header.width)
             recorder = codec.recorder(header.height, header.width)
-            _outcome(self.limits, codec, header, payload, 0, False, progress, recorder)
-            return recorder.finish()
+            outcome, shape = _outcome(self.limits, codec, header, payload, 0, False, progress, recorder)
+            played, size = recorder.finish(), (header.height, header.width)
+            played.restored += [shown(other, other.restore(outcome, shape), *size) for other in others]
+            return played
 
     def _codec_of(self, header: Header, restorations: int, restoration: Restoration | None = None) -> SignalCodec:
         wanted = wanted_of_spec(_spec_of(header), header.parameter, header.seed)

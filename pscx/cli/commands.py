@@ -291,12 +291,17 @@ def _launcher(options: Namespace) -> Launcher:
 
 def report(options: Namespace, rest: list[str]) -> int:
     """``pscx report``: prints the name and the size of the page, and the names of the plots beside it."""
+    from pscx.compression.restoring import Choice
+    from pscx.report.gallery import Others
     from pscx.report.write import write_report
 
+    choice = Choice.asked(options.restoration, None, options.eta)
+    label = f"{options.restoration}{'' if options.eta is None else f', eta {options.eta:g}'}"
+    others = Others(choice.restoration, label, options.perception)
     inputs: list[Path] = options.inputs
     output = options.output or (inputs[0] / "report.html" if len(inputs) == 1 else Path("report.html"))
     shown = (options.images, options.originals, options.prior)
-    more = {"budget": options.budget, "force": options.force, "device": options.device}
+    more = {"budget": options.budget, "force": options.force, "device": options.device, "others": others}
     names, streams = write_report(inputs, output, *shown, **more)
     megabytes = names[0].stat().st_size / 1e6
     print(f"{printable(str(names[0]))}: {megabytes:.1f} MB, {streams} shown")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -98,6 +99,13 @@ def settings_of(recipe: str | None) -> list[dict[str, Any]]:
             f"{'no recipe' if recipe is None else recipe}: say which restoration instead"
         )
     return table[recipe]
+
+
+def settings_by_perception(recipe: str | None) -> dict[float, Restoration]:
+    """All different entries of a recipe's table, each by the least perception that chooses it; none without a table."""
+    settings = perception_table().get(recipe or "", [])
+    places = {json.dumps(one): place for place, one in reversed(list(enumerate(settings)))}
+    return {place / max(len(settings) - 1, 1): _made(settings[place]) for place in sorted(places.values())}
 
 
 @lru_cache(1)
