@@ -10,11 +10,11 @@ means and in blends. PSNR, ssimulacra2, flip, gmsd, haarpsi and detail (energy i
 that of the original) go to ``points/``, a file for each crop and step, so a run that was stopped goes on; ``--minutes``
 stops one itself.
 
-The table of a recipe has 2 N - 1 entries (``--entries N``), by means over crops and steps. PSNR falls from each entry
-to the next. The first N lead from the least error to the highest ssimulacra2, which rises, and the others from there to
-the detail of the original, which rises, never above it: each costs the least PSNR for what it gains. There are fewer
-where fewer candidates do that; then entries are repeated, so the middle of the table has the highest ssimulacra2. The
-entries are printed with the evaluations (NFE) that each takes. ``--write`` puts them into the table that ships.
+The table of a recipe has two parts, by means over crops and steps, and PSNR falls from each entry to the next. The
+first part leads from the least error to the highest ssimulacra2, which rises; that may be one entry. The second leads
+on to the detail of the original, which rises, never above it. Each entry costs the least PSNR for what it gains, and a
+part has at most ``--entries``. They are printed with the evaluations (NFE) that each takes. ``--write`` puts them into
+the table that ships.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--steps", nargs="+", type=float, default=[1.4, 0.6, 0.3])
     parser.add_argument("--warm-start", nargs="+", type=float, default=[0.25, 0.4])
-    parser.add_argument("--entries", type=int, default=4, help="in each half of a recipe's table, the middle in both")
+    parser.add_argument("--entries", type=int, default=4, help="of each part of a recipe's table, at most")
     parser.add_argument("--minutes", type=float, help="begin no point after that")
     parser.add_argument("--write", action="store_true", help="write the table that ships")
     options = parser.parse_args()
@@ -205,7 +205,7 @@ def summary(recipe: str, points: Sequence[Sequence[dict[str, Any]]], entries: in
         )
         for same in zip(*points, strict=True)
     ]
-    chosen = halves(mixed, entries)
+    chosen = parts(mixed, entries)
     titles = ["perception", "restoration", *NAMES, "NFE"]
     rows = [
         [
@@ -220,13 +220,13 @@ def summary(recipe: str, points: Sequence[Sequence[dict[str, Any]]], entries: in
     return [short(one.spec) for one in chosen]
 
 
-def halves(mixed: Sequence[Mixed], entries: int) -> list[Mixed]:
-    """The table: to the highest ssimulacra2, and from there to full detail."""
+def parts(mixed: Sequence[Mixed], entries: int) -> list[Mixed]:
+    """The table: to the highest ssimulacra2, and from there towards full detail."""
     first = front(mixed, "ssimulacra2")
     best = first[-1]
     more = [one for one in mixed if best.values["detail"] < one.values["detail"] <= FULL]
     below = [best, *(one for one in more if one.values["psnr"] < best.values["psnr"])]
-    return [*spaced(first, "ssimulacra2", entries), *spaced(front(below, "detail"), "detail", entries)[1:]]
+    return [*spaced(first, "ssimulacra2", entries), *spaced(front(below, "detail"), "detail", entries + 1)[1:]]
 
 
 def front(mixed: Sequence[Mixed], name: str) -> list[Mixed]:
@@ -239,10 +239,11 @@ def front(mixed: Sequence[Mixed], name: str) -> list[Mixed]:
 
 
 def spaced(front: Sequence[Mixed], name: str, entries: int) -> list[Mixed]:
-    """So many of a front, its ends among them, at about even distances of a value."""
+    """At most so many of a front, its ends among them, at about even distances of a value."""
     low, high = front[0].values[name], front[-1].values[name]
     wanted = [low + (high - low) * place / (entries - 1) for place in range(entries)]
-    return [min(front, key=lambda one: abs(one.values[name] - value)) for value in wanted]
+    nearest = {min(range(len(front)), key=lambda i: abs(front[i].values[name] - value)) for value in wanted}
+    return [front[place] for place in sorted(nearest)]
 
 
 def short(spec: Candidate) -> Candidate:
