@@ -77,13 +77,12 @@ class PSC(PriorCodec):
         least_rows: float = 0.0,
     ) -> None:
         check_numbers(samples=samples, iterations=iterations, batch=batch, least_rows=least_rows)
-        check_mean(prior, sampler=sampler, rows=rows, restoration_sampler=restoration_sampler)
+        check_parts(prior, restoration, sampler=sampler, rows=rows, restoration_sampler=restoration_sampler)
         super().__init__(prior)
         self.sampler, self.rows, self.quantizer, self.coder = sampler, rows, quantizer, coder
         self.restoration, self.restoration_sampler, self.antithetic = restoration, restoration_sampler, antithetic
         self.samples, self.iterations, self.batch, self.seed = samples, iterations, batch, seed
         self.least_rows, self.noise = least_rows, Noise(seed)
-        _ = self.final_sampler  # raises where the restoration draws with an option that the sampler lacks
 
     @property
     def final_sampler(self) -> Sampler:
@@ -176,6 +175,7 @@ class PSC(PriorCodec):
         return other
 
     def recorder(self, height: int, width: int) -> PSCRecorder:
+        """Records a decoding for a report."""
         return PSCRecorder(height, width, self.coder, self.quantizer)
 
     def first_rows(self) -> FirstRows:
@@ -196,8 +196,14 @@ def reporter(codec: PSC, watch: Watch | None) -> Callable[[Seal], None] | None:
     return None if watch is None else lambda seal: watch(codec, seal)
 
 
-def check_mean(prior: Prior, **parts: Sampler | RowRule | None) -> None:
-    """Raise ``ValueError`` where a part needs the posterior mean, and the prior gives none."""
+def check_parts(
+    prior: Prior, restoration: Restoration, sampler: Sampler, rows: RowRule, restoration_sampler: Sampler | None
+) -> None:
+    """Raise ``ValueError`` where the restoration draws with an option that its sampler lacks, or a part needs the
+    posterior mean and the prior gives none.
+    """
+    with_options(restoration_sampler or sampler, restoration.drawing)
+    parts = {"sampler": sampler, "rows": rows, "restoration_sampler": restoration_sampler}
     needing = [name for name, part in parts.items() if part is not None and part.needs_mean]
     if needing and not prior.posterior_mean:
         part = parts[needing[0]]
