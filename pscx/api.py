@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -23,6 +24,7 @@ from pscx.compression.configured import Compressing, compressing, takes_none
 from pscx.compression.headers import check_sides, checked_caption, header_of, shares_calls
 from pscx.compression.held_priors import KEPT_PRIORS, HeldPriors
 from pscx.compression.known_priors import KnownPriors
+from pscx.compression.restoring import Asked, Choice
 from pscx.compression.results import Decoded, Encoded, Pixels, Simulation
 from pscx.config import ConfigError, Layer, build, option_layer, read_yaml
 from pscx.config.recipes import USER_RECIPE, recipe_names
@@ -37,6 +39,7 @@ from pscx.priors import Prior, Speed
 from pscx.rate_control import Target
 from pscx.rate_control.trials import OnTrial, Trials
 from pscx.registry import choices, parameters_of
+from pscx.restorations import Restoration
 from pscx.runtime.cancel import Cancel, cancellable
 from pscx.runtime.filling import room_on
 from pscx.runtime.memory import out_of_memory
@@ -58,6 +61,7 @@ __all__ = [
 MAX_MULTIPLE = 1024
 BATCH = 8
 DOUBT = "the checksum of the stream does not match, so the image may be wrong"
+Picture: TypeAlias = Image | Pixels | Tensor
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Decompressor")
 
@@ -104,6 +108,8 @@ class Decompressor:
         data: bytes,
         *,
         index: int = 0,
+        restoration: Asked = None,
+        perception: float | None = None,
         partial: bool = False,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
@@ -114,21 +120,21 @@ class Decompressor:
         :meth:`decode` for how many they were. Raises :class:`StreamError` for a stream that is damaged, of another
         version or of another prior; with ``partial`` where the header is, or not one segment is whole.
 
+        ``restoration`` takes the place of the codec's own: an object, a name, or a name with options, such as
+        ``{"name": "mean", "samples": 8}``. ``perception``, from 0 (least error) to 1 (most realistic), chooses one for
+        a stream of a recipe. Raises :class:`PscxError` where that cannot be.
+
         ``cancel()`` is asked before each network evaluation; where it is true, ``CancelledError`` is raised.
         """
-        return self.decode(data, range(index, index + 1), partial=partial, progress=progress, cancel=cancel).images[0]
+        chosen: dict[str, Any] = {"restoration": restoration, "perception": perception, "partial": partial}
+        return self.decode(data, range(index, index + 1), **chosen, progress=progress, cancel=cancel).images[0]
 
-    def decompress_samples(
-        self,
-        data: bytes,
-        samples: int,
-        *,
-        partial: bool = False,
-        progress: Progress | None = None,
-        cancel: Cancel | None = None,
-    ) -> list[Pixels]:
-        """The first ``samples`` restorations of a stream; how they differ is up to its restoration."""
-        return self.decode(data, range(samples), partial=partial, progress=progress, cancel=cancel).images
+    def decompress_samples(self, data: bytes, samples: int, **options: Any) -> list[Pixels]:
+        """The first ``samples`` restorations of a stream; ``options`` are those of :meth:`decode`.
+
+        How they differ is up to the restoration.
+        """
+        return self.decode(data, range(samples), **options).images
 
     def decompress_many(
         self, streams: Iterable[bytes], *, batch: int = BATCH, **options: Any
@@ -138,8 +144,10 @@ class Decompressor:
         Streams of one exact prior share network calls, others are decoded one at a time; the pixels are the same. A
         stream that cannot be decoded has its error in place of its image.
         """
-        tasks = (Task(partial(self.decompress, data, **options), shares=shares_calls(data)) for data in streams)
-        return in_place(tasks, batch)
+        choice = Choice.asked(options.pop("restoration", None), options.pop("perception", None))
+        options |= {"restoration": choice.restoration, "perception": choice.perception}
+        work = ((partial(self.decompress, data, **options), choice.exact and shares_calls(data)) for data in streams)
+        return in_place((Task(*one) for one in work), batch)
 
     @staticmethod
     def info(data: bytes) -> dict[str, Any]:
@@ -151,6 +159,8 @@ class Decompressor:
         data: bytes,
         indices: range = range(1),
         *,
+        restoration: Asked = None,
+        perception: float | None = None,
         partial: bool = False,
         progress: Progress | None = None,
         watch: Watch | None = None,
@@ -161,45 +171,35 @@ class Decompressor:
         ``watch`` is shown each segment while it is decoded; see :class:`pscx.codecs.Segment`.
         """
         header, payload = unpack(data, partial=partial)
+        chosen = Choice.asked(restoration, perception).of(header.recipe)
         with out_of_memory("decoding the stream"), cancellable(cancel):
-            codec = self._codec_of(header, len(indices))
-            outcome, shape = self._decoded(codec, header, payload, len(indices), partial, progress, watch)
+            codec = self._codec_of(header, len(indices), chosen)
+            outcome, shape = _outcome(self.limits, codec, header, payload, len(indices), partial, progress, watch)
             restored = (codec.restore(outcome, shape, index) for index in indices)
             images = [shown(codec, signal, header.height, header.width) for signal in restored]
         cut = str(outcome.cut or ("" if is_whole(data) else DOUBT))
         return Decoded(images, outcome.segments, codec.segments, cut)
 
-    def replay(self, data: bytes, progress: Progress | None = None) -> Replay:
-        """What each segment of a stream brought, for a report; no restoration. Raises as :meth:`decompress`."""
+    def replay(self, data: bytes, progress: Progress | None = None, restorations: Sequence[Restoration] = ()) -> Replay:
+        """What each segment of a stream brought, for a report, and a picture by each of some restorations.
+
+        Raises as :meth:`decompress`.
+        """
         header, payload = unpack(data)
         with out_of_memory("decoding the stream"):
             codec = self._codec_of(header, 0)
+            others = [codec.restored_by(one) for one in restorations]
+            extra = sum(other.evaluations(1) - codec.evaluations(0) for other in others)
+            self.limits.check_work(codec.evaluations(0) + extra, header.height, header.width)
             recorder = codec.recorder(header.height, header.width)
-            self._decoded(codec, header, payload, 0, False, progress, recorder)
-            return recorder.finish()
+            outcome, shape = _outcome(self.limits, codec, header, payload, 0, False, progress, recorder)
+            played, size = recorder.finish(), (header.height, header.width)
+            played.restored += [shown(other, other.restore(outcome, shape), *size) for other in others]
+            return played
 
-    def _decoded(
-        self,
-        codec: SignalCodec,
-        header: Header,
-        payload: bytes,
-        restorations: int,
-        partial: bool,
-        progress: Progress | None,
-        watch: Watch | None,
-    ) -> tuple[Outcome, tuple[int, ...]]:
-        """What a stream's codec makes of its payload, and the shape of the signal."""
-        if codec.stride > MAX_MULTIPLE:
-            asked = f"the stream asks for blocks of {codec.stride} pixels"
-            raise StreamError(f"{asked}; at most {MAX_MULTIPLE} are allowed")
-        height, width = padded(codec, header.height, header.width)
-        shape = codec.signal_shape(height, width)
-        self.limits.check(codec, height, width, shape, restorations)
-        outcome = codec.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
-        return outcome, shape
-
-    def _codec_of(self, header: Header, restorations: int) -> SignalCodec:
+    def _codec_of(self, header: Header, restorations: int, restoration: Restoration | None = None) -> SignalCodec:
         wanted = wanted_of_spec(_spec_of(header), header.parameter, header.seed)
+        wanted = replace(wanted, restoration=restoration)
         self.limits.check_work(wanted.evaluations(restorations), header.height, header.width)
         self.limits.check_memory(picture_memory(header.height, header.width))
         prior = self._priors.of(wanted, header.fingerprint, self.prior_path, download=self.download)
@@ -241,7 +241,7 @@ class Codec(Decompressor):
 
     def compress(
         self,
-        image: Image | Pixels | Tensor,
+        image: Picture,
         *,
         quality: float | None = None,
         bpp: float | None = None,
@@ -266,7 +266,7 @@ class Codec(Decompressor):
 
     def encode(
         self,
-        image: Image | Pixels | Tensor,
+        image: Picture,
         *,
         target: Target | None = None,
         caption: str | None = None,
@@ -287,7 +287,7 @@ class Codec(Decompressor):
             return Encoded(run.data, trials.account(), "" if target is None else target.outcome(trials, setting))
 
     def compress_many(
-        self, images: Iterable[Image | Pixels | Tensor], *, batch: int = BATCH, **options: Any
+        self, images: Iterable[Picture], *, batch: int = BATCH, **options: Any
     ) -> list[bytes | PscxError]:
         """:meth:`compress` of each image, at most ``batch`` of them at once; ``options`` are those of that method.
 
@@ -295,30 +295,28 @@ class Codec(Decompressor):
         The streams are the same. An image that cannot be compressed has its error in place of its stream; the
         ``TypeError`` or ``ValueError`` of :func:`pscx.images.as_pixels` is raised.
         """
-        return in_place((self._task(self.compress, image, options) for image in images), batch)
+        return in_place((_task(self, self.compress, image, options) for image in images), batch)
 
     def simulate_many(
-        self, images: Iterable[Image | Pixels | Tensor], *, batch: int = BATCH, **options: Any
+        self, images: Iterable[Picture], *, batch: int = BATCH, **options: Any
     ) -> list[Simulation | PscxError]:
         """:meth:`simulate` of each image, as :meth:`compress_many`; ``options`` are those of :meth:`simulate`.
 
         The seconds of an image are its own work and its part, by samples, of the calls that it shared.
         """
-        return in_place((self._task(self.simulate, image, options) for image in images), batch)
+        return in_place((_task(self, self.simulate, image, options) for image in images), batch)
 
     @property
     def shares_calls(self) -> bool:
         """Whether several images may share network calls: where that changes no bit, and one process has an image."""
         return self.signal_codec.exact and self.signal_codec.spread.size == 1
 
-    def _task(self, do: Callable[..., T], image: Image | Pixels | Tensor, options: Mapping[str, Any]) -> Task[T]:
-        return Task(partial(do, image, **options), shares=self.shares_calls)
-
     def simulate(
         self,
-        image: Image | Pixels | Tensor,
+        image: Picture,
         *,
         samples: int = 1,
+        restoration: Restoration | None = None,
         target: Target | None = None,
         caption: str | None = None,
         progress: Progress | None = None,
@@ -327,19 +325,19 @@ class Codec(Decompressor):
     ) -> Simulation:
         """The stream of an image and its first ``samples`` restorations, at the cost of compressing alone.
 
-        ``on_trial`` and ``watch`` as in :meth:`encode`.
+        ``restoration`` takes the place of the codec's own. ``on_trial`` and ``watch`` as in :meth:`encode`.
         """
         trials = self._trials(image, caption, progress, on_trial, watch)
         with out_of_memory(_encoding(trials.pixels)):
             run = trials.run(setting_for(target or self.target, trials))
-        account = trials.account()
+        run, account = run if restoration is None else run.restored_by(restoration), trials.account()
         with out_of_memory("restoring the image"):
             images = run.images(samples)
         return Simulation(run.data, images, account, account.seconds, run.account.seconds + run.restore_seconds)
 
     def _trials(
         self,
-        image: Image | Pixels | Tensor,
+        image: Picture,
         caption: str | None,
         progress: Progress | None,
         on_trial: OnTrial | None,
@@ -363,6 +361,27 @@ class Codec(Decompressor):
         return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels, str(source)))
 
 
+def _outcome(
+    limits: Limits,
+    codec: SignalCodec,
+    header: Header,
+    payload: bytes,
+    restorations: int,
+    partial: bool,
+    progress: Progress | None,
+    watch: Watch | None,
+) -> tuple[Outcome, tuple[int, ...]]:
+    """What a stream's codec makes of its payload, and the shape of the signal."""
+    if codec.stride > MAX_MULTIPLE:
+        asked = f"the stream asks for blocks of {codec.stride} pixels"
+        raise StreamError(f"{asked}; at most {MAX_MULTIPLE} are allowed")
+    height, width = padded(codec, header.height, header.width)
+    shape = codec.signal_shape(height, width)
+    limits.check(codec, height, width, shape, restorations)
+    outcome = codec.decode(payload, shape, progress, partial=partial, arithmetic=header.arithmetic, watch=watch)
+    return outcome, shape
+
+
 def memory_of(codec: SignalCodec, height: int, width: int) -> int:
     """Estimated bytes that a codec takes for an image of this size."""
     return codec.memory(codec.signal_shape(*padded(codec, height, width)))
@@ -373,10 +392,11 @@ def room_for(codec: Decompressor) -> int | None:
     return room_on(codec._priors.device)
 
 
-def memory_to_decode(decompressor: Decompressor, header: Header) -> int:
+def memory_to_decode(decompressor: Decompressor, header: Header, choice: Choice | None = None) -> int:
     """Estimated bytes that decoding a stream takes; 0 where it cannot be decoded. Loads its prior."""
     try:
-        return memory_of(decompressor._codec_of(header, 1), header.height, header.width)
+        restoration = None if choice is None else choice.of(header.recipe)
+        return memory_of(decompressor._codec_of(header, 1, restoration), header.height, header.width)
     except PscxError:
         return 0
 
@@ -440,6 +460,10 @@ def build_codec(layers: list[Layer], step: float | None = None, prior_path: str 
     made = compressing(layers, step)
     parts = {"codec": made.codec, "prior_path": prior_path, "captioner": made.caption, "target": made.target}
     return build(Codec, parts)
+
+
+def _task(codec: Codec, do: Callable[..., T], image: Picture, options: Mapping[str, Any]) -> Task[T]:
+    return Task(partial(do, image, **options), shares=codec.shares_calls)
 
 
 def _encoding(pixels: Pixels) -> str:

@@ -36,12 +36,13 @@ SMALL: dict[str, Any] = {
 ELSEWHERE = {  # priors that need a folder or a hub id have tests of their own
     name for name, cls in SECTIONS["prior"].classes.items() if has_place(cls)
 }
+NEEDED: dict[str, Any] = {"drawn": {"restoration": "sample", "eta": 0.5}}  # options without a default
 CASES = [(kind, name) for kind, registry in KINDS.items() for name in registry.classes if name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_a_round_trip(kind: str, name: str, astronaut: NDArray[np.uint8]) -> None:
-    codec = pscx.load_codec(**{**SMALL, kind: {"name": name}})
+    codec = pscx.load_codec(**{**SMALL, kind: {"name": name, **NEEDED.get(name, {})}})
     done = codec.simulate(astronaut[:16, :19])
     assert np.array_equal(pscx.Decompressor().decompress(done.data), done.pixels)
     assert done.pixels.std() > 0

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import pscx
 from pscx.cli.main import main
 from pscx.codecs import PSC
-from pscx.codecs.psc.codec import FINAL
+from pscx.codecs.psc.restoring import FINAL
 from pscx.codecs.specs import codec_spec
 from pscx.coders import Raw
 from pscx.config import ConfigError

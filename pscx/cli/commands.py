@@ -29,6 +29,7 @@ from pscx.runtime.suffixes import IMAGE_KINDS, IMAGES, STREAM
 if TYPE_CHECKING:
     from pscx.ablation import Launcher
     from pscx.api import Codec, Decompressor, Pixels
+    from pscx.compression.restoring import Choice
     from pscx.config import Layer
     from pscx.format.container import Header
 
@@ -106,6 +107,7 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     from pscx.api import Decompressor
     from pscx.compression.configured import speed_of
     from pscx.compression.known_priors import KnownPriors
+    from pscx.compression.restoring import Choice
     from pscx.format.limits import Limits
     from pscx.images import encode_image
 
@@ -120,10 +122,12 @@ def decompress(options: Namespace, rest: list[str]) -> int:
     )
 
     partial = options.partial or options.max_bytes is not None
+    choice = Choice.asked(options.restoration, options.perception, options.eta)
+    chosen: dict[str, Any] = {"restoration": choice.restoration, "perception": choice.perception}
 
     def work(job: Job, bar: Bar) -> str:
         data = _read_stream(job.source, options.max_bytes, partial)
-        done = decompressor.decode(data, range(count), partial=partial, progress=bar.advance)
+        done = decompressor.decode(data, range(count), **chosen, partial=partial, progress=bar.advance)
         if done.cut:
             used = f"{done.segments} of {done.iterations} segments used"
             complain(f"'{job.source}': {used}: {done.cut}")
@@ -132,10 +136,13 @@ def decompress(options: Namespace, rest: list[str]) -> int:
         return "\n".join(printable(str(output)) for output in job.outputs if output != STANDARD)
 
     with quiet():
-        return _each("decompress", jobs, work, failed, _decoded_together(options, jobs, decompressor, partial))
+        together = _decoded_together(options, jobs, decompressor, partial, choice)
+        return _each("decompress", jobs, work, failed, together)
 
 
-def _decoded_together(options: Namespace, jobs: list[Job], decompressor: Decompressor, partial: bool) -> Together:
+def _decoded_together(
+    options: Namespace, jobs: list[Job], decompressor: Decompressor, partial: bool, choice: Choice
+) -> Together:
     """Which streams are decoded at once: bit-exact ones, small or as many as an accelerator has room for."""
     from pscx.api import memory_to_decode
 
@@ -147,13 +154,13 @@ def _decoded_together(options: Namespace, jobs: list[Job], decompressor: Decompr
 
     def shares(job: Job) -> bool:
         header = header_of(job) if job.rereadable else None
-        if header is None or not header.exact:
+        if header is None or not header.exact or not choice.exact:
             return False
         return options.batch is not None or room is not None or _is_small((header.width, header.height))
 
     def needs(job: Job) -> int:
         header = header_of(job)
-        return 0 if header is None else memory_to_decode(decompressor, header)
+        return 0 if header is None else memory_to_decode(decompressor, header, choice)
 
     room = _room(options, decompressor)
     return Together(_batch(options, jobs, room), room, shares, needs)
@@ -286,12 +293,17 @@ def _launcher(options: Namespace) -> Launcher:
 
 def report(options: Namespace, rest: list[str]) -> int:
     """``pscx report``: prints the name and the size of the page, and the names of the plots beside it."""
+    from pscx.compression.restoring import Choice
+    from pscx.report.gallery import Others
     from pscx.report.write import write_report
 
+    choice = Choice.asked(options.restoration, None, options.eta)
+    label = f"{options.restoration}{'' if options.eta is None else f', eta {options.eta:g}'}"
+    others = Others(choice.restoration, label, options.perception)
     inputs: list[Path] = options.inputs
     output = options.output or (inputs[0] / "report.html" if len(inputs) == 1 else Path("report.html"))
     shown = (options.images, options.originals, options.prior)
-    more = {"budget": options.budget, "force": options.force, "device": options.device}
+    more = {"budget": options.budget, "force": options.force, "device": options.device, "others": others}
     names, streams = write_report(inputs, output, *shown, **more)
     megabytes = names[0].stat().st_size / 1e6
     print(f"{printable(str(names[0]))}: {megabytes:.1f} MB, {streams} shown")

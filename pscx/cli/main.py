@@ -249,6 +249,9 @@ def _add_decompress(parser: ArgumentParser) -> None:
     _add_files(parser, "STREAM", ".pscx files, folders of them, or - for standard input")
     add = parser.add_argument
     add("--samples", type=_integer(1), default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ...")
+    _add_restoration(parser)
+    text = "restore from 0 (least error) to 1 (most realistic), for streams of recipes"
+    add("--perception", type=_number, metavar="P", help=text)
     add("--prior", type=_text, metavar="PATH", help=PRIOR_HELP)
     add("--memory", type=_over_zero, metavar="GB", help="refuse streams that need more memory (default: all there is)")
     _add_device(parser)
@@ -259,6 +262,15 @@ def _add_decompress(parser: ArgumentParser) -> None:
     add("--partial", action="store_true", help="decode the intact part of a cut or damaged stream, and say how much")
     text = "decode as if the stream ended after N bytes; implies --partial"
     add("--max-bytes", type=_integer(1), metavar="N", help=text)
+
+
+def _add_restoration(parser: ArgumentParser) -> None:
+    """What restores pictures, where not what each stream's codec says."""
+    add = parser.add_argument
+    text = "restore by NAME, or {name: NAME, OPTION: VALUE} (default: as the stream's codec does)"
+    add("--restoration", type=_text, metavar="NAME", help=text)
+    text = "share of fresh noise in the samples of --restoration, from 0 to 1"
+    add("--eta", type=_number, metavar="E", help=text)
 
 
 def _add_budget(parser: ArgumentParser) -> None:
@@ -291,6 +303,9 @@ def _add_report(parser: ArgumentParser) -> None:
     add("-o", "--output", type=_path, metavar="FILE", help=text)
     add("--images", type=_integer(0), default=12, metavar="N", help="decode and show at most N streams (default: 12)")
     add("--originals", type=_path, metavar="FOLDER", help="folder of the originals (default: as in each run)")
+    _add_restoration(parser)
+    text = "also restore streams of recipes from least error to most realistic, with a slider"
+    add("--perception", action="store_true", help=text)
     add("--prior", type=_text, metavar="PATH", help="where to load the priors from (default: as in each run)")
     _add_device(parser)
     _add_budget(parser)

@@ -20,6 +20,7 @@ from pscx.codecs.replay import Replay
 from pscx.errors import PscxError, StreamError
 from pscx.execution.sharding import ALONE, Spread
 from pscx.registry import Registry, parameters_of
+from pscx.restorations.base import Restoration
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished segments and the number of all segments."""
@@ -204,6 +205,13 @@ class SignalCodec(SignalSpace):
     @abstractmethod
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
         """Restoration number ``index`` of a signal, ``(channels, height, width)`` float64."""
+
+    def restored_by(self, restoration: Restoration) -> SignalCodec:
+        """This codec, but it restores in another way. Raises :class:`PscxError` if it cannot.
+
+        Payloads and what they decode to are the same; only :meth:`restore` differs, and what that costs.
+        """
+        raise PscxError(f"the codec {CODECS.name_of(type(self))} has one restoration, and takes no other")
 
     def conditioned(self, caption: str) -> SignalCodec:
         """This codec under a caption, if there is one. Raises :class:`PscxError` if it takes none, or not this one."""

@@ -47,7 +47,8 @@ class Replay:
     """All segments of a stream, and the first rows of that block, number ``block``, that has the most of them.
 
     ``grid`` is that of the blocks, ``shape`` that of the signal, ``size`` the ``(height, width)`` of the image with its
-    padding. ``payload`` is what the decoded symbols encode to again: that of the stream.
+    padding. ``payload`` is what the decoded symbols encode to again: that of the stream. ``restored`` are pictures by
+    the restorations that were asked for.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -57,6 +58,7 @@ class Replay:
     size: tuple[int, int] = (1, 1)
     shape: tuple[int, ...] = ()
     payload: bytes = b""
+    restored: list[Pixels] = field(default_factory=list)
 
     @property
     def bits(self) -> float:

@@ -31,6 +31,7 @@ from pscx.config.recipes import RECIPES, read_shipped
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
 from pscx.registry import parameters_of, registry_of
+from pscx.restorations.base import Restoration
 from pscx.runtime.bounds import check_bounds
 from pscx.runtime.hub import no_downloads
 
@@ -139,13 +140,14 @@ class Wanted:
     """The codec that a stream asks for, whose prior is not loaded yet.
 
     ``form`` is what the spec says of the prior, checked, or none for a family without one; ``parts`` are all other
-    options, components built.
+    options, components built; ``restoration`` takes the place of the codec's own.
     """
 
     family: type[SignalCodec]
     form: Mapping[str, Any] | None
     parts: Mapping[str, Any]
     seed: int
+    restoration: Restoration | None = None
 
     @property
     def kind(self) -> type[Prior] | None:
@@ -171,9 +173,10 @@ class Wanted:
         if BESIDE in parameters_of(self.family):
             parts[BESIDE] = self.seed
         try:
-            return make(**parts)
+            made = make(**parts)
         except ValueError as error:
             raise StreamError(f"the stream asks for a codec that cannot be built: {error}") from error
+        return made if self.restoration is None else made.restored_by(self.restoration)
 
     def load(self, path: str | None = None, *, download: bool = False, known: str | None = None) -> Prior:
         """The prior from ``path``, a folder or a hub id, or from where it is ``known`` to be, or by default.

@@ -12,7 +12,9 @@ from pscx.config import Checker, ConfigError, Layer, built, option_layer
 from pscx.priors import SPEEDS, Speed
 from pscx.rate_control import Target
 
-EVALUATION_ONLY = ("restorations", "simulate", "ranks_per_image", "metrics", "logged_pictures")
+EVALUATION_ONLY = (
+    *("restorations", "restoration", "perception", "simulate", "ranks_per_image", "metrics", "logged_pictures"),
+)
 
 
 @dataclass(frozen=True)

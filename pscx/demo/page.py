@@ -83,17 +83,29 @@ def build(views: Views) -> gradio.Blocks:
                 quality = gr.Slider(1, 100, value=50, step=1, label="Quality")
                 recipe = gr.Dropdown(names, value=names[0], label="Recipe")
             shrink = gr.Checkbox(label=f"Scale larger photographs down to {views.bounds.pixels} pixels")
+            restored = _restoration()
             go = gr.Button("Compress", variant="primary")
             shown = [gr.HTML(elem_id=f"compress-{part}") for part in ("status", "pictures", "file")]
-            given = [photo, recipe, quality, shrink]
+            given = [photo, recipe, quality, shrink, *restored]
             go.click(views.compress, given, shown, concurrency_limit=1, concurrency_id="codec", show_progress="hidden")
         with gr.Tab("Decode"):
             file = gr.File(label="A .pscx file", type="filepath", height=140)
+            restored = _restoration()
             decode = gr.Button("Decode", variant="primary")
             shown = [gr.HTML(elem_id=f"decode-{part}") for part in ("status", "pictures", "file")]
-            decode.click(views.decode, [file], shown, concurrency_id="codec", show_progress="hidden")
+            decode.click(views.decode, [file, *restored], shown, concurrency_id="codec", show_progress="hidden")
     page.queue(max_size=WAITING)
     return page
+
+
+def _restoration() -> list[gradio.components.Component]:
+    """How the picture is restored: whether the visitor chooses, and the perception."""
+    import gradio as gr
+
+    with gr.Row():
+        choose = gr.Checkbox(label="Choose how the picture is restored")
+        slider = gr.Slider(0, 1, value=0, step=0.05, label="Perception: 0 least error, 1 most realistic")
+    return [choose, slider]
 
 
 def _theme() -> gradio.Theme:

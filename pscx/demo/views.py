@@ -42,22 +42,30 @@ class Views:
     bounds: Bounds
     _made: dict[str, Codec] = field(default_factory=dict)
 
-    def compress(self, path: str | None, name: str, quality: float, shrink: bool) -> Iterator[View]:
-        """A photograph to a stream, its picture segment by segment, and others at the same bytes."""
-        yield from _told_as_sentence(self._compress(path, name, quality, shrink), path)
+    def compress(
+        self, path: str | None, name: str, quality: float, shrink: bool, choose: bool = False, perception: float = 0.0
+    ) -> Iterator[View]:
+        """A photograph to a stream, its picture segment by segment, and others at the same bytes.
 
-    def decode(self, path: str | None) -> Iterator[View]:
-        """A stream to its picture, segment by segment."""
-        yield from _told_as_sentence(self._decode(path), path)
+        If the visitor wants to ``choose``, the picture is restored with that ``perception``.
+        """
+        views = self._compress(path, name, quality, shrink, perception if choose else None)
+        yield from _told_as_sentence(views, path)
 
-    def _compress(self, path: str | None, name: str, quality: float, shrink: bool) -> Iterator[View | None]:
+    def decode(self, path: str | None, choose: bool = False, perception: float = 0.0) -> Iterator[View]:
+        """A stream to its picture, segment by segment; ``choose`` and ``perception`` as in :meth:`compress`."""
+        yield from _told_as_sentence(self._decode(path, perception if choose else None), path)
+
+    def _compress(
+        self, path: str | None, name: str, quality: float, shrink: bool, perception: float | None
+    ) -> Iterator[View | None]:
         if path is None:
             raise PscxError("choose a photograph first")
         pixels = photograph(path, self.bounds, shrink=shrink)
         original = Picture("Original", f"{pixels.shape[1]}x{pixels.shape[0]} pixels", pixels)
         data = b""
         yield message(f"Loading the recipe {name}"), gallery([original]), ""
-        for event in compressing(self._codec(name), pixels, Quality(quality)):
+        for event in compressing(self._codec(name), pixels, Quality(quality), perception):
             if event is None:
                 yield None
             elif isinstance(event, Coding):
@@ -75,12 +83,12 @@ class Views:
                 says = f"Done: {len(data)} bytes, {bits_per_pixel(len(data), *pixels.shape[:2]):.3f} bits per pixel."
                 yield message(says), gallery([original, ours, *others]), file
 
-    def _decode(self, path: str | None) -> Iterator[View | None]:
+    def _decode(self, path: str | None, perception: float | None) -> Iterator[View | None]:
         if path is None:
             raise PscxError("choose a .pscx file first")
         data = stream(path, self.bounds)
         yield message("Loading the prior"), "", ""
-        for event in decoding(self.decompressor, data):
+        for event in decoding(self.decompressor, data, perception):
             if event is None:
                 yield None
             elif isinstance(event, Frame):

@@ -12,6 +12,7 @@ from PIL import Image
 from pscx.api import Codec, Decompressor
 from pscx.codecs import Segment, SignalCodec
 from pscx.codecs.pixels import shown
+from pscx.compression.restoring import Choice
 from pscx.demo.feed import told
 from pscx.errors import ImageError, PscxError, StreamError
 from pscx.images import MIN_SIDE, image_sides, read_image
@@ -123,26 +124,30 @@ def stream(path: str | Path, bounds: Bounds) -> bytes:
     return data
 
 
-def compressing(codec: Codec, pixels: Pixels, target: Target | None = None) -> Iterator[Event | None]:
+def compressing(
+    codec: Codec, pixels: Pixels, target: Target | None = None, perception: float | None = None
+) -> Iterator[Event | None]:
     """Compress a photograph, then decode its stream: :class:`Coding`, :class:`Compressed`, and as :func:`decoding`."""
+    Choice(perception=perception).of_codec(codec.signal_codec)  # raises before any work
 
     def work(tell: Callable[[Event], None]) -> None:
         data = codec.encode(pixels, target=target, progress=lambda done, total: tell(Coding(done, total))).data
         tell(Compressed(data))
-        _decode(codec, data, tell)
+        _decode(codec, data, perception, tell)
 
     return told(work)
 
 
-def decoding(decompressor: Decompressor, data: bytes) -> Iterator[Event | None]:
+def decoding(decompressor: Decompressor, data: bytes, perception: float | None = None) -> Iterator[Event | None]:
     """Decode a stream: a :class:`Frame` after each segment, and :class:`Restored` in the end.
 
-    None where nothing happens for a while; see :func:`pscx.demo.feed.told`.
+    None where nothing happens for a while; see :func:`pscx.demo.feed.told`. ``perception`` is that of
+    :meth:`pscx.api.Decompressor.decompress`.
     """
-    return told(lambda tell: _decode(decompressor, data, tell))
+    return told(lambda tell: _decode(decompressor, data, perception, tell))
 
 
-def _decode(decompressor: Decompressor, data: bytes, tell: Callable[[Event], None]) -> None:
+def _decode(decompressor: Decompressor, data: bytes, perception: float | None, tell: Callable[[Event], None]) -> None:
     facts = decompressor.info(data)
 
     def watch(codec: SignalCodec, segment: Segment) -> None:
@@ -150,7 +155,7 @@ def _decode(decompressor: Decompressor, data: bytes, tell: Callable[[Event], Non
             picture = shown(codec, segment.estimate, facts["height"], facts["width"])
             tell(Frame(segment.segment, codec.segments, picture))
 
-    done = decompressor.decode(data, watch=watch)
+    done = decompressor.decode(data, watch=watch, perception=perception)
     tell(Restored(done.segments, done.iterations, done.images[0], done.cut))
 
 

@@ -16,6 +16,7 @@ from pscx.execution.sharding import Spread
 from pscx.format.container import VERSION
 from pscx.metrics import bits_per_pixel
 from pscx.rate_control import TARGETS
+from pscx.restorations import RESTORATIONS, Restoration
 from pscx.runtime.progress import Bar
 
 
@@ -32,11 +33,15 @@ class Coded:
 
 @dataclass(frozen=True)
 class Coding:
-    """How each image is coded: the number of ``restorations``, and whether they are decoded or simulated."""
+    """How each image is coded: the number of ``restorations``, and whether they are decoded or simulated.
+
+    ``restoration`` takes the place of the codec's own.
+    """
 
     codec: Codec
     restorations: int
     simulate: bool
+    restoration: Restoration | None = None
 
     def key(self, original: Pixels, caption: str) -> str:
         """A digest of all that an image's stream and restorations depend on. If it changes, they are made again."""
@@ -45,6 +50,7 @@ class Coding:
         options = [spec, codec.parameter, codec.seed, codec.fingerprint().hex()]
         options += filter(None, [user_digest(spec).hex()])  # a stream that names a recipe is shorter
         options += [self.restorations, self.simulate, caption]
+        options += [] if self.restoration is None else [RESTORATIONS.spec(self.restoration)]
         options += [None if self.codec.target is None else TARGETS.spec(self.codec.target)]
         told = json.dumps([VERSION, *options, original.shape], sort_keys=True).encode()
         return sha256(told + original.tobytes()).hexdigest()
@@ -57,6 +63,7 @@ class Coding:
             done = self.codec.simulate(
                 original,
                 samples=self.restorations,
+                restoration=self.restoration,
                 caption=caption,
                 progress=progress,
                 on_trial=on_trial,
@@ -65,7 +72,8 @@ class Coding:
             return Coded(done.data, done.images, done.account, done.encode_seconds, done.decode_seconds)
         encoded = self.codec.encode(original, caption=caption, progress=progress, on_trial=on_trial, watch=watch)
         started = clock()
-        images = self.codec.decompress_samples(encoded.data, self.restorations, progress=progress)
+        chosen = {"restoration": self.restoration, "progress": progress}
+        images = self.codec.decompress_samples(encoded.data, self.restorations, **chosen)
         return Coded(encoded.data, images, encoded.account, encoded.account.seconds, clock() - started)
 
 

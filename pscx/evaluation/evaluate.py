@@ -13,6 +13,7 @@ from torch import Tensor
 from pscx.api import Codec, Pixels
 from pscx.captioners import Captioner
 from pscx.codecs import SignalCodec
+from pscx.compression.restoring import Choice
 from pscx.data.base import Photo
 from pscx.evaluation.coding import Coding
 from pscx.evaluation.log import Log
@@ -25,6 +26,7 @@ from pscx.execution.sharding import ALONE, spread_over
 from pscx.format.limits import UNBOUNDED
 from pscx.metrics import Metric
 from pscx.rate_control import Target
+from pscx.restorations import Restoration
 
 
 class Evaluate(LightningModule):
@@ -46,6 +48,8 @@ class Evaluate(LightningModule):
     Args:
         codec: compresses and restores.
         restorations: different restorations of an image that are written, at least 1.
+        restoration: makes the pictures in place of the codec's own, or none; it changes no stream.
+        perception: chooses it for a codec that is a recipe, from 0 (least error) to 1 (most realistic); or none.
         simulate: restore from the encoder's own measurements, which are those that its stream decodes to; then the
             decoder's time is taken to be that of the one loop and of the restorations. Otherwise decode the stream.
         caption: describes each image, for a prior that takes captions; or none.
@@ -69,6 +73,8 @@ class Evaluate(LightningModule):
         self,
         codec: SignalCodec,
         restorations: int = 1,
+        restoration: Restoration | None = None,
+        perception: float | None = None,
         simulate: bool = True,
         caption: Captioner | None = None,
         ranks_per_image: int | Literal["auto"] = "auto",
@@ -77,14 +83,11 @@ class Evaluate(LightningModule):
         logged_pictures: int = 8,
     ) -> None:
         super().__init__()
-        if restorations < 1:
-            raise ValueError(f"restorations must be at least 1, got {restorations}")
+        _check_counts(restorations, logged_pictures)
         check_ranks(ranks_per_image)
-        if logged_pictures < 0:
-            raise ValueError(f"logged_pictures must be at least 0, got {logged_pictures}")
         self.network = codec.network  # Lightning moves it to its device
         self.codec = Codec(codec, captioner=caption, target=target, limits=UNBOUNDED)
-        self.coding = Coding(self.codec, restorations, simulate)
+        self.coding = Coding(self.codec, restorations, simulate, Choice(restoration, perception).of_codec(codec))
         self.measuring = Measuring(default_metrics() if metrics is None else metrics)
         self.ranks_per_image, self.logged_pictures = ranks_per_image, logged_pictures
         self.spread = ALONE
@@ -176,6 +179,13 @@ class Evaluate(LightningModule):
     def _begun(self, name: str, measuring: Measuring | None = None, log: Log | None = None) -> Stage:
         shown = Shown(self.trainer, name, {} if measuring is None else measuring.measures)
         return Stage(self.coding, self.spread, self.trainer.world_size, self.root, shown, measuring, log)
+
+
+def _check_counts(restorations: int, logged_pictures: int) -> None:
+    if restorations < 1:
+        raise ValueError(f"restorations must be at least 1, got {restorations}")
+    if logged_pictures < 0:
+        raise ValueError(f"logged_pictures must be at least 0, got {logged_pictures}")
 
 
 def _photos(batch: Photo | list[Photo]) -> list[Photo]:

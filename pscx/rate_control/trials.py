@@ -13,6 +13,7 @@ from pscx.codecs.base import Account, Outcome, Progress, SignalCodec, Watch
 from pscx.codecs.pixels import shown
 from pscx.execution.batching import clock
 from pscx.format.container import Header, pack
+from pscx.restorations.base import Restoration
 
 Pixels = NDArray[np.uint8]
 OnTrial = Callable[[int, float | None], None]
@@ -44,6 +45,10 @@ class Run:
     size: tuple[int, int]
     restore_seconds: float = 0.0
     _images: list[Pixels] = field(default_factory=list)
+
+    def restored_by(self, restoration: Restoration) -> Run:
+        """This encoding with another restoration. Raises :class:`pscx.errors.PscxError` if the codec takes none."""
+        return replace(self, codec=self.codec.restored_by(restoration), restore_seconds=0.0, _images=[])
 
     def images(self, count: int) -> list[Pixels]:
         """The first ``count`` restorations, ``(height, width, 3)``, as a decoder makes them."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ import numpy as np
 from pscx.api import Decompressor
 from pscx.codecs import CODECS
 from pscx.codecs.replay import Map, Replay
+from pscx.compression.restoring import settings_by_perception
 from pscx.config import Checker, WrittenRun, built, read_yaml
+from pscx.config.recipes import RECIPES
 from pscx.errors import PscxError
 from pscx.format.container import unpack
 from pscx.format.limits import Limits
@@ -25,6 +27,7 @@ from pscx.report import pictures
 from pscx.report.curves import RunCurve
 from pscx.report.originals import Originals
 from pscx.report.runs import CONFIG, Run
+from pscx.restorations import Restoration
 from pscx.runtime.hub import no_downloads
 from pscx.runtime.progress import Bar, Bars
 from pscx.runtime.quiet import quiet
@@ -44,6 +47,33 @@ class Exhibit:
     image: str
 
 
+@dataclass(frozen=True)
+class Others:
+    """Restorations of each stream beside that of its run.
+
+    Args:
+        restoration: one of them, or none, and its ``label``.
+        perception: whether all settings of the recipe's table are among them, for a stream of a recipe that has one.
+    """
+
+    restoration: Restoration | None = None
+    label: str = ""
+    perception: bool = False
+
+    def of(self, exhibit: Exhibit) -> dict[str, Restoration]:
+        """Those of one stream, by their labels. Raises :class:`PscxError` if the stream's header cannot be read."""
+        found = {} if self.restoration is None else {self.label: self.restoration}
+        if self.perception:
+            path = exhibit.run.stream(exhibit.image)
+            try:
+                header = unpack(read_bounded(path, STREAM_BYTES))[0]
+            except PscxError as error:
+                raise PscxError(f"'{path}': {error}") from error
+            settings = settings_by_perception(RECIPES.get(header.recipe))
+            found |= {f"perception {place:.2g}": one for place, one in settings.items()}
+        return found
+
+
 def choose(curves: Sequence[RunCurve], count: int) -> list[Exhibit]:
     """The first ``count`` streams: image by image, of each curve first the point with the highest rate."""
     images = list(dict.fromkeys(name for curve in curves for run in curve.runs for name in run.images))
@@ -59,19 +89,29 @@ class Gallery:
         originals: finds the originals.
         prior_path: where to load the priors of streams from; by default the place in each run's configuration.
         limits: limits on what a stream may ask for.
+        device: where streams are decoded.
+        others: what they are restored by, too.
     """
 
     def __init__(
-        self, originals: Originals, prior_path: str | None = None, limits: Limits | None = None, device: str = "cpu"
+        self,
+        originals: Originals,
+        prior_path: str | None = None,
+        limits: Limits | None = None,
+        device: str = "cpu",
+        others: Others | None = None,
     ) -> None:
-        self._originals, self._prior_path = originals, prior_path
+        self._originals, self._prior_path, self._others = originals, prior_path, others or Others()
         self._options: dict[str, Any] = {"limits": limits, "device": device}
         self._decompressors: dict[str, Decompressor] = {}
 
     def items(self, exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
         """One after the other. Raises :class:`PscxError`, with the stream's name, where one cannot be decoded."""
         names = {(exhibit.run.folder, exhibit.image) for exhibit in exhibits}
-        room = max(LEAST_ROOM, ROOM // max(1, len(names) + len({image for _, image in names})))
+        shown = [1 + len(self._others.of(exhibit)) for exhibit in exhibits]
+        if self._others.perception and max(shown, default=2) == 1:
+            raise PscxError("--perception needs a stream of a recipe that has a table, and none is shown")
+        room = max(LEAST_ROOM, ROOM // max(1, sum(shown) + len({image for _, image in names})))
         with Bars("report", len(exhibits)) as bars:
             for exhibit in exhibits:
                 bar = bars.begin(f"{exhibit.image}, {exhibit.run.name}")
@@ -84,9 +124,10 @@ class Gallery:
         data = read_bounded(path, STREAM_BYTES)
         reconstruction = read_image(run.reconstruction(image))
         original, missing = self._originals.of(run, image)
+        others = self._others.of(exhibit)
         try:
             with quiet():
-                played = self._decompressor(run).replay(data, bar.advance)
+                played = self._decompressor(run).replay(data, bar.advance, list(others.values()))
         except PscxError as error:
             raise PscxError(f"'{path}': {error}") from error
         height, width = reconstruction.shape[:2]
@@ -100,6 +141,10 @@ class Gallery:
             "original": None if original is None else _photograph(original, room),
             "missing": missing,
             "reconstruction": _photograph(reconstruction, room),
+            "restorations": [
+                {"label": label, "psnr": _psnr(original, picture), **_photograph(picture, room)}
+                for label, picture in zip(others, played.restored, strict=True)
+            ],
             "thumbnail": pictures.thumbnail(reconstruction),
             "header_bits": header,
             "row_bits": played.bits,
@@ -135,7 +180,9 @@ def _facts(record: Mapping[str, str]) -> dict[str, float]:
     return {key: number for key, number in numbers.items() if isfinite(number)}
 
 
-def _finite(value: float) -> float | None:
+def _psnr(original: Pixels | None, picture: Pixels | None) -> float | None:
+    """The PSNR in dB, if there are both and it is finite."""
+    value = inf if original is None or picture is None else psnr(original, picture)
     return value if isfinite(value) else None
 
 
@@ -159,7 +206,7 @@ def _steps(played: Replay, original: Pixels | None, reconstruction: Pixels, head
                 "rows": step.rows,
                 "bits": step.bits,
                 "bpp": (header + bits) / (height * width),
-                "psnr": None if original is None or picture is None else _finite(psnr(original, picture)),
+                "psnr": _psnr(original, picture),
                 "picture": None if last or picture is None else pictures.frame(picture),
                 "map": pictures.map_picture(so_far, top, played.size, (height, width)),
                 "spread": _spread(played, step.spread, widest, (height, width)),

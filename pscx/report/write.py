@@ -8,7 +8,7 @@ from pathlib import Path
 from pscx.errors import PscxError
 from pscx.format.limits import Limits
 from pscx.report.curves import curves_of, views
-from pscx.report.gallery import Gallery, choose
+from pscx.report.gallery import Gallery, Others, choose
 from pscx.report.originals import Originals
 from pscx.report.page import check_installed, page
 from pscx.report.plots import plots
@@ -28,12 +28,14 @@ def write_report(
     budget: float | None = None,
     force: bool = False,
     device: str = "cpu",
+    others: Others | None = None,
 ) -> tuple[list[Path], str]:
     """Write the page ``output`` about runs, and ``STEM-psnr.svg``, ``STEM-psnr.png``, ... beside it.
 
     At most ``images`` streams are decoded and shown; ``originals`` and ``prior_path`` take the place of what the runs
     say of where their images and priors are; ``budget`` bounds the work for a stream
-    (:class:`pscx.format.limits.Limits`); ``device`` is where streams are decoded.
+    (:class:`pscx.format.limits.Limits`); ``device`` is where streams are decoded, and ``others`` what they are restored
+    by beside their own restorations.
     Returns the files, the page first, and how many streams it shows.
 
     Raises :class:`PscxError` before anything is decoded where a folder holds no finished run, an output exists and
@@ -51,7 +53,7 @@ def write_report(
     for name in files:
         check_output(name, force=force)
     exhibits = choose(curves, images)
-    items = list(Gallery(Originals(originals), prior_path, Limits.of(budget), device).items(exhibits))
+    items = list(Gallery(Originals(originals), prior_path, Limits.of(budget), device, others).items(exhibits))
     text = page(sources, curves, list(views(curves)), items)
     for name, data in {output: text.encode(), **files}.items():
         write_whole(name, data, force=force)

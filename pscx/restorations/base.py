@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -24,6 +25,9 @@ class Restoration(ABC):
 
     draws: int = 1
     """Posterior samples that one restoration takes; what a stream may ask for is bounded with it."""
+
+    drawing: Mapping[str, float] = MappingProxyType({})
+    """Options of the codec's restoration sampler, by name, that the samples are drawn with in place of its own."""
 
     @abstractmethod
     def restore(self, draw: Draw, index: int) -> Tensor:

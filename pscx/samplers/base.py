@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,3 +78,18 @@ class Sampler(ABC):
 
 
 SAMPLERS: Registry[Sampler] = Registry("sampler", Sampler)
+
+
+def with_options(sampler: Sampler, options: Mapping[str, Any]) -> Sampler:
+    """The registered sampler with other values of some options.
+
+    Raises ``ValueError`` where it has no such option, or its constructor refuses a value.
+    """
+    if not options:
+        return sampler
+    own = SAMPLERS.spec(sampler)
+    name = own.pop("name")
+    for key in options.keys() - own.keys():
+        raise ValueError(f"the sampler '{name}' has no option '{key}': it has {', '.join(own)}")
+    make: Callable[..., Sampler] = type(sampler)
+    return make(**{**own, **options})

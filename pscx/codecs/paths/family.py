@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from math import prod, sqrt
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from pscx.codecs.base import Account, Outcome, Progress, Watch
+from pscx.codecs.base import CODECS, Account, Outcome, Progress, Watch
 from pscx.codecs.counted import CountedPrior
 from pscx.codecs.of_pixels import SizedSegment, SizeRecorder
 from pscx.codecs.paths.codebooks import BLOCK, Codebook, check_codebook, codebook, padded
 from pscx.codecs.paths.curve import ErrorCurve, curve_of, nats
 from pscx.codecs.paths.groups import Groups, random_order
 from pscx.codecs.paths.levels import MEASURES, precisions, start_of
+from pscx.codecs.paths.restoring import Denoised, Restoring, Sampled, finite
 from pscx.codecs.paths.sides import Reader, Side, Writer
 from pscx.codecs.paths.walk import Increments, Passed, Path, Reached
 from pscx.codecs.turned import NumberCodec
@@ -25,8 +27,10 @@ from pscx.errors import PscxError, StreamError
 from pscx.execution.arithmetic import difference
 from pscx.execution.batching import clock
 from pscx.priors.base import Prior
+from pscx.restorations.base import Restoration
 from pscx.signal.noise import Noise
 
+Self = TypeVar("Self", bound="PathCodec")
 Book = Literal["gaussian", "hadamard"]
 SEGMENTS = 12  # at most
 LARGEST = 20  # bits of an index, and of the size of a group
@@ -66,6 +70,7 @@ class PathCodec(NumberCodec, PriorCodec):
         self.group, self.flow, self.seed, self.noise = group, flow, seed, Noise(seed)
         self.typical = curve_of(curve)
         self.curve = None if self.typical == ErrorCurve() else [*self.typical.errors]
+        self.restoring: Restoring = Denoised(flow)
 
     @property
     @abstractmethod
@@ -83,7 +88,7 @@ class PathCodec(NumberCodec, PriorCodec):
 
     @property
     def exact(self) -> bool:
-        return self.prior.exact
+        return self.prior.exact and self.restoring.exact
 
     @property
     def segments(self) -> int:
@@ -98,7 +103,7 @@ class PathCodec(NumberCodec, PriorCodec):
         return self.prior.stride
 
     def evaluations(self, restorations: int) -> int:
-        return self.prior.evaluations * (self.steps + restorations * self.flow)
+        return self.prior.evaluations * (self.steps + restorations * self.restoring.evaluations)
 
     def memory(self, shape: tuple[int, ...]) -> int:
         book = COPIES * worked_on(prod(shape), self.group, self.most_entries)
@@ -165,21 +170,18 @@ class PathCodec(NumberCodec, PriorCodec):
 
     @torch.no_grad()
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
-        """The denoised state, whatever the index: ``E[x0 | x]``, or the end of the probability flow.
-
-        The flow (Song et al. 2021, DDIM, with ``eta`` 0) halves the level at each evaluation, and ends by denoising.
-        """
+        """Restoration number ``index``; unless :meth:`restored_by` says otherwise, the denoised state."""
         assert isinstance(outcome, Reached)
         started, prior = clock(), CountedPrior(self.prior, outcome.account)
-        state, level = outcome.state, outcome.level
-        for _ in range(self.flow - 1):
-            estimate = prior.denoise(state[None], level)[0].double()
-            state, level = estimate + (state - estimate) * 0.5, level * 0.5
-        estimate = prior.denoise(state[None], level)[0].double()
+        signal = self.restoring.restored(prior, self.noise, outcome, index)
         outcome.account.seconds += clock() - started
-        if not estimate.isfinite().all():
-            raise PscxError("the restored values are not finite numbers: the denoiser diverges")
-        return estimate
+        return finite(signal)
+
+    def restored_by(self: Self, restoration: Restoration) -> Self:
+        """This codec with a restoration from samples of :class:`pscx.codecs.paths.restoring.Descent`."""
+        other = copy(self)
+        other.restoring = Sampled(restoration, CODECS.name_of(type(self)))
+        return other
 
     def recorder(self, height: int, width: int) -> SizeRecorder:
         return SizeRecorder(self, height, width)

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from functools import partial
 from math import lcm
 
 import torch
 from torch import Tensor
 
 from pscx.codecs.base import CODECS, Outcome, Progress, Watch
-from pscx.codecs.counted import CountedPrior
 from pscx.codecs.psc.decoding import Decoding
 from pscx.codecs.psc.encoding import encode
 from pscx.codecs.psc.first_rows import FirstRows
-from pscx.codecs.psc.loop import Known, Loop, Seal, finite
+from pscx.codecs.psc.loop import Known, Loop, Seal
 from pscx.codecs.psc.recorder import PSCRecorder
+from pscx.codecs.psc.restoring import FINAL, allowed, restored
 from pscx.codecs.with_prior import PriorCodec
 from pscx.coders.base import Coder
 from pscx.execution.arithmetic import arithmetic_of
-from pscx.execution.batching import clock
 from pscx.execution.sharding import micro_batch
 from pscx.priors.base import Prior
 from pscx.quantizers.base import Quantizer
 from pscx.restorations.base import Restoration
 from pscx.rows.base import RowRule
-from pscx.samplers.base import Sampler
+from pscx.samplers.base import Sampler, with_options
 from pscx.signal.noise import Noise
 
-FINAL = 1 << 16  # noise index reserved for the final restoration
 NUMBER, STATES = 8, 4  # bytes of a float64; copies of the signals of a micro-batch that a sampler holds
 
 
@@ -80,7 +77,7 @@ class PSC(PriorCodec):
         least_rows: float = 0.0,
     ) -> None:
         check_numbers(samples=samples, iterations=iterations, batch=batch, least_rows=least_rows)
-        check_mean(prior, sampler=sampler, rows=rows, restoration_sampler=restoration_sampler)
+        check_parts(prior, restoration, sampler=sampler, rows=rows, restoration_sampler=restoration_sampler)
         super().__init__(prior)
         self.sampler, self.rows, self.quantizer, self.coder = sampler, rows, quantizer, coder
         self.restoration, self.restoration_sampler, self.antithetic = restoration, restoration_sampler, antithetic
@@ -89,8 +86,8 @@ class PSC(PriorCodec):
 
     @property
     def final_sampler(self) -> Sampler:
-        """The sampler of the restoration."""
-        return self.restoration_sampler or self.sampler
+        """The sampler of the restoration, with the options that the restoration draws with."""
+        return with_options(self.restoration_sampler or self.sampler, self.restoration.drawing)
 
     @property
     def loop(self) -> Loop:
@@ -169,13 +166,13 @@ class PSC(PriorCodec):
     def restore(self, outcome: Outcome, shape: tuple[int, ...], index: int = 0) -> Tensor:
         """Restoration number ``index``, ``(channels, height, width)`` float64, from the final sampler's draws."""
         assert isinstance(outcome, Known)
-        prior = CountedPrior(self.prior, outcome.account)
-        problem = self.loop.problem(prior, outcome.measurements, FINAL, shape, outcome.estimate)
-        started = clock()
-        draw = partial(self.spread.draws, self.final_sampler, problem, batch=self.batch)
-        signal = self.restoration.restore(draw, index)
-        outcome.account.seconds += clock() - started
-        return finite(signal, "the restored values")
+        return restored(self.loop, self.restoration, self.final_sampler, outcome, shape, index)
+
+    def restored_by(self, restoration: Restoration) -> PSC:
+        """This codec with another restoration. Raises :class:`PscxError` where the sampler lacks an option of it."""
+        other = copy(self)
+        other.restoration = allowed(restoration, self.restoration_sampler or self.sampler)
+        return other
 
     def recorder(self, height: int, width: int) -> PSCRecorder:
         """Records a decoding for a report."""
@@ -199,8 +196,14 @@ def reporter(codec: PSC, watch: Watch | None) -> Callable[[Seal], None] | None:
     return None if watch is None else lambda seal: watch(codec, seal)
 
 
-def check_mean(prior: Prior, **parts: Sampler | RowRule | None) -> None:
-    """Raise ``ValueError`` where a part needs the posterior mean, and the prior gives none."""
+def check_parts(
+    prior: Prior, restoration: Restoration, sampler: Sampler, rows: RowRule, restoration_sampler: Sampler | None
+) -> None:
+    """Raise ``ValueError`` where the restoration draws with an option that its sampler lacks, or a part needs the
+    posterior mean and the prior gives none.
+    """
+    with_options(restoration_sampler or sampler, restoration.drawing)
+    parts = {"sampler": sampler, "rows": rows, "restoration_sampler": restoration_sampler}
     needing = [name for name, part in parts.items() if part is not None and part.needs_mean]
     if needing and not prior.posterior_mean:
         part = parts[needing[0]]

@@ -123,8 +123,9 @@ function startCharts() {
 
 /* The gallery: one viewer, whose state is an item (a stream) and a segment of it. */
 
-const state = { item: 0, segment: 0, timer: null };
+const state = { item: 0, segment: 0, restoration: 0, timer: null };
 const item = () => data.items[state.item];
+const restorations = (one) => [{ label: "that of the run", psnr: one.steps[one.steps.length - 1].psnr, ...one.reconstruction }, ...one.restorations];
 const images = [...new Set(data.items.map((one) => one.image))];
 
 function element(name, content, properties = {}) {
@@ -165,6 +166,9 @@ function showItem() {
   if (one.original === null) at("before").removeAttribute("src");
   at("before").alt = `Original of ${one.image}`;
   at("segment").max = one.steps.length;
+  at("restoration-control").hidden = one.restorations.length === 0;
+  at("restoration").max = one.restorations.length;
+  state.restoration = Math.min(state.restoration, one.restorations.length);
   at("facts").replaceChildren(...facts(one));
   at("bits-top").textContent = number(one.top_bits, 2);
   at("spread-unit").textContent = `standard deviation of the samples, ${one.in_pixels ? "grey levels" : "in units of the latent"}`;
@@ -214,9 +218,10 @@ function showSegment() {
   const last = state.segment === one.steps.length - 1;
   const seen = last ? null : one.steps.slice(0, state.segment + 1).reverse().find((other) => other.picture);
   const after = at("after");
-  const shown = last ? one.reconstruction.uri : seen ? seen.picture : one.reconstruction.uri;
+  const restored = restorations(one)[state.restoration];
+  const shown = last ? restored.uri : seen ? seen.picture : one.reconstruction.uri;
   if (after.getAttribute("src") !== shown) after.src = shown;
-  const what = last ? "reconstruction" : `after segment ${seen ? seen.segment : step.segment}`;
+  const what = last ? (state.restoration ? restored.label : "reconstruction") : `after segment ${seen ? seen.segment : step.segment}`;
   at("after-tag").textContent = what;
   after.alt = last ? `Reconstruction of ${one.image}, run ${one.run}` : `${one.image} after segment ${step.segment}, run ${one.run}`;
   at("segment").value = String(step.segment);
@@ -226,7 +231,11 @@ function showSegment() {
   at("bits-map").alt = `Map of the bits of each block of ${one.image} up to segment ${step.segment}`;
   showSpread(one, step, last);
   const rows = `${number(step.rows, 0)} rows for ${number(step.bits, 0)} bits; ${number(step.bpp, 4)} bpp so far`;
-  const quality = step.psnr === null ? "" : `, ${number(step.psnr, 2)} dB`;
+  const psnr = last ? restored.psnr : step.psnr;
+  const quality = psnr === null ? "" : `, ${number(psnr, 2)} dB`;
+  at("restoration").value = String(state.restoration);
+  at("restoration").setAttribute("aria-valuetext", restored.label);
+  at("restoration-text").textContent = restored.label;
   const kind = last ? "The restoration of all that was measured." : "The mean of the samples that the loop draws next, not a restoration (or what was measured alone, where it draws none); a lossy picture of at most 384 pixels.";
   at("frame-note").textContent = `Segment ${step.segment}: ${rows}${quality}. ${kind}`;
   at("about").textContent = about(one);
@@ -244,7 +253,7 @@ function showSpread(one, step, last) {
 
 function about(one) {
   const shrunk = (picture, name) => picture !== null && picture.factor > 1 ? [`the ${name} at 1/${picture.factor} of its size, to keep the page small`] : [];
-  const notes = [...shrunk(one.original, "original"), ...shrunk(one.reconstruction, "reconstruction")];
+  const notes = [...shrunk(one.original, "original"), ...shrunk(restorations(one)[state.restoration], "reconstruction")];
   const exact = notes.length ? `Without further loss, but ${notes.join(" and ")}.` : "Original and reconstruction are shown without loss.";
   const size = `${one.width} x ${one.height} pixels.`;
   return one.original === null ? `${size} There is no original to compare with: ${one.missing}.` : `${size} ${exact}`;
@@ -283,6 +292,7 @@ function startGallery() {
   at("run").addEventListener("change", (event) => choose(item().image, event.target.value));
   at("split").addEventListener("input", (event) => at("stage").style.setProperty("--split", `${event.target.value}%`));
   at("segment").addEventListener("input", (event) => { pause(); go(Number(event.target.value) - 1); });
+  at("restoration").addEventListener("input", (event) => { pause(); state.restoration = Number(event.target.value); go(Infinity); });
   at("first").addEventListener("click", () => { pause(); go(0); });
   at("last").addEventListener("click", () => { pause(); go(Infinity); });
   at("play").addEventListener("click", () => { if (state.timer === null) play(); else pause(); });
