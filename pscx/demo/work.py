@@ -142,7 +142,7 @@ def decoding(decompressor: Decompressor, data: bytes, perception: float | None =
     """Decode a stream: a :class:`Frame` after each segment, and :class:`Restored` in the end.
 
     None where nothing happens for a while; see :func:`pscx.demo.feed.told`. ``perception`` is that of
-    :meth:`pscx.api.Decompressor.decompress`.
+    ``Decompressor.decompress``.
     """
     return told(lambda tell: _decode(decompressor, data, perception, tell))
 
