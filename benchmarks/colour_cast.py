@@ -1,0 +1,107 @@
+"""Do decoded pictures drift in colour? The mean error of each channel, over images and over regions of 64x64.
+
+    python benchmarks/colour_cast.py FOLDER -o runs/colour_cast [--recipe default] [--bpp 0.1] [--crop SIDE]
+        [--perception P] [--limit N]
+
+Each image, or its central square, is compressed to at most so many bits per pixel and decoded. The error of a channel
+is decoded minus original, in grey levels of 255. Detail cancels out in its mean over an image or a region, and a cast
+of colour stays. Regions at the right and lower edges are smaller where a side is no multiple of 64. Each image's result
+is kept in OUTPUT, so a run that was stopped goes on. Exit code 1 where a mean over an image is beyond 1 grey level, or
+over a region beyond 4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pscx
+from pscx.ablation.report import markdown
+from pscx.api import Codec, Pixels
+from pscx.codecs.specs import codec_spec
+from pscx.data.files import image_files
+from pscx.runtime.files import write_whole
+
+REGION = 64
+WHOLE_BOUND, REGION_BOUND = 1.0, 4.0  # grey levels
+CHANNELS = ("red", "green", "blue")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/colour_cast"))
+    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--bpp", type=float, default=0.1)
+    parser.add_argument("--crop", type=int, metavar="SIDE")
+    parser.add_argument("--perception", type=float, metavar="P", help="as in pscx decompress")
+    parser.add_argument("--limit", type=int, metavar="N", help="images")
+    options = parser.parse_args()
+    codec = pscx.load_codec(options.recipe)
+    found = []
+    for file in image_files(options.folder, "FOLDER")[: options.limit]:
+        pixels = pscx.read_image(file)
+        if options.crop is not None:
+            top, left = (max(side - options.crop, 0) // 2 for side in pixels.shape[:2])
+            pixels = np.ascontiguousarray(pixels[top : top + options.crop, left : left + options.crop])
+        found.append((file.stem, result(options.output, codec, pixels, options.bpp, options.perception)))
+        print(f"{file.stem}: {found[-1][1]['bpp']:.4f} bpp, {found[-1][1]['psnr']:.2f} dB", file=sys.stderr, flush=True)
+    rows = [
+        [
+            name,
+            f"{one['bpp']:.4f}",
+            f"{one['psnr']:.2f}",
+            *(f"{mean:+.2f}" for mean in one["means"]),
+            f"{one['region']:.2f}",
+        ]
+        for name, one in found
+    ]
+    print(markdown(["image", "bpp", "PSNR", *CHANNELS, "worst region"], rows))
+    whole = max(abs(mean) for _, one in found for mean in one["means"])
+    region = max(one["region"] for _, one in found)
+    print(f"\nlargest mean over an image {whole:.2f} (at most {WHOLE_BOUND:g}), ", end="")
+    print(f"over a region {region:.2f} (at most {REGION_BOUND:g})")
+    return int(whole > WHOLE_BOUND or region > REGION_BOUND)
+
+
+def result(output: Path, codec: Codec, pixels: Pixels, bpp: float, perception: float | None) -> dict[str, Any]:
+    """The errors of one image, measured or known."""
+    own = codec.signal_codec
+    told = json.dumps([codec_spec(own), own.fingerprint().hex(), bpp, perception, pixels.shape], sort_keys=True)
+    file = output / f"{sha256(told.encode() + pixels.tobytes()).hexdigest()[:16]}.json"
+    if file.is_file():
+        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return known
+    data = codec.compress(pixels, bpp=bpp)
+    decoded = codec.decompress(data, perception=perception)
+    error = decoded.astype(np.float64) - pixels.astype(np.float64)
+    one = {
+        "bpp": 8 * len(data) / (pixels.shape[0] * pixels.shape[1]),
+        "psnr": pscx.metrics.psnr(pixels, decoded),
+        "means": [float(mean) for mean in error.mean((0, 1))],
+        "region": largest_of_regions(error),
+    }
+    write_whole(file, json.dumps(one).encode(), force=True)
+    return one
+
+
+def largest_of_regions(error: NDArray[np.floating[Any]]) -> float:
+    """The largest magnitude of a channel's mean over a region of ``(height, width, 3)`` errors."""
+    height, width = error.shape[:2]
+    regions = [
+        error[top : top + REGION, left : left + REGION]
+        for top in range(0, height, REGION)
+        for left in range(0, width, REGION)
+    ]
+    return max(float(np.abs(region.mean((0, 1))).max()) for region in regions)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
