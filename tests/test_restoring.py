@@ -10,11 +10,12 @@ from dataclasses import replace
 from functools import partial
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from browser import visited
 from PIL import Image
 from test_restorations import SHAPE, Numbered, drawing
 from tiny import CODEC, EXACT, psc_of, save_prior, write_codec
@@ -35,9 +36,13 @@ from pscx.demo.views import Views
 from pscx.demo.work import Bounds
 from pscx.format.info import stream_info
 from pscx.format.limits import Limits
+from pscx.metrics import psnr
 from pscx.rate_control.trials import Pixels
 from pscx.restorations import Blend, Draw, Drawn, Mean, Restoration, Sample
 from pscx.samplers import DDRM, Nested, with_options
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ASKED: list[Mapping[str, Any]] = [
     {"name": "sample"},
@@ -362,41 +367,64 @@ def test_the_demo_restores_as_the_visitor_chooses(fast: Codec, psc: Codec, image
     assert sentence.startswith("Perception is for streams of the recipes")
 
 
-def test_reports_show_more_restorations(
-    fast: Codec, prior: str, image: Pixels, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def runs(prior: str, image: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs ``recipe``, of ``fast``, and ``own``, of another codec, and a report ``page.html`` about both."""
     pytest.importorskip("plotly", reason="the extra 'report' is not installed")
-    from test_report import Page
-
-    (tmp_path / "images").mkdir()
-    Image.fromarray(image).save(tmp_path / "images" / "a.png")
-    data = ["--data.root", str(tmp_path / "images")]
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "images").mkdir()
+    Image.fromarray(image).save(folder / "images" / "a.png")
+    weights = f"{{name: ddpm, path: {prior}, exact: true}}"
     options = {
-        "recipe": [
-            "--recipe",
-            "fast",
-            "--model.codec.prior",
-            f"{{name: ddpm, path: {prior}, exact: true}}",
-            "--model.codec.quantizer.step",
-            "3.0",
-        ],
-        "own": ["--config", write_codec(tmp_path)],
+        "recipe": ["--recipe", "fast", "--model.codec.prior", weights, "--model.codec.quantizer.step", "3.0"],
+        "own": ["--config", write_codec(folder)],
     }
     for name, own in options.items():
-        assert main(["test", *own, *data, "--trainer.default_root_dir", str(tmp_path / name)]) == 0
-    page = tmp_path / "page.html"
+        where = ["--data.root", str(folder / "images"), "--trainer.default_root_dir", str(folder / name)]
+        assert main(["test", *own, *where]) == 0
     asked = ["--restoration", "sample", "--eta", "0.5", "--perception"]
-    assert main(["report", str(tmp_path / "recipe"), str(tmp_path / "own"), "-o", str(page), *asked]) == 0
-    items = {item["run"]: item["restorations"] for item in Page(page).data["items"]}
-    labels = [f"perception {place:.2g}" for place in settings_by_perception("fast")]
-    assert [one["label"] for one in items["recipe"]] == ["sample, eta 0.5", *labels]
+    names = [str(folder / name) for name in options]
+    assert main(["report", *names, "-o", str(folder / "page.html"), *asked]) == 0
+    return folder
+
+
+def restorations_of(runs: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the page has of each run, beside the reconstruction."""
+    from test_report import Page
+
+    return {item["run"]: item["restorations"] for item in Page(runs / "page.html").data["items"]}
+
+
+def test_reports_show_more_restorations(runs: Path, fast: Codec, image: Pixels) -> None:
+    items = restorations_of(runs)
+    places = list(settings_by_perception("fast"))
     assert [one["label"] for one in items["own"]] == ["sample, eta 0.5"]
-    stream = (tmp_path / "recipe" / "streams" / "a.pscx").read_bytes()
+    assert [one["label"] for one in items["recipe"]] == [
+        *("sample, eta 0.5", *(f"perception {place:.2g}" for place in places))
+    ]
+    stream = (runs / "recipe" / "streams" / "a.pscx").read_bytes()
     found = [fast.decompress(stream, restoration=Choice.asked("sample", None, 0.5).restoration)]
-    found += [fast.decompress(stream, perception=place) for place in settings_by_perception("fast")]
-    assert [one["psnr"] for one in items["recipe"]] == pytest.approx([pscx.metrics.psnr(image, one) for one in found])
+    found += [fast.decompress(stream, perception=place) for place in places]
+    assert [one["psnr"] for one in items["recipe"]] == pytest.approx([psnr(image, one) for one in found])
+
+
+def test_a_report_of_no_recipe_refuses_perception(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert main(["report", str(tmp_path / "own"), "-o", str(tmp_path / "x.html"), "--perception"]) == 2
-    assert (
-        capsys.readouterr().err == "pscx: --perception needs a stream of a recipe that has a table, and none is shown\n"
+    assert main(["report", str(runs / "own"), "-o", str(runs / "x.html"), "--perception"]) == 2
+    assert capsys.readouterr().err == (
+        "pscx: --perception needs a stream of a recipe that has a table, and none is shown\n"
     )
+
+
+def test_a_slider_goes_through_restorations(runs: Path, chromium: Browser) -> None:
+    expected = [{"label": "that of the run"}, *restorations_of(runs)["recipe"]]
+    with visited(chromium, (runs / "page.html").as_uri(), width=1280, offline=True) as visit:
+        page = visit.page
+        page.wait_for_selector("#restoration-control")
+        page.focus("#restoration")
+        for number, one in enumerate(expected):
+            assert page.input_value("#restoration") == str(number)
+            assert page.text_content("#restoration-text") == one["label"]
+            assert "uri" not in one or page.get_attribute("#after", "src") == one["uri"]
+            page.keyboard.press("ArrowRight")
+        assert visit.problems == []

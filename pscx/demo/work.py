@@ -141,8 +141,8 @@ def compressing(
 def decoding(decompressor: Decompressor, data: bytes, perception: float | None = None) -> Iterator[Event | None]:
     """Decode a stream: a :class:`Frame` after each segment, and :class:`Restored` in the end.
 
-    None where nothing happens for a while; see :func:`pscx.demo.feed.told`. ``perception`` is that of
-    ``Decompressor.decompress``.
+    None where nothing happens for a while; see :func:`pscx.demo.feed.told`. ``perception`` chooses the
+    restoration for a stream of a recipe; none: the stream's own.
     """
     return told(lambda tell: _decode(decompressor, data, perception, tell))
 
