@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 
 from pscx.codecs.base import Account
 from pscx.execution.batching import clock, denoise
 from pscx.priors.base import Prior
+from pscx.priors.speed import Speed
 from pscx.runtime.cancel import check_cancel
 
 
@@ -21,11 +24,23 @@ class CountedPrior(Prior):
         self.levels, self.continuous = inner.levels, inner.continuous
         self.evaluations, self.takes_captions = inner.evaluations, inner.takes_captions
         self.posterior_mean = inner.posterior_mean
-        self.references = inner.references
+        self.references, self.speed = inner.references, inner.speed
+        self.implied = inner.implied  # type: ignore[misc]  # of its class
 
     @property
     def device(self) -> torch.device:
         return self.inner.device
+
+    @property
+    def denoisers(self) -> list[torch.nn.Module]:
+        return self.inner.denoisers
+
+    def hasten(self, speed: Speed | None) -> None:
+        self.inner.hasten(speed)
+        self.speed = self.inner.speed
+
+    def running(self) -> AbstractContextManager[None]:
+        return self.inner.running()
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         check_cancel()

@@ -133,12 +133,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.first(x)
-        change: Tensor = self.second(Rectified.apply(hidden) if hidden.requires_grad else hidden.relu())  # type: ignore[no-untyped-call]
+        change: Tensor = self.second(Rectified.apply(hidden) if self.training else hidden.relu())  # type: ignore[no-untyped-call]
         return x + change
 
 
 class Rectified(torch.autograd.Function):
-    """ReLU whose gradient below 0 is that of a leaky one.
+    """ReLU whose gradient below 0 is that of a leaky one; for training alone.
 
     A channel that no input activates has no gradient through a ReLU, and stays silent for the rest of the training.
     Whole blocks of an earlier embedded prior had gone silent so.
