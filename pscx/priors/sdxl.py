@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from pscx.priors.base import PRIORS
-from pscx.priors.distilled import sign_of_distillation, tell_of
-from pscx.priors.latent import LatentOptions, LatentPrior
-from pscx.priors.parameterisations import VariancePreserving
-from pscx.priors.parts import SCHEDULER, Layout, parts_at
-from pscx.priors.schedules import PREDICTIONS, load_scheduler, noise_levels, prediction_of, signal_shares
+from pscx.priors.latent import LatentOptions
+from pscx.priors.parts import Layout, parts_at
 from pscx.priors.speed import Format, Speed, dtype_of
-from pscx.priors.stable_diffusion import UNET_MAPS, check_unet
+from pscx.priors.stable_diffusion import check_unet
 from pscx.priors.texts import Text, Texts, check_vocabulary, clip_ids
+from pscx.priors.unet_latents import UNetLatents, diffusion_of
 
 LAYOUT = Layout(
     "SDXL",
@@ -34,7 +32,7 @@ HEIGHTS, WIDTHS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 @PRIORS.register("sdxl")
-class SDXL(LatentPrior):
+class SDXL(UNetLatents):
     """SDXL (Podell et al. 2024): latent diffusion under two text encoders and the sizes of the image.
 
     The signal is the latent, ``(batch, 4, height / 8, width / 8)``, as of
@@ -87,15 +85,8 @@ class SDXL(LatentPrior):
             )
             check_unet(unet, vae, texts.width)
             check_sizes(unet, texts.pooled_width)
-            scheduler = load_scheduler(parts.folder / SCHEDULER)
-            sign = sign_of_distillation(parts.schedule, unet.config)
-        self.posterior_mean = not sign
-        self.prediction = prediction_of(scheduler)
-        parameterisation = VariancePreserving(noise_levels(signal_shares(scheduler)), self.prediction)
-        super().__init__(unet, vae, texts, parameterisation, options, upcast=bool(vae.config.force_upcast))
-        if sign:
-            tell_of(path, sign)
-        self.stride = self.autoencoder.factor * 2 ** (len(unet.config.block_out_channels) - 1)
+            diffusion = diffusion_of(parts, unet)
+        super().__init__(path, unet, vae, texts, diffusion, options, upcast=bool(vae.config.force_upcast))
         self.heights: Tensor
         self.widths: Tensor
         self.register_buffer("heights", torch.tensor(HEIGHTS), persistent=False)
@@ -108,12 +99,6 @@ class SDXL(LatentPrior):
         hidden = text["encoder_hidden_states"]
         output: Tensor = self.network(x, times, encoder_hidden_states=hidden, added_cond_kwargs=added).sample
         return output
-
-    def activations(self, height: int, width: int) -> int:
-        return UNET_MAPS * int(self.network.config.block_out_channels[0]) * height * width
-
-    def facts(self) -> list[float]:
-        return [PREDICTIONS.index(self.prediction)]
 
 
 class TwoClipTexts(Texts):

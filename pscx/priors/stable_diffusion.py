@@ -7,15 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from pscx.priors.base import PRIORS
-from pscx.priors.distilled import guidance_waves, sign_of_distillation, tell_of
-from pscx.priors.latent import LatentOptions, LatentPrior
-from pscx.priors.parameterisations import VariancePreserving
-from pscx.priors.parts import SCHEDULER, Layout, parts_at
-from pscx.priors.schedules import PREDICTIONS, load_scheduler, noise_levels, prediction_of, signal_shares
+from pscx.priors.distilled import guidance_waves
+from pscx.priors.latent import LatentOptions
+from pscx.priors.parts import Layout, parts_at
 from pscx.priors.speed import Format, Speed, dtype_of
 from pscx.priors.texts import Text, Texts, check_vocabulary, clip_ids
+from pscx.priors.unet_latents import UNetLatents, diffusion_of
 
-UNET_MAPS = 40  # of as many channels as the finest level has, at its size: measured at the published widths
 LAYOUT = Layout(
     "Stable Diffusion",
     "stable_diffusion",
@@ -30,7 +28,7 @@ LAYOUT = Layout(
 
 
 @PRIORS.register("stable_diffusion")
-class StableDiffusion(LatentPrior):
+class StableDiffusion(UNetLatents):
     """Latent diffusion (Rombach et al. 2022): a Stable Diffusion 1.x or 2.x pipeline of diffusers.
 
     The signal is the latent, ``(batch, 4, height / 8, width / 8)`` in Stable Diffusion: the mean of the autoencoder's
@@ -75,28 +73,16 @@ class StableDiffusion(LatentPrior):
             unet, vae = parts.network("unet", number), parts.network("vae", number)
             texts = ClipText(parts.tokenizer("tokenizer"), parts.text_encoder("text_encoder", number))
             check_unet(unet, vae, texts.encoder.config.hidden_size)
-            scheduler = load_scheduler(parts.folder / SCHEDULER)
-            sign = sign_of_distillation(parts.schedule, unet.config)
+            diffusion = diffusion_of(parts, unet)
         self.told = unet.config.get("time_cond_proj_dim")
-        self.guided_inside, self.posterior_mean = self.told is not None, not sign
-        self.prediction = prediction_of(scheduler)
-        parameterisation = VariancePreserving(noise_levels(signal_shares(scheduler)), self.prediction)
-        super().__init__(unet, vae, texts, parameterisation, options)
-        if sign:
-            tell_of(path, sign)
-        self.stride = self.autoencoder.factor * 2 ** (len(unet.config.block_out_channels) - 1)
+        self.guided_inside = self.told is not None
+        super().__init__(path, unet, vae, texts, diffusion, options)
 
     def output(self, x: Tensor, times: Tensor, text: Text) -> Tensor:
         told = 1.0 if self.caption is None else self.guidance
         waves = None if self.told is None else guidance_waves(told, self.told, x.device).to(x).expand(len(x), -1)
         output: Tensor = self.network(x, times, timestep_cond=waves, **text).sample
         return output
-
-    def activations(self, height: int, width: int) -> int:
-        return UNET_MAPS * int(self.network.config.block_out_channels[0]) * height * width
-
-    def facts(self) -> list[float]:
-        return [PREDICTIONS.index(self.prediction)]
 
 
 class ClipText(Texts):

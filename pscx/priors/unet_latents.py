@@ -1,0 +1,69 @@
+"""What latent diffusion models with a UNet share: what it predicts, its schedule, whether it was distilled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pscx.priors.distilled import sign_of_distillation, tell_of
+from pscx.priors.latent import LatentOptions, LatentPrior
+from pscx.priors.parameterisations import VariancePreserving
+from pscx.priors.parts import SCHEDULER, Parts
+from pscx.priors.schedules import PREDICTIONS, load_scheduler, noise_levels, prediction_of, signal_shares
+from pscx.priors.texts import Texts
+
+UNET_MAPS = 40  # of as many channels as the finest level has, at its size: measured at the published widths
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """What a UNet predicts, what its schedule makes of that, and why it seems distilled: empty where it does not."""
+
+    prediction: str
+    parameterisation: VariancePreserving
+    sign: str
+
+
+def diffusion_of(parts: Parts, unet: Any) -> Diffusion:
+    """That of a model's scheduler. Raises ``ValueError`` or ``OSError`` where there is none that will do."""
+    scheduler = load_scheduler(parts.folder / SCHEDULER)
+    prediction = prediction_of(scheduler)
+    parameterisation = VariancePreserving(noise_levels(signal_shares(scheduler)), prediction)
+    return Diffusion(prediction, parameterisation, sign_of_distillation(parts.schedule, unet.config))
+
+
+class UNetLatents(LatentPrior):
+    """A :class:`LatentPrior` with a UNet and a variance-preserving schedule; says so where it was distilled.
+
+    Args:
+        path: where the model was found, for that sentence.
+        unet: the denoiser, of diffusers.
+        vae: the autoencoder, of diffusers.
+        texts: the text encoders.
+        diffusion: see :func:`diffusion_of`.
+        options: see :class:`LatentOptions`.
+        upcast: as of :class:`LatentPrior`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        unet: Any,
+        vae: Any,
+        texts: Texts,
+        diffusion: Diffusion,
+        options: LatentOptions,
+        *,
+        upcast: bool = False,
+    ) -> None:
+        self.prediction, self.posterior_mean = diffusion.prediction, not diffusion.sign
+        super().__init__(unet, vae, texts, diffusion.parameterisation, options, upcast=upcast)
+        if diffusion.sign:
+            tell_of(path, diffusion.sign)
+        self.stride = self.autoencoder.factor * 2 ** (len(unet.config.block_out_channels) - 1)
+
+    def activations(self, height: int, width: int) -> int:
+        return UNET_MAPS * int(self.network.config.block_out_channels[0]) * height * width
+
+    def facts(self) -> list[float]:
+        return [PREDICTIONS.index(self.prediction)]
