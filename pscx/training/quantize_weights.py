@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from pscx.networks.whole_weights import TOP, set_whole
+from pscx.exact.convolution import BYTE, whole_weights
+from pscx.networks.whole_weights import TOP, output_axis, set_whole
 from pscx.priors.ddpm import EMBEDDED
 from pscx.priors.denoiser import PixelDenoiser, load_denoiser
 from pscx.priors.schedules import lognormal_weights
@@ -149,7 +150,7 @@ def quantize(layer: Convolution, moments: Tensor) -> None:
     """Round the weights of a layer to integers within 127 times one scale for each output channel."""
     turned = isinstance(layer, nn.ConvTranspose2d)
     weight = layer.weight.detach().movedim(1, 0) if turned else layer.weight.detach()  # (out, in, height, width)
-    scale = (weight.abs().amax((1, 2, 3)).clamp_min(2.0**-100) / TOP).float()
+    scale = whole_weights(layer.weight.detach().double(), output_axis(layer), BYTE)[1].float()
     if turned:
         rows, each = weight.permute(0, 2, 3, 1), weight.shape[2] * weight.shape[3]
         whole = round_weights(rows.flatten(0, 2), scale.repeat_interleave(each), moments, TOP)
