@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -167,9 +167,9 @@ def _register() -> None:
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend(NAME, backend_module=backend)
-    library = torch.library.Library("_", "IMPL")
-    library.fallback(lambda func, *args, **kwargs: perform(func, args, kwargs), dispatch_key="PrivateUse1")
-    _registered.append(library)
+    kernels = library.Library("_", "IMPL")
+    kernels.fallback(lambda func, *args, **kwargs: perform(func, args, kwargs), dispatch_key="PrivateUse1")
+    _registered.append(kernels)
 
 
 class _Tensor(TorchFunctionMode):
