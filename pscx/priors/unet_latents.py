@@ -33,7 +33,7 @@ def diffusion_of(parts: Parts, unet: Any) -> Diffusion:
 
 
 class UNetLatents(LatentPrior):
-    """A :class:`LatentPrior` with a UNet and a variance-preserving schedule; says so where it was distilled.
+    """A :class:`pscx.priors.latent.LatentPrior` with a UNet and a variance-preserving schedule; says so where it was distilled.
 
     Args:
         path: where the model was found, for that sentence.
@@ -41,8 +41,8 @@ class UNetLatents(LatentPrior):
         vae: the autoencoder, of diffusers.
         texts: the text encoders.
         diffusion: see :func:`diffusion_of`.
-        options: see :class:`LatentOptions`.
-        upcast: as of :class:`LatentPrior`.
+        options: see :class:`pscx.priors.latent.LatentOptions`.
+        upcast: as of :class:`pscx.priors.latent.LatentPrior`.
     """
 
     def __init__(
