@@ -33,7 +33,7 @@ def diffusion_of(parts: Parts, unet: Any) -> Diffusion:
 
 
 class UNetLatents(LatentPrior):
-    """A :class:`pscx.priors.latent.LatentPrior` with a UNet and a variance-preserving schedule; says so where it was distilled.
+    """A latent prior with a UNet and a variance-preserving schedule; it says so where it was distilled.
 
     Args:
         path: where the model was found, for that sentence.
