@@ -69,7 +69,9 @@ class Autoencoder:
         pixels = latents * self.factor**2
         if self.tiling:
             pixels = min(pixels, self._tile**2)
-        return int(self.network.dtype.itemsize * DECODER_MAPS * self._widths[0] * pixels)
+        on_cpu = self.network.device.type == "cpu"
+        number = 4 if on_cpu else self.network.dtype.itemsize  # a CPU's convolutions of halves keep copies in order
+        return int(number * DECODER_MAPS * self._widths[0] * pixels)
 
     def facts(self) -> list[float]:
         """What signals depend on beside the weights."""
