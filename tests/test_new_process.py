@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import pscx
 
 ROWS = (
-    {"name": "pca", "per_iteration": 4},
+    {"name": "pca", "per_iteration": 3},
     {"name": "local", "block": 8, "per_iteration": 2.0},
     {"name": "dct", "block": 8, "per_iteration": 2.0},
     {"name": "random", "block": 16, "per_iteration": 3},
@@ -54,8 +54,8 @@ def codec(prior: str, number: int) -> pscx.Codec:
         quantizer=quantizer,
         coder=coder,
         restoration=restoration,
-        samples=6,
-        iterations=3,
+        samples=4,
+        iterations=2,
         batch=4,
     )
 
