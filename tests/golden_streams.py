@@ -87,6 +87,24 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
             "restoration": {"name": "mean", "samples": 2},
         },
     ),
+    "weighted_posterior": (
+        (18, 26),
+        {
+            "rows": {
+                "name": "learned",
+                "block": 8,
+                "per_iteration": 6.0,
+                "growth": 1.5,
+                "first": "pyramid",
+                "chroma": 0.75,
+                "knee": 0.125,
+            },
+            "quantizer": {"name": "trellis", "step": 8.0},
+            "antithetic": True,
+            "coder": "posterior",
+            "restoration": {"name": "mean", "samples": 2},
+        },
+    ),
     "trellis4_posterior": (
         (16, 19),
         {
