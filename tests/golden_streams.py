@@ -156,7 +156,7 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "diffc": ((16, 19), {"name": "diffc", "level": 1.0, "steps": 4, "chunk": 6, "candidates": 10}),
 }
 """Size of the image and what differs from the default recipe, or the options of another family."""
-SHIPPED = ("fast", "default", "best", "turbo")
+SHIPPED = ("fast", "default", "best", "turbo", "perceptual")
 PHOTOGRAPHS = GOLDEN / "recipes"
 PHOTOGRAPH_FACTS = PHOTOGRAPHS / "photograph.json"
 

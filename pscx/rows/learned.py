@@ -77,7 +77,7 @@ class Learned(BlockTransform):
             falls as ``1 / sqrt(1 + (f / knee)^2)`` (:class:`pscx.rows.weighting.Weighting`). 0: it does not.
     """
 
-    references = ("ahmed1974dct", "cover2006elements")
+    references = ("ahmed1974dct", "cover2006elements", "mannos1974fidelity")
 
     def __init__(
         self,
