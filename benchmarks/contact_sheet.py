@@ -5,6 +5,7 @@
 
 A row is the central square of one photograph at one rate: the original, then every codec at no more bytes than the rate
 allows, and as near as its settings go: recipes of pscx by their rate control, the others by bisection of their quality.
+A codec that cannot go that low is shown at the fewest bytes that it can.
 In the upper half the order of a row is drawn from its name and nothing is written; the lower half has the same pictures
 in the order of ``--codecs``, with bytes, PSNR and SSIMULACRA 2. Look at the upper half first.
 """
@@ -60,13 +61,11 @@ def of_recipe(name: str, pixels: Pixels, budget: int) -> Picture:
 
 
 def of_format(name: str, pixels: Pixels, budget: int) -> Picture:
-    """Another codec at its finest setting that fits. Raises ``SystemExit`` where its coarsest does not."""
+    """Another codec at its finest setting that fits, or its coarsest. Raises ``SystemExit`` where it is not installed."""
     form = FORMATS[name]
     if form.implementation() is None:
         raise SystemExit(f'{name} is not installed here: python -m pip install -e ".[benchmarks]" brings it')
     data = finest(form, settings_of(name), pixels, budget)
-    if data is None:
-        raise SystemExit(f"{name} cannot go down to {budget} bytes for this picture: ask for more --bpp")
     return Picture(name, form.decode(data), len(data))
 
 
@@ -79,9 +78,9 @@ def settings_of(name: str) -> Sequence[str]:
     return [DISTANCES[name].format(round(COARSEST * ratio ** (step / steps), 3)) for step in range(steps + 1)]
 
 
-def finest(form: FileFormat, settings: Sequence[str], pixels: Pixels, budget: int) -> bytes | None:
-    """The file of the finest setting with at most that many bytes, by bisection; none where there is none."""
-    best, low, high = None, 0, len(settings)
+def finest(form: FileFormat, settings: Sequence[str], pixels: Pixels, budget: int) -> bytes:
+    """The file of the finest setting with at most that many bytes, by bisection; of the coarsest where there is none."""
+    best, low, high = form.encode(pixels, settings[0]), 1, len(settings)
     while low < high:
         middle = (low + high) // 2
         data = form.encode(pixels, settings[middle])

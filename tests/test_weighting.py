@@ -41,17 +41,17 @@ def test_equal_weights_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("chroma", "knee", "sentence"),
     [
-        ({"chroma": 0.05}, r"rows.chroma must lie in \[1/16, 4\], got 0.05"),
-        ({"chroma": math.nan}, r"rows.chroma must lie in \[1/16, 4\], got nan"),
-        ({"knee": 0.005}, "rows.knee must be 0 or over 0.01, got 0.005"),
-        ({"knee": math.inf}, "rows.knee must be 0 or over 0.01, got inf"),
+        (0.05, 0.0, r"rows.chroma must lie in \[1/16, 4\], got 0.05"),
+        (math.nan, 0.0, r"rows.chroma must lie in \[1/16, 4\], got nan"),
+        (1.0, 0.005, "rows.knee must be 0 or over 0.01, got 0.005"),
+        (1.0, math.inf, "rows.knee must be 0 or over 0.01, got inf"),
     ],
 )
-def test_weights_out_of_range(options: dict[str, float], sentence: str) -> None:
+def test_weights_out_of_range(chroma: float, knee: float, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        DCT(**options)
+        DCT(chroma=chroma, knee=knee)
 
 
 def gaussian(**rows: float) -> pscx.Codec:

@@ -46,8 +46,8 @@ class DCT(BlockTransform):
             variance under the prior; ``pyramid`` takes the block means, coarse to fine, each predicted from those
             around it (:class:`pscx.rows.pyramid.Pyramid`).
         pyramid: weights of the pyramid's variances, fourteen numbers within ±1000; none for those that ship with pscx.
-        chroma: what an error on a channel axis after the first counts, in [1/16, 1]: their coefficients are quantized
-            that much more coarsely than those of brightness.
+        chroma: what an error on a channel axis after the first counts, in [1/16, 4]: coefficients of colour are
+            quantized so many times as finely as those of brightness.
         knee: frequency in cycles a pixel, over 0.01, at which an error counts 0.71 of what it does at frequency 0: it
             falls as ``1 / sqrt(1 + (f / knee)^2)`` (:class:`pscx.rows.weighting.Weighting`). 0: it does not.
     """

@@ -23,7 +23,7 @@ class Weighting:
     the names of the rule's options, where one is out of range.
 
     Args:
-        chroma: weight of the channel axes after the first, in [1/16, 1].
+        chroma: weight of the channel axes after the first, in [1/16, 4].
         knee: frequency in cycles a pixel at which the weight is 0.71, over 0.01; or 0: weights do not fall.
     """
 
