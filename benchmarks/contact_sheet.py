@@ -61,7 +61,7 @@ def of_recipe(name: str, pixels: Pixels, budget: int) -> Picture:
 
 
 def of_format(name: str, pixels: Pixels, budget: int) -> Picture:
-    """Another codec at its finest setting that fits, or its coarsest. Raises ``SystemExit`` where it is not installed."""
+    """Another codec at its finest setting that fits, or its coarsest; ``SystemExit`` where it is not installed."""
     form = FORMATS[name]
     if form.implementation() is None:
         raise SystemExit(f'{name} is not installed here: python -m pip install -e ".[benchmarks]" brings it')
@@ -79,7 +79,7 @@ def settings_of(name: str) -> Sequence[str]:
 
 
 def finest(form: FileFormat, settings: Sequence[str], pixels: Pixels, budget: int) -> bytes:
-    """The file of the finest setting with at most that many bytes, by bisection; of the coarsest where there is none."""
+    """The file of the finest setting with at most that many bytes, by bisection; if there is none, of the coarsest."""
     best, low, high = form.encode(pixels, settings[0]), 1, len(settings)
     while low < high:
         middle = (low + high) // 2
