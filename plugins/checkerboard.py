@@ -46,8 +46,9 @@ class Checkerboard(RowRule):
         proposal = self.inner.propose(halved)
         kept = colour(situation.measurements.partition)[proposal.block] == turn
         groups = [int(part.sum()) for part in torch.split(kept, proposal.groups)]
-        variance = proposal.variance[kept]
-        return Proposal(proposal.block[kept], proposal.rows[kept], variance, [size for size in groups if size])
+        weight = None if proposal.weight is None else proposal.weight[kept]
+        rows = Proposal(proposal.block[kept], proposal.rows[kept], proposal.variance[kept], groups, weight=weight)
+        return replace(rows, groups=[size for size in groups if size])
 
 
 def colour(partition: Partition) -> Tensor:

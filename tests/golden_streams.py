@@ -87,6 +87,24 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
             "restoration": {"name": "mean", "samples": 2},
         },
     ),
+    "weighted_posterior": (
+        (18, 26),
+        {
+            "rows": {
+                "name": "learned",
+                "block": 8,
+                "per_iteration": 6.0,
+                "growth": 1.5,
+                "first": "pyramid",
+                "chroma": 0.75,
+                "knee": 0.125,
+            },
+            "quantizer": {"name": "trellis", "step": 8.0},
+            "antithetic": True,
+            "coder": "posterior",
+            "restoration": {"name": "mean", "samples": 2},
+        },
+    ),
     "trellis4_posterior": (
         (16, 19),
         {
@@ -138,7 +156,7 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "diffc": ((16, 19), {"name": "diffc", "level": 1.0, "steps": 4, "chunk": 6, "candidates": 10}),
 }
 """Size of the image and what differs from the default recipe, or the options of another family."""
-SHIPPED = ("fast", "default", "best", "turbo")
+SHIPPED = ("fast", "default", "best", "turbo", "perceptual")
 PHOTOGRAPHS = GOLDEN / "recipes"
 PHOTOGRAPH_FACTS = PHOTOGRAPHS / "photograph.json"
 

@@ -27,7 +27,7 @@ Array = NDArray[Any]
 F4 = np.float32
 OCTAVES = [o / 4 for o in (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -6, 6, -7, 7, -8, 8)]
 GAINS = [round(2.0**o * 1024) / 1024 for o in OCTAVES]
-RECIPES = ("default", "paper-pixel", "fast", "best", "paper-latent", "turbo")
+RECIPES = ("default", "paper-pixel", "fast", "best", "paper-latent", "turbo", "perceptual")
 
 
 # The container.
@@ -368,6 +368,15 @@ def base_variances(side: int) -> Array:
 
 
 # The features of ``learned``, in single precision.
+
+
+def weights_of(side: int, chroma: float, knee: float) -> Array:
+    """What an error of each coefficient counts."""
+    square = np.arange(side, dtype=float) ** 2
+    square = square[:, None] + square
+    weight = 1 / np.sqrt(1 + square / (2 * side * knee) ** 2) if knee else np.ones_like(square)
+    axes = np.stack([weight, weight * chroma, weight * chroma])
+    return np.maximum(np.round(axes * 256) / 256, 1 / 256).ravel()
 
 
 def photographs(module: str) -> list[float]:
@@ -728,6 +737,7 @@ class Decoder:
         height, width = (-(-n // multiple) * multiple for n in (self.stream.height, self.stream.width))
         self.shape, self.transform = (3, height, width), Transform(side, height, width)
         self.noise, self.base = Noise(self.stream.seed), base_variances(side)
+        self.weight = weights_of(side, self.rows["chroma"], self.rows["knee"])
         self.quantizer = kinds[names["quantizer"]](self.stream.step, self.spec["quantizer"])
         self.coder = Posterior(RangeDecoder(self.stream.payload), self.quantizer)
         blocks, dim = height * width // side**2, 3 * side**2
@@ -762,7 +772,8 @@ class Decoder:
             found, first = Group(), 0
             for size in [len(block)] if isinstance(self.quantizer, Trellis) else groups:
                 part = slice(first, first + size)
-                found.add(self.group(k, mean[part].tolist(), np.sqrt(np.maximum(variance[part], 1e-24)).tolist()))
+                scale = np.sqrt(np.maximum(variance[part], 1e-24))
+                found.add(self.group(k, mean[part], scale, self.weight[number[part]]))
                 first += size
         y, values = np.array(found.symbols, np.int64), np.array(found.values)
         last = k == self.spec["iterations"] - 1 or (k > 0 and len(block) < self.spec["least_rows"] * len(self.gain))
@@ -776,14 +787,17 @@ class Decoder:
             self.correct(block, found)
         return last
 
-    def group(self, k: int, mean: list[float], scale: list[float]) -> Group:
+    def group(self, k: int, means: Array, scales: Array, weights: Array) -> Group:
         """Decode a group of coefficients."""
         gains = self.spec["coder"]["gains"] or [1.0]
+        mean, scale = (means * weights).tolist(), (scales * weights).tolist()
         symbols = self.coder.group(mean, scale, gains[min(k, len(gains) - 1)])
         rows = list(enumerate(zip(symbols, mean, scale, strict=True)))
         edges = [[self.quantizer.offset(i, at, m) for at in (y, y + 1)] for i, (y, m, _) in rows]
-        values = [self.quantizer.value(i, *row) for i, row in rows]
-        return Group(symbols, values, [self.quantizer.noise(i, y) for i, y in enumerate(symbols)], scale, edges)
+        by = weights.tolist()
+        values = [self.quantizer.value(i, *row) / w for (i, row), w in zip(rows, by, strict=True)]
+        noise = [self.quantizer.noise(i, y) / (w * w) for (i, (y, *_)), w in zip(rows, by, strict=True)]
+        return Group(symbols, values, noise, scale, edges)
 
     def means(self) -> tuple[Array, Array, Group]:
         """The first segment, where it is a pyramid: blocks, coefficients, and what was found."""
@@ -800,7 +814,8 @@ class Decoder:
                     variance = [pyramid.variance(axis, place, h, middle, error[place]) for axis, place in rows]
                 else:
                     mean, variance = [0.0] * len(rows), [float(self.base[axis * area]) for axis, _ in rows]
-                group = self.group(0, mean, np.sqrt(np.maximum(variance, 1e-24)).tolist())
+                weights = self.weight[[axis * area for axis, _ in rows]]
+                group = self.group(0, np.array(mean), np.sqrt(np.maximum(variance, 1e-24)), weights)
                 for (axis, place), m, value in zip(rows, mean, group.values, strict=True):
                     at.append((place[0] * grid[1] + place[1], axis * area))
                     if axis == 0:
@@ -832,6 +847,7 @@ class Decoder:
             n = len(c)
             s = fine(fine((c - m) ** 2).sum(0) / max(n - n % 2 / n if self.spec["antithetic"] else n - 1, 1))
             variance = self.learned(k, s, m) if rows["name"] == "learned" else self.mixed(s, variance)
+        variance = variance * self.weight**2
         quota = rows["per_iteration"]
         for _ in range(k):
             quota = min(quota * rows["growth"], 2.0**40)
@@ -858,7 +874,8 @@ class Decoder:
                 groups[-1] += size
             else:
                 groups.append(size)
-        return block, order[block, rank], variance[block, rank], groups
+        number = order[block, rank]
+        return block, number, variance[block, rank] / self.weight[number] ** 2, groups
 
     def learned(self, k: int, s: Array, m: Array) -> Array:
         side, free = self.transform.side, ~self.known

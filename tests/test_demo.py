@@ -250,8 +250,8 @@ def test_bounds_are_checked() -> None:
 
 
 def test_recipes_that_ship_and_the_config_s_codec_are_offered(config: str, tmp_path: Path) -> None:
-    assert list(views_of(None, None, BOUNDS).codecs) == ["default", "fast", "best"]
-    assert list(views_of(config, None, BOUNDS).codecs) == ["codec", "default", "fast", "best"]
+    assert list(views_of(None, None, BOUNDS).codecs) == ["default", "fast", "best", "perceptual"]
+    assert list(views_of(config, None, BOUNDS).codecs) == ["codec", "default", "fast", "best", "perceptual"]
     coarse = write_codec(tmp_path, CODEC.replace("{name: uniform, step: 0.25}", "float8"), "float8.yaml")
     with pytest.raises(ConfigError, match=r"float8\.yaml"):
         views_of(coarse, None, BOUNDS)
@@ -368,5 +368,5 @@ def test_an_uploaded_stream_may_take_little(views: Views, photo: Path, tmp_path:
     path.write_bytes(codec.compress(np.array(Image.open(photo))))
     assert "evaluations times pixels" in mistake(views.decode(str(path)))
     Decompressor().limits.check_work(codec.signal_codec.evaluations(1), 32, 40)  # what the command takes
-    for recipe in ("default", "fast", "best"):
+    for recipe in ("default", "fast", "best", "perceptual"):
         views.decompressor.limits.check_work(load_codec(recipe).signal_codec.evaluations(1), 40, 50)

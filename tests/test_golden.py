@@ -75,7 +75,14 @@ def test_a_photograph_under_a_shipped_recipe_is_coded_as_ever(recipe: str) -> No
 
 @pytest.mark.parametrize(
     "name",
-    ["uniform_posterior", "learned_posterior", "pyramid_posterior", "trellis_posterior", "trellis4_posterior"],
+    [
+        "uniform_posterior",
+        "learned_posterior",
+        "pyramid_posterior",
+        "weighted_posterior",
+        "trellis_posterior",
+        "trellis4_posterior",
+    ],
 )
 def test_a_second_decoder_shows_the_same_pixels(name: str, prior: str) -> None:
     """One that shares no code with this one: docs/format.md says all that is needed."""

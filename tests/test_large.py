@@ -229,7 +229,7 @@ def test_peak_memory_of_a_pixel(rows: str, prior: str) -> None:
 def test_twelve_megapixels_are_admitted() -> None:
     """And the memory that is foretold is linear: no more than twice that of half as many pixels."""
     limits = Limits(memory=16_000_000_000)
-    for recipe in ("fast", "default", "best"):
+    for recipe in ("fast", "default", "best", "perceptual"):
         psc = load_codec(recipe).signal_codec
         limits.check(psc, 3008, 4000, (3, 3008, 4000), 1)
         assert psc.memory((3, 3008, 4000)) < 2 * psc.memory((3, 1504, 4000))

@@ -18,7 +18,7 @@ from pscx.metrics import bits_per_pixel, psnr
 from pscx.rate_control.quality import LOWEST, Quality
 from pscx.rate_control.trials import Pixels
 
-SHIPPED = ("default", "fast", "best")
+SHIPPED = ("default", "fast", "best", "perceptual")
 WORK = 512  # evaluations of the largest image that a stream may ask for; the recipe "best" takes 360
 
 View = tuple[str, str, str]

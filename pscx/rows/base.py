@@ -31,6 +31,8 @@ class Proposal:
     from one group for the next. A quantizer of whole segments makes one group of them, unless there are
     ``predictions``: these begin the means and variances of the groups in turn, in place of the samples' mean and
     ``variance``.
+    ``weight`` ``(r,)`` float64, over 0, is what an error along each row counts: a row is quantized ``weight`` times as
+    finely as one of weight 1. None: all are 1.
     """
 
     block: Tensor
@@ -38,6 +40,7 @@ class Proposal:
     variance: Tensor
     groups: list[int]
     predictions: Callable[[], Predictions] | None = None
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True)

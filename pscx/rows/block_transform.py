@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -15,6 +16,7 @@ from pscx.priors.kept import kept_by_prior
 from pscx.rows.base import Proposal, RowRule, Situation
 from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
 from pscx.rows.pyramid import PHOTOGRAPHS, Pyramid, check_first
+from pscx.rows.weighting import Weighting
 from pscx.signal.measurements import Coordinates
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import BAND, FINE, LARGEST_BLOCK, BlockDCT, dct_matrix, fine, to_fine
@@ -48,6 +50,8 @@ class BlockTransform(RowRule):
         complete: float,
         first: str = "prior",
         pyramid: list[float] | None = None,
+        chroma: float = 1.0,
+        knee: float = 0.0,
     ) -> None:
         if not 2 <= block <= LARGEST_SIDE:
             raise ValueError(f"rows.block must lie in 2..{LARGEST_SIDE}, got {block}")
@@ -55,6 +59,7 @@ class BlockTransform(RowRule):
         self.block, self.per_iteration, self.growth, self.depth = block, per_iteration, growth, depth
         check_first(first, pyramid)
         self.floor, self.first, self.pyramid = floor, first, pyramid
+        self.weighting, self.chroma, self.knee = Weighting(chroma, knee), chroma, knee
 
     @property
     def stride(self) -> int:
@@ -89,6 +94,9 @@ class BlockTransform(RowRule):
             return self.means(situation, known)
         least, wanted = (variance_at(share, situation) for share in (self.floor, self.complete))
         predicted, blocks = self.predicted(situation), known.partition.count
+        weights = self.weighting.of(known.partition.channels, self.block, known.device)
+        if weights is not None:
+            predicted *= weights.square()
         left = int((predicted >= wanted).sum()) if wanted and situation.late else 0
         most = self.quota.most(left, blocks, situation)
         depth = min(max(self.depth, FULLEST * most // (2 * blocks) if left else 0), known.partition.dim)
@@ -99,11 +107,17 @@ class BlockTransform(RowRule):
             at = slice(first * across, last * across)
             variance[at], place[at] = largest(predicted[at], depth)
         rank, block, counts = fill(variance, most, least)
-        return Proposal(block, place[block, rank], variance[block, rank], merged(counts))
+        rows, found = place[block, rank], variance[block, rank]
+        if weights is None:
+            return Proposal(block, rows, found, merged(counts))
+        weight = weights[rows]
+        return Proposal(block, rows, found / (weight * weight), merged(counts), weight=weight)
 
     def means(self, situation: Situation, known: Coordinates) -> Proposal:
         """The block means of the whole signal, coarse to fine."""
-        return self.pyramid_of(situation, known).proposal(known.partition.dim, known.device)
+        proposal = self.pyramid_of(situation, known).proposal(known.partition.dim, known.device)
+        weights = self.weighting.of(known.partition.channels, self.block, known.device)
+        return proposal if weights is None else replace(proposal, weight=weights[proposal.rows])
 
     def pyramid_of(self, situation: Situation, known: Coordinates) -> Pyramid:
         """The order and the predictions of the block means."""

@@ -46,9 +46,13 @@ class DCT(BlockTransform):
             variance under the prior; ``pyramid`` takes the block means, coarse to fine, each predicted from those
             around it (:class:`pscx.rows.pyramid.Pyramid`).
         pyramid: weights of the pyramid's variances, fourteen numbers within ±1000; none for those that ship with pscx.
+        chroma: what an error on a channel axis after the first counts, in [1/16, 4]: coefficients of colour are
+            quantized so many times as finely as those of brightness.
+        knee: frequency in cycles a pixel, over 0.01, at which an error counts 0.71 of what it does at frequency 0: it
+            falls as ``1 / sqrt(1 + (f / knee)^2)`` (:class:`pscx.rows.weighting.Weighting`). 0: it does not.
     """
 
-    references = ("ahmed1974dct", "hamill2000hybrid", "cover2006elements")
+    references = ("ahmed1974dct", "hamill2000hybrid", "cover2006elements", "mannos1974fidelity")
 
     def __init__(
         self,
@@ -63,8 +67,10 @@ class DCT(BlockTransform):
         complete: float = 0.0,
         first: str = "prior",
         pyramid: list[float] | None = None,
+        chroma: float = 1.0,
+        knee: float = 0.0,
     ) -> None:
-        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid)
+        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid, chroma, knee)
         for name, share in (("base", base), ("neighbours", neighbours)):
             if not 0 <= share <= 1:
                 raise ValueError(f"rows.{name} must lie in [0, 1], got {share}")

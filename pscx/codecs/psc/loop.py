@@ -40,7 +40,7 @@ class Question:
     """Asks for the symbols of a group of ``r`` rows.
 
     ``mean`` (predicted value) and ``scale`` (predicted standard deviation) are ``(r,)``, on the CPU; so is ``value``,
-    what the encoder measures along the rows, and which a decoder does not have.
+    what the encoder measures along the rows, and which a decoder does not have. All are times the rows' weights.
     """
 
     mean: Tensor
@@ -52,8 +52,8 @@ class Question:
 class Measured:
     """The rows of a segment, on the prior's device; predictions, symbols and what they stand for, ``(r,)``, on the CPU.
 
-    ``value`` are quantized values and ``noise`` their noise variances; ``low`` and ``high`` are the edges of the
-    symbols' cells, less the mean.
+    ``value`` are quantized values and ``noise`` their noise variances, in units of the signal; ``mean``, ``scale`` and
+    the edges of the symbols' cells, ``low`` and ``high``, less the mean, are multiplied by the rows' weights.
     """
 
     proposal: Proposal
@@ -221,8 +221,9 @@ class Loop:
         if estimate is not None:
             mean = measurements.along(measurements.split(estimate[None])[0], proposal.block, proposal.rows)
             sound = all_finite(estimate)[None].double()
+        weight = torch.ones_like(proposal.variance) if proposal.weight is None else proposal.weight
         values = [] if along is None else [along(proposal)]
-        mean, variance, *values, sound = across([mean, proposal.variance, *values, sound], CPU)
+        mean, variance, weight, *values, sound = across([mean, proposal.variance, weight, *values, sound], CPU)
         if not sound.all():
             raise PscxError(DIVERGES.format(samples_of(iteration)))
         finite(variance, f"the variances of iteration {iteration + 1}")
@@ -230,14 +231,14 @@ class Loop:
         parts = torch.split(values[0], proposal.groups) if values else [None] * len(proposal.groups)
         none = torch.zeros(0, dtype=torch.float64)
         coded, value = [(none, none, none.long(), none, none, none, none)], None
-        for own in parts:
+        for own, by in zip(parts, torch.split(weight, proposal.groups), strict=True):
             mean, variance = next(predictions) if value is None else predictions.send(value)
-            scale = square_root(variance.clamp_min(SMALLEST_VARIANCE))
-            symbols = yield Question(mean, scale, own)
+            mean, scale = mean * by, square_root(variance.clamp_min(SMALLEST_VARIANCE)) * by
+            symbols = yield Question(mean, scale, None if own is None else own * by)
             assert symbols is not None
-            value = self.quantizer.dequantize(symbols, mean, scale)
-            noise, cells = self.quantizer.noise_variance(symbols, mean), self.quantizer.cells(symbols, mean)
-            coded.append((mean, scale, symbols, value, noise, *cells))
+            value = self.quantizer.dequantize(symbols, mean, scale) / by
+            noise = self.quantizer.noise_variance(symbols, mean) / (by * by)
+            coded.append((mean, scale, symbols, value, noise, *self.quantizer.cells(symbols, mean)))
         predictions.close()
         return Measured(proposal, *(torch.cat(part) for part in zip(*coded, strict=True)))
 
