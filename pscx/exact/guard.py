@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from pscx.errors import PscxError
 from pscx.exact.backends import plain_convolutions
 from pscx.exact.integer import convolving, path_on
 from pscx.exact.network import check_convolutions
@@ -26,3 +27,12 @@ def exactly(device: torch.device) -> Iterator[None]:
         check_products(device)
         with convolving(path_on(device)):  # so that layers need not ask again
             yield
+
+
+def refuse_other_numbers(dtype: torch.dtype) -> None:
+    """Raise :class:`pscx.errors.PscxError` where an exact network was turned into other numbers than float32."""
+    if dtype != torch.float32:
+        raise PscxError(
+            f"an exact prior computes in float32, and its network was turned into {dtype}: leave trainer.precision at "
+            "32-true"
+        )

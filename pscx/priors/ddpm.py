@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pscx.errors import PscxError
-from pscx.exact import exactly, make_exact
+from pscx.exact import exactly, make_exact, refuse_other_numbers
 from pscx.networks import NoiseExperts
 from pscx.priors.base import NETWORK, PRIORS, Prior
 from pscx.priors.edm_denoiser import EDMDenoiser, load_pixels
@@ -83,11 +82,7 @@ class DDPM(Prior):
         if not self.exact:
             with self.running():
                 return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
-        if self.denoiser.network.dtype != torch.float32:
-            raise PscxError(
-                f"an exact prior computes in float32, and its network was turned into {self.denoiser.network.dtype}: "
-                "leave trainer.precision at 32-true"
-            )
+        refuse_other_numbers(self.denoiser.network.dtype)
         with exactly(self.device):
             return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from math import inf
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pscx.exact import exactly, make_exact, refuse_other_numbers
 from pscx.priors.autoencoder import with_options
 from pscx.priors.base import Prior
 from pscx.priors.fingerprints import Fingerprint
@@ -18,6 +21,8 @@ from pscx.priors.parameterisations import Parameterisation
 from pscx.priors.speed import Format, Speed, dtype_of
 from pscx.priors.texts import Text, Texts
 from pscx.runtime.quiet import quiet
+
+CALL = 1 << 14  # latent pixels of all samples that an exact network is given at once, unless one sample has more
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class LatentOptions:
         vae_tiling: encode and decode large images in tiles.
         offload: keep text encoders on the CPU but while they encode a caption.
         speed: what makes the denoiser faster, or none.
+        exact: denoise and encode captions with :mod:`pscx.exact`, in float32 throughout.
     """
 
     dtype: Format
@@ -39,8 +45,11 @@ class LatentOptions:
     vae_tiling: bool
     offload: bool
     speed: Speed | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
+        if self.exact and self.dtype != "fp32":
+            raise ValueError(f"prior.dtype must be fp32: prior.exact is true, got {self.dtype}")
         if not 0 <= self.guidance < inf:
             raise ValueError(f"prior.guidance must be at least 0 and finite, got {self.guidance}")
 
@@ -51,6 +60,11 @@ class LatentPrior(Prior):
     Without a caption the denoiser is that of the empty prompt, one evaluation a step. With one, its output is
     ``o + guidance (c - o)``, with ``o`` for the empty prompt and ``c`` for the caption (Ho and Salimans 2022, Eq. 6,
     where ``w = guidance - 1``): two evaluations unless ``guidance`` is 1, or the network itself is told the guidance.
+
+    An exact one has the same latents on every machine: its denoiser and text encoders have exact layers, and guidance
+    is single operations in float64. The autoencoder stays in floating point. Its encoder is asked at the encoder of a
+    stream alone, and its decoder for the pixels at the end, whose last bits may differ; nothing that a decoder of a
+    stream decides depends on either.
 
     Args:
         network: the denoiser, of diffusers, in its number format.
@@ -80,7 +94,11 @@ class LatentPrior(Prior):
         self.guidance, self.parameterisation = options.guidance, parameterisation
         self.levels, self.continuous = parameterisation.levels, parameterisation.continuous
         dtype = dtype_of("fp32" if upcast and options.dtype == "fp16" else options.dtype)
-        self.network = network
+        self.network, self.exact = network, options.exact
+        if self.exact:
+            make_exact(network, steps=len(self.levels), wide=True, place="the denoiser")
+            for name, encoder in texts.named_children():
+                make_exact(encoder, wide=True, place=f"the text {name}")
         self.vae = vae
         self.autoencoder = with_options(vae, dtype, slicing=options.vae_slicing, tiling=options.vae_tiling)
         self._texts = (texts,)  # in a tuple, it is not moved with the prior
@@ -88,7 +106,7 @@ class LatentPrior(Prior):
             self.text_encoders = texts
         self.eval().requires_grad_(False)
         texts.eval().requires_grad_(False)
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), quiet(), self.computing(texts.device):
             self.keep_empty(texts.empty())
         self.caption: Text | None = None
         self.hasten(options.speed)
@@ -116,13 +134,33 @@ class LatentPrior(Prior):
 
     def conditioned(self, caption: str) -> LatentPrior:
         other = copy(self)  # shares the networks
-        with torch.no_grad(), quiet(), self.texts.at(self.device):
+        with torch.no_grad(), quiet(), self.texts.at(self.device), self.computing(self.device):
             other.caption = self.texts(caption)
         other.evaluations = 1 if self.guided_inside or self.guidance == 1 else 2
         return other
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        return self.parameterisation.denoise(self._guided, x, sigma)
+        with self.computing(self.network.device):
+            parts = torch.split(x, self._samples(x.shape[-2] * x.shape[-1], len(x)))
+            found = [self.parameterisation.denoise(self._guided, part, sigma) for part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def computing(self, device: torch.device) -> AbstractContextManager[None]:
+        """Around calls of networks on ``device``, where they are exact.
+
+        Raises :class:`PscxError` where they cannot be so: the machine fails a check, or the networks are in other
+        numbers than float32.
+        """
+        if not self.exact:
+            return nullcontext()
+        refuse_other_numbers(self.network.dtype)
+        return exactly(device)
+
+    def _samples(self, pixels: int, batch: int) -> int:
+        """How many of ``batch`` signals of so many latent pixels are one call: other than all only of an exact prior,
+        where it changes no bit.
+        """
+        return min(batch, max(1, CALL // pixels)) if self.exact else max(1, batch)
 
     def _guided(self, x_t: Tensor, t: float) -> Tensor:
         """The network's output at a time, under the caption where there is one."""
@@ -153,7 +191,8 @@ class LatentPrior(Prior):
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:
         """Of the denoiser at the latents' own size and of the decoder at the image's, where each holds most."""
-        denoiser: int = self.network.dtype.itemsize * self.activations(shape[-2], shape[-1]) * batch
+        samples = self._samples(shape[-2] * shape[-1], batch)
+        denoiser: int = self.network.dtype.itemsize * self.activations(shape[-2], shape[-1]) * samples
         return max(denoiser, self.autoencoder.memory(shape[-2] * shape[-1]))
 
     def to_signal(self, image: Tensor) -> Tensor:
@@ -173,7 +212,11 @@ class LatentPrior(Prior):
         return []
 
     def fingerprint(self) -> bytes:
-        """Of all weights in their number format, the schedule, what is predicted, guidance and tiling."""
-        weights = [*self.network.parameters(), *self.vae.parameters(), *self.texts.parameters(), self.levels]
+        """Of all weights in their number format, or as integers, the schedule, what is predicted, guidance and tiling."""
+        weights = [*self._numbers(self.network), *self.vae.parameters(), *self._numbers(self.texts), self.levels]
         facts = torch.tensor([*self.facts(), self.guidance, *self.autoencoder.facts()], dtype=torch.float64)
         return self._fingerprint.of(weights, [facts])
+
+    def _numbers(self, networks: nn.Module) -> Iterable[Tensor]:
+        """What an answer depends on; exact layers have no parameters, but buffers."""
+        return networks.state_dict(keep_vars=True).values() if self.exact else networks.parameters()
