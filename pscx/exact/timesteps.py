@@ -64,8 +64,8 @@ class ExactSizes(nn.Module):
 
     def __init__(self, layer: Timesteps) -> None:
         super().__init__()
-        self.layer, self.half = layer, layer.num_channels // 2
-        if self.half <= layer.downscale_freq_shift:
+        self.layer, self.count = layer, layer.num_channels // 2
+        if self.count <= layer.downscale_freq_shift:
             raise ValueError(f"exact must be false: sizes in {layer.num_channels} channels have no exact form")
 
     def forward(self, sizes: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class ExactSizes(nn.Module):
         if sizes.is_floating_point():
             raise ValueError(f"an exact network takes sizes as integers, got {sizes.dtype}")
         shift = float(self.layer.downscale_freq_shift)
-        waves = [frequencies(size * self.layer.scale, self.half, shift) for size in sizes.tolist()]
+        waves = [frequencies(size * self.layer.scale, self.count, shift) for size in sizes.tolist()]
         return columns(torch.tensor(waves, dtype=torch.float64), self.layer).to(sizes.device)
 
 

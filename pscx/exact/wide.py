@@ -134,9 +134,7 @@ class ExactWideConvolution(nn.Module):
         refuse_gradient(recorded(x))
         x = x.permute(0, 2, 3, 1).contiguous()
         unit = largest(x) / FORM.top
-        found, (_, channels, height, width) = self.products(
-            byte_planes(x, unit.reciprocal(), FORM, self.border), unit
-        )
+        found, (_, channels, height, width) = self.products(byte_planes(x, unit.reciprocal(), FORM, self.border), unit)
         return found.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -163,6 +161,7 @@ class ExactWideLinear(nn.Module):
         tokens = x.reshape(1, -1, 1, x.shape[-1])
         most = torch.maximum(tokens.amax(3), -tokens.amin(3)).clamp_min_(TINY)
         unit = most / FORM.top
+        found: Tensor
         found, _ = self.products(byte_planes(tokens, unit.reciprocal(), FORM), unit)
         return found.view(*x.shape[:-1], -1)
 

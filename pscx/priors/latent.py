@@ -76,6 +76,7 @@ class LatentPrior(Prior):
     """
 
     takes_captions = True
+    signal = "latents"
 
     guided_inside: bool = False
     """Whether the network is told the guidance, so that one evaluation is enough."""
@@ -212,7 +213,7 @@ class LatentPrior(Prior):
         return []
 
     def fingerprint(self) -> bytes:
-        """Of all weights in their number format, or as integers, the schedule, what is predicted, guidance and tiling."""
+        """Of all weights in their format, or as integers, the schedule, what is predicted, guidance and tiling."""
         weights = [*self._numbers(self.network), *self.vae.parameters(), *self._numbers(self.texts), self.levels]
         facts = torch.tensor([*self.facts(), self.guidance, *self.autoencoder.facts()], dtype=torch.float64)
         return self._fingerprint.of(weights, [facts])

@@ -69,6 +69,7 @@ class SDXL(UNetLatents):
     """
 
     references = ("podell2024sdxl", "ho2022guidance")
+    signal = "latents"
 
     def __init__(
         self,

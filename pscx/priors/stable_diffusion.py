@@ -61,6 +61,7 @@ class StableDiffusion(UNetLatents):
     """
 
     references = ("rombach2022ldm", "ho2022guidance", "sauer2024turbo", "luo2023lcm")
+    signal = "latents"
 
     def __init__(
         self,
