@@ -590,16 +590,8 @@ def test_every_setting_gives_the_same_numbers_and_decodes_one_stream_to_the_same
     """The stream is made in the first process; and float networks differ, else this would show nothing."""
     found = {}
     for name, setting in SETTINGS.items():
-        command = [
-            sys.executable,
-            "-W",
-            "error",
-            "-c",
-            CODE,
-            json.dumps(folders),
-            tmp_path / "x.pscx",
-            json.dumps(SHORT),
-        ]
+        given = [json.dumps(folders), str(tmp_path / "x.pscx"), json.dumps(SHORT)]
+        command = [sys.executable, "-W", "error", "-c", CODE, *given]
         done = subprocess.run(command, env={**os.environ, **setting}, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         found[name] = done.stdout.splitlines()

@@ -9,7 +9,7 @@ from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.gated import ExactGEGLU, ExactProjectedGELU, ExactQuickGELU
 from pscx.exact.gelu import ExactGELU
 from pscx.exact.group_norm import ExactGroupNorm
-from pscx.exact.guard import exactly, refuse_other_numbers
+from pscx.exact.guard import exactly
 from pscx.exact.integer import convolving, exact_on_bytes
 from pscx.exact.integers import divide, number
 from pscx.exact.layer_norm import ExactLayerNorm
@@ -58,6 +58,5 @@ __all__ = [
     "number",
     "ordered_mean",
     "plain_convolutions",
-    "refuse_other_numbers",
     "square_root",
 ]

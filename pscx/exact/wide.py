@@ -12,7 +12,6 @@ from pscx.exact.backends import plain_convolutions
 from pscx.exact.convolution import (
     TINY,
     border_of,
-    bounds,
     byte_stride,
     check_layer,
     largest,
@@ -20,6 +19,7 @@ from pscx.exact.convolution import (
     splits,
 )
 from pscx.exact.integer import STACKED, Packed, path_on
+from pscx.exact.integers import number
 from pscx.exact.kept import Kept
 from pscx.exact.planes import Ending, added, byte_planes, digits
 from pscx.exact.rounding import recorded, refuse_gradient
@@ -64,7 +64,7 @@ class WideProducts(nn.Module):
         self.scale: Tensor
         self.bias: Tensor
         self.register_buffer("weight", whole)
-        self.register_buffer("scale", (256 * scale).float())
+        self.register_buffer("scale", 256 * scale)
         self.register_buffer("bias", torch.zeros(len(scale)) if bias is None else bias.detach().float())
 
     def forward(self, planes: Tensor, unit: Tensor) -> tuple[Tensor, torch.Size]:
@@ -133,8 +133,11 @@ class ExactWideConvolution(nn.Module):
         """As the layer: ``(batch, channels, height, width)`` float32; a sample's result does not see the others."""
         refuse_gradient(recorded(x))
         x = x.permute(0, 2, 3, 1).contiguous()
-        unit = largest(x) / FORM.top
-        found, (_, channels, height, width) = self.products(byte_planes(x, unit.reciprocal(), FORM, self.border), unit)
+        most = largest(x)
+        unit = most / number(FORM.top, most)
+        planes = byte_planes(x, unit.reciprocal(), FORM, self.border)
+        found: Tensor
+        found, (_, channels, height, width) = self.products(planes, unit)
         return found.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -160,23 +163,30 @@ class ExactWideLinear(nn.Module):
         refuse_gradient(recorded(x))
         tokens = x.reshape(1, -1, 1, x.shape[-1])
         most = torch.maximum(tokens.amax(3), -tokens.amin(3)).clamp_min_(TINY)
-        unit = most / FORM.top
+        unit = most / number(FORM.top, most)
         found: Tensor
         found, _ = self.products(byte_planes(tokens, unit.reciprocal(), FORM), unit)
         return found.view(*x.shape[:-1], -1)
 
 
 def wide_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights ``(out, ...)`` as int16 numbers within 32639, and the scale ``(out,)`` float64 of each output."""
-    others = tuple(range(1, weight.ndim))
-    most = weight.double().abs().amax(others, keepdim=True).clamp_min(TINY)
-    scale = (most / FORM.top).float().double()
-    return (weight / scale).round_().clamp_(-FORM.top, FORM.top).to(torch.int16), scale.flatten()
+    """Weights ``(out, ...)`` as int16 numbers within 32639, and the scale ``(out,)`` float32 of each output."""
+    flat = weight.float().flatten(1)
+    most = torch.maximum(flat.amax(1), -flat.amin(1)).clamp_min_(TINY)
+    scale = most / number(FORM.top, most)
+    whole = (flat / scale[:, None]).round_().clamp_(-FORM.top, FORM.top)
+    return whole.to(torch.int16).view(weight.shape), scale
 
 
 def limits(weight: Tensor) -> Tensor:
-    """:func:`pscx.exact.convolution.bounds` of digits ``(out, in, ...)`` of weights."""
-    return bounds(weight.flatten(2).double(), False, FORM.top, FORM)
+    """:func:`pscx.exact.convolution.bounds` of digits ``(out, in, ...)`` of weights, ``(rows, in)`` float32.
+
+    What is below 2^24 is exact, and a sum that is not does not seem so.
+    """
+    taps = weight.flatten(2).float()
+    size, total = (one.squeeze(2) if taps.shape[2] == 1 else one.sum(2) for one in (taps.abs(), taps))
+    positive = (size + total) / 2
+    return torch.cat([size * FORM.largest, positive * 255, (size - positive) * 255])
 
 
 def weight_digits(whole: Tensor) -> tuple[Tensor, Tensor]:

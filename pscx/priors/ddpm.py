@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pscx.exact import exactly, make_exact, refuse_other_numbers
+from pscx.exact import exactly, make_exact
 from pscx.networks import NoiseExperts
 from pscx.priors.base import NETWORK, PRIORS, Prior
 from pscx.priors.edm_denoiser import EDMDenoiser, load_pixels
@@ -82,8 +82,7 @@ class DDPM(Prior):
         if not self.exact:
             with self.running():
                 return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
-        refuse_other_numbers(self.denoiser.network.dtype)
-        with exactly(self.device):
+        with exactly(self.device, self.denoiser.network.dtype):
             return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
 
     def _denoise(self, x: Tensor, sigma: float) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pscx.exact import exactly, make_exact, refuse_other_numbers
+from pscx.exact import exactly, make_exact
 from pscx.priors.autoencoder import with_options
 from pscx.priors.base import Prior
 from pscx.priors.fingerprints import Fingerprint
@@ -61,10 +61,9 @@ class LatentPrior(Prior):
     ``o + guidance (c - o)``, with ``o`` for the empty prompt and ``c`` for the caption (Ho and Salimans 2022, Eq. 6,
     where ``w = guidance - 1``): two evaluations unless ``guidance`` is 1, or the network itself is told the guidance.
 
-    An exact one has the same latents on every machine: its denoiser and text encoders have exact layers, and guidance
-    is single operations in float64. The autoencoder stays in floating point. Its encoder is asked at the encoder of a
-    stream alone, and its decoder for the pixels at the end, whose last bits may differ; nothing that a decoder of a
-    stream decides depends on either.
+    An exact one has the same latents on every machine: denoiser and text encoders have exact layers, and guidance is
+    single operations in float64. The autoencoder stays in floating point: no decoder asks it for more than the pixels
+    at the end.
 
     Args:
         network: the denoiser, of diffusers, in its number format.
@@ -97,9 +96,7 @@ class LatentPrior(Prior):
         dtype = dtype_of("fp32" if upcast and options.dtype == "fp16" else options.dtype)
         self.network, self.exact = network, options.exact
         if self.exact:
-            make_exact(network, steps=len(self.levels), wide=True, place="the denoiser")
-            for name, encoder in texts.named_children():
-                make_exact(encoder, wide=True, place=f"the text {name}")
+            make_all_exact(network, texts, len(self.levels))
         self.vae = vae
         self.autoencoder = with_options(vae, dtype, slicing=options.vae_slicing, tiling=options.vae_tiling)
         self._texts = (texts,)  # in a tuple, it is not moved with the prior
@@ -142,26 +139,14 @@ class LatentPrior(Prior):
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         with self.computing(self.network.device):
-            parts = torch.split(x, self._samples(x.shape[-2] * x.shape[-1], len(x)))
-            found = [self.parameterisation.denoise(self._guided, part, sigma) for part in parts]
-        return found[0] if len(found) == 1 else torch.cat(found)
+            if not self.exact:
+                return self.parameterisation.denoise(self._guided, x, sigma)
+            parts = torch.split(x, at_once(x.shape[-2] * x.shape[-1], len(x), exact=True))
+            return torch.cat([self.parameterisation.denoise(self._guided, part, sigma) for part in parts])
 
     def computing(self, device: torch.device) -> AbstractContextManager[None]:
-        """Around calls of networks on ``device``, where they are exact.
-
-        Raises :class:`PscxError` where they cannot be so: the machine fails a check, or the networks are in other
-        numbers than float32.
-        """
-        if not self.exact:
-            return nullcontext()
-        refuse_other_numbers(self.network.dtype)
-        return exactly(device)
-
-    def _samples(self, pixels: int, batch: int) -> int:
-        """How many of ``batch`` signals of so many latent pixels are one call: other than all only of an exact prior,
-        where it changes no bit.
-        """
-        return min(batch, max(1, CALL // pixels)) if self.exact else max(1, batch)
+        """Around calls of networks on ``device``; :class:`PscxError` where exact ones cannot be so there."""
+        return exactly(device, self.network.dtype) if self.exact else nullcontext()
 
     def _guided(self, x_t: Tensor, t: float) -> Tensor:
         """The network's output at a time, under the caption where there is one."""
@@ -192,7 +177,7 @@ class LatentPrior(Prior):
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:
         """Of the denoiser at the latents' own size and of the decoder at the image's, where each holds most."""
-        samples = self._samples(shape[-2] * shape[-1], batch)
+        samples = at_once(shape[-2] * shape[-1], batch, exact=self.exact)
         denoiser: int = self.network.dtype.itemsize * self.activations(shape[-2], shape[-1]) * samples
         return max(denoiser, self.autoencoder.memory(shape[-2] * shape[-1]))
 
@@ -214,10 +199,27 @@ class LatentPrior(Prior):
 
     def fingerprint(self) -> bytes:
         """Of all weights in their format, or as integers, the schedule, what is predicted, guidance and tiling."""
-        weights = [*self._numbers(self.network), *self.vae.parameters(), *self._numbers(self.texts), self.levels]
+        denoiser, texts = (numbers_of(part, exact=self.exact) for part in (self.network, self.texts))
+        weights = [*denoiser, *self.vae.parameters(), *texts, self.levels]
         facts = torch.tensor([*self.facts(), self.guidance, *self.autoencoder.facts()], dtype=torch.float64)
         return self._fingerprint.of(weights, [facts])
 
-    def _numbers(self, networks: nn.Module) -> Iterable[Tensor]:
-        """What an answer depends on; exact layers have no parameters, but buffers."""
-        return networks.state_dict(keep_vars=True).values() if self.exact else networks.parameters()
+
+def make_all_exact(network: nn.Module, texts: Texts, steps: int) -> None:
+    """Replace the layers of a denoiser and its text encoders by exact ones; ``ValueError`` where one has no such form.
+
+    All have weights of 16 bits: these models were not meant to have 8, and predicted noise forgives little.
+    """
+    make_exact(network, steps=steps, wide=True, place="the denoiser")
+    for name, encoder in texts.named_children():
+        make_exact(encoder, wide=True, place=f"the text {name}")
+
+
+def numbers_of(networks: nn.Module, *, exact: bool) -> Iterable[Tensor]:
+    """What an answer of networks depends on: parameters, or all that exact layers hold in their place."""
+    return networks.state_dict(keep_vars=True).values() if exact else networks.parameters()
+
+
+def at_once(pixels: int, batch: int, *, exact: bool) -> int:
+    """How many of ``batch`` signals of so many latent pixels are one call: all, or fewer where that changes no bit."""
+    return min(batch, max(1, CALL // pixels)) if exact else batch
