@@ -1,9 +1,11 @@
 """Stable Diffusion 2.1 and SDXL at their published widths, with random weights, on the CPU: memory, seconds, bytes.
 
     python benchmarks/real_sizes.py sd21 sdxl --dtype bf16 --side 256
+    python benchmarks/real_sizes.py sd21 --exact
 
 Weights are drawn and saved in the published layout, in a folder that is removed again (SDXL takes 7 GB in bf16), and
-loaded as any other. Peaks of memory are those of the process (Linux), less what it held before.
+loaded as any other. Peaks of memory are those of the process (Linux), less what it held before. With ``--exact``, one
+evaluation is made in floating point and exactly, with one thread and with two; exit code 1 where the exact bits differ.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from torch import nn
 
 import pscx
 from pscx.codecs.with_prior import PriorCodec
+from pscx.config import build
+from pscx.priors import PRIORS
 from pscx.priors.latent import LatentPrior
 from pscx.priors.speed import DTYPES
 from pscx.runtime.quiet import quiet, without_bars
@@ -51,6 +55,7 @@ SDXL_UNET = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
+LEVEL = 1.0  # noise level of an evaluation that is made in floating point and exactly
 WORDS = ("a", "a</w>", "<|startoftext|>", "<|endoftext|>")
 
 
@@ -180,6 +185,42 @@ def measured(name: str, dtype: str, side: int, folder: Path) -> Figures:
     return figures
 
 
+def measured_exactly(name: str, side: int, folder: Path) -> Figures:
+    """One evaluation of one model in float32 and exactly. Raises ``SystemExit`` where threads change a bit."""
+    kind, save_model = MODELS[name]
+    figures = Figures()
+    with quiet(), without_bars():
+        save_model(folder, DTYPES["bf16"])
+    x = torch.randn(1, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    answers = {}
+    for word, exact in (("float", False), ("exact", True)):
+        with figures.of(f"loading, {word}"):
+            prior = build(PRIORS.get(kind), {"path": str(folder), "exact": exact})
+        for threads in (1, 2) if exact else (1,):
+            torch.set_num_threads(threads)
+            what = f"{word}, {threads} thread{'s' * (threads > 1)}"
+            with torch.no_grad():
+                with figures.of(f"first evaluation, {what}"):
+                    prior.denoise(x, LEVEL)
+                with figures.of(f"an evaluation, {what}"):
+                    answers[what] = (x - prior.denoise(x, LEVEL)) / LEVEL
+        figures[f"weights and buffers, {word}, GB"] = held(prior) / 1e9
+        del prior
+    plain, one, two = answers.values()
+    figures["relative error of the noise, %"] = (
+        100 * float((one - plain).square().mean() / plain.square().mean()) ** 0.5
+    )
+    figures["bits that are equal, %"] = 100 * float((one == two).double().mean())
+    if not torch.equal(one, two):
+        raise SystemExit(f"{name}: an exact evaluation differs between one thread and two")
+    return figures
+
+
+def held(network: nn.Module) -> int:
+    """Bytes of all parameters and buffers."""
+    return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+
+
 def tiny_budget(prior: dict[str, Any]) -> pscx.Codec:
     """Two samples of one step, and one restoration."""
     one = {"name": "ddrm", "steps": 1}
@@ -194,16 +235,20 @@ def main() -> None:
     parser.add_argument("models", nargs="+", choices=sorted(MODELS))
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
     parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--exact", action="store_true", help="one evaluation in float32 and exactly, and no stream")
     options = parser.parse_args()
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.dtype}, {options.side}x{options.side}"
-    )
+    dtype = "fp32" if options.exact else options.dtype
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {dtype}, {options.side}x{options.side}")
     for name in options.models:
         with TemporaryDirectory() as folder:
-            figures = measured(name, options.dtype, options.side, Path(folder))
+            place = Path(folder)
+            exact = options.exact
+            figures = (
+                measured_exactly(name, options.side, place) if exact else measured(name, dtype, options.side, place)
+            )
         print(f"\n{name}")
         for what, value in figures.items():
-            print(f"  {what:32} {value:10.3f}")
+            print(f"  {what:36} {value:10.4f}", flush=True)
 
 
 if __name__ == "__main__":

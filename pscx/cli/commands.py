@@ -539,6 +539,13 @@ def _write(path: Path, data: bytes, force: bool) -> None:
         write_whole(path, data, force=force)
 
 
+SAME = {
+    "pixels": "the same on every machine",
+    "latents": "the same on every machine up to the latents; pixels may differ in their last bits",
+}
+"""What is said of a bit-exact stream, by what it is of."""
+
+
 def _lines(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"format version  {facts['version']}",
@@ -549,7 +556,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"prior           fingerprint {facts['fingerprint']}",
         *([] if facts["parameter"] is None else [f"{facts['parameter_name']:16}{facts['parameter']:g}"]),
         f"seed            {facts['seed']}",
-        f"arithmetic      {facts['arithmetic'] or 'the same on every machine'}",
+        f"arithmetic      {facts['arithmetic'] or SAME.get(facts['signal'], SAME['pixels'])}",
     ]
     lines += [f"caption         {facts['caption']!r}"] if facts["caption"] else []
     for number, one in enumerate(facts.get("segments", []), 1):

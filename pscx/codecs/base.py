@@ -133,7 +133,10 @@ class SignalCodec(SignalSpace):
     @property
     @abstractmethod
     def exact(self) -> bool:
-        """Whether a stream decodes to the same pixels on every machine, in any batch (bit-exact)."""
+        """Whether a stream decodes to the same signal on every machine, in any batch (bit-exact).
+
+        So it does to the same pixels, unless a prior's signals are latents.
+        """
 
     @property
     @abstractmethod

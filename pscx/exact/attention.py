@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from pscx.exact.exponential import exponential
 from pscx.exact.group_norm import EXACT, ExactGroupNorm
 from pscx.exact.integers import whole_numbers
-from pscx.exact.linear import LINEAR_ACTIVATION_BITS, LINEAR_WEIGHT_BITS, ExactLinear
+from pscx.exact.linear import ExactLinear
 from pscx.exact.rounding import rounded
 
 if TYPE_CHECKING:
@@ -38,36 +39,35 @@ class ExactAttention(nn.Module):
 
     Args:
         layer: the layer that this one stands for, self-attention or cross-attention.
-        weight_bits: of a weight of the projections, with its sign; 2 to 16.
-        activation_bits: of their activations, with its sign; 2 to 16.
+        linear: makes the exact form of a projection.
 
     Raises:
         ValueError: the layer has a part that has no exact form.
     """
 
-    def __init__(
-        self,
-        layer: Attention,
-        weight_bits: int = LINEAR_WEIGHT_BITS,
-        activation_bits: int = LINEAR_ACTIVATION_BITS,
-    ) -> None:
+    def __init__(self, layer: Attention, linear: Callable[[nn.Linear], nn.Module] = ExactLinear) -> None:
         super().__init__()
         check_attention(layer)
         self.heads, self.residual = layer.heads, layer.residual_connection
         self.scaled, self.factor = layer.scale_qk, 1 / float(layer.rescale_output_factor)
         self.group_norm = None if layer.group_norm is None else ExactGroupNorm(layer.group_norm)
         self.to_q, self.to_k, self.to_v, self.to_out = (
-            ExactLinear(part, weight_bits, activation_bits)
-            for part in (layer.to_q, layer.to_k, layer.to_v, layer.to_out[0])
+            linear(part) for part in (layer.to_q, layer.to_k, layer.to_v, layer.to_out[0])
         )
 
     def forward(
-        self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, temb: Tensor | None = None
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
     ) -> Tensor:
         """``(batch, channels, height, width)`` or ``(batch, tokens, channels)`` float32, and another's tokens.
 
-        ``temb`` is what the layer takes for a norm that it does not have.
+        ``temb`` is what the layer takes for a norm that it does not have. Raises ``ValueError`` for a mask.
         """
+        if attention_mask is not None:
+            raise ValueError("exact must be false: attention with a mask has no exact form")
         x: Tensor = hidden_states.flatten(2).transpose(1, 2) if hidden_states.ndim == 4 else hidden_states
         if self.group_norm is not None:
             x = self.group_norm(x.transpose(1, 2)).transpose(1, 2)
@@ -88,8 +88,11 @@ def apart(tokens: Tensor, heads: int) -> Tensor:
     return tokens.reshape(*tokens.shape[:2], heads, -1).transpose(1, 2)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """``softmax(scale Q K^T) V`` of ``(batch, heads, tokens, dim)`` float32, one result on every machine."""
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool = False) -> Tensor:
+    """``softmax(scale Q K^T) V`` of ``(batch, heads, tokens, dim)`` float32, one result on every machine.
+
+    With ``causal``, a query sees the keys up to its own place, and the others have the weight 0.
+    """
     top = (1 << (BITS - 1)) - 1
     (query, query_unit), (key, key_unit), (value, value_unit) = (
         (whole.double(), unit.double())
@@ -100,6 +103,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     found = []
     for first in range(0, query.shape[2], rows):
         scores = query[:, :, first : first + rows] @ key.transpose(2, 3)
+        if causal:
+            later = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).triu_(first + 1)
+            scores.masked_fill_(later, -math.inf)
         below = (scores - scores.amax(3, keepdim=True)).mul_(unit).float()
         weights = rounded(exponential(below).mul_(one)).double()
         found.append((weights @ value) / weights.sum(3, keepdim=True))

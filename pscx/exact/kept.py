@@ -22,8 +22,9 @@ class Kept(Generic[T]):
         self._known: tuple[Tensor, tuple[int, int], T] | None = None
 
     def of(self, tensor: Tensor, make: Callable[[], T]) -> T:
-        """What ``make`` made of the float32 ``tensor``."""
-        changes = int(tensor.view(torch.int32).sum()) if tensor.is_inference() else tensor._version
+        """What ``make`` made of ``tensor``, float32 or int16."""
+        bits = torch.int32 if tensor.element_size() == 4 else torch.int16
+        changes = int(tensor.view(bits).sum()) if tensor.is_inference() else tensor._version
         state = tensor.data_ptr(), changes
         if self._known is None or self._known[0] is not tensor or self._known[1] != state:
             self._known = tensor, state, make()

@@ -19,7 +19,13 @@ from pscx.exact.settings import OncePerSetting, refuse_rounding
 
 
 def make_exact(
-    network: nn.Module, weight_bits: int = WEIGHT_BITS, activation_bits: int = ACTIVATION_BITS, steps: int = 1000
+    network: nn.Module,
+    weight_bits: int = WEIGHT_BITS,
+    activation_bits: int = ACTIVATION_BITS,
+    steps: int = 1000,
+    *,
+    wide: bool = False,
+    place: str = "",
 ) -> None:
     """Replace the layers of ``network``, in place, by exact ones.
 
@@ -28,21 +34,35 @@ def make_exact(
     nothing is replaced.
 
     Args:
-        network: a :class:`pscx.networks.ResidualUNet` or a diffusers ``UNet2DModel``, for instance.
+        network: a :class:`pscx.networks.ResidualUNet`, a diffusers ``UNet2DModel`` or ``UNet2DConditionModel``, or a
+            ``CLIPTextModel`` of transformers, for instance.
         weight_bits: of a weight of a convolution, with its sign; 2 to 16.
         activation_bits: of an activation of a convolution, with its sign; 2 to 16 (:class:`ExactConvolution`).
         steps: of the noise schedule, where the network embeds them; at least 1.
+        wide: weights and activations of 16 bits in all convolutions and linear layers (:mod:`pscx.exact.wide`), for a
+            network whose weights were never meant to have 8.
+        place: what an error calls the network.
 
     Raises:
         ValueError: a number is out of range, or a part of the network has no exact form.
     """
-    if any(type(module).__module__.startswith("diffusers.") for module in network.modules()):
-        from pscx.exact.diffusers_layers import register  # imports diffusers, which other networks do without
-
-        register()
-    found = list(exact_layers(network, "", Precision(weight_bits, activation_bits, steps=steps)))
+    register_forms(network)
+    found = list(exact_layers(network, place, Precision(weight_bits, activation_bits, steps=steps, wide=wide)))
     for parent, name, layer in found:
         setattr(parent, name, layer)
+
+
+def register_forms(network: nn.Module) -> None:
+    """Add the forms of the libraries that ``network`` has layers of; other networks do without importing them."""
+    sources = {type(module).__module__.partition(".")[0] for module in network.modules()}
+    if "diffusers" in sources:
+        from pscx.exact import diffusers_layers
+
+        diffusers_layers.register()
+    if "transformers" in sources:
+        from pscx.exact import clip_layers
+
+        clip_layers.register()
 
 
 def exact_layers(module: nn.Module, path: str, precision: Precision) -> Iterator[tuple[nn.Module, str, nn.Module]]:

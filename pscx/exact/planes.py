@@ -71,15 +71,17 @@ def byte_planes(x: Tensor, perunit: Tensor, form: Digits, border: tuple[int, int
 
 @dataclass(frozen=True)
 class Ending:
-    """What follows a sum: times ``factor`` ``(batch, 1, channels)``, plus ``bias`` ``(channels,)``.
+    """What follows a sum: times ``factor`` ``(batch, 1 or places, 1 or channels)``, plus ``bias`` ``(channels,)``.
 
-    Then comes a ReLU where ``rectify`` says so, and ``shortcut`` ``(batch, places, channels)`` is added if given.
+    A product by ``scale`` ``(channels,)`` comes between them if it is given. Then comes a ReLU where ``rectify`` says
+    so, and ``shortcut`` ``(batch, places, channels)`` is added if given.
     """
 
     factor: Tensor
     bias: Tensor
     rectify: bool = False
     shortcut: Tensor | None = None
+    scale: Tensor | None = None
 
 
 def added(total: Tensor | None, planes: Sequence[Tensor], ending: Ending | None) -> Tensor:
@@ -97,7 +99,10 @@ def added(total: Tensor | None, planes: Sequence[Tensor], ending: Ending | None)
         if total is not None:
             part.add_(next(others))
         if ending is not None:
-            part.mul_(next(others)).add_(ending.bias)
+            part.mul_(next(others))
+            if ending.scale is not None:
+                part.mul_(ending.scale)
+            part.add_(ending.bias)
             if ending.rectify:
                 part.relu_()
             if shortcut is not None:

@@ -24,9 +24,10 @@ def stream_info(data: bytes) -> dict[str, Any]:
 
     Sizes are in pixels and bytes, ``bpp`` counts the whole stream, ``spec`` is as it stands in the stream (none where
     a recipe is named), ``arithmetic`` what the encoder computed with (none where that is the same on every machine).
-    ``recipe_digest`` identifies a user recipe (else none); ``recipe`` is then its name, or none where its file is not
-    found. ``parameter_name`` is what the quantizer calls its parameter, as far as it is known. Raises
-    :class:`pscx.errors.StreamError` where it is not a whole stream.
+    ``signal`` is what the stream is of, ``pixels`` or ``latents``, which an autoencoder in floating point turns into
+    pixels (none where that is not known). ``recipe_digest`` identifies a user recipe (else none); ``recipe`` is then
+    its name, or none where its file is not found. ``parameter_name`` is what the quantizer calls its parameter, as far
+    as it is known. Raises :class:`pscx.errors.StreamError` where it is not a whole stream.
     """
     header, payload = unpack(data)
     return {
@@ -45,6 +46,7 @@ def stream_info(data: bytes) -> dict[str, Any]:
         "seed": header.seed,
         "caption": header.caption or None,
         "arithmetic": header.arithmetic or None,
+        "signal": _signal(header),
     }
 
 
@@ -62,13 +64,28 @@ def _user_recipe(digest: bytes) -> UserRecipe | None:
     return find_user_recipe(digest) if recipe_files() else None
 
 
-def _parameter_name(header: Header) -> str:
-    spec: Any = _readable(header.spec)
+def _spec(header: Header) -> Any:
+    """That of the stream or of its recipe; none where it cannot be read."""
     if header.recipe in RECIPES:
-        spec = read_shipped(RECIPES[header.recipe])["model"]["codec"]
-    elif header.recipe == USER_RECIPE:
+        return read_shipped(RECIPES[header.recipe])["model"]["codec"]
+    if header.recipe == USER_RECIPE:
         found = _user_recipe(header.digest)
-        spec = None if found is None else found.spec
+        return None if found is None else found.spec
+    return _readable(header.spec)
+
+
+def _signal(header: Header) -> str | None:
+    spec = _spec(header)
+    form = spec.get("prior") if isinstance(spec, dict) else None
+    name = form.get("name") if isinstance(form, dict) else form
+    if not isinstance(name, str):
+        return None
+    prior = _loaded("prior", name)
+    return _declared("priors", name, "signal", "pixels") if prior is None else str(prior.signal)
+
+
+def _parameter_name(header: Header) -> str:
+    spec = _spec(header)
     family_name = spec.get("name", STREAM_FAMILY) if isinstance(spec, dict) else STREAM_FAMILY
     if family_name != STREAM_FAMILY:
         family = _loaded("codec", str(family_name))
@@ -82,16 +99,16 @@ def _parameter_name(header: Header) -> str:
     return _declared("quantizers", name, "parameter_name") if quantizer is None else str(quantizer.parameter_name)
 
 
-def _declared(folder: str, name: str, attribute: str) -> str:
+def _declared(folder: str, name: str, attribute: str, otherwise: str = UNKNOWN) -> str:
     """The word ``attribute`` in the source file of a component that ships with pscx: importing the class loads torch.
 
-    :data:`UNKNOWN` if there is no such file, or no line ``attribute = "..."`` in a class of it.
+    ``otherwise`` if there is no such file, or no line ``attribute = "..."`` in a class of it.
     """
     file = files("pscx") / folder / f"{name}.py"
     if not NAME.fullmatch(name) or not file.is_file():
-        return UNKNOWN
+        return otherwise
     found = re.search(rf'^    {attribute} = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else UNKNOWN
+    return found[1] if found else otherwise
 
 
 def _loaded(kind: str, name: str) -> Any:

@@ -58,7 +58,12 @@ class Prior(nn.Module, ABC):
     is likely, and what needs the mean refuses it."""
 
     exact: bool = False
-    """Whether :meth:`denoise` and :meth:`to_image` give the same bits on every machine, in any batch."""
+    """Whether :meth:`denoise` gives the same bits on every machine, in any batch, and so does :meth:`to_image` where
+    :attr:`signal` is ``pixels``."""
+
+    signal: str = "pixels"
+    """What a signal is: ``pixels``, or ``latents``, which an autoencoder in floating point turns into pixels. Nothing
+    that encoder and decoder must agree on may depend on :meth:`to_image`."""
 
     beside: tuple[str, ...] = ("speed",)
     """Options that no stream may hold: they say how a network is run, not which."""

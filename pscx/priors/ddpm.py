@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pscx.errors import PscxError
 from pscx.exact import exactly, make_exact
 from pscx.networks import NoiseExperts
 from pscx.priors.base import NETWORK, PRIORS, Prior
@@ -83,12 +82,7 @@ class DDPM(Prior):
         if not self.exact:
             with self.running():
                 return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
-        if self.denoiser.network.dtype != torch.float32:
-            raise PscxError(
-                f"an exact prior computes in float32, and its network was turned into {self.denoiser.network.dtype}: "
-                "leave trainer.precision at 32-true"
-            )
-        with exactly(self.device):
+        with exactly(self.device, self.denoiser.network.dtype):
             return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
 
     def _denoise(self, x: Tensor, sigma: float) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, pi, sqrt
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pscx.exact.roots import square_root
 
 CONFIG = "scheduler_config.json"
 NAME = "DDPMScheduler"
@@ -21,12 +23,26 @@ LARGEST_BETA = 0.999
 
 def linear(steps: int, start: float, end: float) -> Tensor:
     """Ho et al. 2020, section 4: variances of the noise of each step in equal distances, ``(steps,)`` float32."""
-    return torch.linspace(start, end, steps, dtype=torch.float32)
+    return evenly(start, end, steps)
 
 
 def scaled_linear(steps: int, start: float, end: float) -> Tensor:
     """As Rombach et al. 2022 trained: standard deviations in equal distances; :func:`linear` otherwise."""
-    return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float32) ** 2
+    return evenly(sqrt(start), sqrt(end), steps) ** 2
+
+
+def evenly(start: float, end: float, steps: int) -> Tensor:
+    """``torch.linspace`` of float32 numbers, ``(steps,)``, as it is with fused multiply-adds, on every machine.
+
+    torch's has other last bits on processors without them.
+    """
+    if steps == 1:
+        return torch.tensor([start], dtype=torch.float32)
+    ends = torch.tensor([start, end], dtype=torch.float32)
+    first, last = ends.double()
+    step = ((ends[1] - ends[0]) / torch.tensor(float(steps - 1))).double()
+    place = torch.arange(steps, dtype=torch.float64)
+    return torch.where(place < steps // 2, first + step * place, last - step * (steps - 1 - place)).float()
 
 
 def cosine(steps: int, start: float = 0.0, end: float = 1.0) -> Tensor:
@@ -65,8 +81,13 @@ class DDPMSchedule:
 
         Raises ``ValueError`` for a number that is none or out of range.
         """
+        return cls.of_betas(config) if config.get("_class_name", NAME) == NAME else None
+
+    @classmethod
+    def of_betas(cls, config: Mapping[str, Any]) -> DDPMSchedule | None:
+        """:meth:`of` the configuration of any scheduler that has the betas of ``DDPMScheduler``."""
         betas = BETAS.get(str(config.get("beta_schedule", "linear")))
-        if betas is None or config.get("_class_name", NAME) != NAME or config.get("trained_betas") is not None:
+        if betas is None or config.get("trained_betas") is not None:
             return None
         steps, start, end = (config.get(key, default) for key, default in NUMBERS.items())
         if type(steps) is not int or steps < 1:
@@ -88,7 +109,7 @@ class DDPMSchedule:
 
 def ending_in_noise(betas: Tensor) -> Tensor:
     """Variances whose last step leaves no signal, Lin et al. 2024, Algorithm 1; of the first step the share stays."""
-    root = torch.cumprod(1 - betas, 0).sqrt()
+    root = square_root(torch.cumprod(1 - betas, 0))
     first, last = root[0], root[-1]
     shares = ((root - last) * (first / (first - last))) ** 2
     return 1 - torch.cat([shares[:1], shares[1:] / shares[:-1]])

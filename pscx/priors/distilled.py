@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pscx.exact.timesteps import frequencies
 from pscx.runtime.notices import tell
 
 CONSISTENCY = ("LCMScheduler", "TCDScheduler")
@@ -45,3 +46,9 @@ def guidance_waves(guidance: float, width: int, device: torch.device) -> Tensor:
     places = torch.arange(width // 2, dtype=torch.float32, device=device)
     angles = 1000 * (guidance - 1) * torch.exp(-log(10000) / (width // 2 - 1) * places)
     return torch.cat([angles.sin(), angles.cos()])[None]
+
+
+def exact_guidance_waves(guidance: float, width: int, device: torch.device) -> Tensor:
+    """:func:`guidance_waves`, each the float32 number next to the true sine or cosine, on every machine."""
+    waves = torch.tensor(frequencies(1000 * (guidance - 1), width // 2, 1.0), dtype=torch.float64, device=device)
+    return torch.cat([waves[:, 1], waves[:, 0]])[None].float()

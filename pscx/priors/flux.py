@@ -59,6 +59,7 @@ class Flux(LatentPrior):
     """
 
     references = ("labs2024flux", "lipman2023flow")
+    signal = "latents"
 
     def __init__(
         self,

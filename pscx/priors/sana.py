@@ -54,6 +54,7 @@ class Sana(LatentPrior):
     """
 
     references = ("xie2025sana", "chen2025dcae", "lipman2023flow", "ho2022guidance")
+    signal = "latents"
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class SD3(LatentPrior):
     """
 
     references = ("esser2024sd3", "lipman2023flow", "ho2022guidance")
+    signal = "latents"
 
     def __init__(
         self,

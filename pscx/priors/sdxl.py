@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pscx.exact import ExactSizes
 from pscx.priors.base import PRIORS
 from pscx.priors.latent import LatentOptions
 from pscx.priors.parts import Layout, parts_at
@@ -49,20 +50,26 @@ class SDXL(UNetLatents):
     Args:
         path: a local folder or a hub id, in the layout of ``StableDiffusionXLPipeline``, or a single file with all
             weights; safetensors only.
-        dtype: number format of all networks: ``fp32``, ``fp16`` or ``bf16``. The solver around them is float64.
+        dtype: number format of all networks: ``fp32``, ``fp16`` or ``bf16``; ``fp32`` where ``exact`` is true. The
+            solver around them is float64.
         guidance: weight of a caption, at least 0; 1 is the model's own conditional distribution.
         vae_slicing: encode and decode images of a batch one by one, for less memory.
         vae_tiling: encode and decode images beyond the autoencoder's own size in overlapping tiles, for less memory;
             the pictures differ a little.
         offload: keep text encoders on the CPU but while they encode a caption, for less memory of an accelerator.
-        speed: what makes the denoiser faster (:class:`pscx.priors.speed.Speed`), or none.
+        speed: what makes the denoiser faster (:class:`pscx.priors.speed.Speed`), or none; none where ``exact`` is true.
+        exact: denoise and encode captions with :mod:`pscx.exact`: the same latents on every machine, for networks whose
+            every part has an exact form (``docs/exactness.md``). The autoencoder stays in floating point.
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
-        ValueError: an option is out of range, or the network predicts something else.
+        ValueError: an option is out of range, or the network predicts something else, or a part or the schedule has no
+            exact form; or ``dtype`` or ``speed`` is of no use.
+        PscxError: ``exact`` on a machine whose convolutions or products of integers are not exact, as torch is set up.
     """
 
     references = ("podell2024sdxl", "ho2022guidance")
+    signal = "latents"
 
     def __init__(
         self,
@@ -73,8 +80,9 @@ class SDXL(UNetLatents):
         vae_tiling: bool = False,
         offload: bool = False,
         speed: Speed | None = None,
+        exact: bool = False,
     ) -> None:
-        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload, speed)
+        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload, speed, exact)
         number = dtype_of(dtype)
         with parts_at(path, LAYOUT) as parts:
             unet, vae = parts.network("unet", number), parts.network("vae")
@@ -86,6 +94,8 @@ class SDXL(UNetLatents):
             check_unet(unet, vae, texts.width)
             check_sizes(unet, texts.pooled_width)
             diffusion = diffusion_of(parts, unet)
+        if exact:
+            unet.add_time_proj = ExactSizes(unet.add_time_proj)
         super().__init__(path, unet, vae, texts, diffusion, options, upcast=bool(vae.config.force_upcast))
         self.heights: Tensor
         self.widths: Tensor
@@ -95,6 +105,8 @@ class SDXL(UNetLatents):
     def output(self, x: Tensor, times: Tensor, text: Text) -> Tensor:
         height, width = (side * self.autoencoder.factor for side in x.shape[-2:])
         sizes = self.heights.float() * height + self.widths.float() * width
+        if self.exact:  # its embedding is told whole numbers
+            sizes = sizes.long()
         added = {"text_embeds": text["text_embeds"], "time_ids": sizes.expand(len(x), -1)}
         hidden = text["encoder_hidden_states"]
         output: Tensor = self.network(x, times, encoder_hidden_states=hidden, added_cond_kwargs=added).sample

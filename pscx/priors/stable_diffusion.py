@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from pscx.priors.base import PRIORS
-from pscx.priors.distilled import guidance_waves
+from pscx.priors.distilled import exact_guidance_waves, guidance_waves
 from pscx.priors.latent import LatentOptions
 from pscx.priors.parts import Layout, parts_at
 from pscx.priors.speed import Format, Speed, dtype_of
@@ -42,20 +42,26 @@ class StableDiffusion(UNetLatents):
     Args:
         path: a local folder or a hub id, in the layout of ``StableDiffusionPipeline``, or a single file with all
             weights; safetensors only.
-        dtype: number format of all networks: ``fp32``, ``fp16`` or ``bf16``. The solver around them is float64.
+        dtype: number format of all networks: ``fp32``, ``fp16`` or ``bf16``; ``fp32`` where ``exact`` is true. The
+            solver around them is float64.
         guidance: weight of a caption, at least 0; 1 is the model's own conditional distribution.
         vae_slicing: encode and decode images of a batch one by one, for less memory.
         vae_tiling: encode and decode images beyond the autoencoder's own size in overlapping tiles, for less memory;
             the pictures differ a little.
         offload: keep the text encoder on the CPU but while it encodes a caption, for less memory of an accelerator.
-        speed: what makes the denoiser faster (:class:`pscx.priors.speed.Speed`), or none.
+        speed: what makes the denoiser faster (:class:`pscx.priors.speed.Speed`), or none; none where ``exact`` is true.
+        exact: denoise and encode captions with :mod:`pscx.exact`: the same latents on every machine, for networks whose
+            every part has an exact form (``docs/exactness.md``). The autoencoder stays in floating point.
 
     Raises:
         FileNotFoundError: nothing loadable is at ``path``.
-        ValueError: an option is out of range, or the network predicts something else.
+        ValueError: an option is out of range, or the network predicts something else, or a part or the schedule has no
+            exact form; or ``dtype`` or ``speed`` is of no use.
+        PscxError: ``exact`` on a machine whose convolutions or products of integers are not exact, as torch is set up.
     """
 
     references = ("rombach2022ldm", "ho2022guidance", "sauer2024turbo", "luo2023lcm")
+    signal = "latents"
 
     def __init__(
         self,
@@ -66,8 +72,9 @@ class StableDiffusion(UNetLatents):
         vae_tiling: bool = False,
         offload: bool = False,
         speed: Speed | None = None,
+        exact: bool = False,
     ) -> None:
-        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload, speed)
+        options = LatentOptions(dtype, guidance, vae_slicing, vae_tiling, offload, speed, exact)
         number = dtype_of(dtype)
         with parts_at(path, LAYOUT) as parts:
             unet, vae = parts.network("unet", number), parts.network("vae", number)
@@ -80,7 +87,10 @@ class StableDiffusion(UNetLatents):
 
     def output(self, x: Tensor, times: Tensor, text: Text) -> Tensor:
         told = 1.0 if self.caption is None else self.guidance
-        waves = None if self.told is None else guidance_waves(told, self.told, x.device).to(x).expand(len(x), -1)
+        waves = None
+        if self.told is not None:
+            making = exact_guidance_waves if self.exact else guidance_waves
+            waves = making(told, self.told, x.device).to(x).expand(len(x), -1)
         output: Tensor = self.network(x, times, timestep_cond=waves, **text).sample
         return output
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
+import torch
+
+from pscx.priors.ddpm_schedule import DDPMSchedule
 from pscx.priors.distilled import sign_of_distillation, tell_of
 from pscx.priors.latent import LatentOptions, LatentPrior
 from pscx.priors.parameterisations import VariancePreserving
@@ -17,11 +21,28 @@ UNET_MAPS = 40  # of as many channels as the finest level has, at its size: meas
 
 @dataclass(frozen=True)
 class Diffusion:
-    """What a UNet predicts, what its schedule makes of that, and why it seems distilled: empty where it does not."""
+    """What a UNet predicts, what its schedule makes of that, and why it seems distilled: empty where it does not.
+
+    ``schedule`` is the configuration of its scheduler.
+    """
 
     prediction: str
     parameterisation: VariancePreserving
     sign: str
+    schedule: Mapping[str, Any]
+
+    def exact(self) -> Diffusion:
+        """With noise levels from arithmetic that is the same on every machine, where torch's differs in last bits.
+
+        Raises ``ValueError`` where the schedule has no such form.
+        """
+        known = DDPMSchedule.of_betas(self.schedule)
+        levels = None if known is None else noise_levels(signal_shares(known))
+        found = self.parameterisation.levels
+        if levels is None or levels.shape != found.shape or not torch.allclose(levels, found, rtol=1e-4):
+            kind = self.schedule.get("_class_name"), self.schedule.get("beta_schedule")
+            raise ValueError(f"exact must be false: the schedule of {kind[0]} with betas {kind[1]} has no exact form")
+        return replace(self, parameterisation=VariancePreserving(levels, self.prediction))
 
 
 def diffusion_of(parts: Parts, unet: Any) -> Diffusion:
@@ -29,7 +50,8 @@ def diffusion_of(parts: Parts, unet: Any) -> Diffusion:
     scheduler = load_scheduler(parts.folder / SCHEDULER)
     prediction = prediction_of(scheduler)
     parameterisation = VariancePreserving(noise_levels(signal_shares(scheduler)), prediction)
-    return Diffusion(prediction, parameterisation, sign_of_distillation(parts.schedule, unet.config))
+    sign = sign_of_distillation(parts.schedule, unet.config)
+    return Diffusion(prediction, parameterisation, sign, {**scheduler.config, **parts.schedule})
 
 
 class UNetLatents(LatentPrior):
@@ -45,6 +67,8 @@ class UNetLatents(LatentPrior):
         upcast: as of :class:`pscx.priors.latent.LatentPrior`.
     """
 
+    implied: ClassVar[Mapping[str, Any]] = {"exact": False}
+
     def __init__(
         self,
         path: str,
@@ -57,6 +81,8 @@ class UNetLatents(LatentPrior):
         upcast: bool = False,
     ) -> None:
         self.prediction, self.posterior_mean = diffusion.prediction, not diffusion.sign
+        if options.exact:
+            diffusion = diffusion.exact()
         super().__init__(unet, vae, texts, diffusion.parameterisation, options, upcast=upcast)
         if diffusion.sign:
             tell_of(path, diffusion.sign)
