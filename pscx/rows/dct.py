@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from pscx.exact import number, square_root
 from pscx.rows.base import ROWS, Situation
-from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
+from pscx.rows.block_transform import BlockTransform, sample_variances
 from pscx.signal.measurements import Coordinates
 from pscx.signal.transforms import fine
 
@@ -46,6 +46,8 @@ class DCT(BlockTransform):
             variance under the prior; ``pyramid`` takes the block means, coarse to fine, each predicted from those
             around it (:class:`pscx.rows.pyramid.Pyramid`).
         pyramid: weights of the pyramid's variances, fourteen numbers within ±1000; none for those that ship with pscx.
+        statistics: of the signal's blocks, in the order of :meth:`pscx.rows.statistics.BlockStatistics.of`; none for
+            what the prior says of them.
     """
 
     references = ("ahmed1974dct", "hamill2000hybrid", "cover2006elements")
@@ -63,8 +65,9 @@ class DCT(BlockTransform):
         complete: float = 0.0,
         first: str = "prior",
         pyramid: list[float] | None = None,
+        statistics: list[float] | None = None,
     ) -> None:
-        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid)
+        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid, statistics)
         for name, share in (("base", base), ("neighbours", neighbours)):
             if not 0 <= share <= 1:
                 raise ValueError(f"rows.{name} must lie in [0, 1], got {share}")
@@ -74,7 +77,7 @@ class DCT(BlockTransform):
 
     def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
         spread = spread_of(samples, known, situation.divisor)
-        prior = prior_variances(situation.prior, self.block)
+        prior = self.spectrum(situation.prior)
         predicted = torch.empty_like(spread)
         across = known.partition.grid[1]
         for (first, last), (_, band) in zip(known.transform.bands(), known.bands(), strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pscx.exact import divide, logarithm, ordered_mean, square_root
 from pscx.rows.base import ROWS, Situation
-from pscx.rows.block_transform import BlockTransform, centred_variances, prior_variances
+from pscx.rows.block_transform import BlockTransform, centred_variances
 from pscx.rows.log_linear import check_weights, log_linear
 from pscx.signal.measurements import Coordinates
 
@@ -71,6 +71,8 @@ class Learned(BlockTransform):
             variance under the prior; ``pyramid`` takes the block means, coarse to fine, each predicted from those
             around it (:class:`pscx.rows.pyramid.Pyramid`).
         pyramid: weights of the pyramid's variances, fourteen numbers within ±1000; none for those that ship with pscx.
+        statistics: of the signal's blocks, in the order of :meth:`pscx.rows.statistics.BlockStatistics.of`; none for
+            what the prior says of them.
     """
 
     references = ("ahmed1974dct", "cover2006elements")
@@ -86,8 +88,9 @@ class Learned(BlockTransform):
         weights: list[float] | None = None,
         first: str = "prior",
         pyramid: list[float] | None = None,
+        statistics: list[float] | None = None,
     ) -> None:
-        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid)
+        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid, statistics)
         if weights is not None:
             check_weights("rows.weights", weights, TRENDS * FEATURES)
         self.weights = weights
@@ -95,7 +98,7 @@ class Learned(BlockTransform):
     def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
         weights = weights_at(self.weights or PHOTOGRAPHS, situation.iteration, situation.iterations)
         predicted = torch.empty_like(known.values)
-        for blocks, features in features_of(situation):
+        for blocks, features in features_of(situation, self.spectrum(situation.prior)):
             variance = log_linear(features, weights)
             predicted[blocks] = variance.contiguous().masked_fill_(known.known[blocks], 0)
         return predicted
@@ -114,18 +117,18 @@ def weights_at(weights: list[float], iteration: int, iterations: int) -> list[fl
     return [first * a + second * b + third * c for a, b, c in zip(*parts, strict=True)]
 
 
-def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:
+def features_of(situation: Situation, spectrum: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
     """The features but for the last, of a band of blocks at a time; see :class:`Learned`.
 
     Each is float32 and of a shape that expands to ``(blocks, dim)``: some are the same in all of a block, or in all
-    blocks. The situation has samples.
+    blocks. The situation has samples; ``spectrum`` ``(dim,)`` are the rule's variances before anything is known.
     """
-    known, samples, prior = situation.measurements, situation.samples, situation.prior
+    known, samples = situation.measurements, situation.samples
     assert isinstance(known, Coordinates)
     assert samples is not None
     down, across = known.partition.grid
     block, axes = known.transform.block, known.partition.channels
-    of_place = [log_variance(prior_variances(prior, block)), *places(axes, block, known.device)]
+    of_place = [log_variance(spectrum), *places(axes, block, known.device)]
     step = max(1, WORKED // (across * known.partition.dim))
     planes, stop = torch.empty(0, device=known.device), 0
     for first in range(0, down, step):

@@ -105,7 +105,7 @@ class FitRows(OverImages[PSC]):
         psc = codec
         if self.steps:
             psc = codec.with_parameter(self.steps[int(key, 16) % len(self.steps)])
-        exact = signal.double()
+        exact, spectrum = signal.double(), self.rows.spectrum(codec.prior)
         found: list[Observed] = []
         means: list[Means] = []
 
@@ -122,7 +122,7 @@ class FitRows(OverImages[PSC]):
                 return
             predicted = self.rows.predicted(situation)
             rows = len(seal.measured.symbols)
-            found.append(observe(situation, exact, predicted, rows, self.coefficients))
+            found.append(observe(situation, spectrum, exact, predicted, rows, self.coefficients))
 
         psc.encode(signal, advance, watch=watch)
         return observed_file(Seen(found, means), key)
@@ -144,7 +144,8 @@ class FitRows(OverImages[PSC]):
         try:
             weights = fit_weights(parts[0])
             pyramid = fit_means(means) if means else rule.pyramid
-            learned = Learned(rule.block, **quotas, weights=weights, first=rule.first, pyramid=pyramid)
+            kept = {"first": rule.first, "statistics": rule.statistics}
+            learned = Learned(rule.block, **quotas, weights=weights, pyramid=pyramid, **kept)
         except ValueError as error:
             raise ImageError(f"{error}; use more images or smaller steps") from error
         config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}

@@ -13,7 +13,10 @@ from pscx.config.recipes.folders import files_named, read_user_recipe, user_reci
 from pscx.registry import choices
 
 FOLDER = Path(__file__).parent
-RECIPES: dict[int, str] = {1: "default", 2: "paper-pixel", 3: "fast", 4: "best", 5: "paper-latent", 6: "turbo"}
+RECIPES: dict[int, str] = {
+    **{1: "default", 2: "paper-pixel", 3: "fast", 4: "best", 5: "paper-latent", 6: "turbo"},
+    **{7: "latent", 8: "latent-fast"},
+}
 USER_RECIPE, DIGEST = 255, 6  # number of all user recipes, and bytes of the digest that names one
 
 
