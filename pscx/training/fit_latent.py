@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from math import log10
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from pscx.training.over_images import (
 
 PASSES = ("statistics", "rows", "gains", "comparison")
 RECIPE = "recipes/fitted.yaml"
+LEAST_ERROR = 1e-12
 
 
 class FitLatent(OverImages[PSC]):
@@ -103,7 +105,7 @@ class FitLatent(OverImages[PSC]):
         for step in steps:
             codec.with_parameter(step)  # raises where it is not allowed
         super().__init__(codec, caption, b"")
-        self.given, self.fitted = codec, codec
+        self.given, self.fitted, self.adapt = codec, codec, codec.coder.adapt
         self.steps, self.coefficients, self.held_out = steps, coefficients, held_out
         self.compared: list[str] | None = None
         self.told = False
@@ -200,7 +202,7 @@ class FitLatent(OverImages[PSC]):
             rows = likeliest(self.rule, seen, [one for image in images for one in image.means])
             self.fitted = fitted(self.fitted, rows=rows)
         else:
-            coder = likeliest_posterior(joined(self.seen(chosen, read_edges)), self.given.coder.adapt)
+            coder = likeliest_posterior(joined(self.seen(chosen, read_edges)), self.adapt)
             self.fitted = fitted(self.fitted, coder=coder)
 
     def finish(self, names: list[str]) -> None:
@@ -246,15 +248,15 @@ def compared(images: list[Any], steps: list[float]) -> list[dict[str, Any]]:
     for place, step in enumerate(steps):
         for row, name in enumerate(("before", "fitted")):
             bits = sum(float(one[row, place, 0]) for one in images)
-            error = float(np.mean([one[row, place, 1] for one in images]))
-            quality = -10 * np.log10(max(error, 1e-12))
-            figures = {"bits": bits, "decibel": float(quality), "saved_percent": None}
+            error = sum(float(one[row, place, 1]) for one in images) / len(images)
+            quality = -10 * log10(max(error, LEAST_ERROR))
+            figures = {"bits": bits, "decibel": quality, "saved_percent": None}
             records.append({"codec": f"{name}, step {step:g}", **figures})
     saved = []
     for one in images:
-        curves = [[(bits, -10 * np.log10(max(error, 1e-12))) for bits, error in row] for row in one.tolist()]
+        before, after = ([(bits, -10 * log10(max(error, LEAST_ERROR))) for bits, error in row] for row in one.tolist())
         try:
-            saved.append(-bd_rate(*curves))
+            saved.append(-bd_rate(before, after))
         except ValueError:  # the curves have no quality in common
             continue
     mean = float(np.mean(saved)) if saved else None

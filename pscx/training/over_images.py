@@ -59,6 +59,9 @@ class OverImages(LightningModule, ABC, Generic[C]):
     passes: int = 1
     """Epochs of a run."""
 
+    kept: str = "observations"
+    """The folder of observations, under that of results."""
+
     def __init__(self, codec: C, captioner: Captioner | None, key: bytes) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -68,7 +71,6 @@ class OverImages(LightningModule, ABC, Generic[C]):
         self.failures: dict[str, str] = {}
         self.bars: Bars | None = None
         self.folder: Path | None = None
-        self.kept = "observations"
 
     @abstractmethod
     def observe(self, codec: C, signal: Tensor, key: str, advance: Advance) -> bytes:
