@@ -6,17 +6,16 @@ import time
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pscx.codecs import PSC
 from pscx.codecs.pixels import signal_of
-
-Pixels = NDArray[np.uint8]
+from pscx.data.base import Photo
 
 
 @torch.no_grad()
-def seconds_of(codec: PSC, pixels: Pixels) -> float:
+def seconds_of(codec: PSC, photo: Photo) -> float:
     """Seconds of one evaluation of the denoiser for an image of this size, in a full micro-batch; the second of two."""
+    pixels = np.ascontiguousarray(photo["pixels"].movedim(0, -1).cpu().numpy())
     signal = signal_of(codec, pixels).double().expand(codec.batch, -1, -1, -1)
     level = float(codec.prior.levels[len(codec.prior.levels) // 2])
     seconds = 0.0

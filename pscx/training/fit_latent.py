@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from math import log10
 from pathlib import Path
@@ -17,7 +18,7 @@ from pscx.data.base import Photo
 from pscx.errors import ImageError
 from pscx.evaluation.bd import bd_rate
 from pscx.evaluation.tables import as_csv
-from pscx.rows import ROWS
+from pscx.rows import ROWS, RowRule
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.statistics import learn, moments
 from pscx.runtime.files import write_whole
@@ -25,7 +26,7 @@ from pscx.signal.distributions import Array
 from pscx.training.codec_file import codec_file
 from pscx.training.expected_time import said, seconds_of
 from pscx.training.fit_rows import likeliest, observed_file, read_observed, watched
-from pscx.training.fitting import Recorder, by_segment, cell_edges, likeliest_posterior
+from pscx.training.fitting import Edges, Recorder, by_segment, cell_edges, likeliest_posterior
 from pscx.training.latent_observations import (
     costs_file,
     edges_file,
@@ -134,20 +135,12 @@ class FitLatent(OverImages[PSC]):
             return
         self.told = True
         images = int(self.trainer.num_training_batches) * self.trainer.world_size
-        left = {name: images - len([*(self.root / "observations" / name).glob("*.npz")]) for name in PASSES}
-        left["comparison"] -= images - self.held(images)
-        evaluations = self.given.evaluations(0) * (max(left["rows"], 0) + max(left["gains"], 0))
-        evaluations += 2 * len(self.steps) * self.given.evaluations(1) * max(left["comparison"], 0)
-        evaluations = -(-evaluations // self.trainer.world_size)
+        kept = {name: len([*(self.root / "observations" / name).glob("*.npz")]) for name in PASSES}
         if self.trainer.is_global_zero:
-            pixels = np.ascontiguousarray(batch["pixels"].movedim(0, -1).cpu().numpy())
             self.stop_bars()
-            print(said(images, evaluations, seconds_of(self.given, pixels)), flush=True)
+            share = evaluations_left(self.given, len(self.steps), images, self.held_out, kept)
+            print(said(images, share // self.trainer.world_size, seconds_of(self.given, batch)), flush=True)
             self.start_bars(f"{self.title}: {self.pass_}")
-
-    def held(self, images: int) -> int:
-        """How many of so many images are compared: those held out, or all where there are none."""
-        return images // self.held_out if self.held_out and images >= self.held_out else images
 
     def observe(self, codec: PSC, signal: Tensor, key: str, advance: Advance) -> bytes:
         """What one pass sees of an image."""
@@ -158,10 +151,7 @@ class FitLatent(OverImages[PSC]):
             psc = codec.with_parameter(step)
             return observed_file(watched(psc, self.rule, signal, self.coefficients, advance), key)
         if self.pass_ == "gains":
-            psc = copy(codec.with_parameter(step))
-            psc.coder = recorder = Recorder(codec.coder)
-            psc.encode(signal, advance)
-            return edges_file([cell_edges(psc.quantizer, part) for part in by_segment(recorder.groups)], key)
+            return edges_file(edges_of(codec.with_parameter(step), signal, advance), key)
         before = fitted(codec, rows=self.given.rows, coder=self.given.coder)
         return costs_file(*costs([before, codec], self.steps, signal, advance), key)
 
@@ -193,14 +183,12 @@ class FitLatent(OverImages[PSC]):
             raise ImageError("there is no image to learn from: give more images, or set held_out to null")
         if self.pass_ == "statistics":
             statistics = learn(self.seen(chosen, read_moments), self.rule.block).numbers()
-            options = {**ROWS.spec(self.rule), "statistics": statistics}
-            rows = ROWS.get(options.pop("name"))(**options)
-            self.fitted = fitted(self.fitted, rows=rows)
+            self.fitted = fitted(self.fitted, rows=with_statistics(self.rule, statistics))
         elif self.pass_ == "rows":
             images = self.seen(chosen, read_observed)
             seen = [one for image in images for one in image.rows if len(one.residual)]
-            rows = likeliest(self.rule, seen, [one for image in images for one in image.means])
-            self.fitted = fitted(self.fitted, rows=rows)
+            means = [one for image in images for one in image.means]
+            self.fitted = fitted(self.fitted, rows=likeliest(self.rule, seen, means))
         else:
             coder = likeliest_posterior(joined(self.seen(chosen, read_edges)), self.adapt)
             self.fitted = fitted(self.fitted, coder=coder)
@@ -218,12 +206,34 @@ class FitLatent(OverImages[PSC]):
             print(caution(len(names), self.held_out))
 
 
+def evaluations_left(codec: PSC, steps: int, images: int, held_out: int | None, kept: Mapping[str, int]) -> int:
+    """Evaluations of the denoiser in all passes over so many images, at most, without those ``kept`` of each pass."""
+    compared = images // held_out if held_out and images >= held_out else images
+    once = codec.evaluations(0) * sum(max(images - kept[name], 0) for name in ("rows", "gains"))
+    return once + 2 * steps * codec.evaluations(1) * max(compared - kept["comparison"], 0)
+
+
 def fitted(codec: PSC, **parts: Any) -> PSC:
     """A codec with other rows or another coder."""
     other = copy(codec)
     for name, part in parts.items():
         setattr(other, name, part)
     return other
+
+
+def with_statistics(rule: BlockTransform, statistics: list[float]) -> RowRule:
+    """The rule with other statistics."""
+    options = {**ROWS.spec(rule), "statistics": statistics}
+    make: Any = ROWS.get(options.pop("name"))
+    made: RowRule = make(**options)
+    return made
+
+
+def edges_of(codec: PSC, signal: Tensor, advance: Advance) -> list[Edges]:
+    """Edges of the cells of a signal's symbols, by segment."""
+    recorder = Recorder(codec.coder)
+    fitted(codec, coder=recorder).encode(signal, advance)
+    return [cell_edges(codec.quantizer, part) for part in by_segment(recorder.groups)]
 
 
 def costs(codecs: list[PSC], steps: list[float], signal: Tensor, advance: Advance) -> tuple[Array, Array]:
