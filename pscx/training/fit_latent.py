@@ -15,7 +15,6 @@ from pscx.captioners import Captioner
 from pscx.codecs import PSC
 from pscx.coders import CODERS, Posterior
 from pscx.data.base import Photo
-from pscx.errors import ImageError
 from pscx.evaluation.bd import bd_rate
 from pscx.evaluation.tables import as_csv
 from pscx.rows import ROWS, RowRule
@@ -179,8 +178,6 @@ class FitLatent(OverImages[PSC]):
             return
         chosen, others = divided(names, self.held_out)
         self.compared = others or names
-        if not chosen:
-            raise ImageError("there is no image to learn from: give more images, or set held_out to null")
         if self.pass_ == "statistics":
             statistics = learn(self.seen(chosen, read_moments), self.rule.block).numbers()
             self.fitted = fitted(self.fitted, rows=with_statistics(self.rule, statistics))
