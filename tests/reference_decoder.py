@@ -27,7 +27,17 @@ Array = NDArray[Any]
 F4 = np.float32
 OCTAVES = [o / 4 for o in (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -6, 6, -7, 7, -8, 8)]
 GAINS = [round(2.0**o * 1024) / 1024 for o in OCTAVES]
-RECIPES = ("default", "paper-pixel", "fast", "best", "paper-latent", "turbo", "perceptual")
+RECIPES = (
+    "default",
+    "paper-pixel",
+    "fast",
+    "best",
+    "paper-latent",
+    "turbo",
+    "latent",
+    "latent-fast",
+    "perceptual",
+)
 
 
 # The container.

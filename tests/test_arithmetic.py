@@ -17,7 +17,7 @@ from tiny import psc_of, save_prior, write_codec
 from pscx import Codec, StreamError, load_codec, stream_info
 from pscx.cli.main import main
 from pscx.coders import CODERS, Coder
-from pscx.execution.arithmetic import arithmetic_of
+from pscx.execution.arithmetic import arithmetic_of, short_arithmetic
 from pscx.format.container import pack, unpack
 from pscx.priors import Gaussian, Prior
 from pscx.quantizers import QUANTIZERS, Quantizer
@@ -128,11 +128,14 @@ def damaged(data: bytes, arithmetic: str) -> bytes:
     [
         ("torch 1.0, cpu AVX2", r"encoded with torch 1\.0, cpu AVX2; this is torch \S+, cpu \w+, float64, 1 thread$"),
         ("here", "encoded with torch .* 1 thread, as here, so the stream is damaged or made on another kind"),
+        ("digest", "encoded with torch .* 1 thread, as here, so the stream is damaged or made on another kind"),
+        ("#0000", r"encoded with another arithmetic, of which the stream has a digest alone; this is torch \S+, cpu"),
         ("", "its arithmetic is the same on every machine, so the stream is damaged or pscx has a defect"),
     ],
 )
 def test_what_does_not_decode_says_why(encoded: str, why: str, codec: Codec, photo: Pixels) -> None:
-    arithmetic = arithmetic_of(psc_of(codec).prior) if encoded == "here" else encoded
+    here = arithmetic_of(psc_of(codec).prior)
+    arithmetic = {"here": here, "digest": short_arithmetic(here)}.get(encoded, encoded)
     with pytest.raises(StreamError, match=rf"^segment [123] of 3 does not decode to what was encoded: {why}"):
         codec.decompress(damaged(codec.compress(photo), arithmetic))
 

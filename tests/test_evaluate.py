@@ -324,6 +324,7 @@ def test_every_config_of_the_repository_is_run_above() -> None:
         "fit_curve",  # tests/test_fit_curve.py
         "fit_ddpm",
         "fit_experts",
+        "fit_latent",  # tests/test_fit_latent.py
         "fit_rows",
         "fit_unet",
         "fit_weights",

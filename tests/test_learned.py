@@ -114,7 +114,7 @@ def by_definition(samples: Tensor, measurements: Coordinates, block: int, place:
 def all_features(samples: Tensor, measurements: Coordinates) -> Tensor:
     parts = [
         torch.stack([feature.expand(blocks.stop - blocks.start, DIM) for feature in features], 2)
-        for blocks, features in features_of(situation(measurements, samples))
+        for blocks, features in features_of(situation(measurements, samples), prior_variances(PRIOR, BLOCK))
     ]
     return torch.cat(parts)
 
@@ -132,7 +132,7 @@ def test_bands_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     samples, measurements = 0.3 * random(3, *SHAPE), known()
     whole = all_features(samples, measurements)
     monkeypatch.setattr("pscx.rows.learned.WORKED", 1)
-    assert len(list(features_of(situation(measurements, samples)))) == 3
+    assert len(list(features_of(situation(measurements, samples), prior_variances(PRIOR, BLOCK)))) == 3
     assert torch.equal(all_features(samples, measurements), whole)
 
 
@@ -228,7 +228,8 @@ def test_the_shipped_weights_predict_better_than_the_rule_dct() -> None:
             if seal.samples is None:
                 return
             here = psc.loop.situation(seal.before, seal.samples, seal.segment, psc.prior)
-            observed.append(observe(here, signal, before.predicted(here), len(seal.measured.symbols), 2000))
+            predicted, rows = before.predicted(here), len(seal.measured.symbols)
+            observed.append(observe(here, before.spectrum(psc.prior), signal, predicted, rows, 2000))
 
         codec.signal_codec.encode(signal_of(codec.signal_codec, pixels), watch=watch)
     old = mean_bits(observed, [one.predicted for one in observed])

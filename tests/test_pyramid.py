@@ -29,7 +29,13 @@ GRIDS = [(1, 1), (1, 5), (7, 1), (2, 2), (5, 8), (16, 9)]
 
 
 def pyramid(grid: tuple[int, int], axes: int = 3, resolution: float = 0.1) -> Pyramid:
-    return Pyramid(grid, axes, torch.full((axes,), 4.0, dtype=torch.float64), resolution, PHOTOGRAPHS)
+    return Pyramid(
+        grid,
+        torch.zeros(axes, dtype=torch.float64),
+        torch.full((axes,), 4.0, dtype=torch.float64),
+        resolution,
+        PHOTOGRAPHS,
+    )
 
 
 def predicted(planes: Tensor, resolution: float = 0.1) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ def random_header(source: random.Random) -> Header:
         parameter=source.choice(parameters),
         seed=source.choice([0, 1, 127, 128, (1 << 64) - 1, source.getrandbits(64)]),
         caption=source.choice(texts),
-        arithmetic=source.choice(["", "torch 2.13.0, cpu AVX2", "~" * 200]),
+        arithmetic=source.choice(["", "torch 2.13.0, cpu AVX2", "~" * 200, "#00ff", "#00fff"]),
     )
 
 
@@ -64,6 +64,23 @@ def test_bytes_of_a_user_recipe() -> None:
     assert stream[:5] == MAGIC + b"\x21\xff"
     assert stream[9:] == b"\xff\x1f\xff\x1f\x01\x02\x03\x04\x05\x06\x3f\x00digestpayload"
     assert len(stream) - len(b"payload") == 27
+
+
+def test_bytes_of_a_digest_for_an_arithmetic() -> None:
+    """A floating-point user recipe on an image of up to 4096x4096 pixels has a header of 30 bytes."""
+    header = replace(SMALL, height=4096, width=4096, recipe=255, digest=b"digest", arithmetic="#b1fe")
+    stream = pack(header, b"payload")
+    assert stream[9:] == b"\xff\x1f\xff\x1f\x01\x02\x03\x04\x05\x06\x3f\x00\x00\xb1\xfedigestpayload"
+    assert len(stream) - len(b"payload") == 30
+    assert unpack(stream) == (header, b"payload")
+
+
+def test_a_digest_in_words_is_refused() -> None:
+    """Else two streams would have one header."""
+    words = zlib.compress(b"#b1fe", 9)[2:-4]
+    fields = b"\x7f\x7f\x01\x02\x03\x04\x05\x06\x3f\x00" + bytes([len(words)]) + words
+    with pytest.raises(StreamError, match="an arithmetic in words is '#b1fe', which is a digest"):
+        unpack(sealed(b"\x29\x01", fields))
 
 
 def test_round_trip() -> None:

@@ -30,8 +30,9 @@ from pscx.config import (
 from pscx.config.recipes import RECIPES, read_shipped
 from pscx.errors import PscxError, StreamError
 from pscx.priors import PRIORS, Prior
-from pscx.registry import parameters_of, registry_of
+from pscx.registry import Registry, parameters_of, registry_of
 from pscx.restorations.base import Restoration
+from pscx.rows import ROWS
 from pscx.runtime.bounds import check_bounds
 from pscx.runtime.hub import no_downloads
 
@@ -74,7 +75,9 @@ def _spec(family: type[SignalCodec], options: Mapping[str, Any]) -> dict[str, An
         else:
             spec[key] = value if registry is None else registry.spec(value)
     if "prior" in spec:
-        spec["prior"] = _without_implied(_without_text(spec["prior"]))
+        spec["prior"] = _without_implied(PRIORS, _without_text(spec["prior"]))
+    if "rows" in spec:
+        spec["rows"] = _without_implied(ROWS, spec["rows"])
     return spec
 
 
@@ -303,9 +306,9 @@ def _without_text(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in spec.items() if k == "name" or k in words or not (isinstance(v, str) or k in beside)}
 
 
-def _without_implied(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A prior's spec without options at the values that streams imply."""
-    implied = PRIORS.get(spec["name"]).implied
+def _without_implied(registry: Registry[Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a component of a kind without options at the values that streams imply."""
+    implied = registry.get(spec["name"]).implied
     return {key: value for key, value in spec.items() if key not in implied or implied[key] != value}
 
 

@@ -10,14 +10,17 @@ from pscx.codecs.user_recipes import user_digest
 from pscx.compression.results import Pixels
 from pscx.config.recipes import USER_RECIPE
 from pscx.errors import ImageError, PscxError, StreamError
+from pscx.execution.arithmetic import short_arithmetic
 from pscx.format.container import SIDE_LIMIT, TEXT_LIMIT, Header, unpack
+
+SHORT = 7  # number of the first recipe whose streams have a digest for an arithmetic, as those of user recipes have
 
 
 def header_of(codec: SignalCodec, height: int, width: int, caption: str = "") -> Header:
     """The header of a stream of an image of that size, at the codec's own parameter."""
     spec = codec_spec(codec)
     number = recipe_number(spec)
-    digest = b"" if number else user_digest(spec)
+    digest, words = b"" if number else user_digest(spec), codec.arithmetic()
     return Header(
         height=height,
         width=width,
@@ -27,7 +30,7 @@ def header_of(codec: SignalCodec, height: int, width: int, caption: str = "") ->
         parameter=codec.parameter,
         seed=codec.seed,
         caption=caption,
-        arithmetic=codec.arithmetic(),
+        arithmetic=short_arithmetic(words) if number >= SHORT or digest else words,
         digest=digest,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from binascii import crc_hqx
+
 import torch
 
 from pscx.exact.settings import autocast, permitted_rounding
@@ -28,14 +30,29 @@ def arithmetic_of(prior: Prior) -> str:
     return "".join(char if " " <= char <= "~" else "?" for char in words)[:LONGEST]
 
 
+def short_arithmetic(words: str) -> str:
+    """What identifies these words in a stream: ``#`` and four hexadecimal digits, their CRC-16; empty where they are.
+
+    >>> short_arithmetic("torch 2.13.0, cpu AVX512, float32, 1 thread")
+    '#be8f'
+    """
+    return f"#{crc_hqx(words.encode(), 0xFFFF):04x}" if words else ""
+
+
 def difference(encoded: str, here: str) -> str:
-    """Why a segment may not decode: the encoder's arithmetic, empty where it was exact, against this machine's."""
+    """Why a segment may not decode: the encoder's arithmetic, empty where it was exact, against this machine's.
+
+    The encoder's may be a digest of its words (:func:`short_arithmetic`).
+    """
     if not encoded:
         return (
             "its arithmetic is the same on every machine, so the stream is damaged or pscx has a defect, here or where "
             "it was encoded"
         )
-    if encoded == here:
+    if encoded.startswith("#") and encoded != short_arithmetic(here):
+        return f"encoded with another arithmetic, of which the stream has a digest alone; this is {here}"
+    if encoded in (here, short_arithmetic(here)):
+        encoded = here
         return f"encoded with {encoded}, as here, so the stream is damaged or made on another kind of processor"
     return f"encoded with {encoded}; this is {here}"
 

@@ -19,12 +19,13 @@ but for the number 0 itself). A *text* is a varint, the length in bytes of what 
             varint  seed of the noise, not zero (without the flag the seed is zero)    only with flag 2
             text    caption                                                            only with flag 4
             text    arithmetic: 1 to 200 characters of printable ASCII                 only with flag 8
+                    (or a byte 0 and a digest of two bytes)
             text    spec of the codec, JSON                                            only with recipe 0
             6       digest of the user recipe                                          only with recipe 255
             rest    payload
 
-The arithmetic says in words what the encoder computed with. Streams whose codec computes the same on every machine have
-none; what the others decode to depends on it.
+The arithmetic says in words what the encoder computed with, or identifies these words by their checksum. Streams whose
+codec computes the same on every machine have none; what the others decode to depends on it.
 
 Height and width are at most 65535 and their product at most 2^28, so a hostile header cannot ask for much memory.
 
@@ -53,6 +54,7 @@ HEADER_CHECK, STREAM_CHECK = slice(5, 7), slice(7, 9)
 FINGERPRINT = 6  # bytes
 SIDE_LIMIT, AREA_LIMIT, TEXT_LIMIT = 65535, 1 << 28, 1 << 16
 ARITHMETIC = re.compile(r"[ -~]{0,200}")
+SHORT_ARITHMETIC = re.compile(r"#[0-9a-f]{4}")
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Header:
         parameter: of the quantizer, positive, finite and exact in bfloat16; or none.
         seed: seed of the noise, in [0, 2^64).
         caption: at most 65536 bytes of UTF-8.
-        arithmetic: what the encoder computed with, at most 200 characters of printable ASCII; empty where the codec is
-            exact.
+        arithmetic: what the encoder computed with, at most 200 characters of printable ASCII, or the
+            digest of these, ``#`` and four hexadecimal digits; empty where the codec is exact.
         digest: six bytes that identify a user recipe; not empty if and only if ``recipe`` is 255.
     """
 
@@ -133,7 +135,7 @@ def pack(header: Header, payload: bytes) -> bytes:
         fields.append(_deflate(header.caption))
     if header.arithmetic:
         flags |= HAS_ARITHMETIC
-        fields.append(_deflate(header.arithmetic))
+        fields.append(_arithmetic(header.arithmetic))
     if header.recipe == 0:
         fields.append(_deflate(header.spec))
     fields.append(header.digest)
@@ -195,7 +197,7 @@ def _parse(data: bytes) -> tuple[Header, int]:
         parameter=_from_bfloat16(fields.take(2)) if flags & HAS_PARAMETER else None,
         seed=fields.seed() if flags & HAS_SEED else 0,
         caption=fields.text() if flags & HAS_CAPTION else "",
-        arithmetic=fields.text() if flags & HAS_ARITHMETIC else "",
+        arithmetic=fields.arithmetic() if flags & HAS_ARITHMETIC else "",
         spec=fields.text() if recipe == 0 else "",
         digest=fields.take(DIGEST) if recipe == USER_RECIPE else b"",
     )
@@ -235,6 +237,14 @@ class _Fields:
             raise ValueError("a seed is flagged but zero")
         return value
 
+    def arithmetic(self) -> str:
+        if self._data[self.at : self.at + 1] == b"\0":
+            return f"#{self.take(3)[1:].hex()}"
+        words = self.text()
+        if SHORT_ARITHMETIC.fullmatch(words):
+            raise ValueError(f"an arithmetic in words is {words!r}, which is a digest")
+        return words
+
     def text(self) -> str:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         content = inflater.decompress(self.take(self.varint()), TEXT_LIMIT + 1)
@@ -264,6 +274,10 @@ def _deflate(text: str) -> bytes:
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     content = packer.compress(text.encode()) + packer.flush()
     return _varint(len(content)) + content
+
+
+def _arithmetic(said: str) -> bytes:
+    return b"\0" + bytes.fromhex(said[1:]) if SHORT_ARITHMETIC.fullmatch(said) else _deflate(said)
 
 
 def _to_bfloat16(value: float) -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor
 
@@ -87,6 +87,9 @@ class RowRule(ABC):
 
     exact: bool = False
     """Whether proposals and measurements, given the same samples, are the same bits on every machine."""
+
+    implied: ClassVar[Mapping[str, Any]] = {}
+    """Options that streams leave out at these values, because earlier streams do not know them."""
 
     needs_mean: bool = False
     """Whether the denoiser must answer a posterior mean (:attr:`pscx.priors.Prior.posterior_mean`)."""

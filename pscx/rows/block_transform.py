@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from math import prod
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from pscx.errors import PscxError
 from pscx.exact import divide, ordered_mean
 from pscx.priors.base import Prior
 from pscx.priors.kept import kept_by_prior
 from pscx.rows.base import Proposal, RowRule, Situation
 from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
 from pscx.rows.pyramid import PHOTOGRAPHS, Pyramid, check_first
+from pscx.rows.statistics import BlockStatistics, at_once
 from pscx.rows.weighting import Weighting
 from pscx.signal.measurements import Coordinates
 from pscx.signal.partition import Partition
@@ -40,6 +45,8 @@ class BlockTransform(RowRule):
 
     exact = True
 
+    implied: ClassVar[Mapping[str, Any]] = {"statistics": None}
+
     def __init__(
         self,
         block: int,
@@ -52,13 +59,15 @@ class BlockTransform(RowRule):
         pyramid: list[float] | None = None,
         chroma: float = 1.0,
         knee: float = 0.0,
+        statistics: list[float] | None = None,
     ) -> None:
         if not 2 <= block <= LARGEST_SIDE:
             raise ValueError(f"rows.block must lie in 2..{LARGEST_SIDE}, got {block}")
         self.quota, self.complete = Quota(per_iteration, growth, depth, floor, complete), complete
         self.block, self.per_iteration, self.growth, self.depth = block, per_iteration, growth, depth
         check_first(first, pyramid)
-        self.floor, self.first, self.pyramid = floor, first, pyramid
+        self.floor, self.first, self.pyramid, self.statistics = floor, first, pyramid, statistics
+        self.known = None if statistics is None else BlockStatistics.of(statistics, block)
         self.weighting, self.chroma, self.knee = Weighting(chroma, knee), chroma, knee
 
     @property
@@ -81,8 +90,19 @@ class BlockTransform(RowRule):
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> Coordinates:
         channels, height, width = shape
-        axes = channel_axes(prior).to(prior.home)
-        return Coordinates(BlockDCT(Partition(channels, height, width, self.block), axes))
+        if self.known is not None and len(self.known.means) != channels:
+            raise PscxError(
+                f"rows.statistics are those of {len(self.known.means)} channels, and signals of this prior have "
+                f"{channels}: they were learnt with another prior"
+            )
+        axes = channel_axes(prior) if self.known is None else self.known.axes
+        return Coordinates(BlockDCT(Partition(channels, height, width, self.block), axes.to(prior.home)))
+
+    def spectrum(self, prior: Prior) -> Tensor:
+        """Variance of each coefficient before anything is known of an image, ``(dim,)``: learnt, or the prior's."""
+        if self.known is None:
+            return prior_variances(prior, self.block)
+        return self.known.spectrum(self.block).to(prior.home)
 
     def needs_samples(self, iteration: int) -> bool:
         return iteration > 0
@@ -107,11 +127,21 @@ class BlockTransform(RowRule):
             at = slice(first * across, last * across)
             variance[at], place[at] = largest(predicted[at], depth)
         rank, block, counts = fill(variance, most, least)
-        rows, found = place[block, rank], variance[block, rank]
-        if weights is None:
-            return Proposal(block, rows, found, merged(counts))
-        weight = weights[rows]
-        return Proposal(block, rows, found / (weight * weight), merged(counts), weight=weight)
+        rows, variance = place[block, rank], variance[block, rank]
+        weight = None if weights is None else weights[rows]
+        if weight is not None:
+            variance = variance / (weight * weight)
+        if self.known is None or situation.samples is not None:
+            return Proposal(block, rows, variance, merged(counts), weight=weight)
+        mean = self.means_at(rows.cpu(), known.partition.dim)
+        return Proposal(block, rows, variance, [len(rows)], partial(at_once, mean, variance.cpu()), weight)
+
+    def means_at(self, rows: Tensor, dim: int) -> Tensor:
+        """Learnt means of coefficients ``rows`` ``(r,)`` of a block of ``dim``, ``(r,)`` float64."""
+        assert self.known is not None
+        means = torch.zeros(dim, dtype=torch.float64)
+        means[:: self.block**2] = self.known.block_means(self.block)
+        return means[rows]
 
     def means(self, situation: Situation, known: Coordinates) -> Proposal:
         """The block means of the whole signal, coarse to fine."""
@@ -121,9 +151,10 @@ class BlockTransform(RowRule):
 
     def pyramid_of(self, situation: Situation, known: Coordinates) -> Pyramid:
         """The order and the predictions of the block means."""
-        first = prior_variances(situation.prior, self.block)[:: self.block**2].cpu()
-        axes, weights = known.partition.channels, self.pyramid or PHOTOGRAPHS
-        return Pyramid(known.partition.grid, axes, first, situation.resolution, weights)
+        first = self.spectrum(situation.prior)[:: self.block**2].cpu()
+        means = torch.zeros_like(first) if self.known is None else self.known.block_means(self.block)
+        weights = self.pyramid or PHOTOGRAPHS
+        return Pyramid(known.partition.grid, means, first, situation.resolution, weights)
 
     def predicted(self, situation: Situation) -> Tensor:
         """Variances of all coefficients before this iteration, ``(blocks, dim)`` float64, zero for known ones."""
@@ -131,7 +162,7 @@ class BlockTransform(RowRule):
         assert isinstance(known, Coordinates)
         if situation.samples is not None:
             return self.variances(situation, situation.samples, known)
-        prior = prior_variances(situation.prior, self.block)
+        prior = self.spectrum(situation.prior)
         return (prior * known.gains[:, None]).masked_fill_(known.known, 0)
 
     @abstractmethod

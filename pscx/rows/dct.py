@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from pscx.exact import number, square_root
 from pscx.rows.base import ROWS, Situation
-from pscx.rows.block_transform import BlockTransform, prior_variances, sample_variances
+from pscx.rows.block_transform import BlockTransform, sample_variances
 from pscx.signal.measurements import Coordinates
 from pscx.signal.transforms import fine
 
@@ -50,6 +50,8 @@ class DCT(BlockTransform):
             quantized so many times as finely as those of brightness.
         knee: frequency in cycles a pixel, over 0.01, at which an error counts 0.71 of what it does at frequency 0: it
             falls as ``1 / sqrt(1 + (f / knee)^2)`` (:class:`pscx.rows.weighting.Weighting`). 0: it does not.
+        statistics: of the signal's blocks, in the order of :meth:`pscx.rows.statistics.BlockStatistics.of`; none for
+            what the prior says of them.
     """
 
     references = ("ahmed1974dct", "hamill2000hybrid", "cover2006elements", "mannos1974fidelity")
@@ -69,8 +71,9 @@ class DCT(BlockTransform):
         pyramid: list[float] | None = None,
         chroma: float = 1.0,
         knee: float = 0.0,
+        statistics: list[float] | None = None,
     ) -> None:
-        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid, chroma, knee)
+        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid, chroma, knee, statistics)
         for name, share in (("base", base), ("neighbours", neighbours)):
             if not 0 <= share <= 1:
                 raise ValueError(f"rows.{name} must lie in [0, 1], got {share}")
@@ -80,7 +83,7 @@ class DCT(BlockTransform):
 
     def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
         spread = spread_of(samples, known, situation.divisor)
-        prior = prior_variances(situation.prior, self.block)
+        prior = self.spectrum(situation.prior)
         predicted = torch.empty_like(spread)
         across = known.partition.grid[1]
         for (first, last), (_, band) in zip(known.transform.bands(), known.bands(), strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pscx.exact import divide, logarithm, ordered_mean, square_root
 from pscx.rows.base import ROWS, Situation
-from pscx.rows.block_transform import BlockTransform, centred_variances, prior_variances
+from pscx.rows.block_transform import BlockTransform, centred_variances
 from pscx.rows.log_linear import check_weights, log_linear
 from pscx.signal.measurements import Coordinates
 
@@ -75,6 +75,8 @@ class Learned(BlockTransform):
             quantized so many times as finely as those of brightness.
         knee: frequency in cycles a pixel, over 0.01, at which an error counts 0.71 of what it does at frequency 0: it
             falls as ``1 / sqrt(1 + (f / knee)^2)`` (:class:`pscx.rows.weighting.Weighting`). 0: it does not.
+        statistics: of the signal's blocks, in the order of :meth:`pscx.rows.statistics.BlockStatistics.of`; none for
+            what the prior says of them.
     """
 
     references = ("ahmed1974dct", "cover2006elements", "mannos1974fidelity")
@@ -92,8 +94,9 @@ class Learned(BlockTransform):
         pyramid: list[float] | None = None,
         chroma: float = 1.0,
         knee: float = 0.0,
+        statistics: list[float] | None = None,
     ) -> None:
-        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid, chroma, knee)
+        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid, chroma, knee, statistics)
         if weights is not None:
             check_weights("rows.weights", weights, TRENDS * FEATURES)
         self.weights = weights
@@ -101,7 +104,7 @@ class Learned(BlockTransform):
     def variances(self, situation: Situation, samples: Tensor, known: Coordinates) -> Tensor:
         weights = weights_at(self.weights or PHOTOGRAPHS, situation.iteration, situation.iterations)
         predicted = torch.empty_like(known.values)
-        for blocks, features in features_of(situation):
+        for blocks, features in features_of(situation, self.spectrum(situation.prior)):
             variance = log_linear(features, weights)
             predicted[blocks] = variance.contiguous().masked_fill_(known.known[blocks], 0)
         return predicted
@@ -120,18 +123,18 @@ def weights_at(weights: list[float], iteration: int, iterations: int) -> list[fl
     return [first * a + second * b + third * c for a, b, c in zip(*parts, strict=True)]
 
 
-def features_of(situation: Situation) -> Iterator[tuple[slice, list[Tensor]]]:
+def features_of(situation: Situation, spectrum: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
     """The features but for the last, of a band of blocks at a time; see :class:`Learned`.
 
     Each is float32 and of a shape that expands to ``(blocks, dim)``: some are the same in all of a block, or in all
-    blocks. The situation has samples.
+    blocks. The situation has samples; ``spectrum`` ``(dim,)`` are the rule's variances before anything is known.
     """
-    known, samples, prior = situation.measurements, situation.samples, situation.prior
+    known, samples = situation.measurements, situation.samples
     assert isinstance(known, Coordinates)
     assert samples is not None
     down, across = known.partition.grid
     block, axes = known.transform.block, known.partition.channels
-    of_place = [log_variance(prior_variances(prior, block)), *places(axes, block, known.device)]
+    of_place = [log_variance(spectrum), *places(axes, block, known.device)]
     step = max(1, WORKED // (across * known.partition.dim))
     planes, stop = torch.empty(0, device=known.device), 0
     for first in range(0, down, step):

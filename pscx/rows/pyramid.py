@@ -59,17 +59,22 @@ class Pyramid:
 
     Args:
         grid: blocks down and across.
-        axes: channel axes, at least 1.
-        first: variances of the coefficient of the first block, ``(axes,)`` float64 on the CPU.
+        means: of the coefficient of the first block on each channel axis, ``(axes,)`` float64 on the CPU.
+        first: its variances, likewise.
         resolution: the quantizer's, in units of the signal.
         weights: fourteen numbers: those of the features for the first axis, then for the others.
     """
 
     grid: tuple[int, int]
-    axes: int
+    means: Tensor
     first: Tensor
     resolution: float
     weights: list[float]
+
+    @property
+    def axes(self) -> int:
+        """How many channel axes there are."""
+        return len(self.means)
 
     def proposal(self, dim: int, device: torch.device) -> Proposal:
         """The rows of all block means, with this object's predictions; ``dim`` is the numbers in a block."""
@@ -116,8 +121,7 @@ class Pyramid:
             error = torch.zeros(len(y), dtype=torch.float64)
             for axes in self.turns():
                 if around is None:
-                    variance = self.first[axes.start : axes.stop, None]
-                    mean = torch.zeros_like(variance)
+                    mean, variance = (own[axes.start : axes.stop, None] for own in (self.means, self.first))
                 else:
                     features = self.features(around, axes, error)
                     variance, mean = self.variance(features, axes), around.mean[axes.start : axes.stop]

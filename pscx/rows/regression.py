@@ -41,11 +41,13 @@ class Observed:
     predicted: Array
 
 
-def observe(situation: Situation, signal: Tensor, predicted: Tensor, rows: int, most: int) -> Observed:
+def observe(
+    situation: Situation, spectrum: Tensor, signal: Tensor, predicted: Tensor, rows: int, most: int
+) -> Observed:
     """``most`` coefficients, drawn among the ``CANDIDATES`` times ``rows`` of the largest predicted variance.
 
     ``signal`` is ``(channels, height, width)`` float64, ``predicted`` ``(blocks, dim)``, zero where one is known; the
-    situation has samples.
+    situation has samples. ``spectrum`` is as of :func:`pscx.rows.learned.features_of`.
     """
     known, samples = situation.measurements, situation.samples
     assert isinstance(known, Coordinates)
@@ -57,7 +59,7 @@ def observe(situation: Situation, signal: Tensor, predicted: Tensor, rows: int, 
     missed = known.split(signal[None]) - known.split(samples).mean(0, keepdim=True)
     dim = known.partition.dim
     parts = [torch.zeros(0, FEATURES - 1, device=known.device)]
-    for blocks, features in features_of(situation):
+    for blocks, features in features_of(situation, spectrum):
         here = chosen[(chosen >= blocks.start * dim) & (chosen < blocks.stop * dim)] - blocks.start * dim
         shape = (blocks.stop - blocks.start, dim)
         parts.append(torch.stack([feature.expand(shape).flatten()[here] for feature in features], 1))

@@ -29,7 +29,7 @@ from pscx.runtime.printing import complain
 from pscx.runtime.quiet import quiet
 from pscx.runtime.run_folder import RunFolder, take
 from pscx.runtime.termination import keep_terminable
-from pscx.training import Calibrate, FitCurve, FitRows
+from pscx.training import Calibrate, FitCurve, FitLatent, FitRows
 from pscx.training.over_images import OverImages
 
 DEFAULTS = {"model": {"name": "evaluate", "metrics": [*DEFAULT_METRICS]}, "data": {"name": "folder"}}
@@ -39,8 +39,8 @@ TRAINER = {"inference_mode": False}
 # An evaluation draws its own progress bar, which moves inside an image.
 # A codec is on the CPU where no other device gives the same bits: see pscx.runs.accelerators.
 EVALUATION = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-# So does what learns from a folder, which it goes over once.
-LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False, "max_epochs": 1}
+# So does what learns from a folder, which it goes over once, or once for each thing that it learns.
+LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False}
 COMMANDS = ("fit", "validate", "test", "predict")
 GIVEN = ("self", "model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule")  # by LightningCLI
 PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
@@ -118,7 +118,9 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     if not isinstance(trainer, Mapping):
         checker.fail("trainer", "must hold options of the trainer, such as max_steps")
     defaults = {**TRAINER, "default_root_dir": f"runs/{_run_name(command, layers)}"}
-    learning = [(module, LEARNING) for module in (Calibrate, FitCurve, FitRows)]
+    learning = [
+        (module, {**LEARNING, "max_epochs": module.passes}) for module in (Calibrate, FitCurve, FitLatent, FitRows)
+    ]
     for module, own in ((Evaluate, EVALUATION), *learning):
         if tree["model"]["class_path"].endswith(f".{module.__name__}"):
             defaults |= own

@@ -6,12 +6,13 @@ from lightning.pytorch import LightningModule
 
 from pscx.evaluation import Evaluate
 from pscx.registry import Registry
-from pscx.training import Calibrate, FitCurve, FitRows, QuantizeWeights, TrainDDPM
+from pscx.training import Calibrate, FitCurve, FitLatent, FitRows, QuantizeWeights, TrainDDPM
 
 MODULES: Registry[LightningModule] = Registry("module", LightningModule)
 MODULES.register("calibrate")(Calibrate)
 MODULES.register("evaluate")(Evaluate)
 MODULES.register("fit_curve")(FitCurve)
+MODULES.register("fit_latent")(FitLatent)
 MODULES.register("fit_rows")(FitRows)
 MODULES.register("quantize_weights")(QuantizeWeights)
 MODULES.register("train_ddpm")(TrainDDPM)

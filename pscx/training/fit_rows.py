@@ -105,27 +105,7 @@ class FitRows(OverImages[PSC]):
         psc = codec
         if self.steps:
             psc = codec.with_parameter(self.steps[int(key, 16) % len(self.steps)])
-        exact = signal.double()
-        found: list[Observed] = []
-        means: list[Means] = []
-
-        def watch(codec: SignalCodec, seal: Segment) -> None:
-            assert isinstance(seal, Seal)
-            known, proposal = seal.before, seal.measured.proposal
-            assert isinstance(known, Coordinates)
-            situation = psc.loop.situation(known, seal.samples, seal.segment, psc.prior)
-            if proposal.predictions is not None:
-                values = known.along(known.split(exact[None])[0], proposal.block, proposal.rows)
-                pyramid = self.rows.pyramid_of(situation, known)
-                means.append(observe_means(pyramid, proposal, seal.measured.value, values.cpu()))
-            if seal.samples is None:
-                return
-            predicted = self.rows.predicted(situation)
-            rows = len(seal.measured.symbols)
-            found.append(observe(situation, exact, predicted, rows, self.coefficients))
-
-        psc.encode(signal, advance, watch=watch)
-        return observed_file(Seen(found, means), key)
+        return observed_file(watched(psc, self.rows, signal, self.coefficients, advance), key)
 
     def is_whole(self, file: Path, key: str) -> bool:
         return read_observed(file, key) is not None
@@ -139,21 +119,15 @@ class FitRows(OverImages[PSC]):
         divisions = divided(images, self.held_out)
         parts = [[one for image in part for one in image.rows if len(one.residual)] for part in divisions]
         means = [one for image in divisions[0] for one in image.means]
-        rule = self.rows
-        quotas = {name: getattr(rule, name) for name in ("per_iteration", "growth", "depth", "floor", "complete")}
-        try:
-            weights = fit_weights(parts[0])
-            pyramid = fit_means(means) if means else rule.pyramid
-            learned = Learned(rule.block, **quotas, weights=weights, first=rule.first, pyramid=pyramid)
-        except ValueError as error:
-            raise ImageError(f"{error}; use more images or smaller steps") from error
+        learned = likeliest(self.rows, parts[0], means)
+        assert learned.weights is not None
         config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
         head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
         write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
         write_whole(self.root / CODEC_FILE, codec_file(self.observed, rows=ROWS.spec(learned)), force=True)
         self.stop_bars()
         before = [[one.predicted for one in part] for part in parts]
-        after = [[predicted_by(one, weights) for one in part] for part in parts]
+        after = [[predicted_by(one, learned.weights) for one in part] for part in parts]
         table = [compared("before", parts, before), compared("learned", parts, after)]
         measure = "held_out_bits" if parts[1] else "learnt_bits"
         for record in table:
@@ -185,6 +159,43 @@ class Seen:
 
     rows: list[Observed]
     means: list[Means]
+
+
+def watched(codec: PSC, rule: BlockTransform, signal: Tensor, coefficients: int, advance: Advance) -> Seen:
+    """What is seen while a codec with that rule encodes a signal; see :class:`FitRows` for ``coefficients``."""
+    exact, spectrum = signal.double(), rule.spectrum(codec.prior)
+    found: list[Observed] = []
+    means: list[Means] = []
+
+    def watch(_: SignalCodec, seal: Segment) -> None:
+        assert isinstance(seal, Seal)
+        known, proposal = seal.before, seal.measured.proposal
+        assert isinstance(known, Coordinates)
+        situation = codec.loop.situation(known, seal.samples, seal.segment, codec.prior)
+        if proposal.predictions is not None and rule.first == "pyramid":
+            values = known.along(known.split(exact[None])[0], proposal.block, proposal.rows)
+            pyramid = rule.pyramid_of(situation, known)
+            means.append(observe_means(pyramid, proposal, seal.measured.value, values.cpu()))
+        if seal.samples is not None:
+            predicted, rows = rule.predicted(situation), len(seal.measured.symbols)
+            found.append(observe(situation, spectrum, exact, predicted, rows, coefficients))
+
+    codec.encode(signal, advance, watch=watch)
+    return Seen(found, means)
+
+
+def likeliest(rule: BlockTransform, seen: list[Observed], means: list[Means]) -> Learned:
+    """The rule ``learned`` with the quotas of ``rule`` whose weights are the likeliest.
+
+    Raises :class:`pscx.errors.ImageError` where there are fewer coefficients than weights.
+    """
+    kept = {name: getattr(rule, name) for name in ("per_iteration", "growth", "depth", "floor", "complete", "first")}
+    try:
+        weights = fit_weights(seen)
+        pyramid = fit_means(means) if means else rule.pyramid
+        return Learned(rule.block, **kept, weights=weights, pyramid=pyramid, statistics=rule.statistics)
+    except ValueError as error:
+        raise ImageError(f"{error}; use more images or smaller steps") from error
 
 
 def observed_file(seen: Seen, key: str) -> bytes:

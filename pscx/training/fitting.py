@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -28,6 +29,8 @@ COARSE, FINE = (
     np.arange(-10, 11) / 2,
     np.arange(-7, 8) / 16,
 )  # octaves of a gain: the grid, then a finer one around its best
+Edges: TypeAlias = tuple[Array, Array]
+"""Lower and upper edges of symbols' cells, less the predicted mean, in predicted standard deviations."""
 SHRINKAGE = 16  # measurements that the more general probability counts as
 
 
@@ -95,7 +98,11 @@ def fit_posterior(quantizer: Quantizer, groups: Iterable[Group], adapt: bool = T
 
     Gains are found to 1/16 octave, from 1/64 to 64; a segment without measurements keeps the gain of the one before.
     """
-    edges = [cell_edges(quantizer, segment) for segment in by_segment(groups)]
+    return likeliest_posterior([cell_edges(quantizer, segment) for segment in by_segment(groups)], adapt)
+
+
+def likeliest_posterior(edges: list[Edges], adapt: bool) -> Posterior:
+    """:func:`fit_posterior` from the :func:`cell_edges` of each segment."""
     found = {degrees: [best_gain(low, high, degrees) for low, high in edges] for degrees in DEGREES}
     degrees = min(DEGREES, key=lambda d: sum(bits for _, bits in found[d]))
     gains: list[float] = []
@@ -104,8 +111,8 @@ def fit_posterior(quantizer: Quantizer, groups: Iterable[Group], adapt: bool = T
     return Posterior(degrees, adapt, gains)
 
 
-def cell_edges(quantizer: Quantizer, groups: Iterable[Group]) -> tuple[Array, Array]:
-    """Edges of the symbols' cells, less the predicted mean, in predicted standard deviations; all groups' in a row."""
+def cell_edges(quantizer: Quantizer, groups: Iterable[Group]) -> Edges:
+    """The edges of all groups in a row."""
     low, high = [np.zeros(0)], [np.zeros(0)]
     for group in groups:
         scale = group.scale.clamp_min(2.0**-64)

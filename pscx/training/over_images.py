@@ -56,6 +56,12 @@ class OverImages(LightningModule, ABC, Generic[C]):
     title: str
     """A word for the progress bar."""
 
+    passes: int = 1
+    """Epochs of a run."""
+
+    kept: str = "observations"
+    """The folder of observations, under that of results."""
+
     def __init__(self, codec: C, captioner: Captioner | None, key: bytes) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -76,7 +82,10 @@ class OverImages(LightningModule, ABC, Generic[C]):
 
     @abstractmethod
     def learn(self, names: list[str]) -> None:
-        """Learn from the files of these images, of all ranks, at least one; write and print what was learnt."""
+        """Learn from the files of these images, of all ranks, at least one; write and print what was learnt.
+
+        It is called at the end of an epoch, which goes over all images once, on rank 0.
+        """
 
     def configure_optimizers(self) -> None:
         """No optimizer: nothing is learnt by gradients over batches."""
@@ -84,10 +93,7 @@ class OverImages(LightningModule, ABC, Generic[C]):
     def on_train_start(self) -> None:
         self.network.eval()
         self.names, self.failures = [], {}
-        alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
-        batches = self.trainer.num_training_batches
-        self.bars = Bars(self.title, None if batches == float("inf") else int(batches), visible=alone)
-        self.bars.__enter__()
+        self.start_bars(self.title)
 
     def training_step(self, batch: Photo, batch_idx: int) -> None:
         name = batch["name"]
@@ -114,16 +120,19 @@ class OverImages(LightningModule, ABC, Generic[C]):
             codec = self.observed.conditioned(caption)
             write_whole(file, self.observe(codec, signal_of(codec, pixels), key, bar.advance), force=True)
 
-    def on_train_end(self) -> None:
+    def on_train_epoch_end(self) -> None:
         names = sorted(name for part in self._gathered(self.names) for name in part)
-        failures = {name: reason for part in self._gathered(self.failures) for name, reason in part.items()}
+        self.names = []
+        self.failures = {name: reason for part in self._gathered(self.failures) for name, reason in part.items()}
         if self.trainer.is_global_zero:
-            write_left_out(self.root, failures)
+            write_left_out(self.root, self.failures)
             if names:
                 self.learn([*dict.fromkeys(names)])
-        if failures:
+
+    def on_train_end(self) -> None:
+        if self.failures:
             self.stop_bars()
-            raise left_out(failures, "learnt from")
+            raise left_out(self.failures, "learnt from")
 
     def teardown(self, stage: str) -> None:
         self.stop_bars()
@@ -135,7 +144,7 @@ class OverImages(LightningModule, ABC, Generic[C]):
 
     def file_of(self, name: str) -> Path:
         """The observation file of an image."""
-        return self.root / "observations" / f"{name}.npz"
+        return self.root / self.kept / f"{name}.npz"
 
     def seen(self, names: list[str], read: Callable[[Path], T | None]) -> list[T]:
         """The observations of these images, by ``read``.
@@ -147,10 +156,17 @@ class OverImages(LightningModule, ABC, Generic[C]):
         if missing:
             some = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
             raise ImageError(
-                f"'{self.root / 'observations'}' lacks {len(missing)} of {len(names)} images ({some}): "
+                f"'{self.root / self.kept}' lacks {len(missing)} of {len(names)} images ({some}): "
                 "trainer.default_root_dir must be a folder that all processes share"
             )
         return [content for content in found.values() if content is not None]
+
+    def start_bars(self, title: str) -> None:
+        """Show progress bars over the images of an epoch, on rank 0."""
+        alone = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
+        batches = self.trainer.num_training_batches
+        self.bars = Bars(title, None if batches == float("inf") else int(batches), visible=alone)
+        self.bars.__enter__()
 
     def stop_bars(self) -> None:
         """Remove the progress bars."""

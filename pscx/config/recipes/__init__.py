@@ -20,7 +20,9 @@ RECIPES: dict[int, str] = {
     4: "best",
     5: "paper-latent",
     6: "turbo",
-    7: "perceptual",
+    7: "latent",
+    8: "latent-fast",
+    9: "perceptual",
 }
 USER_RECIPE, DIGEST = 255, 6  # number of all user recipes, and bytes of the digest that names one
 

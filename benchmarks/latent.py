@@ -1,0 +1,246 @@
+"""Latent recipes on one latent model, against the published rows with their own coder, and the pixel codec ``fast``.
+
+    python benchmarks/latent.py MODEL FOLDER -o runs/latent [--crop 128] [--limit 4] [--fitted FITTED.yaml ...]
+        [--paper-steps 50] [--paper-iterations 64]
+
+Each image's central square is coded by ``latent-fast``, ``latent``, user recipes, and by ``paper-latent`` with fewer
+iterations, or steps, than are published. Bits are those of payloads. All of them restore by the mean of samples of
+``latent-fast``, which has a smaller error than the published restoration, so that rows, quantizers and coders are
+compared. A point of the paper's is what its encoder holds after so many iterations. Streams of the recipes are decoded
+again, and the pixels compared. The pixel codec ``fast`` has its own prior, and says what the autoencoder costs.
+
+``points.csv`` has a record for each image, codec and setting; a run that was stopped goes on. ``summary.md`` is what is
+printed: mean bits, latent error, PSNR, ssimulacra2 and haarpsi, evaluations of a round trip, and BD-rates against the
+paper's rows by the latent error and by PSNR: bits at equal error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from math import log10
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import pscx
+from pscx.ablation.report import markdown
+from pscx.codecs import PSC, Segment, SignalCodec
+from pscx.codecs.base import Account
+from pscx.codecs.pixels import shown, signal_of
+from pscx.codecs.psc.loop import Known, Seal
+from pscx.evaluation.bd import bd_rate, front
+from pscx.evaluation.tables import as_csv
+from pscx.exact import ordered_mean
+from pscx.format.container import unpack
+from pscx.metrics import SSIMULACRA2, HaarPSI, psnr
+from pscx.runtime.files import write_whole
+
+sys.path.append(str(Path(__file__).parent))
+
+from rate_distortion import central, images  # found through the line above
+
+Pixels = NDArray[np.uint8]
+Record = dict[str, str]
+FIGURES = ("bits", "latent_db", "psnr", "ssimulacra2", "haarpsi", "evaluations")
+STEPS = (0.25, 0.4, 0.65, 1.0)
+PIXEL_STEPS = (0.6, 1.2, 2.0)
+PAPER = "paper rows"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A codec at its settings: ``run`` makes records of an image."""
+
+    name: str
+    settings: Sequence[str]
+    run: Callable[[Pixels], list[dict[str, Any]]]
+
+
+def figures(codec: SignalCodec, pixels: Pixels, restored: Tensor, bits: float, evaluations: int) -> dict[str, Any]:
+    """The figures of a restored signal."""
+    error = float((restored.double() - signal_of(codec, pixels).double()).square().mean())
+    picture = shown(codec, restored.float(), *pixels.shape[:2])
+    return {
+        "bits": round(bits),
+        "latent_db": -10 * log10(error),
+        "psnr": psnr(pixels, picture),
+        "ssimulacra2": SSIMULACRA2().measure(pixels, picture),
+        "haarpsi": HaarPSI().measure(pixels, picture),
+        "evaluations": evaluations,
+    }
+
+
+def recipe(name: str, steps: Sequence[float], **options: Any) -> Task:
+    """A recipe: files at several steps, decoded again."""
+
+    def run(pixels: Pixels) -> list[dict[str, Any]]:
+        found = []
+        for step in steps:
+            codec = pscx.load_codec(name, **options, quantizer={"step": step})
+            psc = codec.signal_codec
+            data = codec.compress(pixels)
+            header, payload = unpack(data)
+            signal = signal_of(psc, pixels)
+            at = psc.with_parameter(header.parameter)
+            encoded = at.encode(signal)[1]
+            outcome = at.decode(payload, tuple(signal.shape))
+            restored = at.restore(outcome, tuple(signal.shape))
+            if not np.array_equal(codec.decompress(data), shown(psc, restored.float(), *pixels.shape[:2])):
+                raise SystemExit(f"{name} at step {step}: a file decodes to other pixels")
+            evaluations = encoded.account.evaluations + outcome.account.evaluations
+            found.append(figures(psc, pixels, restored, 8 * len(payload), evaluations))
+        return found
+
+    return Task(Path(name).stem, [f"step {step:g}" for step in steps], run)
+
+
+def paper(model: str, steps: int, iterations: int) -> Task:
+    """The rows, the quantizer and the coder that are published, after doubling numbers of iterations."""
+    counts = [count for count in (8, 16, 32, 64, 128, 256) if count <= iterations]
+
+    def run(pixels: Pixels) -> list[dict[str, Any]]:
+        options = {"prior": {"path": model}, "sampler": {"steps": steps}, "iterations": iterations + 1}
+        codec = pscx.load_codec("paper-latent", **options).signal_codec
+        fast = pscx.load_codec("latent-fast", prior={"path": model}).signal_codec
+        assert isinstance(codec, PSC)
+        assert isinstance(fast, PSC)
+        codec.restoration, codec.restoration_sampler = fast.restoration, fast.final_sampler
+        signal, held, rows = signal_of(codec, pixels), dict[int, tuple[Known, int]](), 0
+
+        def watch(_: SignalCodec, segment: Segment) -> None:
+            nonlocal rows
+            assert isinstance(segment, Seal)
+            if segment.segment in counts:
+                assert segment.samples is not None
+                mean = ordered_mean([segment.samples])
+                held[segment.segment] = Known(Account(), segment.segment, deepcopy(segment.before), mean), rows
+            rows += len(segment.measured.symbols)
+
+        copy(codec).encode(signal, watch=watch)
+        found = []
+        for count, (known, so_far) in held.items():
+            restored = codec.restore(known, tuple(signal.shape))
+            twice = 2 * count * codec.samples * codec.sampler.evaluations
+            evaluations = twice + codec.restoration.draws * codec.final_sampler.evaluations
+            found.append(figures(codec, pixels, restored, 8 * so_far, evaluations))
+        return found
+
+    return Task(PAPER, [f"{count} iterations of {steps} steps" for count in counts], run)
+
+
+def read(path: Path) -> list[Record]:
+    """The records that there are."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def fill(tasks: Sequence[Task], files: Mapping[str, Path], crop: int, path: Path) -> list[Record]:
+    """Measure what the table lacks, and write it after each image of a codec."""
+    table = read(path)
+    for task in tasks:
+        for name, file in files.items():
+            done = {
+                one["setting"]
+                for one in table
+                if (one["codec"], one["image"], one["crop"]) == (task.name, name, str(crop))
+            }
+            if done >= {*task.settings}:
+                continue
+            print(f"{task.name}: {name}", flush=True)
+            records = task.run(central(pscx.read_image(file), crop))
+            for setting, record in zip(task.settings, records, strict=True):
+                key = {"codec": task.name, "image": name, "crop": str(crop), "setting": setting}
+                table.append(key | {figure: f"{record[figure]:.6g}" for figure in FIGURES})
+            write_whole(path, as_csv(table), force=True)
+    wanted = {(task.name, name) for task in tasks for name in files}
+    return [one for one in table if (one["codec"], one["image"]) in wanted and one["crop"] == str(crop)]
+
+
+def curves(records: Sequence[Record], figure: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Points ``(bits, figure)`` by codec and image, without those that a smaller file beats."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for one in records:
+        found.setdefault(one["codec"], {}).setdefault(one["image"], []).append((float(one["bits"]), float(one[figure])))
+    return {codec: {image: front(curve) for image, curve in of.items()} for codec, of in found.items()}
+
+
+def differences(records: Sequence[Record], figure: str) -> list[list[str]]:
+    """Mean BD-rates against the paper's rows, and of how many images."""
+    by_codec, rows = curves(records, figure), []
+    for name, of in by_codec.items():
+        found = []
+        for image, curve in of.items():
+            try:
+                found.append(bd_rate(by_codec[PAPER][image], curve))
+            except (KeyError, ValueError):  # the curves have no quality in common
+                continue
+        rows.append([name, f"{fmean(found):+.1f} %" if found else "-", f"{len(found)} of {len(of)}"])
+    return rows
+
+
+def summary(records: Sequence[Record]) -> str:
+    """All that is printed."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for one in records:
+        groups.setdefault((one["codec"], one["setting"]), []).append(one)
+    means = [
+        [
+            *key,
+            *(
+                f"{fmean(float(one[figure]) for one in group):.{digits}f}"
+                for figure, digits in zip(FIGURES, (0, 2, 2, 1, 3, 0), strict=True)
+            ),
+        ]
+        for key, group in groups.items()
+    ]
+    parts = [markdown(["codec", "setting", *FIGURES], means)]
+    for figure in ("latent_db", "psnr"):
+        head = ["codec", f"bits at equal {figure}, against {PAPER}", "images with a common range"]
+        parts.append(markdown(head, differences(records, figure)))
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Measure, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="folder of a latent model")
+    parser.add_argument("folder", type=Path, help="photographs")
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/latent"))
+    parser.add_argument("--crop", type=int, default=128)
+    parser.add_argument("--limit", type=int, default=4)
+    parser.add_argument("--fitted", type=Path, nargs="*", default=[], help="user recipes to measure too")
+    parser.add_argument("--paper-steps", type=int, default=50)
+    parser.add_argument("--paper-iterations", type=int, default=64)
+    parser.add_argument("--without", nargs="*", default=[], help="codecs to leave out")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    prior = {"prior": {"path": args.model}}
+    for file in args.fitted:
+        pscx.load_recipes(file.parent)
+    tasks = [
+        *(recipe(name, STEPS, **prior) for name in ("latent-fast", "latent")),
+        *(recipe(str(file), STEPS, **prior) for file in args.fitted),
+        paper(args.model, args.paper_steps, args.paper_iterations),
+        recipe("fast", PIXEL_STEPS),
+    ]
+    chosen = [task for task in tasks if task.name not in args.without]
+    records = fill(chosen, images(args.folder, args.limit), args.crop, args.out / "points.csv")
+    text = summary(records)
+    write_whole(args.out / "summary.md", text.encode(), force=True)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
