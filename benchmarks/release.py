@@ -3,12 +3,12 @@
     python benchmarks/release.py --list
     python benchmarks/release.py --kodak FOLDER --bsds FOLDER [--photos FOLDER] [--python INTERPRETER] [--only NAME ...]
 
-Each entry is a command whose result becomes ``benchmarks/results/NAME``: files that the script writes, what it prints as
-``table.md``, and ``about.json`` with commit, machine, versions, date, command and seconds. An entry is complete, and not
-run again, as long as its command, its script with the scripts that it imports, and ``pscx/`` are those of its
-``about.json``, and so are its images, where their folder is given. A run that was killed goes on: scripts that keep their
-points find them in ``runs/release``, under a digest of that code. Entries that need what is not given are left out. Exit
-code 1 where an entry failed; the others are run.
+Each entry is a command whose result becomes ``benchmarks/results/NAME``: files that the script writes, what it prints
+as ``table.md``, and ``about.json`` with commit, machine, versions, date, command and seconds. An entry is complete, and
+not run again, as long as its command, its script with the scripts that it imports, and ``pscx/`` are those of its
+``about.json``, and so are its images, where their folder is given. A run that was killed goes on: scripts that keep
+their points find them in ``runs/release``, under a digest of that code. Entries that need what is not given are left
+out. Exit code 1 where an entry failed; the others are run.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Entry:
     """A benchmark: what is run, what is kept of it, and where it is shown.
 
     ``command`` follows the interpreter. In it ``{kodak}`` and so on stand for what the user gives, ``{output}`` for the
-    folder that the script writes to. ``files`` are patterns of what is kept from there. ``prints`` says whether what the
-    script prints is a result.
+    folder that the script writes to. ``files`` are patterns of what is kept from there. ``prints`` says whether what
+    the script prints is a result.
     """
 
     name: str
