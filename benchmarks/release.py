@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -271,9 +272,13 @@ def shown(command: Sequence[str], file: Path) -> int:
         )
         assert running.stdout is not None
         with running:
-            for line in running.stdout:
-                print(line, end="", flush=True)
-                copy.write(line)
+            try:
+                for line in running.stdout:
+                    print(line, end="", flush=True)
+                    copy.write(line)
+            except BaseException:  # or it would write on beside the next run
+                running.terminate()
+                raise
     return running.returncode
 
 
@@ -331,4 +336,5 @@ def main(args: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES) 
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())
