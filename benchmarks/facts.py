@@ -18,7 +18,7 @@ RESULTS = "benchmarks/results"
 
 
 def facts() -> dict[str, Any]:
-    """Date, commit, machine and versions. ``clean``: no file but results differs from the commit; none outside git."""
+    """Date, commit, machine and versions. ``clean``: whether all files but results are those of the commit."""
     status = _git("status", "--porcelain", "--", ".", f":!{RESULTS}")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -246,6 +246,7 @@ def state(entry: Entry, given: Mapping[str, str], results: Path, work: Path) -> 
 
 def run(entry: Entry, given: Mapping[str, str], results: Path, work: Path) -> bool:
     """Run an entry and keep its results; whether it ended well."""
+    identity = {"code": code(entry), "inputs": inputs(entry, given)}  # before the run, as the facts are
     output = work / code(entry) / entry.name
     resumed = output.is_dir()
     output.mkdir(parents=True, exist_ok=True)
@@ -258,7 +259,7 @@ def run(entry: Entry, given: Mapping[str, str], results: Path, work: Path) -> bo
     own = output / ABOUT
     told: dict[str, Any] = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
     told |= before | {"command": entry.told(), "seconds": round(time.monotonic() - started), "resumed": resumed}
-    told |= {"code": code(entry), "inputs": inputs(entry, given)}
+    told |= identity
     keep(entry, output, results / entry.name, told, places)
     return True
 
