@@ -74,7 +74,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], Call]] = {
 
 
 def main() -> None:
-    print(f"{'denoiser':22} {'parameters / 1e6':>17} {'operations / 1e12':>18}")
+    print("| denoiser, image side | parameters / 1e6 | weights in bf16 | operations / 1e12 |\n|---|---|---|---|")
     for name, (kind, options, call) in MODELS.items():
         with torch.device("meta"), torch.no_grad():
             network = getattr(diffusers, kind)(**options)
@@ -82,7 +82,8 @@ def main() -> None:
             with counter:
                 call(network, torch.zeros)
         parameters = sum(parameter.numel() for parameter in network.parameters())
-        print(f"{name:22} {parameters / 1e6:17.0f} {counter.get_total_flops() / 1e12:18.2f}", flush=True)
+        numbers = f"{parameters / 1e6:.0f} | {2 * parameters / 1e9:.1f} GB | {counter.get_total_flops() / 1e12:.2f}"
+        print(f"| {name} | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":

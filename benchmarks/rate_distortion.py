@@ -22,15 +22,11 @@ import argparse
 import csv
 import hashlib
 import json
-import os
-import platform
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 
@@ -59,7 +55,8 @@ from pscx.runtime.files import write_whole
 
 sys.path.append(str(Path(__file__).parent))
 
-from file_formats import FORMATS, FileFormat  # found through the line above
+from facts import as_json, facts  # found through the line above
+from file_formats import FORMATS, FileFormat
 from protocols import PROTOCOLS, Protocol, size_of
 from ranges import LEVEL, Range, interval, quality_range, range_of, share
 
@@ -440,17 +437,13 @@ def tuning_table(records: Sequence[Record]) -> str:
 
 def about(options: argparse.Namespace, found: Sequence[Contender], metrics: Sequence[ImageMetric]) -> bytes:
     """Where and with what the last run was made, as JSON."""
-    packages = ("torch", "numpy", "pillow", "torchmetrics", "constriction")
-    facts = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    more = {
         "options": {key: str(value) for key, value in vars(options).items() if key not in ("folder", "output")},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "codecs": {contender.name: contender.version for contender in found},
         "metrics": {metric.column: facts_of(metric) for metric in metrics},
     }
-    return f"{json.dumps(facts, indent=1)}\n".encode()
+    return as_json(facts() | more)
 
 
 def report(

@@ -1,0 +1,141 @@
+"""benchmarks/release.py: what it runs again and keeps, with commands of a moment; its list against the scripts."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import release  # found through the line above
+from facts import facts
+from release import ENTRIES, GIVEN, Entry
+
+PRINTED = "| rate |\\n|---|\\n| 0.5 |"
+COUNTED = f"""
+import pathlib, sys
+images, output = map(pathlib.Path, sys.argv[1:])
+point = output / "points.csv"
+point.write_text(point.read_text() + "again\\n" if point.exists() else "first\\n")
+if (images / "stop").exists():
+    sys.exit("stopped")
+print("━━━ 100%\\n\\n{PRINTED}\\n\\n\\n\\nof", images)
+"""
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Entry:
+    """Counts in ``points.csv`` how often it was run, and prints a table."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"a")
+    return Entry("counted", ("-c", COUNTED, "{kodak}", "{output}"), ("README.md",), "a moment", files=("*.csv",))
+
+
+def run(entry: Entry, folder: Path, *args: str) -> int:
+    given = ["--kodak", str(folder / "images")] if "--none" not in args else []
+    places = ["--results", str(folder / "results"), "--work", str(folder / "work")]
+    return release.main([*given, *places, *(arg for arg in args if arg != "--none")], [entry])
+
+
+def points(folder: Path) -> str:
+    return (folder / "results" / "counted" / "points.csv").read_text()
+
+
+def test_a_result_is_kept_with_its_facts(entry: Entry, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(entry, tmp_path) == 0
+    assert "| 0.5 |" in capfd.readouterr().out
+    kept = tmp_path / "results" / "counted"
+    assert sorted(file.name for file in kept.iterdir()) == ["about.json", "points.csv", "table.md"]
+    about = json.loads((kept / "about.json").read_text())
+    now = facts()
+    assert {key: about[key] for key in ("commit", "clean", "machine", "versions")} == {
+        key: now[key] for key in ("commit", "clean", "machine", "versions")
+    }
+    assert about["date"] <= now["date"]
+    assert about["command"] == entry.told()
+    assert not about["resumed"]
+    assert about["seconds"] >= 0
+    head, text = (kept / "table.md").read_text().split(":\n\n", 1)
+    assert str(about["commit"])[:7] in head
+    assert text == PRINTED.replace("\\n", "\n") + "\n\nof KODAK\n"
+    assert str(tmp_path) not in "".join(file.read_text() for file in kept.iterdir())
+
+
+def test_what_is_complete_is_not_run_again(
+    entry: Entry, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(entry, tmp_path)
+    for args in ([], ["--none"]):
+        capfd.readouterr()
+        assert run(entry, tmp_path, *args) == 0
+        assert "counted: complete." in capfd.readouterr().out
+    assert points(tmp_path) == "first\n"
+    (tmp_path / "images" / "b.png").write_bytes(b"b")  # other images
+    run(entry, tmp_path)
+    assert points(tmp_path) == "first\nagain\n"
+    other = replace(entry, command=(*entry.command[:1], f"1\n{COUNTED}", *entry.command[2:]))  # another command
+    run(other, tmp_path)
+    assert points(tmp_path) == "first\n"
+    monkeypatch.setattr(release, "package", lambda: "other")  # another pscx
+    assert release.state(other, {}, tmp_path / "results", tmp_path / "work") == "of other code or images"
+
+
+def test_a_run_that_was_stopped_goes_on(entry: Entry, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stop = tmp_path / "images" / "stop"
+    stop.touch()
+    assert run(entry, tmp_path) == 1
+    assert not (tmp_path / "results").exists()
+    assert "failed: counted" in capfd.readouterr().out
+    assert run(entry, tmp_path, "--list") == 0
+    assert "counted: not there, begun." in capfd.readouterr().out
+    stop.unlink()
+    assert run(entry, tmp_path) == 0
+    assert points(tmp_path) == "first\nagain\n"
+    assert json.loads((tmp_path / "results" / "counted" / "about.json").read_text())["resumed"]
+
+
+def test_what_is_not_given(entry: Entry, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(entry, tmp_path, "--none") == 0
+    assert "counted: not there. Needs --kodak. Takes a moment. Shown by README.md\n" in capfd.readouterr().out
+    assert not (tmp_path / "work").exists()
+    for args, said in ((["--bsds", "none"], "--bsds does not exist"), (["--only", "other"], "invalid choice: 'other'")):
+        with pytest.raises(SystemExit) as error:
+            run(entry, tmp_path, *args)
+        assert error.value.code == 2
+        assert said in capfd.readouterr().err
+
+
+def test_an_imported_script_counts() -> None:
+    names = {file.name for file in release.sources(Path("benchmarks/families.py").resolve())}
+    assert names == {"families.py", "rate_distortion.py", "facts.py", "file_formats.py", "protocols.py", "ranges.py"}
+    assert "oracles.py" in {file.name for file in release.sources(Path("benchmarks/bound.py").resolve())}
+
+
+def options_of(script: Path) -> set[str]:
+    """The options that a script's parser takes."""
+    calls = [node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, ast.Call)]
+    adding = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument"]
+    return {str(arg.value) for call in adding for arg in call.args if isinstance(arg, ast.Constant)}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
+def test_entries_name_what_is_there(entry: Entry) -> None:
+    """Scripts and their options, pages, and what the user gives."""
+    assert all(Path(page).is_file() for page in entry.pages)
+    assert entry.prints or entry.files
+    assert bool(entry.files) <= any("{output}" in part for part in entry.command)
+    words = [part[1:-1] for part in entry.command if part.startswith("{")]
+    assert set(words) <= {*GIVEN, "output"}
+    named = [Path(part) for part in entry.command if part.endswith((".py", ".yaml"))]
+    assert all(file.is_file() for file in named)
+    if named[0].suffix == ".py":
+        assert {part for part in entry.command[1:] if part.startswith("-")} <= options_of(named[0])
+
+
+def test_entries_have_names_of_their_own() -> None:
+    assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
