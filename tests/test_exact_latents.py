@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.activations import GEGLU, GELU
 from diffusers.models.embeddings import Timesteps
 from numpy.typing import NDArray
@@ -58,6 +59,7 @@ from pscx.priors import SDXL, Speed, StableDiffusion
 from pscx.priors.ddpm_schedule import linear, scaled_linear
 from pscx.priors.distilled import exact_guidance_waves, guidance_waves
 from pscx.priors.latent import LatentPrior
+from pscx.samplers.pullback import denoise_with_pullback
 
 CPU = torch.device("cpu")
 PATHS: tuple[Literal["integer", "float32"], ...] = ("integer", "float32")
@@ -458,6 +460,12 @@ def test_networks_in_other_numbers_are_refused(folders: dict[str, str]) -> None:
         prior.conditioned("a cat")
 
 
+def test_samplers_that_take_gradients_are_refused(folders: dict[str, str]) -> None:
+    for kind, make in KINDS.items():
+        with pytest.raises(PscxError, match="takes gradients through the network, and an exact prior has none"):
+            denoise_with_pullback(make(folders[kind], exact=True), torch.zeros(1, 4, 4, 4), 1.0)
+
+
 def change(folder: str, part: str, **values: Any) -> None:
     file = Path(folder, part)
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
@@ -469,6 +477,20 @@ def test_a_schedule_without_an_exact_form(tmp_path: Path) -> None:
     StableDiffusion(folder)
     with pytest.raises(ValueError, match="exact must be false: the schedule of PNDMScheduler with betas scaled_linear"):
         StableDiffusion(folder, exact=True)
+
+
+@torch.no_grad()
+def test_a_network_that_is_told_the_guidance(tmp_path: Path) -> None:
+    """A latent consistency model: its guidance is waves from decimal arithmetic."""
+    folder = save_stable_diffusion(tmp_path / "x")
+    config = {**json.loads(Path(folder, "unet", "config.json").read_text()), "time_cond_proj_dim": 16}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        UNet2DConditionModel.from_config(config).save_pretrained(Path(folder, "unet"))
+    plain, exact = (StableDiffusion(folder, exact=exact).conditioned("a cat") for exact in (False, True))
+    assert exact.evaluations == 1
+    x = random(2, 4, 8, 4).double()
+    assert 0 < relative(x - exact.denoise(x, 1.0), x - plain.denoise(x, 1.0)) < 2e-3
 
 
 def test_a_part_without_an_exact_form_is_named(tmp_path: Path) -> None:

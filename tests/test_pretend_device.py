@@ -98,6 +98,18 @@ def test_stable_diffusion_under_a_caption(latent_prior: str, standin: torch.devi
     assert np.array_equal(shown, pixels)
 
 
+def test_an_exact_latent_prior_is_the_cpus_under_a_caption(latent_prior: str, standin: torch.device) -> None:
+    """Bytes and, as the stand-in's autoencoder computes as the CPU's does, pixels."""
+    options: dict[str, Any] = {
+        **SHORT,
+        "prior": {**LATENT, "path": latent_prior, "exact": True},
+        "rows": {"name": "dct", "block": 4},
+    }
+    (data, pixels), (there, shown) = both(standin, "paper-pixel", golden_image(16, 24), "a cat", **options)
+    assert there == data
+    assert np.array_equal(shown, pixels)
+
+
 @pytest.mark.parametrize("name", ["pigdm", "dps"])
 @alone
 def test_samplers_that_take_gradients(name: str, pixel_prior: str, standin: torch.device) -> None:

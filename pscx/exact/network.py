@@ -13,9 +13,11 @@ from pscx.exact.attention import ExactAttention
 from pscx.exact.convolution import ACTIVATION_BITS, LIMIT, WEIGHT_BITS, ExactConvolution
 from pscx.exact.forms import FORMS, FRAMES, Precision
 from pscx.exact.group_norm import ExactGroupNorm
+from pscx.exact.layer_norm import ExactLayerNorm
 from pscx.exact.linear import ExactLinear
 from pscx.exact.planes import byte_planes, digits
 from pscx.exact.settings import OncePerSetting, refuse_rounding
+from pscx.exact.wide import ExactWideConvolution, ExactWideLinear
 
 
 def make_exact(
@@ -95,7 +97,10 @@ def naming(path: str) -> Iterator[None]:
         raise ValueError(f"{error} ({path})" if path else str(error)) from error
 
 
-ROUNDING = (ExactConvolution, ExactLinear, ExactAttention, ExactGroupNorm)
+ROUNDING = (
+    *(ExactConvolution, ExactLinear, ExactWideConvolution, ExactWideLinear),
+    *(ExactAttention, ExactGroupNorm, ExactLayerNorm),
+)
 """Layers that round what they are given, and so have no gradient."""
 
 CHECKED_CHANNELS, CHECKED_BATCH = 32, 16

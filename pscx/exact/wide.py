@@ -32,7 +32,7 @@ class WideProducts(nn.Module):
     """Sums of products of activations and weights that both have 16 bits, without the product of their low bytes.
 
     With ``a = 256 a1 + a0`` and ``w = 256 w1 + w0``, what is summed is ``256 (256 a1 w1 + a0 w1 + a1 w0)``; ``a0 w0``,
-    which is left out, is at most 2^-14 of the largest product. Each of the three sums is one of
+    which is left out, is at most 2^-16 of the largest product. Each of the three sums is one of
     :class:`pscx.exact.ExactConvolution`, of bytes or of the same bytes in float32, with input channels in groups that
     keep partial sums below 2^24. They are added in one order: the groups of ``w0``, then those of ``w1``.
 
