@@ -43,8 +43,9 @@ def test_evaluations_of_a_round_trip_at_512_x_512(
     recipe: str, caption: str, model: str, asked: list[int], rocket: Pixels
 ) -> None:
     """To compress and to decompress; a caption with guidance counts twice. At a fine step no iteration is saved."""
-    prior = {"path": model, **({"guidance": 3.0} if caption else {})}
-    codec = pscx.load_codec(recipe, prior=prior, quantizer={"step": 0.02})
+    prior: dict[str, Any] = {"path": model, **({"guidance": 3.0} if caption else {})}
+    fine: dict[str, Any] = {"quantizer": {"step": 0.02}} if recipe == "latent" else {}
+    codec = pscx.load_codec(recipe, prior=prior, **fine)
     data = codec.compress(np.tile(rocket, (4, 6, 1))[:512, :512], caption=caption)
     encoded = sum(asked)
     assert codec.decompress(data).shape == (512, 512, 3)
