@@ -3,11 +3,11 @@
     python benchmarks/latent.py MODEL FOLDER -o runs/latent [--crop 128] [--limit 4] [--fitted FITTED.yaml ...]
         [--paper-steps 50] [--paper-iterations 64]
 
-Each image's central square is coded by ``latent-fast``, ``latent``, user recipes, and by ``paper-latent`` with fewer
+Each image's central square is coded by the latent recipes, user recipes, and by ``paper-latent`` with fewer
 iterations and steps than are published. Bits are those of payloads. The paper's rows are restored by the mean of
-samples of ``latent``, which has a smaller error than the published restoration, so that rows, quantizers and coders are
-compared. A point of the paper's is what its encoder holds after so many iterations; the pictures of the others are
-decoded from their streams. The pixel codec ``fast`` has its own prior, and says what the autoencoder costs.
+samples of ``latent-rows``, which has a smaller error than the published restoration, so that rows, quantizers and
+coders are compared. A point of the paper's is what its encoder holds after so many iterations; the pictures of the
+others are decoded from their streams. The pixel codec ``fast`` has its own prior, and says what the autoencoder costs.
 
 ``points.csv`` has a record for each image, codec and setting; a run that was stopped goes on. ``summary.md`` is what is
 printed: mean bits, latent error, PSNR, ssimulacra2 and haarpsi, evaluations of a round trip, and BD-rates against the
@@ -108,7 +108,7 @@ def paper(model: str, steps: int, iterations: int) -> Task:
     def run(pixels: Pixels) -> list[dict[str, Any]]:
         options = {"prior": {"path": model}, "sampler": {"steps": steps}, "iterations": iterations + 1}
         codec = pscx.load_codec("paper-latent", **options).signal_codec
-        ours = pscx.load_codec("latent", prior={"path": model}).signal_codec
+        ours = pscx.load_codec("latent-rows", prior={"path": model}).signal_codec
         assert isinstance(codec, PSC)
         assert isinstance(ours, PSC)
         codec.restoration, codec.restoration_sampler = ours.restoration, ours.final_sampler
@@ -228,7 +228,8 @@ def main() -> None:
         pscx.load_recipes(file.parent)
     tasks = [
         recipe("latent-fast", LEVELS, **prior),
-        recipe("latent", STEPS, **prior),
+        recipe("latent", LEVELS, **prior),
+        recipe("latent-rows", STEPS, **prior),
         *(recipe(str(file), STEPS, **prior) for file in args.fitted),
         paper(args.model, args.paper_steps, args.paper_iterations),
         recipe("fast", PIXEL_STEPS),

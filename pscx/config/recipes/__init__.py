@@ -15,7 +15,7 @@ from pscx.registry import choices
 FOLDER = Path(__file__).parent
 RECIPES: dict[int, str] = {
     **{1: "default", 2: "paper-pixel", 3: "fast", 4: "best", 5: "paper-latent", 6: "turbo"},
-    **{7: "latent", 8: "latent-fast"},
+    **{7: "latent", 8: "latent-fast", 9: "latent-rows"},
 }
 USER_RECIPE, DIGEST = 255, 6  # number of all user recipes, and bytes of the digest that names one
 
