@@ -3,11 +3,11 @@
     python benchmarks/latent.py MODEL FOLDER -o runs/latent [--crop 128] [--limit 4] [--fitted FITTED.yaml ...]
         [--paper-steps 50] [--paper-iterations 64]
 
-Each image's central square is coded by ``latent-fast``, ``latent``, user recipes, and by ``paper-latent`` with fewer
-iterations, or steps, than are published. Bits are those of payloads. All of them restore by the mean of samples of
-``latent-fast``, which has a smaller error than the published restoration, so that rows, quantizers and coders are
-compared. A point of the paper's is what its encoder holds after so many iterations. Streams of the recipes are decoded
-again, and the pixels compared. The pixel codec ``fast`` has its own prior, and says what the autoencoder costs.
+Each image's central square is coded by the latent recipes, user recipes, and by ``paper-latent`` with fewer
+iterations and steps than are published. Bits are those of payloads. The paper's rows are restored by the mean of
+samples of ``latent-rows``, which has a smaller error than the published restoration, so that rows, quantizers and
+coders are compared. A point of the paper's is what its encoder holds after so many iterations; the pictures of the
+others are decoded from their streams. The pixel codec ``fast`` has its own prior, and says what the autoencoder costs.
 
 ``points.csv`` has a record for each image, codec and setting; a run that was stopped goes on. ``summary.md`` is what is
 printed: mean bits, latent error, PSNR, ssimulacra2 and haarpsi, evaluations of a round trip, and BD-rates against the
@@ -43,6 +43,7 @@ from pscx.evaluation.tables import as_csv
 from pscx.exact import ordered_mean
 from pscx.format.container import unpack
 from pscx.metrics import SSIMULACRA2, HaarPSI, psnr
+from pscx.rate_control import Step
 from pscx.runtime.files import write_whole
 
 sys.path.append(str(Path(__file__).parent))
@@ -52,8 +53,8 @@ from rate_distortion import central, images  # found through the line above
 Pixels = NDArray[np.uint8]
 Record = dict[str, str]
 FIGURES = ("bits", "latent_db", "psnr", "ssimulacra2", "haarpsi", "evaluations")
-STEPS = (0.25, 0.4, 0.65, 1.0)
-PIXEL_STEPS = (0.6, 1.2, 2.0)
+STEPS, LEVELS = (0.4, 0.7, 1.2, 2.0), (0.2, 0.35, 0.6, 1.0)
+PIXEL_STEPS = (1.0, 2.0)
 PAPER = "paper rows"
 
 
@@ -86,22 +87,18 @@ def recipe(name: str, steps: Sequence[float], **options: Any) -> Task:
     def run(pixels: Pixels) -> list[dict[str, Any]]:
         found = []
         for step in steps:
-            codec = pscx.load_codec(name, **options, quantizer={"step": step})
-            psc = codec.signal_codec
-            data = codec.compress(pixels)
-            header, payload = unpack(data)
-            signal = signal_of(psc, pixels)
-            at = psc.with_parameter(header.parameter)
-            encoded = at.encode(signal)[1]
-            outcome = at.decode(payload, tuple(signal.shape))
-            restored = at.restore(outcome, tuple(signal.shape))
-            if not np.array_equal(codec.decompress(data), shown(psc, restored.float(), *pixels.shape[:2])):
-                raise SystemExit(f"{name} at step {step}: a file decodes to other pixels")
-            evaluations = encoded.account.evaluations + outcome.account.evaluations
+            codec = pscx.load_codec(name, **options)
+            done = codec.encode(pixels, target=Step(step))
+            header, payload = unpack(done.data)
+            psc = codec.signal_codec.with_parameter(header.parameter)
+            shape = tuple(signal_of(psc, pixels).shape)
+            outcome = psc.decode(payload, shape, arithmetic=header.arithmetic)
+            restored = psc.restore(outcome, shape)
+            evaluations = done.account.evaluations + outcome.account.evaluations
             found.append(figures(psc, pixels, restored, 8 * len(payload), evaluations))
         return found
 
-    return Task(Path(name).stem, [f"step {step:g}" for step in steps], run)
+    return Task(Path(name).stem, [f"{step:g}" for step in steps], run)
 
 
 def paper(model: str, steps: int, iterations: int) -> Task:
@@ -111,10 +108,10 @@ def paper(model: str, steps: int, iterations: int) -> Task:
     def run(pixels: Pixels) -> list[dict[str, Any]]:
         options = {"prior": {"path": model}, "sampler": {"steps": steps}, "iterations": iterations + 1}
         codec = pscx.load_codec("paper-latent", **options).signal_codec
-        fast = pscx.load_codec("latent-fast", prior={"path": model}).signal_codec
+        ours = pscx.load_codec("latent-rows", prior={"path": model}).signal_codec
         assert isinstance(codec, PSC)
-        assert isinstance(fast, PSC)
-        codec.restoration, codec.restoration_sampler = fast.restoration, fast.final_sampler
+        assert isinstance(ours, PSC)
+        codec.restoration, codec.restoration_sampler = ours.restoration, ours.final_sampler
         signal, held, rows = signal_of(codec, pixels), dict[int, tuple[Known, int]](), 0
 
         def watch(_: SignalCodec, segment: Segment) -> None:
@@ -230,7 +227,9 @@ def main() -> None:
     for file in args.fitted:
         pscx.load_recipes(file.parent)
     tasks = [
-        *(recipe(name, STEPS, **prior) for name in ("latent-fast", "latent")),
+        recipe("latent-fast", LEVELS, **prior),
+        recipe("latent", LEVELS, **prior),
+        recipe("latent-rows", STEPS, **prior),
         *(recipe(str(file), STEPS, **prior) for file in args.fitted),
         paper(args.model, args.paper_steps, args.paper_iterations),
         recipe("fast", PIXEL_STEPS),

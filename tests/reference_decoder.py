@@ -36,6 +36,7 @@ RECIPES = (
     "turbo",
     "latent",
     "latent-fast",
+    "latent-rows",
     "perceptual",
 )
 

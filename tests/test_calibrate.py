@@ -281,7 +281,7 @@ def test_an_image_that_cannot_be_read_is_left_out(
 
 def test_what_another_machine_has_seen_is_missed(tmp_path: Path) -> None:
     """Nothing is learnt from fewer images than were shared out."""
-    here = SimpleNamespace(root=tmp_path, file_of=lambda name: tmp_path / f"{name}.npz")
+    here = SimpleNamespace(root=tmp_path, kept="observations", file_of=lambda name: tmp_path / f"{name}.npz")
     (tmp_path / "a.npz").write_bytes(groups_file([], "key"))
     assert OverImages.seen(here, ["a"], read_groups) == [[]]  # type: ignore[arg-type]  # only what it asks for
     with pytest.raises(ImageError, match=r"'.*observations' lacks 4 of 5 images \(b, c, d, \.\.\.\): "):

@@ -126,7 +126,7 @@ def test_the_time_is_told_at_the_start(
     capsys.readouterr()
     assert fit(whole, model, images) == 0
     assert "expected time: about 1 s (6 images, 0 evaluations of the denoiser" in capsys.readouterr().out
-    codec = pscx.load_codec("latent", prior={"path": model}, iterations=3).signal_codec
+    codec = pscx.load_codec("latent-rows", prior={"path": model}, iterations=3).signal_codec
     assert fit(tmp_path / "run", model, images) == 0
     told = 2 * 6 * codec.evaluations(0) + 2 * 3 * codec.evaluations(1)  # one image is held out, at three steps
     assert f"(6 images, {told} evaluations of the denoiser" in capsys.readouterr().out.split("\n")[0]

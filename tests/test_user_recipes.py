@@ -328,8 +328,8 @@ def test_an_unknown_name(mine: Path, image: Path, capsys: pytest.CaptureFixture[
     assert main(["compress", str(image), "--recipe", "nine", "--recipes", str(mine)]) == 2
     message = capsys.readouterr().err
     assert (
-        "unknown recipe 'nine' (did you mean 'mine'?); choose from best, default, fast, latent, latent-fast, mine"
-        in message
+        "unknown recipe 'nine' (did you mean 'mine'?); "
+        "choose from best, default, fast, latent, latent-fast, latent-rows, mine" in message
     )
     with pytest.raises(PscxError, match=r"'\.\./mine' is neither a config file nor a recipe"):
         load_codec("../mine")

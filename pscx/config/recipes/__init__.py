@@ -22,7 +22,8 @@ RECIPES: dict[int, str] = {
     6: "turbo",
     7: "latent",
     8: "latent-fast",
-    9: "perceptual",
+    9: "latent-rows",
+    10: "perceptual",
 }
 USER_RECIPE, DIGEST = 255, 6  # number of all user recipes, and bytes of the digest that names one
 
