@@ -106,7 +106,11 @@ def paper(model: str, steps: int, iterations: int) -> Task:
     counts = [count for count in (8, 16, 32, 64, 128, 256) if count <= iterations]
 
     def run(pixels: Pixels) -> list[dict[str, Any]]:
-        options = {"prior": {"path": model}, "sampler": {"steps": steps}, "iterations": iterations + 1}
+        options: dict[str, Any] = {
+            "prior": {"path": model},
+            "sampler": {"steps": steps},
+            "iterations": iterations + 1,
+        }
         codec = pscx.load_codec("paper-latent", **options).signal_codec
         ours = pscx.load_codec("latent-rows", prior={"path": model}).signal_codec
         assert isinstance(codec, PSC)
