@@ -53,7 +53,7 @@ from rate_distortion import central, images  # found through the line above
 Pixels = NDArray[np.uint8]
 Record = dict[str, str]
 FIGURES = ("bits", "latent_db", "psnr", "ssimulacra2", "haarpsi", "evaluations")
-STEPS, LEVELS = (0.4, 0.7, 1.2, 2.0), (0.2, 0.35, 0.6, 1.0)
+STEPS, LEVELS = (0.4, 0.7, 1.2, 2.0), (0.2, 0.35, 0.6, 1.0, 1.7)
 PIXEL_STEPS = (1.0, 2.0)
 PAPER = "paper rows"
 
@@ -106,11 +106,7 @@ def paper(model: str, steps: int, iterations: int) -> Task:
     counts = [count for count in (8, 16, 32, 64, 128, 256) if count <= iterations]
 
     def run(pixels: Pixels) -> list[dict[str, Any]]:
-        options: dict[str, Any] = {
-            "prior": {"path": model},
-            "sampler": {"steps": steps},
-            "iterations": iterations + 1,
-        }
+        options: dict[str, Any] = {"prior": {"path": model}, "sampler": {"steps": steps}, "iterations": iterations + 1}
         codec = pscx.load_codec("paper-latent", **options).signal_codec
         ours = pscx.load_codec("latent-rows", prior={"path": model}).signal_codec
         assert isinstance(codec, PSC)
@@ -152,14 +148,12 @@ def fill(tasks: Sequence[Task], files: Mapping[str, Path], crop: int, path: Path
     table = read(path)
     for task in tasks:
         for name, file in files.items():
-            done = {
-                one["setting"]
-                for one in table
-                if (one["codec"], one["image"], one["crop"]) == (task.name, name, str(crop))
-            }
+            here = (task.name, name, str(crop))
+            done = {one["setting"] for one in table if (one["codec"], one["image"], one["crop"]) == here}
             if done >= {*task.settings}:
                 continue
             print(f"{task.name}: {name}", flush=True)
+            table = [one for one in table if (one["codec"], one["image"], one["crop"]) != here]
             records = task.run(central(pscx.read_image(file), crop))
             for setting, record in zip(task.settings, records, strict=True):
                 key = {"codec": task.name, "image": name, "crop": str(crop), "setting": setting}
