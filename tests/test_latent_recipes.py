@@ -45,7 +45,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_evaluations_of_a_round_trip(
     recipe: str, side: int, caption: str, model: str, asked: list[int], rocket: Pixels
 ) -> None:
-    """To compress and to decompress; a caption with guidance counts twice. At a fine step no iteration is saved. The size is of no account."""
+    """To compress and to decompress; a caption with guidance counts twice. No iteration is saved at a fine step."""
     prior: dict[str, Any] = {"path": model, **({"guidance": 3.0} if caption else {})}
     fine: dict[str, Any] = {"quantizer": {"step": 0.02}} if recipe == "latent-rows" else {}
     codec = pscx.load_codec(recipe, prior=prior, **fine)
