@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from math import log
+from math import inf, log, nan
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tiny import write_codec
 import pscx
 from pscx.cli.main import main
 from pscx.codecs import DDCM, DiffC, PathCodec, TurboDDCM
-from pscx.codecs.paths.curve import COARSEST, ERRORS, ErrorCurve, curve_of, levels, nats
+from pscx.codecs.paths.curve import COARSEST, ERRORS, SMALLEST, ErrorCurve, curve_of, levels, nats
 from pscx.codecs.specs import codec_spec
 from pscx.data.folder import BUNDLED
 from pscx.errors import ImageError
@@ -86,6 +86,7 @@ def test_a_rising_error_counts_as_the_largest_after_it() -> None:
     errors = [*ERRORS[:10], 0.06, *ERRORS[11:]]
     assert falling(errors).errors == (*ERRORS[:8], ERRORS[8], 0.06, 0.06, *ERRORS[11:])
     assert falling([error * (1 + 1e-9) for error in ERRORS]).errors == ERRORS
+    assert falling([0.0] * len(ERRORS)).errors == (SMALLEST,) * len(ERRORS)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +181,10 @@ def test_a_signal_without_a_whole_block_is_refused() -> None:
         FitCurve(codec).observe(codec, torch.zeros(3, 7, 16), "key", silent)
 
 
-def test_a_denoiser_that_diverges_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("factor", "said"), [(inf, "(inf|nan)"), (nan, "nan"), (3.0, "[0-9.]+")])
+def test_a_denoiser_that_diverges_is_told_of(monkeypatch: pytest.MonkeyPatch, factor: float, said: str) -> None:
+    """One that triples noise of level 64 has an error over what a curve may hold."""
     codec = TurboDDCM(Gaussian())
-    monkeypatch.setattr(Gaussian, "denoise", lambda self, x, sigma: x * float("inf"))
-    with pytest.raises(ImageError, match="the denoiser diverges"):
+    monkeypatch.setattr(Gaussian, "denoise", lambda self, x, sigma: x * factor)
+    with pytest.raises(ImageError, match=f"the denoiser diverges: its squared error is {said}, and may be"):
         FitCurve(codec).observe(codec, torch.ones(3, 8, 8), "key", silent)

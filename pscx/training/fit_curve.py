@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pscx.captioners import Captioner
 from pscx.codecs import PathCodec
-from pscx.codecs.paths.curve import ErrorCurve, curve_of, levels
+from pscx.codecs.paths.curve import LARGEST, SMALLEST, ErrorCurve, curve_of, levels
 from pscx.codecs.paths.levels import start_of
 from pscx.errors import ImageError
 from pscx.evaluation.tables import as_csv
@@ -91,8 +91,9 @@ class FitCurve(OverImages[PathCodec]):
             advance(number + 1, len(levels()))
         errors = torch.stack([error.square().mean() for error in found])
         bands = band_errors(torch.stack(found), channel_axes(codec.prior))
-        if not errors.isfinite().all():
-            raise ImageError("the denoiser diverges: its error is not a finite number")
+        worst = float(errors.max())
+        if not worst <= LARGEST:
+            raise ImageError(f"the denoiser diverges: its squared error is {worst:g}, and may be at most {LARGEST:g}")
         return arrays_file(key, errors=errors.cpu().numpy(), bands=bands.cpu().numpy())
 
     def is_whole(self, file: Path, key: str) -> bool:
@@ -169,8 +170,11 @@ def band_errors(errors: Tensor, axes: Tensor) -> Tensor:
 
 
 def falling(errors: Sequence[float]) -> ErrorCurve:
-    """The curve of errors, to six significant digits; each counts as the largest of it and those after it."""
-    largest = [*accumulate(reversed(errors), max)]
+    """The curve of errors, to six significant digits; each counts as the largest of it and those after it.
+
+    None counts as less than a curve may hold.
+    """
+    _, *largest = accumulate(reversed(errors), max, initial=SMALLEST)
     return curve_of([rounded(error) for error in reversed(largest)])
 
 
