@@ -10,7 +10,7 @@ from argparse import ArgumentParser, _ArgumentGroup
 MODULES = {
     "test": "evaluate",
     "predict": "evaluate",
-    "fit": "calibrate (default), fit_curve, fit_rows, quantize_weights or train_ddpm",
+    "fit": "calibrate (default), fit_curve, fit_latent, fit_rows, quantize_weights or train_ddpm",
     "validate": "train_ddpm",
 }
 """Allowed values of ``model.name``, by command."""

@@ -23,7 +23,7 @@ class CountedPrior(Prior):
         self.stride, self.exact = inner.stride, inner.exact
         self.levels, self.continuous = inner.levels, inner.continuous
         self.evaluations, self.takes_captions = inner.evaluations, inner.takes_captions
-        self.posterior_mean = inner.posterior_mean
+        self.posterior_mean, self.signal = inner.posterior_mean, inner.signal
         self.references, self.speed = inner.references, inner.speed
         self.implied = inner.implied  # type: ignore[misc]  # of its class
 
