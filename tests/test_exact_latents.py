@@ -19,6 +19,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.activations import GEGLU, GELU
 from diffusers.models.embeddings import Timesteps
+from machine_settings import machine_settings
 from numpy.typing import NDArray
 from test_exact_layers import built, numpy_exponential, numpy_units, random
 from tiny_latent import TOKENS, save_stable_diffusion, tiny_text_encoder, tiny_unet
@@ -554,17 +555,7 @@ SHORT: dict[str, Any] = {
     "samples": 2,
     "iterations": 2,
 }
-SETTINGS = {
-    "one thread": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PSCX_TEST_BATCH": "4"},
-    "two threads, avx2": {
-        **{"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "PSCX_TEST_BATCH": "1"},
-        **{"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    },
-    "no vectors": {
-        **{"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
-        **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PSCX_TEST_BATCH": "2"},
-    },
-}
+SETTINGS = machine_settings(4, 1, 2)
 CODE = """
 import hashlib, json, os, sys, warnings
 from pathlib import Path

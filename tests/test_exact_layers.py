@@ -16,6 +16,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention, SlicedAttnProcessor
 from diffusers.models.embeddings import Timesteps
+from machine_settings import machine_settings
 from numpy.typing import NDArray
 from tiny import tiny_network
 from torch import Tensor, nn
@@ -466,17 +467,7 @@ def test_products_that_round_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Settings of the machine
 
-SETTINGS = {
-    "one thread": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PSCX_TEST_BATCH": "5"},
-    "two threads, avx2": {
-        **{"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "PSCX_TEST_BATCH": "1"},
-        **{"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    },
-    "no vectors": {
-        **{"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
-        **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PSCX_TEST_BATCH": "3"},
-    },
-}
+SETTINGS = machine_settings(5, 1, 3)
 CODE = """
 import hashlib, os, sys, numpy as np, torch, pscx
 from pscx.priors import DDPM
