@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pscx.priors.latents import latent_covariance
 
-DECODER_MAPS = 8  # of as many channels as the finest level has, at the image's size: measured at the published widths
+DECODER_MAPS = 9  # of as many channels as the finest level has, at the image's size: measured at the published widths
 
 
 @dataclass(frozen=True)
