@@ -748,7 +748,7 @@ class Decoder:
         height, width = (-(-n // multiple) * multiple for n in (self.stream.height, self.stream.width))
         self.shape, self.transform = (3, height, width), Transform(side, height, width)
         self.noise, self.base = Noise(self.stream.seed), base_variances(side)
-        self.weight = weights_of(side, self.rows["chroma"], self.rows["knee"])
+        self.weight = weights_of(side, self.rows.get("chroma", 1.0), self.rows.get("knee", 0.0))
         self.quantizer = kinds[names["quantizer"]](self.stream.step, self.spec["quantizer"])
         self.coder = Posterior(RangeDecoder(self.stream.payload), self.quantizer)
         blocks, dim = height * width // side**2, 3 * side**2

@@ -45,7 +45,7 @@ class BlockTransform(RowRule):
 
     exact = True
 
-    implied: ClassVar[Mapping[str, Any]] = {"statistics": None}
+    implied: ClassVar[Mapping[str, Any]] = {"statistics": None, "chroma": 1.0, "knee": 0.0}
 
     def __init__(
         self,
