@@ -161,7 +161,7 @@ def other(name: str, form: FileFormat) -> Contender:
 def digest(codec: pscx.Codec) -> str:
     """Eight digits that change with any option of a codec but the step, and with its prior's weights."""
     facts = json.dumps(codec_spec(codec.signal_codec), sort_keys=True).encode() + codec.signal_codec.fingerprint()
-    return f"pscx {pscx.__version__} {hashlib.sha256(facts).hexdigest()[:8]}"
+    return f"pscx {hashlib.sha256(facts).hexdigest()[:8]}"
 
 
 def contenders(names: Sequence[str], steps: Sequence[float] = STEPS) -> Iterator[Contender]:

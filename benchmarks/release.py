@@ -6,9 +6,11 @@
 Each entry is a command whose result becomes ``benchmarks/results/NAME``: files that the script writes, what it prints
 as ``table.md``, and ``about.json`` with commit, machine, versions, date, command and seconds. An entry is complete, and
 not run again, as long as its command, its script with the scripts that it imports, and ``pscx/`` are those of its
-``about.json``, and so are its images, where their folder is given. A run that was killed goes on: scripts that keep
-their points find them in ``runs/release``, under a digest of that code. Entries that need what is not given are left
-out. Exit code 1 where an entry failed; the others are run.
+``about.json``, and so are its images, where their folder is given. For entries whose figures follow from streams and
+pictures alone, which take hours, golden streams, metrics and BD-rate take the place of ``pscx/``: as long as they are
+the same, so are rates and pictures. A run that was killed goes on: scripts that keep their points find them in
+``runs/release``, under a digest of that code. Entries that need what is not given are left out. Exit code 1 where an
+entry failed; the others are run.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class Entry:
 
     ``command`` follows the interpreter. In it ``{kodak}`` and so on stand for what the user gives, ``{output}`` for the
     folder that the script writes to. ``files`` are patterns of what is kept from there. ``prints`` says whether what
-    the script prints is a result.
+    the script prints is a result. ``streams`` says that the figures are of streams and of their pictures alone, neither
+    of time nor of memory.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Entry:
     cost: str
     files: tuple[str, ...] = ()
     prints: bool = True
+    streams: bool = False
 
     @property
     def needs(self) -> list[str]:
@@ -152,8 +156,15 @@ ENTRIES = (
         ("docs/targets.md",),
         "some hours",
         files=("targets.csv",),
+        streams=True,
     ),
-    Entry("perception", script("perception", "{photos}", *TO_OUTPUT), ("docs/restorations.md",), "some hours"),
+    Entry(
+        "perception",
+        script("perception", "{photos}", *TO_OUTPUT),
+        ("docs/restorations.md",),
+        "some hours",
+        streams=True,
+    ),
     Entry(
         "families",
         script("families", "{bsds}", *TO_OUTPUT, "--target", "0.25"),
@@ -161,6 +172,7 @@ ENTRIES = (
         "some hours",
         files=POINTS,
         prints=False,
+        streams=True,
     ),
     Entry(
         "rate_distortion",
@@ -169,6 +181,7 @@ ENTRIES = (
         "half a day",
         files=POINTS,
         prints=False,
+        streams=True,
     ),
     Entry(
         "kodak",
@@ -177,6 +190,7 @@ ENTRIES = (
         "a day",
         files=POINTS,
         prints=False,
+        streams=True,
     ),
 )
 """The quick ones first."""
@@ -187,6 +201,14 @@ def package() -> str:
     """A digest of all that ``pscx/`` holds but its texts."""
     files = (file for file in sorted((ROOT / "pscx").rglob("*")) if file.is_file())
     return digest(file for file in files if "__pycache__" not in file.parts and file.suffix != ".md")
+
+
+@cache
+def promises() -> str:
+    """A digest of what keeps streams and pictures as they are, and of what measures them."""
+    folders = (ROOT / "tests" / "golden", ROOT / "pscx" / "metrics")
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in {".json", ".pscx", ".py"}]
+    return digest(iter(sorted([*files, ROOT / "pscx" / "evaluation" / "bd.py"])))
 
 
 def digest(files: Iterator[Path]) -> str:
@@ -213,10 +235,10 @@ def sources(file: Path) -> set[Path]:
 
 
 def code(entry: Entry) -> str:
-    """A digest that changes with what an entry computes: its command, its sources and configs, and the package."""
+    """A digest that changes with what an entry computes: its command, its sources and configs, and what they use."""
     named = {ROOT / part for part in entry.command if part.endswith((".py", ".yaml"))}
     files = {source for file in named for source in (sources(file) if file.suffix == ".py" else {file})}
-    whole = "\n".join((*entry.command, digest(iter(sorted(files))), package()))
+    whole = "\n".join((*entry.command, digest(iter(sorted(files))), promises() if entry.streams else package()))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
