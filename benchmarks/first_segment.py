@@ -55,8 +55,8 @@ def bits_a_block(codec: Codec, file: Path) -> float:
     psc, pixels = codec.signal_codec, pscx.read_image(file)
     assert isinstance(psc, PSC)
     height, width = pixels.shape[:2]
-    side = psc.rows.stride
-    return 8 * len(unpack(codec.compress(pixels))[1]) / (ceil(height / side) * ceil(width / side))
+    blocks: int = ceil(height / psc.rows.stride) * ceil(width / psc.rows.stride)
+    return 8 * len(unpack(codec.compress(pixels))[1]) / blocks
 
 
 if __name__ == "__main__":
