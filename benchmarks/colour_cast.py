@@ -1,13 +1,14 @@
 """Do decoded pictures drift in colour? The mean error of each channel, over images and over regions of 64x64.
 
-    python benchmarks/colour_cast.py FOLDER -o runs/colour_cast [--recipe default] [--bpp 0.1] [--crop SIDE]
-        [--perception P] [--limit N]
+    python benchmarks/colour_cast.py FOLDER -o runs/colour_cast [--recipe default] [--bpp 0.1 | --step S]
+        [--crop SIDE] [--perception P] [--limit N]
 
-Each image, or its central square, is compressed to at most so many bits per pixel and decoded. The error of a channel
-is decoded minus original, in grey levels of 255. Detail cancels out in its mean over an image or a region, and a cast
-of colour stays. Regions at the right and lower edges are smaller where a side is no multiple of 64. Each image's result
-is kept in OUTPUT, so a run that was stopped goes on. Exit code 1 where a mean over an image is beyond 1 grey level, or
-over a region beyond 4.
+Each image, or its central square, is compressed to at most so many bits per pixel and decoded. With ``--step`` it is
+encoded once, with this step of the quantizer, and the mean rate over the images is what it is. The error of a channel is
+decoded minus original, in grey levels of 255. Detail cancels out in its mean over an image or a region, and a cast of
+colour stays. Regions at the right and lower edges are smaller where a side is no multiple of 64. Each image's result is
+kept in OUTPUT, so a run that was stopped goes on. Exit code 1 where a mean over an image is beyond 1 grey level, or over
+a region beyond 4.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import sys
 from hashlib import sha256
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from pscx.ablation.report import markdown
 from pscx.api import Codec, Pixels
 from pscx.codecs.specs import codec_spec
 from pscx.data.files import image_files
+from pscx.rate_control import BPP, Step
 from pscx.runtime.files import write_whole
 
 REGION = 64
@@ -39,19 +42,22 @@ def main() -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/colour_cast"))
     parser.add_argument("--recipe", default="default")
-    parser.add_argument("--bpp", type=float, default=0.1)
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--bpp", type=float, default=0.1)
+    rate.add_argument("--step", type=float)
     parser.add_argument("--crop", type=int, metavar="SIDE")
     parser.add_argument("--perception", type=float, metavar="P", help="as in pscx decompress")
     parser.add_argument("--limit", type=int, metavar="N", help="images")
     options = parser.parse_args()
     codec = pscx.load_codec(options.recipe)
+    target = BPP(options.bpp) if options.step is None else Step(options.step)
     found = []
     for file in image_files(options.folder, "FOLDER")[: options.limit]:
         pixels = pscx.read_image(file)
         if options.crop is not None:
             top, left = (max(side - options.crop, 0) // 2 for side in pixels.shape[:2])
             pixels = np.ascontiguousarray(pixels[top : top + options.crop, left : left + options.crop])
-        found.append((file.stem, result(options.output, codec, pixels, options.bpp, options.perception)))
+        found.append((file.stem, result(options.output, codec, pixels, target, options.perception)))
         print(f"{file.stem}: {found[-1][1]['bpp']:.4f} bpp, {found[-1][1]['psnr']:.2f} dB", file=sys.stderr, flush=True)
     rows = [
         [
@@ -66,21 +72,26 @@ def main() -> int:
     print(markdown(["image", "bpp", "PSNR", *CHANNELS, "worst region"], rows))
     whole = max(abs(mean) for _, one in found for mean in one["means"])
     region = max(one["region"] for _, one in found)
-    print(f"\nlargest mean over an image {whole:.2f} (at most {WHOLE_BOUND:g}), ", end="")
+    print(f"\n{fmean(one['bpp'] for _, one in found):.4f} bpp, ", end="")
+    print(f"largest mean over an image {whole:.2f} (at most {WHOLE_BOUND:g}), ", end="")
     print(f"over a region {region:.2f} (at most {REGION_BOUND:g})")
     return int(whole > WHOLE_BOUND or region > REGION_BOUND)
 
 
-def result(output: Path, codec: Codec, pixels: Pixels, bpp: float, perception: float | None) -> dict[str, Any]:
+def result(output: Path, codec: Codec, pixels: Pixels, target: BPP | Step, perception: float | None) -> dict[str, Any]:
     """The errors of one image, measured or known."""
     own = codec.signal_codec
-    told = json.dumps([codec_spec(own), own.fingerprint().hex(), bpp, perception, pixels.shape], sort_keys=True)
+    rate = type(target).__name__, target.value
+    facts = [codec_spec(own), own.fingerprint().hex(), rate, perception, pixels.shape]
+    told = json.dumps(facts, sort_keys=True)
     file = output / f"{sha256(told.encode() + pixels.tobytes()).hexdigest()[:16]}.json"
     if file.is_file():
         known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return known
-    data = codec.compress(pixels, bpp=bpp)
-    decoded = codec.decompress(data, perception=perception)
+    done = codec.simulate(pixels, target=target)
+    data, decoded = done.data, done.pixels
+    if perception is not None:
+        decoded = codec.decompress(data, perception=perception)
     error = decoded.astype(np.float64) - pixels.astype(np.float64)
     one = {
         "bpp": 8 * len(data) / (pixels.shape[0] * pixels.shape[1]),
