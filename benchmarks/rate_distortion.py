@@ -71,6 +71,7 @@ RATES = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 WHOLE = "whole"
 RANGES: tuple[Range, ...] = ((0.05, 0.25), (0.25, 1.0))
 LEAST_SHARE = 0.5
+EVALUATIONS = Measure("NFE to compress", "", higher_is_better=False)
 ANCHORS = ("avif", "jpeg")
 PAPER, PAPER_SIDE, PAPER_ITERATIONS = "paper-pixel", 64, (4, 8, 16)
 
@@ -407,15 +408,20 @@ def paper_table(records: Sequence[Record]) -> str:
 
 
 def pictures(found: Mapping[str, list[Point]], root: Path, metrics: Sequence[ImageMetric] = SHOWN) -> dict[str, bytes]:
-    """``psnr.svg`` and so on: the front of each codec."""
+    """``psnr.svg`` and so on: the front of each codec; ``evaluations.svg``: what those with a denoiser ask of it."""
     axes = [Axis("codec", {name: name for name in found}), Axis("setting", {})]
     baseline = {"codec": "jpeg" if "jpeg" in found else next(iter(found))}
     whole = Plan(axes, "setting", baseline, [], root)
-    files: dict[str, bytes] = {}
+    kept: dict[str, tuple[Measure, Mapping[str, list[Point]]]] = {"evaluations": (EVALUATIONS, found)}
     for metric in metrics:
         fronts = {name: front(points, metric.column, metric.higher_is_better) for name, points in found.items()}
-        lines = [Curve({"codec": name}, [_result(point, metric) for point in kept]) for name, kept in fronts.items()]
-        drawn = [line for line in lines if line.points]
+        kept[metric.column] = _measure_of(metric), fronts
+    files: dict[str, bytes] = {}
+    for column, (measure, named) in kept.items():
+        lines = [
+            Curve({"codec": name}, [_result(one, column, measure) for one in points]) for name, points in named.items()
+        ]
+        drawn = [line for line in lines if line.of(column)]
         files |= {name: data for name, data in draw(whole, drawn).items() if name.endswith(".svg")} if drawn else {}
     return files
 
@@ -619,10 +625,10 @@ def _passes_above(point: Point, others: Sequence[Point], quality: str) -> bool:
     return value is not None and rival is not None and rival > value
 
 
-def _result(point: Point, metric: ImageMetric) -> Results:
-    values = {"bpp": point.values["bpp"], metric.column: point.values[metric.column]}
+def _result(point: Point, column: str, measure: Measure) -> Results:
+    values = {"bpp": point.values["bpp"], column: point.values.get(column)}
     means = {key: "" if value is None else str(value) for key, value in values.items()}
-    return Results([], means, {metric.column: _measure_of(metric)})
+    return Results([], means, {column: measure})
 
 
 def _measure_of(metric: ImageMetric) -> Measure:

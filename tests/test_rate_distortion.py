@@ -61,7 +61,8 @@ def test_a_run_is_written_goes_on_and_takes_another_codec(
     about = json.loads((out / "about.json").read_text())
     assert "jpeg" in about["codecs"]
     assert about["metrics"]["psnr"]["unit"] == "dB"
-    assert (out / "psnr.svg").read_text().startswith("<?xml")
+    for name in ("psnr", "evaluations"):
+        assert (out / f"{name}.svg").read_text().startswith("<?xml")
     assert not (out / "ms_ssim.svg").exists()
 
     measured: list[str] = []
