@@ -99,6 +99,14 @@ ENTRIES = (
         "half a minute",
         files=("distances.csv", "distances.svg"),
     ),
+    Entry(
+        "restorations",
+        script("restorations", *TO_OUTPUT),
+        ("docs/method.md",),
+        "half a minute",
+        files=("*.webp",),
+        streams=True,
+    ),
     Entry("bound", script("bound"), ("docs/rows.md",), "a minute"),
     Entry("plugin_page", script("plugin_page", *TO_OUTPUT), ("docs/plugins.md",), "a minute"),
     Entry(
