@@ -104,7 +104,6 @@ ENTRIES = (
         script("restorations", *TO_OUTPUT),
         ("docs/method.md",),
         "half a minute",
-        files=("*.webp",),
         streams=True,
     ),
     Entry("bound", script("bound"), ("docs/rows.md",), "a minute"),
