@@ -46,6 +46,7 @@ OUTPUT = "output"
 ABOUT, TABLE, PRINTED = "about.json", "table.md", "printed.txt"
 LEVELS = ("0.02", "0.05", "0.1", "0.2", "0.4", "0.8", "1.6")
 METRICS = ("--metrics", "psnr", "ms_ssim", "ssimulacra2")
+ALL_METRICS = (*METRICS, "flip", "haarpsi", "gmsd")
 CODECS = ("--codecs", "fast", "default", "jpeg", "jp2", "webp", "avif", "jxl")
 ALL_CODECS = (*CODECS, "best", "avif-looks")
 COMPONENTS = "configs/ablations/components.yaml"
@@ -192,8 +193,8 @@ ENTRIES = (
     ),
     Entry(
         "kodak",
-        script("rate_distortion", "{kodak}", *TO_OUTPUT, *METRICS, "--protocol", "kodak", *CODECS),
-        ("README.md",),
+        script("rate_distortion", "{kodak}", *TO_OUTPUT, *ALL_METRICS, "--protocol", "kodak", *CODECS),
+        ("README.md", "docs/comparison.md"),
         "a day",
         files=POINTS,
         prints=False,
