@@ -67,10 +67,9 @@ def chance(part: Array, whole: Array) -> Array:
 class Tree:
     """The decisions by which a symbol near the middle is found, numbered from 0, the first.
 
-    ``low``, ``middle`` and ``high`` ``(decisions,)`` say what each cuts, and where. What follows a no to decision ``i``
-    is number ``i`` of ``after``, ``lower`` and ``upper``, and what follows a yes number ``i + decisions``: the next
-    decision, or ``ENDED`` where one symbol is left, or ``FAR`` in a part beyond those near the middle; and the two ends
-    of what is left.
+    ``low``, ``middle`` and ``high`` ``(decisions,)`` say what each cuts, and where. Numbers of ``after``
+    ``(2 decisions,)`` say what follows a no to each, then what follows a yes: the next decision, or ``ENDED`` where one
+    symbol is left, or ``FAR`` in a part beyond those near the middle.
     """
 
     low: Integers
@@ -84,14 +83,10 @@ class Tree:
         return np.unique(np.concatenate([self.low, self.middle, self.high]))
 
     @cached_property
-    def lower(self) -> Integers:
-        """The first symbol of what each answer leaves."""
-        return np.concatenate([self.low, self.middle])
-
-    @cached_property
-    def upper(self) -> Integers:
-        """One more than the last symbol of what each answer leaves."""
-        return np.concatenate([self.middle, self.high])
+    def answers(self) -> Integers:
+        """What follows each answer, and the two ends of what it leaves: ``(3, 2 decisions)``."""
+        lower, upper = np.concatenate([self.low, self.middle]), np.concatenate([self.middle, self.high])
+        return np.stack([self.after, lower, upper])
 
     @staticmethod
     @lru_cache(16)
@@ -162,22 +157,21 @@ class Chances:
             middle, p = tree.middle.take(node), self._p.take(first + node)
             if len(far):
                 middle[far], p[far] = self._beyond(cut, rows[left[far]], low[left[far]], high[left[far]])
-            upper = decide(rows[left], middle, p)
-            answer = node + decisions * upper
-            node, lower, higher = tree.after.take(answer), tree.lower.take(answer), tree.upper.take(answer)
+            upper = decide(rows.take(left), middle, p)
+            node, lower, higher = tree.answers.take(node + decisions * upper, axis=1)
             if len(far):
                 yes, at = upper[far], left[far]
                 lower[far], higher[far] = np.where(yes, middle[far], low[at]), np.where(yes, high[at], middle[far])
                 node[far] = np.where(higher[far] - lower[far] > 1, FAR, ENDED)
             low[left], high[left] = lower, higher
-            again = np.flatnonzero(node != ENDED)
+            (again,) = (node != ENDED).nonzero()
             left, node, first = left.take(again), node.take(again), first.take(again)
-            far = np.flatnonzero(node == FAR)
+            (far,) = (node == FAR).nonzero()
         return low
 
     def _beyond(self, cut: Cut, rows: Integers, low: Integers, high: Integers) -> tuple[Integers, Array]:
         """Where to cut ``[low, high)`` in the numbered rows, beyond what the tree holds, and the chances of a yes."""
         middle = between(low, high, self._alphabet)
-        sides = cut(np.concatenate([rows] * 3), np.concatenate([low, middle, high]))
-        at_low, at_middle, at_high = np.split(sides, 3, axis=1)
+        sides = cut(np.tile(rows, 3), np.concatenate([low, middle, high]))
+        at_low, at_middle, at_high = sides.reshape(2, 3, -1).swapaxes(0, 1)
         return middle, chance(mass(at_middle, at_high), mass(at_low, at_high))
