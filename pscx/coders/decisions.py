@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -18,7 +18,7 @@ Cut = Callable[[Integers, Integers], Array]
 NEAR = 7  # symbols on either side of the middle one that are set apart first
 NOTHING = 1e-250  # a mass below this is not divided by
 ROWS = 1 << 10  # of which a table is made at once: they stay in the cache
-FAR = -1  # what a table says of a decision that it does not hold
+ENDED, FAR = -1, -2  # in place of a decision of a table: one symbol is left; the decision is not in the table
 
 
 def descend(cut: Cut, alphabet: int, rows: Integers, decide: Decide) -> Integers:
@@ -67,9 +67,9 @@ def chance(part: Array, whole: Array) -> Array:
 class Tree:
     """The decisions by which a symbol near the middle is found, numbered from 0, the first.
 
-    ``low``, ``middle`` and ``high`` ``(decisions,)`` say what each cuts, and where. ``after`` ``(2, decisions)`` is the
-    decision that follows a no and a yes, or ``FAR`` where none does: then one symbol is left, or a part beyond those
-    near the middle.
+    ``low``, ``middle`` and ``high`` ``(decisions,)`` say what each cuts, and where. Numbers of ``after``
+    ``(2 decisions,)`` say what follows a no to each, then what follows a yes: the next decision, or ``ENDED`` where one
+    symbol is left, or ``FAR`` in a part beyond those near the middle.
     """
 
     low: Integers
@@ -81,6 +81,12 @@ class Tree:
     def symbols(self) -> Integers:
         """All symbols at which the decisions cut, or which bound them, rising."""
         return np.unique(np.concatenate([self.low, self.middle, self.high]))
+
+    @cached_property
+    def answers(self) -> Integers:
+        """What follows each answer, and the two ends of what it leaves: ``(3, 2 decisions)``."""
+        lower, upper = np.concatenate([self.low, self.middle]), np.concatenate([self.middle, self.high])
+        return np.stack([self.after, lower, upper])
 
     @staticmethod
     @lru_cache(16)
@@ -95,12 +101,13 @@ class Tree:
             middles.append(middle)
             following = []
             for part in ((low, middle), (middle, high)):
-                held = part[1] - part[0] > 1 and (part == (0, outer) or inner <= part[0] < part[1] <= outer)
-                following.append(len(parts) if held else FAR)
-                parts += [part] if held else []
+                held = part == (0, outer) or inner <= part[0] < part[1] <= outer
+                more = part[1] - part[0] > 1
+                following.append((len(parts) if held else FAR) if more else ENDED)
+                parts += [part] if held and more else []
             after.append(following)
         lows, highs = (np.array([part[side] for part in parts], np.int64) for side in (0, 1))
-        return Tree(lows, np.array(middles, np.int64), highs, np.array(after, np.int64).reshape(-1, 2).T)
+        return Tree(lows, np.array(middles, np.int64), highs, np.array(after, np.int64).reshape(-1, 2).T.ravel())
 
 
 class Chances:
@@ -122,15 +129,16 @@ class Chances:
         distances, which = np.unique(np.abs(offsets), return_inverse=True)
         below, which = offsets < 0, which.reshape(offsets.shape)
         self._alphabet, self._tree, self._rows = alphabet, tree, len(spread)
-        self._p = np.empty((len(offsets), len(tree.middle), len(spread)))
+        p = np.empty((len(offsets), len(spread), len(tree.middle)))
         for first in range(0, len(spread), ROWS):
             part = slice(first, first + ROWS)
             with np.errstate(over="ignore"):  # an infinite distance is far enough
                 outside = tail(np.minimum(distances[:, None] / spread[part], FARTHEST))
-            for kind, p in enumerate(self._p):
+            for kind, of_kind in enumerate(p):
                 sides = sides_of(outside[which[kind]], below[kind][:, None])
                 at_middle, at_high = sides[:, middle], sides[:, high]
-                p[:, part] = chance(mass(at_middle, at_high), mass(sides[:, low], at_high))
+                of_kind[part] = chance(mass(at_middle, at_high), mass(sides[:, low], at_high)).T
+        self._p = p.ravel()
 
     @staticmethod
     def of(cells: CellsInTurn, alphabet: int, spread: Array, tail: Tail) -> Chances | None:
@@ -141,22 +149,29 @@ class Chances:
 
     def descend(self, kinds: Integers, cut: Cut, rows: Integers, decide: Decide) -> Integers:
         """:func:`descend` in the numbered ``rows``, whose cells are of these ``kinds``."""
-        tree, alphabet, p = self._tree, self._alphabet, self._p.reshape(-1, self._rows)
-        low, high = np.zeros(len(rows), np.int64), np.full(len(rows), alphabet, np.int64)
-        node, first = np.zeros(len(rows), np.int64), kinds * len(tree.middle)
-        left = np.arange(len(rows))
+        tree, decisions = self._tree, len(self._tree.middle)
+        low, high = np.zeros(len(rows), np.int64), np.full(len(rows), self._alphabet, np.int64)
+        left, node, first = np.arange(len(rows)), np.zeros(len(rows), np.int64), (kinds * self._rows + rows) * decisions
+        far = left[:0]
         while len(left):
-            here = node[left]
-            far = here == FAR
-            middle, chances = tree.middle[here], p[first[left] + here, rows[left]]
-            if far.any():
-                beyond = left[far]
-                middle[far] = between(low[beyond], high[beyond], alphabet)
-                cuts = (cut(rows[beyond], at) for at in (low[beyond], middle[far], high[beyond]))
-                at_low, at_middle, at_high = cuts
-                chances[far] = chance(mass(at_middle, at_high), mass(at_low, at_high))
-            upper = decide(rows[left], middle, chances)
-            low[left], high[left] = np.where(upper, middle, low[left]), np.where(upper, high[left], middle)
-            node[left] = np.where(far, FAR, tree.after[upper.astype(np.int64), here])
-            left = left[high[left] - low[left] > 1]
+            middle, p = tree.middle.take(node), self._p.take(first + node)
+            if len(far):
+                middle[far], p[far] = self._beyond(cut, rows[left[far]], low[left[far]], high[left[far]])
+            upper = decide(rows.take(left), middle, p)
+            node, lower, higher = tree.answers.take(node + decisions * upper, axis=1)
+            if len(far):
+                yes, at = upper[far], left[far]
+                lower[far], higher[far] = np.where(yes, middle[far], low[at]), np.where(yes, high[at], middle[far])
+                node[far] = np.where(higher[far] - lower[far] > 1, FAR, ENDED)
+            low[left], high[left] = lower, higher
+            (again,) = (node != ENDED).nonzero()
+            left, node, first = left.take(again), node.take(again), first.take(again)
+            (far,) = (node == FAR).nonzero()
         return low
+
+    def _beyond(self, cut: Cut, rows: Integers, low: Integers, high: Integers) -> tuple[Integers, Array]:
+        """Where to cut ``[low, high)`` in the numbered rows, beyond what the tree holds, and the chances of a yes."""
+        middle = between(low, high, self._alphabet)
+        sides = cut(np.tile(rows, 3), np.concatenate([low, middle, high]))
+        at_low, at_middle, at_high = sides.reshape(2, 3, -1).swapaxes(0, 1)
+        return middle, chance(mass(at_middle, at_high), mass(at_low, at_high))

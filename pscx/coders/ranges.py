@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,39 +42,58 @@ class RangeDecoder:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._words = stream.queue.RangeDecoder(np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32))
-        self._again = stream.queue.RangeEncoder()
+        self._again = stream.queue.RangeEncoder()  # encodes all that was taken, to follow the coder's interval
+        self._taken: list[tuple[Any, Array]] = []  # decisions, and their probabilities, that it has not encoded yet
         self._lost = False
 
     def get(self, p: Array) -> Booleans:
-        """The next decisions, ``(n,)``."""
-        yes: Booleans = self._take(np.zeros(len(p), np.int32), *binary(p)).astype(np.bool_)
+        """The next decisions, ``(n,)``; ``p`` must not be changed afterwards."""
+        model, chances = binary(p)
+        taken = self._take(model, chances)
+        if taken is None:
+            return np.zeros(len(p), np.bool_)
+        self._taken.append((taken, chances))
+        yes: Booleans = taken != 0
         return yes
 
     def get_bits(self, count: int) -> int:
         """The next unsigned integer of ``count`` bits."""
-        return int(self._take(0, stream.model.Uniform(1 << count))) if count else 0
+        if not count:
+            return 0
+        model = stream.model.Uniform(1 << count)
+        value = self._take(model)
+        if value is None:
+            return 0
+        self._follow()
+        self._again.encode(value, model)
+        return int(value)
 
     @property
     def exhausted(self) -> bool:
         """Whether what was taken depends on bytes that are not there, or no encoder writes such bytes."""
         if self._lost:
             return True
+        self._follow()
         _, high, bits = interval(self._again)
         have = 8 * len(self._data)
         after = int.from_bytes(self._data, "big") + 1
         return after << max(0, bits - have) > high << max(0, have - bits)
 
-    def _take(self, otherwise: Any, *model: Any) -> Any:
-        """Decode, and encode again to follow the coder's interval; ``otherwise`` where no symbol has the code."""
+    def _take(self, *model: Any) -> Any:
+        """Decode; none where no symbol has the code."""
         if not self._lost:
             try:
-                taken = self._words.decode(*model)
+                return self._words.decode(*model)
             except AssertionError:  # what constriction raises for data that no encoder writes
                 self._lost = True
-            else:
-                self._again.encode(taken, *model)
-                return taken
-        return otherwise
+        return None
+
+    def _follow(self) -> None:
+        """Encode again what was taken."""
+        if self._taken:
+            taken, chances = (np.concatenate(part) for part in zip(*self._taken, strict=True))
+            self._again.encode(taken, *binary(chances))
+            self._taken.clear()
 
 
 class RangeCodedEncoder(Encoder):
@@ -106,13 +126,21 @@ class RangeCodedDecoder(Decoder):
 
 def on_grid(p: Array) -> Array:
     """Probabilities of yes rounded to multiples of 2^-20 and kept in [2^-16, 1 - 2^-16]."""
-    clamped: Array = np.clip(np.rint(p / GRID) * GRID, RAREST, 1 - RAREST)
-    return clamped
+    rounded: Array = np.rint(p / GRID)
+    rounded *= GRID
+    np.maximum(rounded, RAREST, out=rounded)
+    return np.minimum(rounded, 1 - RAREST, out=rounded)
 
 
 def binary(p: Array) -> tuple[Any, Array]:
     """The model of yes-or-no decisions with probabilities ``p``, as constriction takes it."""
-    return stream.model.Bernoulli(perfect=False), p
+    return bernoulli(), p
+
+
+@lru_cache(1)
+def bernoulli() -> Any:
+    """The model of decisions whose probabilities are given with each of them."""
+    return stream.model.Bernoulli(perfect=False)
 
 
 def interval(coder: Any) -> tuple[int, int, int]:

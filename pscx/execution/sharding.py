@@ -41,9 +41,12 @@ class Spread:
         A micro-batch has at most ``batch`` draws. Only under an exact prior, whose numbers do not depend on the batch,
         is it made smaller: that there is one for each process, and that large ones do not take memory together.
         """
-        draws = torch.empty(len(indices), *problem.shape, dtype=torch.float64, device=problem.device)
-        done = 0
+        done, draws = 0, torch.empty(0)
         for part in self.draws(sampler, problem, indices, batch):
+            if len(part) == len(indices):
+                return part
+            if not done:
+                draws = torch.empty(len(indices), *problem.shape, dtype=torch.float64, device=problem.device)
             draws[done : done + len(part)] = part
             done += len(part)
             del part  # before the next is drawn

@@ -81,7 +81,9 @@ class Prior(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the network is; the CPU for a prior without one."""
-        return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), CPU)
+        modules = (module for network in (*self.denoisers, self) for module in network.modules())
+        own = (chain(module.parameters(recurse=False), module.buffers(recurse=False)) for module in modules)
+        return next((tensor.device for tensor in chain.from_iterable(own)), CPU)  # exact networks have buffers alone
 
     @property
     def home(self) -> torch.device:

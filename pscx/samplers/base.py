@@ -41,16 +41,16 @@ class Problem:
 
     def draw(self, indices: range, step: int) -> Tensor:
         """Standard normal noise of a sampler's step for draws ``indices``: ``(len(indices), *shape)`` float64."""
-        draws: list[Tensor] = []
-        for index in indices:
+        draws = torch.empty(len(indices), *self.shape, dtype=torch.float64, device=self.device)
+        for place, index in enumerate(indices):
             opposite = self.antithetic and index % 2 == 1
-            if opposite and draws:
-                draws.append(-draws[-1])
+            if opposite and place:
+                torch.neg(draws[place - 1], out=draws[place])
                 continue
-            address = {"iteration": self.iteration, "sample": index - opposite, "step": step}
-            noise = self.noise.normal(self.shape, **address, device=self.device)
-            draws.append(noise.neg_() if opposite else noise)
-        return draws[0][None] if len(draws) == 1 else torch.stack(draws)  # one may be large, and needs no copy
+            self.noise.draw(draws[place], iteration=self.iteration, sample=index - opposite, step=step)
+            if opposite:
+                draws[place].neg_()
+        return draws
 
 
 class Sampler(ABC):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pscx.signal.partition import Partition
-from pscx.signal.transforms import BlockDCT, Box, Pull
+from pscx.signal.transforms import GRID, BlockDCT, Box, Pull
 
 Gain = Callable[[Tensor], Tensor | float]
 """What measurements weigh, given their noise variances, any shape: that shape, or one number for all."""
@@ -201,7 +201,7 @@ class Coordinates(Measurements):
             return kept
         made = self.transform.boxed
         boxed = [
-            (box, made(self.values, box), made(self.known, box).double(), made(self.variances, box))
+            (box, made(self.values, box) * GRID, made(self.known, box).double(), made(self.variances, box))
             for box in self.boxes()
         ]
         if self.small:

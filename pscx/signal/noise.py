@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
 from statistics import NormalDist
 
 import numpy as np
@@ -48,29 +47,35 @@ class Noise:
         A larger shape starts with the same values in row-major order. Raises ``ValueError`` where a coordinate is
         not in [0, 2^64).
         """
+        values = torch.empty(shape, dtype=torch.float64, device=device)
+        self.draw(values, iteration=iteration, sample=sample, step=step)
+        return values
+
+    def draw(self, out: Tensor, *, iteration: int, sample: int, step: int) -> None:
+        """Write the numbers of :meth:`normal` into a contiguous float64 tensor."""
         for name, value in (("iteration", iteration), ("sample", sample), ("step", step)):
             if not 0 <= value < 1 << 64:
                 raise ValueError(f"{name} must lie in [0, 2^64), got {value}")
-        place, counter, count = torch.device(device), (step, sample, iteration), prod(shape)
-        values = self._by_numpy(count, counter) if place.type == "cpu" else self._by_torch(count, counter, place)
-        return values.reshape(shape)
+        values, counter = out.view(-1), (step, sample, iteration)
+        if out.device.type == "cpu":
+            self._by_numpy(values.numpy(), counter)
+        else:
+            values.copy_(self._by_torch(len(values), counter, out.device))
 
     def _by_torch(self, count: int, counter: tuple[int, int, int], device: torch.device) -> Tensor:
         words = philox(-(-count // 16), counter, (self.seed, DOMAIN), device)
         places = (words[:, None] >> torch.arange(0, 64, 16, device=device)) & (LEVELS - 1)
         return table_on(device)[places.flatten()[:count]]
 
-    def _by_numpy(self, count: int, counter: tuple[int, int, int]) -> Tensor:
+    def _by_numpy(self, values: NDArray[np.float64], counter: tuple[int, int, int]) -> None:
         """The same, several times as fast on a CPU."""
         key = np.array([self.seed, DOMAIN], np.uint64)
         source = np.random.Philox(key=key, counter=np.array([0, *counter], np.uint64))
-        values = np.empty(count)
-        for start in range(0, count, 4 * CHUNK):
+        for start in range(0, len(values), 4 * CHUNK):
             part = values[start : start + 4 * CHUNK]
             words = source.random_raw(-(-len(part) // 4))
             # Indices are in range; in numpy's other mode the result would go through a buffer.
             np.take(quantiles(), words.astype("<u8", copy=False).view("<u2")[: len(part)], out=part, mode="clip")
-        return torch.from_numpy(values)
 
 
 @lru_cache(1)

@@ -66,7 +66,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Pull:
-    """Towards which values, and how much, coefficients in a box are to be moved; as :meth:`BlockDCT.boxed` gives."""
+    """Towards which values, and how much, coefficients in a box are to be moved; as :meth:`BlockDCT.boxed` gives.
+
+    Values are in units of 2^-20: numbers of the signal times :data:`GRID`.
+    """
 
     box: Box
     value: Tensor
@@ -145,11 +148,10 @@ class BlockDCT:
             box, rows, columns = pull.box, self.basis[: pull.box.rows], self.basis[: pull.box.columns]
             x = (rows @ spread[box.axes].view(-1, block, across * block)).round_()
             x = (x.view(-1, block) @ columns.T).round_().view(pull.value.shape)
-            x = torch.sub(pull.value, x, alpha=1 / GRID, out=x).mul_(pull.weight)
-            x = (to_grid(x.mul_(GRID)).view(-1, box.columns) @ columns).round_()
-            x = rows.T @ x.view(-1, box.rows, across * block)
-            torch.round(x.view(-1, spread.shape[1]), out=found[box.axes])
-        found = torch.mm(self.axes.T, found, out=spread).round_().view(out.shape)
+            x = to_grid(torch.sub(pull.value, x, out=x).mul_(pull.weight))
+            x = (x.view(-1, box.columns) @ columns).round_().view(-1, box.rows, across * block)
+            torch.matmul(rows.T, x, out=found[box.axes].view(-1, block, across * block))
+        found = torch.mm(self.axes.T, found.round_(), out=spread).round_().view(out.shape)
         torch.add(signal, found, alpha=1 / GRID, out=out)  # the product is exact, so it may be fused with the sum
 
     def bands(self) -> Iterator[tuple[int, int]]:
