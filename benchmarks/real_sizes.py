@@ -5,7 +5,8 @@
 
 Weights are drawn and saved in the published layout, in a folder that is removed again (SDXL takes 7 GB in bf16), and
 loaded as any other. Peaks of memory are those of the process (Linux), less what it held before. With ``--exact``, one
-evaluation is made in floating point and exactly, with one thread and with two; exit code 1 where the exact bits differ.
+evaluation is made in floating point and exactly: with one thread and with two, in a batch of two, and in new processes
+with the instruction sets of :data:`SETS`. Exit code 1 where the exact bits differ.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from math import sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,6 +63,12 @@ SDXL_UNET = {
     "projection_class_embeddings_input_dim": 2816,
 }
 LEVEL = 1.0  # noise level of an evaluation that is made in floating point and exactly
+SETS = {
+    "AVX512_CORE": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "SSE41": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
+}
+"""Environments of processes that compute with fewer instructions than the machine has."""
 WORDS = ("a", "a</w>", "<|startoftext|>", "<|endoftext|>")
 
 
@@ -189,44 +200,88 @@ def measured(name: str, dtype: str, side: int, folder: Path) -> Figures:
 
 
 def measured_exactly(name: str, side: int, folder: Path) -> Figures:
-    """One evaluation of one model in float32 and exactly. Raises ``SystemExit`` where threads change a bit.
+    """One evaluation of one model in float32 and exactly. Raises ``SystemExit`` where an exact one differs in a bit.
 
     Between the two, the float denoiser is made exact with weights of 8 bits, for its error alone.
     """
-    kind, save_model = MODELS[name]
     figures = Figures()
     with quiet(), without_bars():
-        save_model(folder, DTYPES["bf16"])
-    x = torch.randn(1, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-    def noise(prior: Prior, what: str, threads: int = 1) -> Tensor:
-        """What the network predicts, the second time; what is made once is made in the first."""
-        torch.set_num_threads(threads)
-        with torch.no_grad():
-            with figures.of(f"first evaluation, {what}"):
-                prior.denoise(x, LEVEL)
-            with figures.of(f"an evaluation, {what}"):
-                return (x - prior.denoise(x, LEVEL)) / LEVEL
-
+        MODELS[name][1](folder, DTYPES["bf16"])
     with figures.of("loading, float"):
-        prior = build(PRIORS.get(kind), {"path": str(folder)})
+        prior = loaded(name, folder)
     figures["weights and buffers, float, GB"] = held(prior) / 1e9
-    plain = noise(prior, "float")
-    assert isinstance(prior, LatentPrior)
-    make_exact(prior.network, steps=len(prior.levels))
-    rough = noise(prior, "8 bits")
+    x, other = signals(side)
+    plain = noise(prior, x, figures, "float")
+    make_exact(prior.network, steps=len(prior.levels), freeing=True)
+    rough = noise(prior, x, figures, "8 bits")
     del prior
     with figures.of("loading, exact"):
-        prior = build(PRIORS.get(kind), {"path": str(folder), "exact": True})
+        prior = loaded(name, folder, exact=True)
     figures["weights and buffers, exact, GB"] = held(prior) / 1e9
-    one, two = noise(prior, "exact"), noise(prior, "exact, 2 threads", 2)
+    one, two = noise(prior, x, figures, "exact"), noise(prior, x, figures, "exact, 2 threads", 2)
     for word, found in (("8 bits", rough), ("exact", one)):
         error = float((found - plain).square().mean() / plain.square().mean())
         figures[f"error of the noise, {word}, %"] = 100 * sqrt(error)
-    figures["equal bits of 1 and 2 threads, %"] = 100 * float((one == two).double().mean())
-    if not torch.equal(one, two):
-        raise SystemExit(f"{name}: an exact evaluation differs between one thread and two")
+    alone = torch.cat([one, noise(prior, other, figures, "exact, another signal")])
+    both = noise(prior, torch.cat([x, other]), figures, "exact, both signals")
+    del prior
+    same(name, "2 threads", digest(two), digest(one))
+    same(name, "a batch of 2", digest(both), digest(alone))
+    for settings, environment in SETS.items():
+        same(name, settings, digest_under(environment, name, side, folder), digest(one))
     return figures
+
+
+def loaded(name: str, folder: Path, *, exact: bool = False) -> LatentPrior:
+    """A model that was saved."""
+    prior = build(PRIORS.get(MODELS[name][0]), {"path": str(folder), "exact": exact})
+    assert isinstance(prior, LatentPrior)
+    return prior
+
+
+def signals(side: int) -> tuple[Tensor, Tensor]:
+    """Two of them, ``(1, 4, side / 8, side / 8)`` each; NumPy draws the same ones with all instruction sets."""
+    drawn = np.random.default_rng(0).standard_normal((2, 1, 4, side // 8, side // 8))
+    return torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])
+
+
+@torch.no_grad()
+def noise(prior: Prior, x: Tensor, figures: Figures, what: str, threads: int = 1) -> Tensor:
+    """What the network predicts, the second time; what is made once is made in the first."""
+    torch.set_num_threads(threads)
+    with figures.of(f"first evaluation, {what}"):
+        prior.denoise(x, LEVEL)
+    with figures.of(f"an evaluation, {what}"):
+        return (x - prior.denoise(x, LEVEL)) / LEVEL
+
+
+def digest(found: Tensor) -> str:
+    """Of all bits of a float64 tensor."""
+    return sha256(found.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def same(name: str, what: str, found: str, wanted: str) -> None:
+    """Print two digests. Raises ``SystemExit`` if they are not the same."""
+    print(f"  {name}, {what}: {found}, alone with one thread: {wanted}", flush=True)
+    if found != wanted:
+        raise SystemExit(f"{name}: an exact evaluation differs with {what}")
+
+
+def digest_under(environment: dict[str, str], name: str, side: int, folder: Path) -> str:
+    """The digest of an exact evaluation in a new process with these variables. Raises ``SystemExit`` if it fails."""
+    command = [sys.executable, __file__, name, "--side", str(side), "--digest", str(folder)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}: a process with {environment} failed: {done.stderr}")
+    return done.stdout.split()[-1]
+
+
+def print_digest(name: str, side: int, folder: Path) -> None:
+    """Print the digest of an exact evaluation of a model that was saved."""
+    x, _ = signals(side)
+    with torch.no_grad():
+        print(digest((x - loaded(name, folder, exact=True).denoise(x, LEVEL)) / LEVEL))
 
 
 def held(network: nn.Module) -> int:
@@ -249,7 +304,11 @@ def main() -> None:
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--exact", action="store_true", help="one evaluation in float32 and exactly, and no stream")
+    parser.add_argument("--digest", type=Path, metavar="FOLDER", help="of an exact evaluation of a saved model, alone")
     options = parser.parse_args()
+    if options.digest:
+        print_digest(options.models[0], options.side, options.digest)
+        return
     dtype = "fp32" if options.exact else options.dtype
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {dtype}, {options.side}x{options.side}")
     for name in options.models:

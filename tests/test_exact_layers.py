@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -418,6 +419,23 @@ def test_what_has_no_exact_form_is_refused_and_nothing_replaced(name: str) -> No
     with pytest.raises(ValueError, match=f"^exact must be false: .*{message}"):
         make_exact(network)
     assert type(network.conv_in) is nn.Conv2d
+
+
+@pytest.mark.parametrize("freeing", [False, True])
+def test_floats_are_freed_as_layers_are_replaced(freeing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of layers before the one that is being made: none is held, or all of them."""
+    network = nn.Sequential(*(linear() for _ in range(3)), nn.Sequential(linear(), linear()))
+    weights = [weakref.ref(layer.weight) for layer in network.modules() if isinstance(layer, nn.Linear)]
+    held, make = [], FORMS[nn.Linear]
+
+    def counting(layer: nn.Linear, bits: Any) -> nn.Module:
+        held.append(sum(weight() is not None for weight in weights))
+        return make(layer, bits)
+
+    monkeypatch.setitem(FORMS, nn.Linear, counting)
+    make_exact(network, freeing=freeing)
+    assert held == ([5, 4, 3, 2, 1] if freeing else [5] * 5)
+    assert not any(isinstance(module, nn.Linear) for module in network.modules())
 
 
 def test_freeu_is_refused() -> None:

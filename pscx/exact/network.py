@@ -28,6 +28,7 @@ def make_exact(
     *,
     wide: bool = False,
     place: str = "",
+    freeing: bool = False,
 ) -> None:
     """Replace the layers of ``network``, in place, by exact ones.
 
@@ -44,13 +45,15 @@ def make_exact(
         wide: weights and activations of 16 bits in all convolutions and linear layers (:mod:`pscx.exact.wide`), for a
             network whose weights were never meant to have 8.
         place: what an error calls the network.
+        freeing: replace each layer as soon as its exact form is made, so that the floats of only one are held beside
+            it. A network that is refused is then left with some layers replaced.
 
     Raises:
         ValueError: a number is out of range, or a part of the network has no exact form.
     """
     register_forms(network)
-    found = list(exact_layers(network, place, Precision(weight_bits, activation_bits, steps=steps, wide=wide)))
-    for parent, name, layer in found:
+    found = exact_layers(network, place, Precision(weight_bits, activation_bits, steps=steps, wide=wide))
+    for parent, name, layer in found if freeing else list(found):
         setattr(parent, name, layer)
 
 

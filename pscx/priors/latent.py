@@ -208,11 +208,12 @@ class LatentPrior(Prior):
 def make_all_exact(network: nn.Module, texts: Texts, steps: int) -> None:
     """Replace the layers of a denoiser and its text encoders by exact ones; ``ValueError`` where one has no such form.
 
-    All have weights of 16 bits: these models were not meant to have 8, and predicted noise forgives little.
+    All have weights of 16 bits: these models were not meant to have 8, and predicted noise forgives little. Layers are
+    replaced one by one, so that memory never holds all float and all exact weights together.
     """
-    make_exact(network, steps=steps, wide=True, place="the denoiser")
+    make_exact(network, steps=steps, wide=True, place="the denoiser", freeing=True)
     for name, encoder in texts.named_children():
-        make_exact(encoder, wide=True, place=f"the text {name}")
+        make_exact(encoder, wide=True, place=f"the text {name}", freeing=True)
 
 
 def numbers_of(networks: nn.Module, *, exact: bool) -> Iterable[Tensor]:
