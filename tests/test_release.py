@@ -90,22 +90,22 @@ def test_figures_of_streams_hold_as_long_as_golden_streams_do(
 ) -> None:
     entry = replace(entry, streams=True)
     run(entry, tmp_path)
-    places = {}, tmp_path / "results", tmp_path / "work"
     monkeypatch.setattr(release, "package", lambda: "other")
-    assert release.state(entry, *places) == release.COMPLETE
+    assert release.state(entry, {}, tmp_path / "results", tmp_path / "work") == release.COMPLETE
     monkeypatch.setattr(release, "promises", lambda: "other")
-    assert release.state(entry, *places) == "of other code or images"
+    assert release.state(entry, {}, tmp_path / "results", tmp_path / "work") == "of other code or images"
 
 
 def test_promises_change_with_golden_streams_and_with_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release, "ROOT", tmp_path)
-    files = ["tests/golden/recipes/fast.pscx", "pscx/metrics/psnr.py", "pscx/evaluation/bd.py"]
-    for file in map(tmp_path.joinpath, files):
+    names = ("tests/golden/recipes/fast.pscx", "pscx/metrics/psnr.py", "pscx/evaluation/bd.py")
+    files = [tmp_path / name for name in names]
+    for file in files:
         file.parent.mkdir(parents=True)
         file.write_text("before")
     found = [release.promises.__wrapped__()]
     for file in files:
-        (tmp_path / file).write_text("after")
+        file.write_text("after")
         found.append(release.promises.__wrapped__())
     assert len(set(found)) == 4
 
