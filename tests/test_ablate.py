@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from tiny import CODEC
 
 from pscx.ablation import Axis, Plan, read_plan, read_results
 from pscx.ablation.plan import labels_of
-from pscx.ablation.plot import COLORS, crossed, look, one_at_a_time, varied_alone
+from pscx.ablation.plot import COLORS, crossed, look, one_at_a_time, over_rate, varied_alone
 from pscx.ablation.report import write_report
 from pscx.ablation.results import Curve, Results, alike, compared, measures
 from pscx.api import Codec
@@ -234,6 +236,27 @@ def test_axes_that_are_varied_one_at_a_time_have_a_panel_each() -> None:
     assert not varied_alone(plan, found[:2])
     many = plan_of(2, 9)
     assert not varied_alone(many, [drawn(many, *labels) for labels in ("00", "10", *(f"0{i}" for i in range(1, 9)))])
+
+
+def test_a_baseline_that_is_not_drawn_is_not_in_the_legend() -> None:
+    plan = plan_of(3)
+    for labels, last in (("012", "baseline"), ("12", "2")):
+        figure = crossed(plan, [drawn(plan, label) for label in labels], "psnr", PSNR["psnr"])
+        assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == last
+
+
+@pytest.mark.parametrize("rates", [(0.04, 0.5), (0.04, 0.6), (0.04, 2.2), (0.01, 5.0)])
+def test_labels_of_rates_do_not_meet(rates: tuple[float, float]) -> None:
+    figure = Figure(figsize=(5, 3.5))
+    axes = figure.subplots()
+    axes.plot(rates, (20, 30))
+    over_rate(axes)
+    FigureCanvasAgg(figure).draw()
+    low, high = axes.get_xlim()
+    shown = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    boxes = [label.get_window_extent() for label in shown]
+    assert len(boxes) > 3
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def to_do(text: str) -> set[str]:

@@ -28,6 +28,7 @@ PLAIN = {"color": "#555555", "marker": "o", "linestyle": "-"}
 PANEL = (5.0, 4.2)
 PANELS_A_ROW = 3
 BASELINE = "baseline"
+WIDE = 16  # times the lowest rate of a panel; beyond, there are fewer labels
 
 Drawn = tuple[Curve, Sequence[tuple[float, float]]]
 """A curve, and its points ``(rate, quality)``."""
@@ -112,7 +113,8 @@ def crossed(plan: Plan, found: Sequence[Curve], column: str, measure: Measure) -
     for title, axes in zip(titles, panels, strict=True):
         own = [(curve, curve.of(column)) for curve in found if shown.panel(curve.labels) == title]
         _panel(axes, title, own, plan, shown, measure)
-    figure.legend(handles=list(_legend(shown)), loc="outside right upper", frameon=False)
+    baseline = any(curve.labels == plan.baseline for curve in found)
+    figure.legend(handles=list(_legend(shown, baseline)), loc="outside right upper", frameon=False)
     return figure
 
 
@@ -142,15 +144,22 @@ def _drawn(axis: Axis, found: Sequence[Curve]) -> Axis:
 
 
 def _panel(axes: Axes, title: str, found: Sequence[Drawn], plan: Plan, shown: Look, measure: Measure) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     for curve, points in found:
         rates, qualities = [rate for rate, _ in points], [quality for _, quality in points]
         if curve.labels == plan.baseline:
             axes.plot(rates, qualities, color="#cccccc", linewidth=7, solid_capstyle="round", zorder=1, gid=BASELINE)
         axes.plot(rates, qualities, markersize=5, linewidth=1.5, **shown.style(curve.labels))
-    axes.set(title=_plain(title), xscale="log", xlabel="rate (bpp)", ylabel=_plain(measure.label))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.set(title=_plain(title), ylabel=_plain(measure.label))
+    over_rate(axes)
+
+
+def over_rate(axes: Axes) -> None:
+    """Make the horizontal axis the logarithm of the rate, with labels that do not meet, on a light grid."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set(xscale="log", xlabel="rate (bpp)")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > WIDE * low else (1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#e5e5e5", linewidth=0.8)
@@ -158,8 +167,8 @@ def _panel(axes: Axes, title: str, found: Sequence[Drawn], plan: Plan, shown: Lo
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(shown: Look) -> Iterator[Any]:
-    """The axes one after the other, each value with the one property that stands for it; then the baseline."""
+def _legend(shown: Look, baseline: bool) -> Iterator[Any]:
+    """The axes one after the other, each value with the one property that stands for it; then the baseline if drawn."""
     from matplotlib.lines import Line2D
 
     for name, axis in shown.axes.items():
@@ -167,7 +176,8 @@ def _legend(shown: Look) -> Iterator[Any]:
         for label in axis.values:
             style = {**PLAIN, **({"marker": ""} if name != "marker" else {}), name: shown.value(name, label)}
             yield Line2D([], [], label=_plain(label), markersize=5, linewidth=2 if name == "color" else 1.5, **style)
-    yield Line2D([], [], color="#cccccc", linewidth=7, label="baseline")
+    if baseline:
+        yield Line2D([], [], color="#cccccc", linewidth=7, label="baseline")
 
 
 def _plain(text: str) -> str:

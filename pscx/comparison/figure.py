@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pscx.ablation.plot import COLORS, LINES
+from pscx.ablation.plot import COLORS, LINES, over_rate
 from pscx.comparison.curve import Compared
 from pscx.comparison.tables import Comparison
 from pscx.evaluation.measures import Measure
@@ -30,7 +30,6 @@ def figures(comparison: Comparison) -> dict[str, bytes]:
 def _figure(curves: Sequence[Compared], column: str, measure: Measure) -> dict[str, bytes]:
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     with matplotlib.rc_context({"svg.hashsalt": "pscx", "font.size": 10}):
         figure = Figure(SIZE, layout="constrained")
@@ -39,13 +38,8 @@ def _figure(curves: Sequence[Compared], column: str, measure: Measure) -> dict[s
         for number, curve in enumerate(_inside(curves, column, low, high)):
             points = [point for point in sorted(curve.points[column]) if low <= point[0] <= high]
             axes.plot(*zip(*points, strict=True), label=curve.title.replace("$", r"\$"), **_style(curve, number))
-        axes.set(xscale="log", xlabel="rate (bpp)", ylabel=measure.label.replace("$", r"\$"))
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.grid(color="#e5e5e5", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set(ylabel=measure.label.replace("$", r"\$"))
+        over_rate(axes)
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         return {suffix: _saved(figure, suffix) for suffix in ("svg", "png")}
 
