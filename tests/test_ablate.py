@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import yaml
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from tiny import CODEC
@@ -251,7 +250,7 @@ def test_labels_of_rates_do_not_meet(rates: tuple[float, float]) -> None:
     axes = figure.subplots()
     axes.plot(rates, (20, 30))
     over_rate(axes)
-    FigureCanvasAgg(figure).draw()
+    figure.draw_without_rendering()
     low, high = axes.get_xlim()
     shown = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
     boxes = [label.get_window_extent() for label in shown]
