@@ -164,7 +164,6 @@ PARTS = {
     "pscx.execution.sharding.LARGE": 1,
     "pscx.priors.ddpm.CALL": 1,
     "pscx.coders.posterior.PART": 5,
-    "pscx.codecs.psc.loop.PART": 7,
     "pscx.codecs.psc.encoding.LARGE": 1,
 }
 
@@ -186,7 +185,7 @@ def test_gains_are_learnt_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     low = torch.randn(300, generator=source, dtype=torch.float64) * (1 + block)
     whole = likely_gains(5, block, low - 0.1, low + 0.1)
     assert len(set(whole.tolist())) > 2
-    monkeypatch.setattr("pscx.codecs.psc.gains.PART", 7)
+    monkeypatch.setattr("pscx.codecs.psc.gains.LEARNT", 7)
     assert torch.equal(likely_gains(5, block, low - 0.1, low + 0.1), whole)
 
 

@@ -42,13 +42,10 @@ KLT = torch.linalg.eigh(COVARIANCE).eigenvectors.T.flip(0)
 class UnitNoise(Noise):
     """No noise for sample 0; for sample ``1 + i`` a single 1 as the ``i``-th of all numbers that a sampler draws."""
 
-    def normal(
-        self, shape: tuple[int, ...], *, iteration: int, sample: int, step: int, device: torch.device | str = "cpu"
-    ) -> Tensor:
-        vector = torch.zeros(SIZE, dtype=torch.float64)
+    def draw(self, out: Tensor, *, iteration: int, sample: int, step: int) -> None:
+        out.zero_()
         if sample and (sample - 1) // SIZE == step:
-            vector[(sample - 1) % SIZE] = 1
-        return vector.reshape(shape)
+            out.view(-1)[(sample - 1) % SIZE] = 1
 
 
 def random(*shape: int, seed: int) -> Tensor:
