@@ -94,7 +94,7 @@ def result(output: Path, codec: Codec, pixels: Pixels, target: BPP | Step, perce
         decoded = codec.decompress(data, perception=perception)
     error = decoded.astype(np.float64) - pixels.astype(np.float64)
     one = {
-        "bpp": 8 * len(data) / (pixels.shape[0] * pixels.shape[1]),
+        "bpp": pscx.metrics.bits_per_pixel(len(data), *pixels.shape[:2]),
         "psnr": pscx.metrics.psnr(pixels, decoded),
         "means": [float(mean) for mean in error.mean((0, 1))],
         "region": largest_of_regions(error),

@@ -35,7 +35,6 @@ import pscx
 from pscx.ablation.report import markdown
 from pscx.codecs import DiffC
 from pscx.codecs.pixels import shown, signal_of
-from pscx.codecs.specs import codec_spec
 from pscx.evaluation.bd import bd_rate, front
 from pscx.evaluation.tables import as_csv
 from pscx.format.container import unpack
@@ -45,7 +44,7 @@ from pscx.runtime.files import write_whole
 
 sys.path.append(str(Path(__file__).parent))
 
-from rate_distortion import central, images, read  # found through the line above
+from rate_distortion import central, digest, images, read  # found through the line above
 
 Pixels = NDArray[np.uint8]
 Record = dict[str, str]
@@ -137,12 +136,6 @@ class Cell:
     def key(self, codec: pscx.Codec) -> tuple[str, ...]:
         """What its record has in the columns of ``KEY``."""
         return self.image, str(self.crop), self.row.name, digest(codec), self.setting
-
-
-def digest(codec: pscx.Codec) -> str:
-    """Eight digits that change with any option of a codec but the one that rate control turns, and with its prior."""
-    facts = json.dumps(codec_spec(codec.signal_codec), sort_keys=True).encode() + codec.signal_codec.fingerprint()
-    return hashlib.sha256(facts).hexdigest()[:8]
 
 
 def measure(cell: Cell, codec: pscx.Codec, pixels: Pixels) -> Record:

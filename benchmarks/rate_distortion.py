@@ -131,7 +131,7 @@ def recipe(name: str, steps: Sequence[float] = STEPS) -> Contender:
     def run(pixels: Pixels, setting: str) -> Coded:
         return coded(codec.simulate(pixels, target=Step(float(setting.split()[1]))))
 
-    return Contender(Path(name).stem, digest(codec), [f"step {step}" for step in steps], run)
+    return Contender(Path(name).stem, f"pscx {digest(codec)}", [f"step {step}" for step in steps], run)
 
 
 def paper() -> Contender:
@@ -141,7 +141,7 @@ def paper() -> Contender:
     def run(pixels: Pixels, setting: str) -> Coded:
         return coded(codecs[setting].simulate(pixels))
 
-    return Contender(PAPER, digest(next(iter(codecs.values()))), list(codecs), run)
+    return Contender(PAPER, f"pscx {digest(next(iter(codecs.values())))}", list(codecs), run)
 
 
 def coded(done: Simulation) -> Coded:
@@ -160,9 +160,9 @@ def other(name: str, form: FileFormat) -> Contender:
 
 
 def digest(codec: pscx.Codec) -> str:
-    """Eight digits that change with any option of a codec but the step, and with its prior's weights."""
+    """Eight digits that change with any option of a codec but the one that rate control turns, and with its prior."""
     facts = json.dumps(codec_spec(codec.signal_codec), sort_keys=True).encode() + codec.signal_codec.fingerprint()
-    return f"pscx {hashlib.sha256(facts).hexdigest()[:8]}"
+    return hashlib.sha256(facts).hexdigest()[:8]
 
 
 def contenders(names: Sequence[str], steps: Sequence[float] = STEPS) -> Iterator[Contender]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from machine_settings import INSTRUCTION_SETS
 from torch import Tensor, nn
 
 from pscx.data.folder import BUNDLED
@@ -328,8 +329,8 @@ def test_the_shipped_prior_denoises_as_well_when_it_is_exact(level: float) -> No
 SETTINGS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "two threads, samples one by one": {"OMP_NUM_THREADS": "2", "PSCX_TEST_BATCH": "1"},
-    "no vectors": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
-    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "PSCX_TEST_BATCH": "3"},
+    "no vectors": INSTRUCTION_SETS["SSE41"],
+    "avx2": {**INSTRUCTION_SETS["AVX2"], "PSCX_TEST_BATCH": "3"},
 }
 CODE = """
 import os, sys, numpy as np, pscx, hashlib
