@@ -92,11 +92,11 @@ def waiting(device: torch.device) -> Iterator[list[float]]:
         spent.extend(spent[-1:] * (len(x) - 1))
         return x0
 
-    DDPM.denoise = timed  # type: ignore[method-assign]
+    DDPM.denoise = timed  # type: ignore[method-assign]  # for as long as is measured
     try:
         yield spent
     finally:
-        DDPM.denoise = denoise  # type: ignore[method-assign]
+        DDPM.denoise = denoise  # type: ignore[method-assign]  # as it was
 
 
 def photograph(side: int) -> Pixels:
@@ -191,6 +191,7 @@ def main(args: list[str] | None = None) -> Path:
     small = options.small or (32 if options.short else 64)
     large = options.large or (64 if options.short else 512)
     today, started = datetime.now(timezone.utc).strftime("%Y-%m-%d"), time.perf_counter()
+    # That `fast` has a prior is no matter of types. It is not kept: memory is measured below.
     place = arithmetic_of(load_codec("fast", device=device).signal_codec.prior)  # type: ignore[attr-defined]
     lines = [
         f"# {today}: {place}",

@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()  # as the pscx program does
     torch.set_num_threads(1)
-    DDPM.denoise = shrink  # type: ignore[method-assign]
+    DDPM.denoise = shrink  # type: ignore[method-assign]  # of this process alone
     whole = np.array(Image.open(BUNDLED / "astronaut.png").convert("RGB"))
     times = -(-options.side // 128)
     image = np.tile(whole, (times, times, 1))[: options.side, : options.side]

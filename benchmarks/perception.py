@@ -145,7 +145,7 @@ def measure(codec: SignalCodec, pixels: Pixels, warm_starts: Sequence[float]) ->
     """What each candidate makes of one crop, which is encoded once."""
     signal = signal_of(codec, pixels)
     _, outcome = codec.encode(signal)
-    metrics: list[ImageMetric] = [METRICS.get(name)() for name in METRIC_NAMES]  # type: ignore[misc]
+    metrics: list[ImageMetric] = [METRICS.get(name)() for name in METRIC_NAMES]  # type: ignore[misc]  # of images
     for metric in metrics:
         metric.prepare()
     for drawing in drawings(codec, warm_starts):

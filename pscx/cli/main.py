@@ -70,7 +70,7 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # raised again, but for the one whose cause a sentence tells
         sentence = broken_torchvision(error)
         if sentence is None:
             raise
