@@ -60,6 +60,7 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
                 "floor": 0.25,
                 "complete": 0.5,
                 "first": "prior",
+                "coarse": 1.0,
             },
             "quantizer": {"name": "uniform", "step": 12.0},
             "coder": "posterior",
@@ -69,7 +70,14 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "trellis_posterior": (
         (16, 24),
         {
-            "rows": {"name": "learned", "block": 8, "per_iteration": 12.0, "growth": 1.5, "first": "prior"},
+            "rows": {
+                "name": "learned",
+                "block": 8,
+                "per_iteration": 12.0,
+                "growth": 1.5,
+                "first": "prior",
+                "coarse": 1.0,
+            },
             "quantizer": {"name": "trellis", "step": 3.0},
             "antithetic": True,
             "coder": "posterior",
@@ -79,7 +87,14 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "pyramid_posterior": (
         (18, 24),
         {
-            "rows": {"name": "learned", "block": 8, "per_iteration": 6.0, "growth": 1.5, "first": "pyramid"},
+            "rows": {
+                "name": "learned",
+                "block": 8,
+                "per_iteration": 6.0,
+                "growth": 1.5,
+                "first": "pyramid",
+                "coarse": 1.0,
+            },
             "quantizer": {"name": "trellis", "step": 12.0},
             "antithetic": True,
             "least_rows": 3.0,
@@ -98,6 +113,25 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
                 "first": "pyramid",
                 "chroma": 0.75,
                 "knee": 0.125,
+                "coarse": 1.0,
+            },
+            "quantizer": {"name": "trellis", "step": 8.0},
+            "antithetic": True,
+            "coder": "posterior",
+            "restoration": {"name": "mean", "samples": 2},
+        },
+    ),
+    "coarse_posterior": (
+        (26, 40),
+        {
+            "rows": {
+                "name": "learned",
+                "block": 4,
+                "per_iteration": 4.0,
+                "growth": 1.5,
+                "first": "pyramid",
+                "chroma": 0.75,
+                "coarse": 2.5,
             },
             "quantizer": {"name": "trellis", "step": 8.0},
             "antithetic": True,

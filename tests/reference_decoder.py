@@ -826,6 +826,8 @@ class Decoder:
                 else:
                     mean, variance = [0.0] * len(rows), [float(self.base[axis * area]) for axis, _ in rows]
                 weights = self.weight[[axis * area for axis, _ in rows]]
+                finer = [1.0 if y % 4 or x % 4 else self.rows.get("coarse", 1.0) for _, (y, x) in rows]
+                weights = np.round(weights * finer * 256) / 256
                 group = self.group(0, np.array(mean), np.sqrt(np.maximum(variance, 1e-24)), weights)
                 for (axis, place), m, value in zip(rows, mean, group.values, strict=True):
                     at.append((place[0] * grid[1] + place[1], axis * area))

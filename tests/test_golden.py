@@ -80,6 +80,7 @@ def test_a_photograph_under_a_shipped_recipe_is_coded_as_ever(recipe: str) -> No
         "learned_posterior",
         "pyramid_posterior",
         "weighted_posterior",
+        "coarse_posterior",
         "trellis_posterior",
         "trellis4_posterior",
     ],

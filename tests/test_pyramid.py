@@ -23,6 +23,7 @@ from pscx.rows import DCT, Learned
 from pscx.rows.pyramid import PHOTOGRAPHS, Neighbours, Pyramid
 from pscx.rows.regression import Means, fit_means, observe_means
 from pscx.samplers import DDRM
+from pscx.signal.measurements import Coordinates
 
 SIGNAL = Gaussian(correlation=0.95, deviation=0.5).draw(20, 28, torch.Generator().manual_seed(3))[0]
 GRIDS = [(1, 1), (1, 5), (7, 1), (2, 2), (5, 8), (16, 9)]
@@ -76,6 +77,13 @@ def test_a_proposal_names_each_mean_of_each_axis_once(grid: tuple[int, int]) -> 
     assert sum(proposal.groups) == len(proposal.block) == 3 * count
     assert set(proposal.rows.tolist()) == {0, 64, 128}
     assert len({*zip(proposal.block.tolist(), proposal.rows.tolist(), strict=True)}) == 3 * count
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_coarse_means_are_those_of_the_first_block_and_of_a_spacing_of_four(grid: tuple[int, int]) -> None:
+    one = pyramid(grid)
+    for y, x, spacing, _ in one.places():
+        assert one.coarse(y * grid[1] + x).tolist() == [spacing == 0 or spacing >= 4] * len(y)
 
 
 def test_flat_planes_and_slopes_are_predicted_exactly() -> None:
@@ -142,6 +150,24 @@ def test_a_decoder_finds_the_same_means(quantizer: Quantizer, coder: Coder) -> N
     assert encoded.account.segment_symbols[0] == 3 * 35
 
 
+@pytest.mark.parametrize("rows", [DCT, Learned])
+def test_coarse_means_are_quantized_so_many_times_as_finely(rows: type[DCT] | type[Learned]) -> None:
+    """A value is within its cell, which is a fourth as wide in every fourth row and column, and so is its noise."""
+    codec = psc(Uniform(0.5), Posterior(), iterations=1)
+    codec.rows = rows(block=4, first="pyramid", coarse=4.0)
+    payload, known = codec.encode(SIGNAL)
+    measured = known.measurements
+    assert isinstance(measured, Coordinates)
+    wanted = measured.transform.forward(SIGNAL[None].double())[0]
+    errors = (measured.values - wanted).abs().view(5, 7, 3, 16)[..., 0]
+    far = torch.zeros(5, 7, 3, dtype=torch.bool)
+    far[::4, ::4] = True
+    assert float(errors[far].max()) <= 0.5 / 4 < float(errors[~far].max()) <= 0.5
+    noise = measured.variances.view(5, 7, 3, 16)[..., 0]
+    assert float(noise[far].max()) < float(noise[~far].min()) / 8
+    assert torch.equal(codec.decode(payload, tuple(SIGNAL.shape)).measurements.values, measured.values)
+
+
 def test_the_loop_ends_where_little_is_left() -> None:
     """Both sides stop after the first segment with no more rows a block than ``least_rows``: no more samples."""
     every, evaluations = [], []
@@ -180,6 +206,8 @@ def test_a_stream_that_ends_early_shows_what_is_whole_of_it() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"first": "pyramid", "coarse": 0.5}, r"rows.coarse must lie in \[1, 16\], got 0.5"),
+        ({"first": "pyramid", "coarse": float("nan")}, r"rows.coarse must lie in \[1, 16\], got nan"),
         ({"first": "means"}, "rows.first must be one of prior, pyramid, got 'means'"),
         ({"pyramid": [1.0] * 13}, "rows.pyramid must be 14 numbers, got 13"),
         ({"pyramid": [1.0] * 13 + [2000.0]}, "rows.pyramid must lie within ±1000, got 2000.0"),

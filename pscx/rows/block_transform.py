@@ -21,7 +21,7 @@ from pscx.rows.base import Proposal, RowRule, Situation
 from pscx.rows.filling import LARGEST_SEGMENT, Quota, coding, fill, merged, variance_at
 from pscx.rows.pyramid import PHOTOGRAPHS, Pyramid, check_first
 from pscx.rows.statistics import BlockStatistics, at_once
-from pscx.rows.weighting import Weighting
+from pscx.rows.weighting import Weighting, rounded
 from pscx.signal.measurements import Coordinates
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import BAND, FINE, LARGEST_BLOCK, BlockDCT, dct_matrix, fine, to_fine
@@ -45,7 +45,7 @@ class BlockTransform(RowRule):
 
     exact = True
 
-    implied: ClassVar[Mapping[str, Any]] = {"statistics": None, "chroma": 1.0, "knee": 0.0}
+    implied: ClassVar[Mapping[str, Any]] = {"statistics": None, "chroma": 1.0, "knee": 0.0, "coarse": 1.0}
 
     def __init__(
         self,
@@ -59,16 +59,17 @@ class BlockTransform(RowRule):
         pyramid: list[float] | None = None,
         chroma: float = 1.0,
         knee: float = 0.0,
+        coarse: float = 1.0,
         statistics: list[float] | None = None,
     ) -> None:
         if not 2 <= block <= LARGEST_SIDE:
             raise ValueError(f"rows.block must lie in 2..{LARGEST_SIDE}, got {block}")
         self.quota, self.complete = Quota(per_iteration, growth, depth, floor, complete), complete
         self.block, self.per_iteration, self.growth, self.depth = block, per_iteration, growth, depth
-        check_first(first, pyramid)
+        check_first(first, pyramid, coarse)
         self.floor, self.first, self.pyramid, self.statistics = floor, first, pyramid, statistics
         self.known = None if statistics is None else BlockStatistics.of(statistics, block)
-        self.weighting, self.chroma, self.knee = Weighting(chroma, knee), chroma, knee
+        self.weighting, self.chroma, self.knee, self.coarse = Weighting(chroma, knee), chroma, knee, coarse
 
     @property
     def stride(self) -> int:
@@ -145,9 +146,14 @@ class BlockTransform(RowRule):
 
     def means(self, situation: Situation, known: Coordinates) -> Proposal:
         """The block means of the whole signal, coarse to fine."""
-        proposal = self.pyramid_of(situation, known).proposal(known.partition.dim, known.device)
+        pyramid = self.pyramid_of(situation, known)
+        proposal = pyramid.proposal(known.partition.dim, known.device)
         weights = self.weighting.of(known.partition.channels, self.block, known.device)
-        return proposal if weights is None else replace(proposal, weight=weights[proposal.rows])
+        weight = None if weights is None else weights[proposal.rows]
+        if self.coarse != 1:
+            weight = torch.ones_like(proposal.variance) if weight is None else weight
+            weight = rounded(torch.where(pyramid.coarse(proposal.block), weight * self.coarse, weight))
+        return replace(proposal, weight=weight)
 
     def pyramid_of(self, situation: Situation, known: Coordinates) -> Pyramid:
         """The order and the predictions of the block means."""

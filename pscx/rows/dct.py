@@ -50,6 +50,8 @@ class DCT(BlockTransform):
             quantized so many times as finely as those of brightness.
         knee: frequency in cycles a pixel, over 0.01, at which an error counts 0.71 of what it does at frequency 0: it
             falls as ``1 / sqrt(1 + (f / knee)^2)`` (:class:`pscx.rows.weighting.Weighting`). 0: it does not.
+        coarse: the pyramid quantizes the means of the blocks in every fourth row and column so many times as finely as
+            the others, in [1, 16], so that smooth surfaces keep their colour.
         statistics: of the signal's blocks, in the order of :meth:`pscx.rows.statistics.BlockStatistics.of`; none for
             what the prior says of them.
     """
@@ -71,9 +73,12 @@ class DCT(BlockTransform):
         pyramid: list[float] | None = None,
         chroma: float = 1.0,
         knee: float = 0.0,
+        coarse: float = 1.0,
         statistics: list[float] | None = None,
     ) -> None:
-        super().__init__(block, per_iteration, growth, depth, floor, complete, first, pyramid, chroma, knee, statistics)
+        super().__init__(
+            block, per_iteration, growth, depth, floor, complete, first, pyramid, chroma, knee, coarse, statistics
+        )
         for name, share in (("base", base), ("neighbours", neighbours)):
             if not 0 <= share <= 1:
                 raise ValueError(f"rows.{name} must lie in [0, 1], got {share}")

@@ -27,6 +27,8 @@ GAP = 1.0  # squared resolutions that are added to a squared difference before i
 ROUNDING = 1 / 12  # squared resolutions of a variance that the quantizer adds
 SMALLEST = 1e-6  # of what a logarithm is taken of
 COARSEST = 3  # levels above this one are alike
+FINEST = 16
+FAR = 4  # every which row and column of blocks has the coarse means
 
 PHOTOGRAPHS = [
     *(0.6333, 0.4022, 0.1324, -2.994, 0.5143, 0.1974, 3.1978),
@@ -88,6 +90,10 @@ class Pyramid:
         block, rows = torch.cat(parts, 1).to(device)
         variance = torch.ones(len(block), dtype=torch.float64, device=device)
         return Proposal(block, rows, variance, groups, self.predictions)
+
+    def coarse(self, block: Tensor) -> Tensor:
+        """Whether the means of blocks ``(r,)`` are coarse: those of every fourth row and column, ``(r,)`` bool."""
+        return (block // self.grid[1] % FAR == 0) & (block % self.grid[1] % FAR == 0)
 
     def turns(self) -> list[range]:
         """The channel axes that are coded together."""
@@ -221,9 +227,14 @@ def level(spacing: int) -> int:
     return min(spacing.bit_length() - 1, COARSEST)
 
 
-def check_first(first: str, weights: list[float] | None) -> None:
-    """Raises ``ValueError`` where ``first`` is no way of beginning, or the weights are not fourteen within ±1000."""
+def check_first(first: str, weights: list[float] | None, coarse: float) -> None:
+    """Raises ``ValueError`` where ``first`` is no way of beginning, or an option of the pyramid is out of range.
+
+    The weights are fourteen within ±1000, ``coarse`` lies in [1, 16].
+    """
     if first not in FIRST:
         raise ValueError(f"rows.first must be one of {', '.join(FIRST)}, got {first!r}")
+    if not 1 <= coarse <= FINEST:
+        raise ValueError(f"rows.coarse must lie in [1, {FINEST}], got {coarse}")
     if weights is not None:
         check_weights("rows.pyramid", weights, 2 * FEATURES)

@@ -51,4 +51,9 @@ def weights_of(axes: int, block: int, weighting: Weighting) -> Tensor:
         knee = torch.full_like(weight, 2 * block * weighting.knee)  # f = |(u, v)| / (2 block)
         weight = weight / square_root(weight + (square[:, None] + square) / (knee * knee))
     by_axis = torch.stack([weight, *[weight * weighting.chroma] * (axes - 1)])
-    return ((by_axis * PARTS).round() / PARTS).clamp_min(1 / PARTS).flatten()
+    return rounded(by_axis).flatten()
+
+
+def rounded(weight: Tensor) -> Tensor:
+    """To whole multiples of 1/256, and at least that."""
+    return ((weight * PARTS).round() / PARTS).clamp_min(1 / PARTS)
