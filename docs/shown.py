@@ -55,8 +55,16 @@ def _run_command(shown: re.Match[str]) -> str:
     with redirect_stdout(printed), redirect_stderr(printed):
         main(shlex.split(shown[1])[1:])
     text = re.sub(r"[ \t]+$", "", printed.getvalue(), flags=re.MULTILINE)
-    fits = OutputChecker().check_output(shown[2], text, ELLIPSIS | NORMALIZE_WHITESPACE)
-    return shown[0] if fits else f"$ {shown[1]}\n{text}"
+    if _fits(shown[2], text):
+        return shown[0]
+    before, after = shown[2].splitlines(), text.splitlines()
+    if len(before) == len(after):  # lines that still fit keep their dots
+        after = [old if _fits(old, new) else new for old, new in zip(before, after, strict=True)]
+    return "\n".join([f"$ {shown[1]}", *after, ""])
+
+
+def _fits(shown: str, printed: str) -> bool:
+    return OutputChecker().check_output(shown, printed, ELLIPSIS | NORMALIZE_WHITESPACE)
 
 
 def _main(args: list[str]) -> int:
