@@ -71,7 +71,8 @@ def family(name: str, settings: Sequence[float] = LEVELS, turned: str = "level",
     base = {"name": {"turbo": "turbo_ddcm"}.get(codec, codec), "prior": EXACT, **options}
 
     def make(setting: float) -> pscx.Codec:
-        return pscx.load_codec(config({**base, turned: setting}))
+        value = int(setting) if float(setting).is_integer() else setting  # a number of atoms is whole
+        return pscx.load_codec(config({**base, turned: value}))
 
     return Row(name, make, settings)
 

@@ -35,6 +35,11 @@ GOLDEN = Path(__file__).parent / "golden"
 FACTS = GOLDEN / "golden.json"
 SAMPLER = {"name": "ddrm", "steps": 3, "start": 20.0, "warm_start": 2.0, "stop": 0.05, "spacing": "log"}
 ROWS = {"name": "dct", "base": 0.4, "neighbours": 0.7, "floor": 0.2, "evenness": 0.75, "depth": 64}
+STATISTICS = [  # for blocks of 4: means of the channels, axes, variances by axis and radius
+    *(0.125, -0.0625, 0.25),
+    *(0.666667, 0.666667, 0.333333, -0.666667, 0.333333, 0.666667, 0.333333, -0.666667, 0.666667),
+    *(4.0, 0.5, 0.125, 0.0625, 0.03125, 1.0, 0.25, 0.0625, 0.03125, 0.015625, 0.5, 0.125, 0.03125, 0.015625, 0.0078125),
+]
 SMALL: dict[str, Any] = {
     **{"sampler": SAMPLER, "restoration_sampler": {**SAMPLER, "steps": 2}},
     **{"samples": 3, "iterations": 4, "batch": 2, "least_rows": 0.0},
@@ -122,19 +127,56 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
         },
     ),
     "coarse_posterior": (
-        (26, 40),
+        (18, 26),
         {
             "rows": {
                 "name": "learned",
                 "block": 4,
-                "per_iteration": 4.0,
+                "per_iteration": 2.0,
                 "growth": 1.5,
+                "complete": 0.0,
                 "first": "pyramid",
                 "chroma": 0.75,
                 "coarse": 2.5,
             },
             "quantizer": {"name": "trellis", "step": 8.0},
             "antithetic": True,
+            "coder": "posterior",
+            "restoration": {"name": "mean", "samples": 2},
+        },
+    ),
+    "statistics_pyramid": (
+        (18, 26),
+        {
+            "rows": {
+                "name": "learned",
+                "block": 4,
+                "per_iteration": 2.0,
+                "growth": 1.5,
+                "complete": 0.0,
+                "first": "pyramid",
+                "coarse": 1.0,
+                "statistics": STATISTICS,
+            },
+            "quantizer": {"name": "trellis", "step": 12.0},
+            "antithetic": True,
+            "coder": "posterior",
+            "restoration": {"name": "mean", "samples": 2},
+        },
+    ),
+    "statistics_prior": (
+        (18, 20),
+        {
+            "rows": {
+                **ROWS,
+                "block": 4,
+                "per_iteration": 3.0,
+                "growth": 1.5,
+                "first": "prior",
+                "coarse": 1.0,
+                "statistics": STATISTICS,
+            },
+            "quantizer": {"name": "uniform", "step": 8.0},
             "coder": "posterior",
             "restoration": {"name": "mean", "samples": 2},
         },

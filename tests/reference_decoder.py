@@ -342,9 +342,9 @@ def fine(x: Array) -> Array:
 
 
 class Transform:
-    def __init__(self, side: int, height: int, width: int) -> None:
+    def __init__(self, side: int, height: int, width: int, axes: Array | None = None) -> None:
         self.side, self.grid = side, (height // side, width // side)
-        self.d, self.axes = dct(side), dct(3)
+        self.d, self.axes = dct(side), dct(3) if axes is None else axes
 
     def forward(self, x: Array) -> Array:
         (down, across), n = self.grid, self.side
@@ -376,6 +376,21 @@ def base_variances(side: int) -> Array:
     rows = np.stack([one.inverse(unit[None]).ravel() for unit in np.eye(3 * side**2)])
     mantissa, exponent = np.frexp(np.einsum("ri,ij,rj->r", rows, covariance, rows, optimize=True))
     return fine(np.ldexp(np.rint(mantissa * 1024), exponent - 10))
+
+
+class Statistics:
+    """What is known of blocks of three channels: ``base`` is ``B``, ``mean`` that of coefficients number 0."""
+
+    def __init__(self, numbers: list[float], side: int) -> None:
+        place = np.arange(side)
+        radius = np.rint(np.hypot(place[:, None], place)).astype(int)
+        means, axes, variances = np.split(np.array(numbers), [3, 12])
+        self.axes = np.rint(axes.reshape(3, 3) * 2**20) / 2**20
+        self.base = fine(variances.reshape(3, -1)[:, radius].ravel())
+        total = np.zeros(3)
+        for u, column in zip(means, axes.reshape(3, 3).T, strict=True):
+            total = total + u * column
+        self.mean = fine(side * total)
 
 
 # The features of ``learned``, in single precision.
@@ -746,8 +761,14 @@ class Decoder:
         side = self.rows["block"]
         multiple = lcm(self.prior.stride, side)
         height, width = (-(-n // multiple) * multiple for n in (self.stream.height, self.stream.width))
-        self.shape, self.transform = (3, height, width), Transform(side, height, width)
-        self.noise, self.base = Noise(self.stream.seed), base_variances(side)
+        known = self.rows.get("statistics")
+        learnt = None if known is None else Statistics(known, side)
+        self.shape = (3, height, width)
+        self.transform = Transform(side, height, width, None if learnt is None else learnt.axes)
+        self.noise = Noise(self.stream.seed)
+        self.base = base_variances(side) if learnt is None else learnt.base
+        self.expected = np.zeros(3) if learnt is None else learnt.mean
+        self.at_once = learnt is not None
         self.weight = weights_of(side, self.rows.get("chroma", 1.0), self.rows.get("knee", 0.0))
         self.quantizer = kinds[names["quantizer"]](self.stream.step, self.spec["quantizer"])
         self.coder = Posterior(RangeDecoder(self.stream.payload), self.quantizer)
@@ -777,9 +798,12 @@ class Decoder:
             block, number, found = self.means()
         else:
             block, number, variance, groups = self.choose(k, samples)
-            mean = np.zeros(len(block))
+            area = self.rows["block"] ** 2
+            mean = np.where(number % area, 0.0, self.expected[number // area])
             if self.estimate is not None:
                 mean = self.transform.forward(self.estimate)[block, number]
+            elif self.at_once:
+                groups = [len(block)]
             found, first = Group(), 0
             for size in [len(block)] if isinstance(self.quantizer, Trellis) else groups:
                 part = slice(first, first + size)
@@ -824,7 +848,8 @@ class Decoder:
                     mean = [pyramid.mean(axis, place, h, middle) for axis, place in rows]
                     variance = [pyramid.variance(axis, place, h, middle, error[place]) for axis, place in rows]
                 else:
-                    mean, variance = [0.0] * len(rows), [float(self.base[axis * area]) for axis, _ in rows]
+                    mean = [float(self.expected[axis]) for axis, _ in rows]
+                    variance = [float(self.base[axis * area]) for axis, _ in rows]
                 weights = self.weight[[axis * area for axis, _ in rows]]
                 finer = [1.0 if y % 4 or x % 4 else self.rows.get("coarse", 1.0) for _, (y, x) in rows]
                 weights = np.round(weights * finer * 256) / 256

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pscx.codecs import PSC
+
 SCRIPT = Path("benchmarks/families.py")
 POINTS = Path("benchmarks/results/families/points.csv")
 
@@ -52,3 +54,17 @@ def test_the_picture_of_the_docs_is_drawn_from_the_points(script: dict[str, Any]
     shown = Path("docs/images/families.svg").read_text()
     names = ("fast", "turbo", "turbo-kl", "diffc-ideal", "image 101085")
     assert all(f"<!-- {name} -->" in text for text in (drawn, shown) for name in names)
+
+
+def test_every_row_is_a_codec_at_each_of_its_settings(
+    script: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings pass through the table as numbers with a point, which a number of atoms must not have."""
+    monkeypatch.chdir(tmp_path)
+    for row in script["rows"]().values():
+        for setting in row.settings:
+            codec = row.make(float(setting)).signal_codec
+            turned = (
+                [codec.quantizer.parameter] if isinstance(codec, PSC) else [codec.level, getattr(codec, "atoms", 0)]
+            )
+            assert any(value == pytest.approx(setting, rel=0.01) for value in turned if value)

@@ -81,6 +81,8 @@ def test_a_photograph_under_a_shipped_recipe_is_coded_as_ever(recipe: str) -> No
         "pyramid_posterior",
         "weighted_posterior",
         "coarse_posterior",
+        "statistics_pyramid",
+        "statistics_prior",
         "trellis_posterior",
         "trellis4_posterior",
     ],
