@@ -49,6 +49,7 @@ METRICS = ("--metrics", "psnr", "ms_ssim", "ssimulacra2")
 ALL_METRICS = (*METRICS, "flip", "haarpsi", "gmsd")
 CODECS = ("--codecs", "fast", "default", "jpeg", "jp2", "webp", "avif", "jxl")
 ALL_CODECS = (*CODECS, "best", "avif-looks")
+STEPS = ("2.2", "1.3", "0.75", "0.42", "0.24")
 COMPONENTS = "configs/ablations/components.yaml"
 CODE = (sys.executable, "-u")
 BAR = "━"  # progress bars are printed too
@@ -193,7 +194,9 @@ ENTRIES = (
     ),
     Entry(
         "kodak",
-        script("rate_distortion", "{kodak}", *TO_OUTPUT, *ALL_METRICS, "--protocol", "kodak", *CODECS),
+        script(
+            "rate_distortion", "{kodak}", *TO_OUTPUT, *ALL_METRICS, "--protocol", "kodak", "--steps", *STEPS, *CODECS
+        ),
         ("README.md", "docs/comparison.md"),
         "a day",
         files=POINTS,
