@@ -116,9 +116,7 @@ def test_it_takes_images_in_memory(codec: Codec, photo: Pixels, kind: str) -> No
 
 def test_a_matrix_of_numpy_is_a_grey_image(codec: Codec, photo: Pixels) -> None:
     grey = np.ascontiguousarray(photo[..., 0])
-    with pytest.warns(PendingDeprecationWarning):
-        matrix = np.asmatrix(grey) if False else grey.view(np.matrix)
-    assert codec.compress(matrix) == codec.compress(grey)
+    assert codec.compress(grey.view(np.matrix)) == codec.compress(grey)
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
@@ -413,7 +411,7 @@ def test_load_codec_names_recipes_where_there_is_no_file() -> None:
 def test_a_step_that_the_quantizer_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"step: .*got -1"):
         load_codec(write_codec(tmp_path), step=-1)
-    with pytest.raises(ConfigError, match="step must be a number, got '0.5'"):
+    with pytest.raises(ConfigError, match=r"step must be a number, got '0\.5'"):
         load_codec(write_codec(tmp_path), step="0.5")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"step must be a number of a size up to 2\^64, got 1000"):
         load_codec(write_codec(tmp_path), step=10**400)

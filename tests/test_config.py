@@ -31,7 +31,6 @@ from pscx.config.recipes import FOLDER, RECIPES, read_recipe
 from pscx.runs.lightning import COMMANDS, _own_options, configuration
 from pscx.samplers import DDRM
 
-
 HUGE = "7" * 400
 """A whole number that is no float."""
 

@@ -286,7 +286,9 @@ def test_an_interrupted_fit_goes_on(image_folder: Path, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("kind", [DCT, Learned])
-def test_what_is_learnt_keeps_the_options_of_the_rule(kind: type[DCT | Learned], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_learnt_keeps_the_options_of_the_rule(
+    kind: type[DCT | Learned], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All that the two rules share, so an option that is added to them cannot be forgotten."""
     given = {
         **{"block": 8, "per_iteration": 3.0, "growth": 1.5, "depth": 32, "floor": 0.25, "complete": 0.5},
