@@ -136,8 +136,7 @@ class Decompressor:
 
         How they differ is up to the restoration. Raises ``ValueError`` for fewer than one sample.
         """
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, got {samples}")
+        _check_samples(samples)
         return self.decode(data, range(samples), **options).images
 
     def decompress_many(
@@ -330,11 +329,9 @@ class Codec(Decompressor):
     ) -> Simulation:
         """The stream of an image and its first ``samples`` restorations, at the cost of compressing alone.
 
-        ``restoration`` takes the place of the codec's own, as in :meth:`decompress`. ``on_trial`` and ``watch`` as in
-        :meth:`encode`. Raises ``ValueError`` for fewer than one sample.
+        ``restoration`` as in :meth:`decompress`, others as in :meth:`encode`; ``ValueError`` for no sample.
         """
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, got {samples}")
+        _check_samples(samples)
         chosen = Choice.asked(restoration, None).restoration
         trials = self._trials(image, caption, progress, on_trial, watch)
         with out_of_memory(_encoding(trials.pixels)):
@@ -368,6 +365,11 @@ class Codec(Decompressor):
     def caption_of(self, pixels: Pixels, source: str | Path = "") -> str:
         """What the captioner says of an image, whose file is ``source``; empty without a captioner."""
         return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels, str(source)))
+
+
+def _check_samples(samples: int) -> None:
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
 
 
 def _check_numbers(indices: range) -> None:

@@ -290,7 +290,7 @@ def test_what_is_learnt_keeps_the_options_of_the_rule(
     kind: type[DCT | Learned], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that the two rules share, so an option that is added to them cannot be forgotten."""
-    given = {
+    given: dict[str, Any] = {
         **{"block": 8, "per_iteration": 3.0, "growth": 1.5, "depth": 32, "floor": 0.25, "complete": 0.5},
         **{"first": "pyramid", "chroma": 2.0, "knee": 0.25, "coarse": 3.5},
         "statistics": BlockStatistics.of([0.5, 1.0, *[0.25] * radii_of(8)], 8).numbers(),

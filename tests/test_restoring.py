@@ -222,6 +222,8 @@ def test_the_work_of_a_restoration_counts_against_limits(psc: Codec, image: Pixe
 
 
 def test_eta_goes_with_a_restoration_that_has_options() -> None:
+    with pytest.raises(PscxError, match="needs the name of a restoration"):
+        Choice.asked("null", None)
     chosen = Choice.asked("{name: mean, samples: 2}", None, 0.5).restoration
     assert chosen is not None
     assert RESTORATIONS.spec(chosen) == RESTORATIONS.spec(Drawn(Mean(2), 0.5))

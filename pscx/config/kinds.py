@@ -28,7 +28,8 @@ def imported(path: str) -> type[Any] | None:
     except (ImportError, TypeError, ValueError):  # TypeError: a relative name, such as a path
         return None
     except (Exception, SystemExit) as error:  # of the module itself, which may be anything
-        raise BrokenModuleError(f"'{module}' cannot be imported: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise BrokenModuleError(f"'{module}' cannot be imported: {type(error).__name__}: {reason}") from error
     return cls if isinstance(cls, type) else None
 
 

@@ -75,7 +75,10 @@ class RunFolder:
 
     def release(self) -> None:
         """Unlock the folder, and remove it if it is empty."""
-        _remove_if_empty(self.path)
+        with suppress(OSError):
+            if os.listdir(self.path) == [MARKER]:
+                (self.path / MARKER).unlink()
+                self.path.rmdir()
         os.close(self._marker)
 
 
@@ -163,23 +166,18 @@ def _lock(marker: int, folder: Path) -> bool:
 def _mark(marker: int, identity: Identity, folder: Path) -> None:
     """Written in place, because a new file of that name would not be locked.
 
-    Raises :class:`PscxError` where that fails, such as on a full disk; a folder that holds nothing else is removed.
+    Raises :class:`PscxError` where that fails, such as on a full disk. A marker that marks nothing is then removed.
     """
     try:
         os.ftruncate(marker, 0)
         os.pwrite(marker, json.dumps({"version": VERSION, **asdict(identity)}).encode(), 0)
         os.fsync(marker)
     except OSError as error:
-        _remove_if_empty(folder)
+        with suppress(OSError):
+            if not _holds_results(folder):
+                (folder / MARKER).unlink()
+                folder.rmdir()
         raise PscxError(f"cannot write '{folder / MARKER}': {error.strerror or error}") from error
-
-
-def _remove_if_empty(folder: Path) -> None:
-    """Remove a folder that holds no more than a marker."""
-    with suppress(OSError):
-        if os.listdir(folder) == [MARKER]:
-            (folder / MARKER).unlink()
-            folder.rmdir()
 
 
 def _identity(marker: int, patient: bool) -> Identity | None:
