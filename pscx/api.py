@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -59,6 +60,7 @@ __all__ = [
 ]
 
 MAX_MULTIPLE = 1024
+MOST_RESTORATIONS = 1 << 32
 BATCH = 8
 DOUBT = "the checksum of the stream does not match, so the image may be wrong"
 Picture: TypeAlias = Image | Pixels | Tensor
@@ -132,8 +134,9 @@ class Decompressor:
     def decompress_samples(self, data: bytes, samples: int, **options: Any) -> list[Pixels]:
         """The first ``samples`` restorations of a stream; ``options`` are those of :meth:`decode`.
 
-        How they differ is up to the restoration.
+        How they differ is up to the restoration. Raises ``ValueError`` for fewer than one sample.
         """
+        _check_samples(samples)
         return self.decode(data, range(samples), **options).images
 
     def decompress_many(
@@ -170,6 +173,7 @@ class Decompressor:
 
         ``watch`` is shown each segment while it is decoded; see :class:`pscx.codecs.Segment`.
         """
+        _check_numbers(indices)
         header, payload = unpack(data, partial=partial)
         chosen = Choice.asked(restoration, perception).of(header.recipe)
         with out_of_memory("decoding the stream"), cancellable(cancel):
@@ -177,7 +181,7 @@ class Decompressor:
             outcome, shape = _outcome(self.limits, codec, header, payload, len(indices), partial, progress, watch)
             restored = (codec.restore(outcome, shape, index) for index in indices)
             images = [shown(codec, signal, header.height, header.width) for signal in restored]
-        cut = str(outcome.cut or ("" if is_whole(data) else DOUBT))
+        cut = str(outcome.cut or ("" if is_whole(bytes(data)) else DOUBT))
         return Decoded(images, outcome.segments, codec.segments, cut)
 
     def replay(self, data: bytes, progress: Progress | None = None, restorations: Sequence[Restoration] = ()) -> Replay:
@@ -316,7 +320,7 @@ class Codec(Decompressor):
         image: Picture,
         *,
         samples: int = 1,
-        restoration: Restoration | None = None,
+        restoration: Asked = None,
         target: Target | None = None,
         caption: str | None = None,
         progress: Progress | None = None,
@@ -325,12 +329,14 @@ class Codec(Decompressor):
     ) -> Simulation:
         """The stream of an image and its first ``samples`` restorations, at the cost of compressing alone.
 
-        ``restoration`` takes the place of the codec's own. ``on_trial`` and ``watch`` as in :meth:`encode`.
+        ``restoration`` as in :meth:`decompress`, others as in :meth:`encode`; ``ValueError`` for no sample.
         """
+        _check_samples(samples)
+        chosen = Choice.asked(restoration, None).restoration
         trials = self._trials(image, caption, progress, on_trial, watch)
         with out_of_memory(_encoding(trials.pixels)):
             run = trials.run(setting_for(target or self.target, trials))
-        run, account = run if restoration is None else run.restored_by(restoration), trials.account()
+        run, account = run if chosen is None else run.restored_by(chosen), trials.account()
         with out_of_memory("restoring the image"):
             images = run.images(samples)
         return Simulation(run.data, images, account, account.seconds, run.account.seconds + run.restore_seconds)
@@ -359,6 +365,18 @@ class Codec(Decompressor):
     def caption_of(self, pixels: Pixels, source: str | Path = "") -> str:
         """What the captioner says of an image, whose file is ``source``; empty without a captioner."""
         return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels, str(source)))
+
+
+def _check_samples(samples: int) -> None:
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+
+
+def _check_numbers(indices: range) -> None:
+    """Raise ``ValueError`` where a restoration has a number that is negative or too large."""
+    for index in (indices[0], indices[-1]) if indices else ():
+        if not 0 <= index < MOST_RESTORATIONS:
+            raise ValueError(f"the number of a restoration must lie in [0, 2^32), got {index}")
 
 
 def _outcome(
@@ -446,7 +464,7 @@ def load_codec(
     """
     names = recipe_names()
     known = str(config) in names
-    if not known and not Path(config).exists():
+    if not known and not os.path.exists(str(config)):  # that of Path raises for a name that is too long
         raise ConfigError(f"'{config}' is neither a config file nor a recipe{choices(str(config), names)}")
     layers = [option_layer("recipe", str(config)) if known else read_yaml(config)]
     beside = parameters_of(Compressing)

@@ -114,6 +114,66 @@ def test_it_takes_images_in_memory(codec: Codec, photo: Pixels, kind: str) -> No
     assert codec.compress(image) == codec.compress(photo)
 
 
+def test_a_matrix_of_numpy_is_a_grey_image(codec: Codec, photo: Pixels) -> None:
+    grey = np.ascontiguousarray(photo[..., 0])
+    assert codec.compress(grey.view(np.matrix)) == codec.compress(grey)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_it_decodes_whatever_holds_bytes(codec: Codec, photo: Pixels, kind: Any) -> None:
+    data = codec.compress(photo)
+    assert np.array_equal(codec.decompress(kind(data)), codec.decompress(data))
+    assert codec.info(kind(data)) == codec.info(data)
+
+
+@pytest.mark.parametrize("data", [None, "x.pscx", 5, np.zeros(30, np.uint8)])
+def test_a_stream_is_bytes(codec: Codec, data: Any) -> None:
+    with pytest.raises(TypeError, match=f"stream must be bytes, got {type(data).__name__}"):
+        codec.decompress(data)
+
+
+@pytest.mark.parametrize("name", ["quality", "bpp", "psnr", "max_bytes", "step"])
+def test_what_is_asked_for_is_a_number(codec: Codec, photo: Pixels, name: str) -> None:
+    for value in ("50", [50.0], True, torch.zeros(2)):
+        with pytest.raises(PscxError, match=f"{name} must be a number, got"):
+            codec.compress(photo, **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(PscxError, match=rf"{name} must be a number of a size up to 2\^64, got 1000"):
+        codec.compress(photo, **{name: 10**400})  # type: ignore[arg-type]
+    with pytest.raises(PscxError, match="got nan"):
+        codec.compress(photo, **{name: float("nan")})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(codec: Codec, photo: Pixels) -> None:
+    wanted = codec.compress(photo, step=0.5)
+    for value in (np.float32(0.5), torch.tensor(0.5)):
+        assert codec.compress(photo, step=value) == wanted  # type: ignore[arg-type]
+
+
+def test_a_caption_is_a_text(codec: Codec, photo: Pixels) -> None:
+    with pytest.raises(TypeError, match="caption must be a text, got int"):
+        codec.compress(photo, caption=5)  # type: ignore[arg-type]
+
+
+def test_restorations_are_counted_from_zero(codec: Codec, photo: Pixels) -> None:
+    data = codec.compress(photo)
+    for index in (-1, 1 << 32, 10**30):
+        with pytest.raises(ValueError, match=rf"number of a restoration must lie in \[0, 2\^32\), got {index}"):
+            codec.decompress(data, index=index)
+    with pytest.raises(ValueError, match="number of a restoration must lie in"):
+        codec.decompress_samples(data, 10**30)
+    for count in (0, -1):
+        with pytest.raises(ValueError, match=f"samples must be at least 1, got {count}"):
+            codec.decompress_samples(data, count)
+        with pytest.raises(ValueError, match=f"samples must be at least 1, got {count}"):
+            codec.simulate(photo, samples=count)
+
+
+def test_a_simulation_takes_a_restoration_by_its_name(codec: Codec, photo: Pixels) -> None:
+    done = codec.simulate(photo, restoration={"name": "mean", "samples": 2})
+    assert np.array_equal(done.pixels, codec.decompress(done.data, restoration={"name": "mean", "samples": 2}))
+    assert not np.array_equal(done.pixels, codec.simulate(photo, restoration="sample").pixels)
+
+
 def test_a_codec_decodes_the_streams_of_others(codec: Codec, photo: Pixels, tmp_path: Path) -> None:
     other = load_codec(
         write_codec(tmp_path),
@@ -343,11 +403,18 @@ def test_a_picture_too_long_is_refused_before_any_work(codec: Codec) -> None:
 def test_load_codec_names_recipes_where_there_is_no_file() -> None:
     with pytest.raises(ConfigError, match=r"'defalt' is neither.*did you mean 'default'"):
         load_codec("defalt")
+    for name in ("x" * 300, "a\0b", None, 0):
+        with pytest.raises(ConfigError, match="is neither a config file nor a recipe"):
+            load_codec(name)  # type: ignore[arg-type]
 
 
 def test_a_step_that_the_quantizer_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"step: .*got -1"):
         load_codec(write_codec(tmp_path), step=-1)
+    with pytest.raises(ConfigError, match=r"step must be a number, got '0\.5'"):
+        load_codec(write_codec(tmp_path), step="0.5")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"step must be a number of a size up to 2\^64, got 1000"):
+        load_codec(write_codec(tmp_path), step=10**400)
     with pytest.raises(ConfigError, match="float8 takes no parameter"):
         load_codec(write_codec(tmp_path), step=1, quantizer="float8")
 

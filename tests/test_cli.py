@@ -286,6 +286,9 @@ def test_the_stream_of_another_prior_needs_its_path(
         (["--model.codec.seed", "-1"], "seed must lie in [0, 2^64)"),
         (["--seed", "x"], "must be an integer, got 'x'"),
         (["--step", "0"], "step"),
+        (["--quality", "0"], "pscx: --quality: model.target.value must lie in 1..100, got 0.0"),
+        (["--bpp", "nan"], "pscx: --bpp: model.target.value must be over 0 and finite, got nan"),
+        (["--max-bytes", "9" * 400], "--max-bytes: must have at most 18 digits, got 400"),
         (["--step", "small"], "must be a number, got 'small'"),
         (["--stepp", "3"], "compress has no option '--stepp' (did you mean '--step'?)"),
         (["--modle.samples", "3"], "no option '--modle.samples' (did you mean '--model'?)"),
@@ -315,7 +318,10 @@ def test_compress_refuses_wrong_options(
         (["ablate", "--confg", "x"], "ablate has no option '--confg' (did you mean '--config'?)"),
         (["ablate", "--config", "x", "--modle.samples=2"], "'--modle.samples=2' (did you mean '--model'?)"),
         (["components", "--kin", "sampler"], "components has no option '--kin' (did you mean '--kind'?)"),
-        (["decompress", "x", "--samples", "0"], "must be an integer of at least 1, got '0'"),
+        (["decompress", "x", "--samples", "0"], "must be an integer in 1..1000, got '0'"),
+        (["decompress", "x", "--samples", "1001"], "must be an integer in 1..1000, got '1001'"),
+        (["decompress", "x", "--samples", "9" * 5000], "--samples: must have at most 18 digits, got 5000"),
+        (["decompress", "x", "--max-bytes", "9" * 400], "--max-bytes: must have at most 18 digits, got 400"),
         (["decompress", "x", "--config", "y"], "decompress has no option '--config'"),
         (["info", "--jsn", "x"], "info has no option '--jsn' (did you mean '--json'?)"),
     ],
@@ -324,6 +330,14 @@ def test_a_wrong_command_line_is_one_sentence(
     args: list[str | Path], part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert part in refused(args, tmp_path, capsys)
+
+
+def test_names_after_two_dashes_are_files(image_folder: Path, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(image_folder)
+    (image_folder / "a.png").rename("--model.png")
+    assert main(["compress", "--config", config, "--", "--model.png"]) == 0
+    assert main(["decompress", "--", "--model.pscx"]) == 0
+    assert (image_folder / "--model.decoded.png").is_file()
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,9 @@ from pscx.config.recipes import FOLDER, RECIPES, read_recipe
 from pscx.runs.lightning import COMMANDS, _own_options, configuration
 from pscx.samplers import DDRM
 
+HUGE = "7" * 400
+"""A whole number that is no float."""
+
 
 def codec(*options: str, text: str = CODEC, folder: Path) -> PSC:
     layers, rest = split_options(["--config", write_codec(folder, text), *options])
@@ -153,10 +156,16 @@ def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
         (["--model.codec.sampler", "{name: "], ["is not valid YAML"]),
         (["--recipe", "papper"], ["unknown recipe 'papper'", "paper-pixel"]),
         (["--config", "nowhere.yaml"], ["no such config file: 'nowhere.yaml'"]),
+        (["--model.codec.sampler.eta", HUGE], ["--model.codec.sampler.eta must be a number, got '777"]),
+        (["--model.codec.sampler.steps", "7" * 30], ["sampler.steps must be an integer of a size up to 2^64, got 777"]),
+        (["--model.codec.sampler", f"{{eta: {HUGE}}}"], ["sampler.eta must be a number of a size up to 2^64, got 777"]),
+        (["--model.codec.rows", f"{{name: learned, weights: [{HUGE}]}}"], ["of a size up to 2^64, got [777"]),
+        (["--model.target", f"{{name: max_bytes, value: -{HUGE}}}"], ["of a size up to 2^64, got -777"]),
     ],
 )
 def test_a_mistake_is_one_sentence(options: list[str], parts: list[str], tmp_path: Path) -> None:
     message = error_of(*options, folder=tmp_path)
+    assert len(message) < 500
     for part in parts:
         assert part in message
 
@@ -164,6 +173,12 @@ def test_a_mistake_is_one_sentence(options: list[str], parts: list[str], tmp_pat
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
+        ("recipe: 5", ["codec.yaml: recipe must be the name of a recipe, got 5"]),
+        ("recipe: [fast]", ["codec.yaml: recipe must be the name of a recipe, got ['fast']"]),
+        (
+            CODEC.replace("{name: ddrm, steps: 2}", "{name: ddrm, class_path: pscx.samplers.DPS}"),
+            ["codec.yaml: model.codec.sampler.class_path: sampler 'ddrm' has no option 'class_path'"],
+        ),
         (CODEC.replace("ddrm", "ddrn"), ["codec.yaml: model.codec.sampler: unknown sampler 'ddrn'"]),
         (CODEC.replace("steps: 2", "stepz: 2"), ["codec.yaml: model.codec.sampler.stepz", "no option 'stepz'"]),
         (
@@ -203,6 +218,27 @@ def test_a_mistake_in_other_sections_is_one_sentence(options: list[str], parts: 
         configuration("test", layers)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
+        ("def (", "SyntaxError: invalid syntax"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_class_of_a_module_that_fails_is_told(
+    source: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_samplers.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = CODEC.replace("{name: ddrm, steps: 2}", "{class_path: broken_samplers.Mine}")
+    message = error_of(text=text, folder=tmp_path)
+    assert "codec.yaml: model.codec.sampler cannot be 'broken_samplers.Mine'" in message
+    assert f"'broken_samplers' cannot be imported: {reason}" in message
+    over = error_of("--model.codec.sampler.steps", "3", text=text, folder=tmp_path)
+    assert reason in over
 
 
 def test_an_unknown_section_is_refused(tmp_path: Path) -> None:

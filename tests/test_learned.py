@@ -25,11 +25,14 @@ from pscx.codecs.psc.loop import Seal
 from pscx.data.folder import BUNDLED
 from pscx.exact import logarithm
 from pscx.priors import Gaussian
-from pscx.rows import DCT, Learned, Situation
+from pscx.registry import parameters_of
+from pscx.rows import DCT, ROWS, Learned, Situation
 from pscx.rows.block_transform import prior_variances
 from pscx.rows.learned import FEATURES, SMALLEST, TRENDS, features_of
 from pscx.rows.regression import Observed, fit_weights, mean_bits, observe, predicted_by
+from pscx.rows.statistics import BlockStatistics, radii_of
 from pscx.signal.measurements import Coordinates
+from pscx.training import fit_rows
 
 PRIOR = Gaussian(correlation=0.8, color=0.5, deviation=0.5)
 SHAPE = (3, 12, 16)  # three rows of four blocks
@@ -280,6 +283,23 @@ def test_an_interrupted_fit_goes_on(image_folder: Path, tmp_path: Path, monkeypa
     before = len(calls)
     assert fit(root, config, image_folder, "--model.steps", "[0.03]") == 0
     assert len(calls) == before + 3
+
+
+@pytest.mark.parametrize("kind", [DCT, Learned])
+def test_what_is_learnt_keeps_the_options_of_the_rule(
+    kind: type[DCT | Learned], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that the two rules share, so an option that is added to them cannot be forgotten."""
+    given: dict[str, Any] = {
+        **{"block": 8, "per_iteration": 3.0, "growth": 1.5, "depth": 32, "floor": 0.25, "complete": 0.5},
+        **{"first": "pyramid", "chroma": 2.0, "knee": 0.25, "coarse": 3.5},
+        "statistics": BlockStatistics.of([0.5, 1.0, *[0.25] * radii_of(8)], 8).numbers(),
+    }
+    shared = (parameters_of(DCT).keys() & parameters_of(Learned).keys()) - {"pyramid"}
+    assert shared == given.keys()
+    monkeypatch.setattr(fit_rows, "fit_weights", lambda seen: [0.0] * 30)
+    learned = ROWS.spec(fit_rows.likeliest(kind(**given), [], []))
+    assert {key: learned[key] for key in shared} == given
 
 
 def test_nothing_measured_is_said(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -302,6 +302,13 @@ def test_a_file_that_cannot_be_a_module(tmp_path: Path) -> None:
     assert "must be an identifier" in failure.cause
 
 
+def test_what_is_no_file_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").mkdir()
+    (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere.py")
+    failures = load([tmp_path])
+    assert [failure.source.rpartition("/")[2] for failure in failures] == ["gone.py'", "mine.py'"]
+
+
 def test_files_that_begin_with_an_underscore_are_for_others(tmp_path: Path) -> None:
     own = folder_of(
         tmp_path / "own", _steps="STEPS = 5\n", lazy=LAZY.replace("= 2", "= STEPS") + "\nfrom . import _steps\n"

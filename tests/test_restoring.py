@@ -38,7 +38,7 @@ from pscx.format.info import stream_info
 from pscx.format.limits import Limits
 from pscx.metrics import psnr
 from pscx.rate_control.trials import Pixels
-from pscx.restorations import Blend, Draw, Drawn, Mean, Restoration, Sample
+from pscx.restorations import RESTORATIONS, Blend, Draw, Drawn, Mean, Restoration, Sample
 from pscx.samplers import DDRM, Nested, with_options
 
 if TYPE_CHECKING:
@@ -219,6 +219,14 @@ def test_the_work_of_a_restoration_counts_against_limits(psc: Codec, image: Pixe
 
 
 # Perception
+
+
+def test_eta_goes_with_a_restoration_that_has_options() -> None:
+    with pytest.raises(PscxError, match="needs the name of a restoration"):
+        Choice.asked("null", None)
+    chosen = Choice.asked("{name: mean, samples: 2}", None, 0.5).restoration
+    assert chosen is not None
+    assert RESTORATIONS.spec(chosen) == RESTORATIONS.spec(Drawn(Mean(2), 0.5))
 
 
 def test_the_ends_of_perception_are_those_of_the_table(fast: Codec, image: Pixels) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from pscx.data.names import LONGEST, short_enough
 from pscx.errors import ImageError, PscxError
 from pscx.evaluation.kept import Kept
 from pscx.metrics import GMSD
-from pscx.runtime.run_folder import MARKER, Identity, remove_tables, take
+from pscx.runtime.run_folder import MARKER, Identity, mark, remove_tables, take
 
 ONE, TWO = Identity("a", "data"), Identity("b", "data")
 
@@ -307,6 +308,23 @@ def test_other_metrics_are_measured_where_the_run_is(here: Path, monkeypatch: py
     assert [path.stat().st_mtime_ns for path in root.glob("records/*.json")] == stamps
 
 
+def test_a_full_disk_is_told_and_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    for name in ("run", "other"):
+        with pytest.raises(PscxError, match=rf"cannot write '.*{name}/.pscx-run': No space left on device"):
+            take(tmp_path / name, Identity("a", "b"))
+        with pytest.raises(PscxError, match="No space left on device"):
+            mark(tmp_path / f"several-{name}")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
+
+
 def test_tables_are_removed_and_nothing_else(tmp_path: Path) -> None:
     for name in ("images.csv", "left_out.csv", "config.yaml"):
         (tmp_path / name).touch()
@@ -319,6 +337,9 @@ def test_tables_are_removed_and_nothing_else(tmp_path: Path) -> None:
     [
         ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "job"}, [], "`--ntasks=4`"),
         ({}, ["--trainer.devices", "0"], "devices"),
+        ({}, ["--trainer.devices", "-5"], "the trainer cannot be created: `devices`"),
+        ({}, ["--seed_everything", "-1"], "seed_everything must lie in 0..4294967295, got -1"),
+        ({}, ["--seed_everything", "9" * 30], "seed_everything must lie in 0..4294967295, got 999"),
         ({}, ["--trainer.accelerator", "gpu"], "gpu"),
         ({}, ["--trainer.accelerator", "abacus"], "abacus"),
         ({}, ["--trainer.strategy", "nothing"], "nothing"),

@@ -118,7 +118,16 @@ class _Reader:
         root = own_root(trees[0])
         builder = _Builder()
         cells = [self._cell(labels, tree, root, builder) for labels, tree in zip(combinations, trees, strict=True)]
+        self._check_different(cells)
         return Plan(axes, rate, baseline, cells, root)
+
+    def _check_different(self, cells: Sequence[Cell]) -> None:
+        """Refuse two cells of one configuration, such as of the values 1 and 1.0: they would share a folder."""
+        first: dict[str, Cell] = {}
+        for cell in cells:
+            other = first.setdefault(cell.id, cell)
+            if other is not cell:
+                self._fail("axes", f"the cells {other.name} and {cell.name} are the same: leave one of them out")
 
     def _check_keys(self) -> None:
         known = [*KEYS, *SECTIONS, *OTHERS]
@@ -144,7 +153,9 @@ class _Reader:
         labels = labels_of(values)
         for label in labels:
             if labels.count(label) > 1:
-                self._fail(path, f"two values are called '{label}': give each {{label: ..., value: ...}}")
+                self._fail(
+                    path, f"two values are called '{label}': leave one out, or give each {{label: ..., value: ...}}"
+                )
         return Axis(key, dict(zip(labels, map(_value, values), strict=True)))
 
     def _rate(self, axes: Sequence[Axis]) -> str:

@@ -363,7 +363,10 @@ def _compress_layers(options: Namespace, rest: list[str]) -> list[Layer]:
     if options.caption is not None:
         layers.append(option_layer("model.caption", {"name": "fixed", "text": options.caption}))
     wanted = {name: value for name in TARGETS if (value := getattr(options, name)) is not None}
-    return layers + [option_layer("model.target", {"name": name, "value": value}) for name, value in wanted.items()]
+    for name, value in wanted.items():
+        layer = option_layer("model.target", {"name": name, "value": value})
+        layers.append(replace(layer, source=f"--{name.replace('_', '-')}"))
+    return layers
 
 
 def _compress_rule() -> Rule:

@@ -34,6 +34,8 @@ LIGHTNING = {
     "validate": "validate a prior",
 }
 INTERRUPTED = 130
+DIGITS = 18  # of a number that counts something
+MOST_SAMPLES = 1000  # each is a file and a restoration
 PRIOR_HELP = "where to load the prior from: a folder or a hub id"
 WITHOUT_RECIPES = ("components",)
 WITHOUT_RANKS = ("compress", "decompress", "info")  # import no Lightning
@@ -168,6 +170,8 @@ def _settings(args: list[str]) -> tuple[list[str], list[str]]:
     rest: list[str] = []
     queue = iter(args)
     for arg in queue:
+        if arg == "--":
+            return own, [*rest, arg, *queue]
         if arg.startswith("--model"):
             own += [arg] if "=" in arg else [arg, *islice(queue, 1)]
         else:
@@ -248,7 +252,8 @@ def _add_targets(parser: ArgumentParser) -> None:
 def _add_decompress(parser: ArgumentParser) -> None:
     _add_files(parser, "STREAM", ".pscx files, folders of them, or - for standard input")
     add = parser.add_argument
-    add("--samples", type=_integer(1), default=1, metavar="N", help="write N restorations: NAME.decoded-0.png, ...")
+    text = "write N restorations: NAME.decoded-0.png, ..."
+    add("--samples", type=_integer(1, MOST_SAMPLES), default=1, metavar="N", help=text)
     _add_restoration(parser)
     text = "restore from 0 (least error) to 1 (most realistic), for streams of recipes"
     add("--perception", type=_number, metavar="P", help=text)
@@ -389,6 +394,8 @@ def _integer(least: int, most: int | None = None) -> Callable[[str], int]:
     allowed = f"of at least {least}" if most is None else f"in {least}..{most}"
 
     def argument(text: str) -> int:
+        if text.isdecimal() and len(text) > DIGITS:
+            raise ArgumentTypeError(f"must have at most {DIGITS} digits, got {len(text)}")
         if not text.isdecimal() or not least <= int(text) <= (inf if most is None else most):
             raise ArgumentTypeError(f"must be an integer {allowed}, got '{text}'")
         return int(text)

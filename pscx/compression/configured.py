@@ -8,6 +8,7 @@ from typing import Any
 from pscx.captioners import Captioner
 from pscx.codecs import CODECS, SignalCodec
 from pscx.codecs.with_prior import PriorCodec
+from pscx.compression.asked import checked_number
 from pscx.config import Checker, ConfigError, Layer, built, option_layer
 from pscx.priors import SPEEDS, Speed
 from pscx.rate_control import Target
@@ -35,6 +36,7 @@ def compressing(layers: list[Layer], step: float | None = None) -> Compressing:
     codec: SignalCodec = built(forms["codec"])
     if step is not None:
         forms.pop("target", None)
+        step = checked_number("step", step)
         try:
             codec = codec.with_parameter(step)
         except ValueError as error:

@@ -43,7 +43,9 @@ def check_sides(pixels: Pixels) -> None:
 
 
 def checked_caption(caption: str) -> str:
-    """The caption, if a stream can hold it."""
+    """The caption, if a stream can hold it. Raises :class:`PscxError`, or ``TypeError`` for what is no text."""
+    if not isinstance(caption, str):
+        raise TypeError(f"caption must be a text, got {type(caption).__name__}")
     try:
         size = len(caption.encode())
     except UnicodeEncodeError:

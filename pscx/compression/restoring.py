@@ -56,6 +56,9 @@ class Choice:
         """
         if eta is not None and restoration is None:
             raise PscxError("eta needs a restoration from samples drawn with it, such as mean or sample")
+        if isinstance(restoration, str):
+            parsed = option_layer("restoration", restoration).values["restoration"]
+            restoration = parsed if isinstance(parsed, Mapping) else restoration
         made = restoration if isinstance(restoration, Restoration) or restoration is None else _made(restoration)
         if eta is not None:
             made = _made({"name": "drawn", "restoration": restoration, "eta": eta})

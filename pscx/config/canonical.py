@@ -24,7 +24,7 @@ def canonical(value: Any) -> Any:
     init_args = value.pop("init_args", None) or {}
     if not isinstance(init_args, Mapping):  # an unknown option called init_args
         value, init_args = {**value, "init_args": init_args}, {}
-    if "class_path" in value:
+    if "class_path" in value and "name" not in value:  # with both, class_path is an unknown option
         value["name"] = value.pop("class_path")
     if "name" in value and "name" in init_args:
         init_args = {OWN_NAME if key == "name" else key: item for key, item in init_args.items()}

@@ -24,8 +24,8 @@ from pscx.config.layers import ConfigError
 from pscx.config.plugins import failure_of
 from pscx.config.sources import Sources
 from pscx.config.trust import Own, Trust
-from pscx.config.values import is_plain, parser_of, takes_text
-from pscx.config.words import deeper, describe, join, sentence, what
+from pscx.config.values import is_plain, parser_of, takes_text, too_large
+from pscx.config.words import deeper, describe, join, sentence, shortened, what
 from pscx.registry import Registry, choices, class_path, parameters_of
 
 LIGHT = ("sampler", "row rule", "quantizer", "coder", "restoration", "target", "metric", "speed")
@@ -136,6 +136,8 @@ class Checker(Sources):
         return cls
 
     def _plain(self, annotation: Any, value: Any, path: str) -> Any:
+        if too_large(value):
+            self.fail(path, self._sized(annotation, value))
         if is_plain(annotation, value):
             return value
         from jsonargparse import ArgumentError  # slow to import
@@ -148,10 +150,16 @@ class Checker(Sources):
             self.fail(path, layer.problem)
         try:
             checked = parser_of(annotation).parse_object({"value": class_form(value)})
-        except ArgumentError as error:
+        except (ArgumentError, OverflowError) as error:  # such as a text of 400 digits for a number
             if text is not None and takes_text(annotation):
                 return text
             if isinstance(value, Mapping) or annotation in (None, Any):
                 self.fail(path, sentence(str(error)))
-            self.fail(path, f"must be {describe(annotation)}, got {value!r}")
-        return checked.as_dict()["value"]
+            self.fail(path, f"must be {describe(annotation)}, got {shortened(value)}")
+        found = checked.as_dict()["value"]
+        if too_large(found):
+            self.fail(path, self._sized(annotation, found))
+        return found
+
+    def _sized(self, annotation: Any, value: Any) -> str:
+        return f"must be {describe(annotation)} of a size up to 2^64, got {shortened(value)}"

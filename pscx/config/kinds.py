@@ -6,10 +6,19 @@ import importlib
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
+from pscx.errors import PscxError
 from pscx.registry import Registry, registered, registry_of
 
 
+class BrokenModuleError(PscxError):
+    """The module of a class raises an error of its own when it is imported."""
+
+
 def imported(path: str) -> type[Any] | None:
+    """The class of an import path, or none where there is no such module or class.
+
+    Raises :class:`BrokenModuleError` where the module is there and fails.
+    """
     known = registered(path)
     if known is not None:
         return known
@@ -18,6 +27,9 @@ def imported(path: str) -> type[Any] | None:
         cls = getattr(importlib.import_module(module), name, None)
     except (ImportError, TypeError, ValueError):  # TypeError: a relative name, such as a path
         return None
+    except (Exception, SystemExit) as error:  # of the module itself, which may be anything
+        reason = " ".join(str(error).split())
+        raise BrokenModuleError(f"'{module}' cannot be imported: {type(error).__name__}: {reason}") from error
     return cls if isinstance(cls, type) else None
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pscx.config.canonical import OWN_NAME, canonical
-from pscx.config.kinds import imported
+from pscx.config.kinds import BrokenModuleError, imported
 from pscx.errors import PscxError
 from pscx.registry import Registry
 from pscx.runtime.safe_yaml import UnreadableError, parse_yaml, read_bounded
@@ -119,5 +120,6 @@ def _same(first: Any, second: Any) -> bool:
 def _known(name: str) -> set[type[Any]]:
     found = {registry.find(name) for registry in Registry.kinds.values()} - {None}
     if "." in name:
-        found.add(imported(name))
+        with suppress(BrokenModuleError):  # the checker tells of it, with the source of the name
+            found.add(imported(name))
     return {cls for cls in found if cls is not None}

@@ -144,7 +144,8 @@ def _load(
             del registry.classes[name]
         sys.modules.pop(module, None)
         if file is not None:
-            claims |= {one or other for one, other in CLAIM.findall(file.read_text(errors="replace"))}
+            with suppress(OSError):  # a folder, or a link to nothing, that is called like a file of Python
+                claims |= {one or other for one, other in CLAIM.findall(file.read_text(errors="replace"))}
         theirs = isinstance(error, NameTakenError) and origin(error.taken) is not None
         clash = (error.kind, error.name) if isinstance(error, NameTakenError) and theirs else None
         return _set_aside(module, source, _cause(error, file), claims, clash)

@@ -26,6 +26,8 @@ class Sources:
     def tree(self, base: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
         """All layers merged over ``base`` and over the recipe that one of them names with the key ``recipe``."""
         recipe = self._recipe()
+        if recipe is not None and not isinstance(recipe, str):
+            self.fail("recipe", f"must be the name of a recipe, got {recipe!r}")
         if recipe is not None:
             try:
                 base = merge(merge(base, self._module()), canonical(read_recipe(recipe)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from pscx.config.kinds import imported
+from pscx.config.kinds import BrokenModuleError, imported
 from pscx.config.plugins import HOW, PACKAGE
 from pscx.registry import Registry
 
@@ -28,7 +28,10 @@ class Own(Trust):
     def class_called(self, registry: Registry[Any], name: str) -> type[Any] | None:
         if "." not in name:
             return None
-        cls = imported(name)
+        try:
+            cls = imported(name)
+        except BrokenModuleError as error:
+            raise ValueError(f"cannot be '{name}': {error}") from error
         if cls is None:
             raise ValueError(f"cannot import '{name}'" + (f": {HOW}" if name.startswith(f"{PACKAGE}.") else ""))
         return cls

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 TYPES = (bool, int, float, str, NoneType)
+LARGEST = 1 << 64  # size of a whole number: nothing counts further, and a larger one is no float
 WORD = re.compile(r"[a-z][a-z0-9_]*")
 SPOKEN = ("null", "true", "false", "yes", "no", "on", "off", "y", "n", "inf", "nan")  # words that YAML may convert
 
@@ -34,6 +35,17 @@ def takes_text(annotation: Any) -> bool:
     """Whether an option takes one or several texts, so that text that looks like YAML is allowed."""
     kinds = set(alternatives(annotation))
     return str in kinds and kinds <= {str, list[str], NoneType}
+
+
+def too_large(value: Any) -> bool:
+    """Whether ``value`` or an item of it is a whole number beyond :data:`LARGEST`.
+
+    >>> too_large([1, -(1 << 65)]), too_large(1e300)
+    (True, False)
+    """
+    if isinstance(value, (list, tuple)):
+        return any(map(too_large, value))
+    return isinstance(value, int) and abs(value) > LARGEST
 
 
 def is_plain(annotation: Any, value: Any) -> bool:

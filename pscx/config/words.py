@@ -10,6 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from pscx.config.kinds import alternatives, kind_in, names_of
 from pscx.registry import choices, parameters_of
+from pscx.runtime.printing import printable
+
+LONGEST = 200  # characters of a value in an error
 
 
 def sentence(message: str) -> str:
@@ -37,6 +40,11 @@ def describe(annotation: Any) -> str:
     return {"bool": "true or false", "int": "an integer", "float": "a number", "str": "text"}.get(
         getattr(annotation, "__name__", ""), str(getattr(annotation, "__name__", annotation))
     )
+
+
+def shortened(value: Any) -> str:
+    """A value as an error shows it: its beginning and its end, where it is long."""
+    return printable(repr(value), LONGEST)
 
 
 def what(annotation: Any) -> str:

@@ -158,8 +158,12 @@ def unpack(data: bytes, name: str = "stream", *, partial: bool = False) -> tuple
     """Header and payload of a stream; ``name`` is what an error calls it.
 
     With ``partial`` the payload may be damaged or cut, see :func:`is_whole`; the header never. Raises ``StreamError``
-    where it is not a pscx stream, of another version, damaged, cut short or out of bounds.
+    where it is not a pscx stream, of another version, damaged, cut short or out of bounds, and ``TypeError`` for what
+    is no bytes.
     """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{name} must be bytes, got {type(data).__name__}")
+    data = bytes(data)
     if data[:3] != MAGIC:
         raise StreamError(f"{name} is not a pscx stream")
     if len(data) < STREAM_CHECK.stop:

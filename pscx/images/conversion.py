@@ -37,7 +37,8 @@ def as_pixels(image: Image.Image | NDArray[np.uint8] | Tensor) -> NDArray[np.uin
         told: dict[str, Any] = {str(key): value for key, value in image.info.items()}
         pixels = rgb(image, told, getattr(image, "filename", "") or "the image", None)
     elif isinstance(image, np.ndarray):
-        pixels = np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+        array = np.asarray(image)  # a np.matrix has two dimensions whatever is asked of it
+        pixels = np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array
     elif isinstance(image, Tensor):
         pixels = _tensor_pixels(image.detach())
     else:

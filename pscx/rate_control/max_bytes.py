@@ -22,7 +22,7 @@ class MaxBytes(Target):
     references = ()
 
     def __init__(self, value: int) -> None:
-        if value < 1:
+        if not value >= 1:  # also not a number
             raise ValueError(f"target.value of max_bytes must be at least 1, got {value}")
         self.value = value
 

@@ -18,6 +18,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.distributed import DistError
 
 from pscx.config import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
+from pscx.config.words import shortened
 from pscx.data import DATA
 from pscx.evaluation import DEFAULT_METRICS, Evaluate
 from pscx.registry import choices
@@ -44,6 +45,7 @@ LEARNING = {**EVALUATION, "logger": False, "enable_checkpointing": False}
 COMMANDS = ("fit", "validate", "test", "predict")
 GIVEN = ("self", "model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule")  # by LightningCLI
 PARSER_OPTIONS = ("help", "print_config", "config", "recipe", "plugins")
+LARGEST_SEED = (1 << 32) - 1  # of numpy
 RANKS = ("NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # rank_zero_only knows a node's ranks alone
 
 
@@ -198,6 +200,9 @@ class _CLI(LightningCLI):
         if self.folder is not None:
             checked[args[0]] = Namespace(**self.folder.tree)  # type: ignore[no-untyped-call]
         self.config = parser.parse_args(args, namespace=checked)
+        seed = self.config[str(self.config.subcommand)].get("seed_everything")
+        if seed is not None and not 0 <= seed <= LARGEST_SEED:
+            raise ConfigError(f"seed_everything must lie in 0..{LARGEST_SEED}, got {shortened(seed)}")
 
     def instantiate_classes(self) -> None:
         try:
@@ -215,7 +220,8 @@ class _CLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except KeyError as error:
             raise ConfigError(f"the trainer cannot be created: the environment variable {error} is missing") from error
-        except (RuntimeError, ImportError) as error:  # of variables of a cluster, devices and missing libraries
+        except (RuntimeError, ImportError, TypeError, ValueError) as error:
+            # of variables of a cluster, devices, missing libraries and options out of range
             raise ConfigError(f"the trainer cannot be created: {sentence(str(error))}") from error
 
 

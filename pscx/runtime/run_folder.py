@@ -50,8 +50,10 @@ def mark(folder: Path) -> None:
     """Mark a folder of several runs, so that nothing below it is read as data."""
     if not is_run_folder(folder):
         marker = _open(folder)
-        _mark(marker, Identity("several", "several"))
-        os.close(marker)
+        try:
+            _mark(marker, Identity("several", "several"), folder)
+        finally:
+            os.close(marker)
 
 
 def remove_tables(folder: Path) -> None:
@@ -106,7 +108,7 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
             if locked and (same or free or not versions):
                 if not same:
                     remove_tables(path)
-                    _mark(marker, identity)
+                    _mark(marker, identity, path)
                 return RunFolder(path, marker, free, None if path == root else _why_not(root, identity))
         except BaseException:
             os.close(marker)
@@ -161,11 +163,21 @@ def _lock(marker: int, folder: Path) -> bool:
     return True
 
 
-def _mark(marker: int, identity: Identity) -> None:
-    """Written in place, because a new file of that name would not be locked."""
-    os.ftruncate(marker, 0)
-    os.pwrite(marker, json.dumps({"version": VERSION, **asdict(identity)}).encode(), 0)
-    os.fsync(marker)
+def _mark(marker: int, identity: Identity, folder: Path) -> None:
+    """Written in place, because a new file of that name would not be locked.
+
+    Raises :class:`PscxError` where that fails, such as on a full disk. A marker that marks nothing is then removed.
+    """
+    try:
+        os.ftruncate(marker, 0)
+        os.pwrite(marker, json.dumps({"version": VERSION, **asdict(identity)}).encode(), 0)
+        os.fsync(marker)
+    except OSError as error:
+        with suppress(OSError):
+            if not _holds_results(folder):
+                (folder / MARKER).unlink()
+                folder.rmdir()
+        raise PscxError(f"cannot write '{folder / MARKER}': {error.strerror or error}") from error
 
 
 def _identity(marker: int, patient: bool) -> Identity | None:

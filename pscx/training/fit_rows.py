@@ -138,6 +138,12 @@ class FitRows(OverImages[PSC]):
             print(caution(len(images), self.held_out))
 
 
+KEPT = (
+    *("block", "per_iteration", "growth", "depth", "floor", "complete", "first"),
+    *("chroma", "knee", "coarse", "statistics"),
+)
+"""The options of a rule that are not learnt: all that ``dct`` and ``learned`` share but the pyramid's weights."""
+
 MEANS = {
     "means_first": np.zeros(0),
     "means_features": np.zeros((0, MEAN_FEATURES - 1)),
@@ -185,15 +191,15 @@ def watched(codec: PSC, rule: BlockTransform, signal: Tensor, coefficients: int,
 
 
 def likeliest(rule: BlockTransform, seen: list[Observed], means: list[Means]) -> Learned:
-    """The rule ``learned`` with the quotas of ``rule`` whose weights are the likeliest.
+    """The rule ``learned`` whose weights are the likeliest; all else is as in ``rule``.
 
     Raises :class:`pscx.errors.ImageError` where there are fewer coefficients than weights.
     """
-    kept = {name: getattr(rule, name) for name in ("per_iteration", "growth", "depth", "floor", "complete", "first")}
+    kept = {name: getattr(rule, name) for name in KEPT}
     try:
         weights = fit_weights(seen)
         pyramid = fit_means(means) if means else rule.pyramid
-        return Learned(rule.block, **kept, weights=weights, pyramid=pyramid, statistics=rule.statistics)
+        return Learned(**kept, weights=weights, pyramid=pyramid)
     except ValueError as error:
         raise ImageError(f"{error}; use more images or smaller steps") from error
 
