@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 import pscx
 from pscx.catalogue.citations import FILE
 from pscx.catalogue.components import SECTIONS
-from pscx.registry import class_path
+from pscx.registry import class_path, parameters_of
 
 project, author, release = "pscx", "The pscx developers", pscx.__version__
 copyright = author
@@ -85,7 +85,9 @@ def _write_components() -> None:
 
 
 def _component_page(kind: str, name: str, cls: type[Any]) -> list[str]:
-    lines = [*_heading(f"{kind}: {name}"), f".. autoclass:: {class_path(cls)}", "   :no-index:", "   :no-members:", ""]
+    signature = "" if parameters_of(cls) else "()"  # else autodoc shows a base class's
+    directive = f".. autoclass:: {class_path(cls)}{signature}"
+    lines = [*_heading(f"{kind}: {name}"), directive, "   :no-index:", "   :no-members:", ""]
     if cls.references:
         cited = ", ".join(f":footcite:t:`{key}`" for key in cls.references)
         lines += [f"Sources: {cited}", "", ".. footbibliography::", ""]

@@ -34,8 +34,8 @@ class Tiles:
     Args:
         limit: a side up to this is left whole.
         core: the longest piece of a side without its halo.
-        halo: at least so much is denoised around a core, so that what is cut off hardly matters within it: with the
-            embedded prior by 0.005 grey levels (root mean square), at noise level 10 by 0.04.
+        halo: at least so much is denoised around a core, so that what is cut off hardly matters within it
+            (``docs/scaling.md``).
         fade: on both sides of a cut the answers are mixed over so many pixels, a power of two and less than ``halo``.
     """
 

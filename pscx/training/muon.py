@@ -18,7 +18,8 @@ class MuonAdamW(Optimizer):
 
     A weight is taken as the matrix of its first dimension and all others flattened; Muon's step
     is scaled to the root mean square of AdamW's (Liu et al. 2025, Eq. 4), so one step size serves both. On a
-    ``ResidualUNet`` it was worth 0.8 to 1.4 dB of denoising after five minutes (``pscx/priors/embedded/README.md``).
+    ``ResidualUNet`` it was worth 0.8 to 1.4 dB of denoising after five minutes
+    (``benchmarks/results/2026-11-embedded-prior.md``).
 
     Muon's step is as long where the gradient is mostly noise as where it is not, and AdamW's is shorter there. Weights
     whose gradient is mostly noise are therefore better left to AdamW: with Muon such layers learnt to be silent.
