@@ -160,7 +160,7 @@ def test_a_recipe_lies_below_everything(tmp_path: Path) -> None:
         (["--model.codec.sampler.steps", "7" * 30], ["sampler.steps must be an integer of a size up to 2^64, got 777"]),
         (["--model.codec.sampler", f"{{eta: {HUGE}}}"], ["sampler.eta must be a number of a size up to 2^64, got 777"]),
         (["--model.codec.rows", f"{{name: learned, weights: [{HUGE}]}}"], ["of a size up to 2^64, got [777"]),
-        (["--model.target", f"{{name: max_bytes, value: -{HUGE}}}"], ["of a size up to 2^64, got -777"]),
+        (["--model.target", f"{{name: max_bytes, value: -{HUGE[1:]}}}"], ["of a size up to 2^64, got -777"]),
     ],
 )
 def test_a_mistake_is_one_sentence(options: list[str], parts: list[str], tmp_path: Path) -> None:
