@@ -35,6 +35,9 @@ GOLDEN = Path(__file__).parent / "golden"
 FACTS = GOLDEN / "golden.json"
 SAMPLER = {"name": "ddrm", "steps": 3, "start": 20.0, "warm_start": 2.0, "stop": 0.05, "spacing": "log"}
 ROWS = {"name": "dct", "base": 0.4, "neighbours": 0.7, "floor": 0.2, "evenness": 0.75, "depth": 64}
+LEARNED = {"name": "learned", "growth": 1.5, "coarse": 1.0}
+PLAIN = {"coder": "posterior", "restoration": {"name": "mean", "samples": 2}}
+PAIRED = {**PLAIN, "antithetic": True}
 STATISTICS = [  # for blocks of 4: means of the channels, axes, variances by axis and radius
     *(0.125, -0.0625, 0.25),
     *(0.666667, 0.666667, 0.333333, -0.666667, 0.333333, 0.666667, 0.333333, -0.666667, 0.666667),
@@ -58,110 +61,88 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
         (16, 21),
         {
             "rows": {
-                "name": "learned",
+                **LEARNED,
                 "block": 8,
                 "per_iteration": 1.0,
-                "growth": 1.5,
                 "floor": 0.25,
                 "complete": 0.5,
                 "first": "prior",
-                "coarse": 1.0,
             },
             "quantizer": {"name": "uniform", "step": 12.0},
-            "coder": "posterior",
-            "restoration": {"name": "mean", "samples": 2},
+            **PLAIN,
         },
     ),
     "trellis_posterior": (
         (16, 24),
         {
             "rows": {
-                "name": "learned",
+                **LEARNED,
                 "block": 8,
                 "per_iteration": 12.0,
-                "growth": 1.5,
                 "first": "prior",
-                "coarse": 1.0,
             },
             "quantizer": {"name": "trellis", "step": 3.0},
-            "antithetic": True,
-            "coder": "posterior",
-            "restoration": {"name": "mean", "samples": 2},
+            **PAIRED,
         },
     ),
     "pyramid_posterior": (
         (18, 24),
         {
             "rows": {
-                "name": "learned",
+                **LEARNED,
                 "block": 8,
                 "per_iteration": 6.0,
-                "growth": 1.5,
                 "first": "pyramid",
-                "coarse": 1.0,
             },
             "quantizer": {"name": "trellis", "step": 12.0},
-            "antithetic": True,
             "least_rows": 3.0,
-            "coder": "posterior",
-            "restoration": {"name": "mean", "samples": 2},
+            **PAIRED,
         },
     ),
     "weighted_posterior": (
         (18, 26),
         {
             "rows": {
-                "name": "learned",
+                **LEARNED,
                 "block": 8,
                 "per_iteration": 6.0,
-                "growth": 1.5,
                 "first": "pyramid",
                 "chroma": 0.75,
                 "knee": 0.125,
-                "coarse": 1.0,
             },
             "quantizer": {"name": "trellis", "step": 8.0},
-            "antithetic": True,
-            "coder": "posterior",
-            "restoration": {"name": "mean", "samples": 2},
+            **PAIRED,
         },
     ),
     "coarse_posterior": (
         (18, 26),
         {
             "rows": {
-                "name": "learned",
+                **LEARNED,
                 "block": 4,
                 "per_iteration": 2.0,
-                "growth": 1.5,
                 "complete": 0.0,
                 "first": "pyramid",
                 "chroma": 0.75,
                 "coarse": 2.5,
             },
             "quantizer": {"name": "trellis", "step": 8.0},
-            "antithetic": True,
-            "coder": "posterior",
-            "restoration": {"name": "mean", "samples": 2},
+            **PAIRED,
         },
     ),
     "statistics_pyramid": (
         (18, 26),
         {
             "rows": {
-                "name": "learned",
+                **LEARNED,
                 "block": 4,
                 "per_iteration": 2.0,
-                "growth": 1.5,
                 "complete": 0.0,
                 "first": "pyramid",
-                "coarse": 1.0,
                 "statistics": STATISTICS,
             },
             "quantizer": {"name": "trellis", "step": 12.0},
-            "antithetic": True,
-            "coder": "posterior",
-            "restoration": {"name": "mean", "samples": 2},
+            **PAIRED,
         },
     ),
     "statistics_prior": (
@@ -177,8 +158,7 @@ STREAMS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
                 "statistics": STATISTICS,
             },
             "quantizer": {"name": "uniform", "step": 8.0},
-            "coder": "posterior",
-            "restoration": {"name": "mean", "samples": 2},
+            **PLAIN,
         },
     ),
     "trellis4_posterior": (
