@@ -45,11 +45,14 @@ GIVEN = {
 OUTPUT = "output"
 ABOUT, TABLE, PRINTED = "about.json", "table.md", "printed.txt"
 LEVELS = ("0.02", "0.05", "0.1", "0.2", "0.4", "0.8", "1.6")
-METRICS = ("--metrics", "psnr", "ms_ssim", "ssimulacra2")
-ALL_METRICS = (*METRICS, "flip", "haarpsi", "gmsd")
+METRICS = ("--metrics", "psnr", "ms_ssim", "ssimulacra2", "flip", "haarpsi", "gmsd")
 CODECS = ("--codecs", "fast", "default", "jpeg", "jp2", "webp", "avif", "jxl")
-ALL_CODECS = (*CODECS, "best", "avif-looks")
+ON_CROPS = (*CODECS, "perceptual", "avif-looks")
 STEPS = ("2.2", "1.3", "0.75", "0.42", "0.24")
+RANGES = ("--ranges", "0.05-0.25", "0.25-1", "0.1-0.4")
+FAMILIES = ("fast", "turbo", "turbo-published", "turbo-published-kl", "diffc-ideal", "diffc-even", "ddcm-published")
+OWN_ATOMS = ("diffc-chunks", "ddcm-one-atom")  # the slowest
+FITTED = ("fast", "default", "best", "perceptual", "turbo")
 COMPONENTS = "configs/ablations/components.yaml"
 CODE = (sys.executable, "-u")
 BAR = "━"  # progress bars are printed too
@@ -161,22 +164,34 @@ ENTRIES = (
     ),
     Entry(
         "targets",
-        script("targets", "{bsds}", *TO_OUTPUT, "--crop", "128"),
+        script("targets", "{bsds}", *TO_OUTPUT, "--crop", "128", "--limit", "12"),
         ("docs/targets.md",),
-        "some hours",
+        "half an hour",
         files=("targets.csv",),
         streams=True,
     ),
     Entry(
         "perception",
-        script("perception", "{photos}", *TO_OUTPUT),
+        script(
+            *("perception", "{photos}", *TO_OUTPUT, "--recipes", *FITTED),
+            *("--limit", "4", "--steps", "0.8", "0.3", "--warm-start", "0.25"),
+        ),
         ("docs/restorations.md",),
-        "some hours",
+        "an hour",
         streams=True,
     ),
     Entry(
         "families",
         script("families", "{bsds}", *TO_OUTPUT, "--target", "0.25"),
+        ("docs/families.md", "docs/comparison.md"),
+        "an hour",
+        files=POINTS,
+        prints=False,
+        streams=True,
+    ),
+    Entry(
+        "families_kodak",
+        script("families", "{kodak}", *TO_OUTPUT, "--crop", "256", "--limit", "12", "--rows", *FAMILIES, *OWN_ATOMS),
         ("docs/families.md", "docs/comparison.md"),
         "some hours",
         files=POINTS,
@@ -185,9 +200,9 @@ ENTRIES = (
     ),
     Entry(
         "rate_distortion",
-        script("rate_distortion", "{kodak}", *TO_OUTPUT, *METRICS, "--crop", "256", "--paper", "6", *ALL_CODECS),
+        script("rate_distortion", "{kodak}", *TO_OUTPUT, *METRICS, "--crop", "256", *RANGES, *ON_CROPS),
         ("README.md",),
-        "half a day",
+        "two hours",
         files=POINTS,
         prints=False,
         streams=True,
@@ -195,7 +210,7 @@ ENTRIES = (
     Entry(
         "kodak",
         script(
-            "rate_distortion", "{kodak}", *TO_OUTPUT, *ALL_METRICS, "--protocol", "kodak", "--steps", *STEPS, *CODECS
+            "rate_distortion", "{kodak}", *TO_OUTPUT, *METRICS, "--protocol", "kodak", "--steps", *STEPS, *CODECS
         ),
         ("README.md", "docs/comparison.md"),
         "a day",

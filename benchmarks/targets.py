@@ -95,13 +95,14 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/targets"))
     parser.add_argument("--recipe", default="default", help="a recipe or a config file")
     parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--limit", type=int, default=None, help="the first N images alone")
     parser.add_argument("--bpp", type=float, nargs="*", default=[0.25, 0.5, 1.0])
     parser.add_argument("--psnr", type=float, nargs="*", default=[24.0, 28.0, 32.0])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
     try:
-        codec, files = pscx.load_codec(options.recipe), images(options.folder)
+        codec, files = pscx.load_codec(options.recipe), images(options.folder, options.limit)
     except pscx.PscxError as error:
         parser.error(str(error))
     table = options.output / "targets.csv"
