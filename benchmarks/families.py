@@ -8,7 +8,9 @@ bytes; the pixels must be those of the encoder, and PSNR is theirs. ``--target 0
 per pixel costs with the search for its setting. The row ``diffc-ideal`` counts divergences and makes no file.
 
 ``points.csv`` has a record for each image, row and setting; a run that was stopped goes on. ``summary.md`` is what is
-printed: BD-rates against ``fast``, of payloads and of whole files, evaluations (NFE) and seconds in both directions.
+printed: BD-rates against ``fast``, of payloads and of whole files; evaluations (NFE) to encode, seconds in both
+directions, means over the settings; and with the search for the target, evaluations and encodings. A decoder takes the
+evaluations of one encoding and those of the restoration: 8 for the recipes of PSC, one for the others.
 ``psnr.svg`` has PSNR over the bits of payloads. Without a folder, it is drawn of the points that there are:
 
     python benchmarks/families.py --points benchmarks/results/families/points.csv -o runs/families
@@ -210,13 +212,15 @@ def fill(cells: Sequence[Cell], path: Path) -> list[Record]:
 
 
 def summary(records: Sequence[Record]) -> str:
-    """The table: BD-rates of each image, then the mean; costs at the target, means over images."""
+    """The table: BD-rates of each image, then the mean; costs, means over images and settings, then with a search."""
     lines = []
     for name in dict.fromkeys(record["row"] for record in records):
         differences = [_difference(records, name, column) for column in ("payload", "bytes")]
-        costs = [_cost(records, name, column) for column in ("evaluations", "encoding", "decoding", "encodings")]
-        lines.append([name, *differences, *costs])
-    head = ["row", "BD-rate of payloads, %", "of files, %", "NFE to encode", "s to encode", "s to decode", "encodings"]
+        costs = [_cost(records, name, column) for column in ("evaluations", "encoding", "decoding")]
+        searched = [_cost(records, name, column, searched=True) for column in ("evaluations", "encodings")]
+        lines.append([name, *differences, *costs, *searched])
+    head = ["row", "BD-rate of payloads, %", "of files, %", "NFE to encode", "s to encode", "s to decode"]
+    head += ["NFE with search", "encodings"]
     return markdown(head, lines)
 
 
@@ -242,9 +246,10 @@ def _of(record: Record, image: str, row: str) -> bool:
     return record["image"] == image and record["row"] == row and not record["setting"].startswith(TARGET)
 
 
-def _cost(records: Sequence[Record], name: str, column: str) -> str:
-    found = [record[column] for record in records if record["row"] == name and record["setting"].startswith(TARGET)]
-    return f"{fmean(map(float, found)):.1f}" if found else "-"
+def _cost(records: Sequence[Record], name: str, column: str, searched: bool = False) -> str:
+    of_row = [one for one in records if one["row"] == name and one["setting"].startswith(TARGET) == searched]
+    found = [float(one[column]) for one in of_row if one[column]]
+    return f"{fmean(found):.1f}" if found else "-"
 
 
 def averages(records: Sequence[Record]) -> tuple[list[str], dict[str, list[tuple[float, float]]]]:

@@ -209,9 +209,7 @@ ENTRIES = (
     ),
     Entry(
         "kodak",
-        script(
-            "rate_distortion", "{kodak}", *TO_OUTPUT, *METRICS, "--protocol", "kodak", "--steps", *STEPS, *CODECS
-        ),
+        script("rate_distortion", "{kodak}", *TO_OUTPUT, *METRICS, "--protocol", "kodak", "--steps", *STEPS, *CODECS),
         ("README.md", "docs/comparison.md"),
         "a day",
         files=POINTS,
