@@ -11,7 +11,8 @@ per pixel costs with the search for its setting. The row ``diffc-ideal`` counts 
 printed: BD-rates against ``fast``, of payloads and of whole files; evaluations (NFE) to encode, seconds in both
 directions, means over the settings; and with the search for the target, evaluations and encodings. A decoder takes the
 evaluations of one encoding and those of the restoration: 8 for the recipes of PSC, one for the others.
-``psnr.svg`` has PSNR over the bits of payloads. Without a folder, it is drawn of the points that there are:
+``psnr.svg`` has PSNR over the bits of payloads, and these over ``fast``'s. Without a folder, it is drawn of the points
+that there are:
 
     python benchmarks/families.py --points benchmarks/results/families/points.csv -o runs/families
 """
@@ -55,6 +56,7 @@ ANCHOR, IDEAL, TARGET = "fast", "diffc-ideal", "target"
 STEPS = (1.4, 0.8, 0.45, 0.26)
 LEVELS = (0.4, 0.22, 0.125, 0.07)
 LOWEST = 0.0078125  # at the end of the published paths
+BITS, TIMES = (0.0625, 0.125, 0.25, 0.5, 1, 2, 4), (0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 2, 3, 4, 6)  # ticks
 EXACT = {"name": "ddpm", "exact": True}
 
 
@@ -284,25 +286,51 @@ def _bpp(record: Record) -> float:
 
 
 def picture(records: Sequence[Record]) -> bytes:
-    """PSNR over payload bits per pixel as SVG, a line for each row; the same points give the same bytes."""
+    """Two plots as SVG: PSNR over payload bits per pixel, and those bits over ``fast``'s at equal PSNR.
+
+    A line for each row, means over images; the same points give the same bytes.
+    """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     images, found = averages(records)
     with matplotlib.rc_context({"svg.hashsalt": "pscx", "font.size": 10}):
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
-        for name, line in found.items():
-            axes.plot(*zip(*line, strict=True), "--" if name == IDEAL else "-", marker="o", markersize=4, label=name)
+        figure = Figure(figsize=(11, 4.5), layout="constrained")
+        curves, ratios = figure.subplots(1, 2)
+        for number, (name, line) in enumerate(found.items()):
+            style = "--" if "published" in name else ":" if name == IDEAL else "-"
+            look: dict[str, Any] = {"color": f"C{number % 10}" if number < 10 else "0.2", "linestyle": style}
+            curves.plot(*zip(*line, strict=True), marker="o", markersize=4, label=name, **look)
+            if ANCHOR in found:
+                ratios.plot(*over(found[ANCHOR], line), marker="o", markersize=4, **look)
         of = f"image {images[0]}" if len(images) == 1 else f"mean of {len(images)} images"
-        axes.set(xlabel="bits per pixel of the payload", ylabel="PSNR, dB", title=of)
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.grid(alpha=0.3)
-        axes.legend()
+        curves.set(xlabel="bits per pixel of the payload", ylabel="PSNR, dB", title=of, xscale="log")
+        ratios.set(
+            xlabel="PSNR, dB", ylabel=f"times the bits of {ANCHOR}", yscale="log", title="at equal PSNR, logarithmic"
+        )
+        for axis, ticks in ((curves.xaxis, BITS), (ratios.yaxis, TIMES)):
+            axis.set_major_locator(FixedLocator(ticks))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter("{x:g}")
+        curves.grid(alpha=0.3)
+        ratios.grid(alpha=0.3)
+        figure.legend(loc="outside right center")
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
+
+
+def over(anchor: Sequence[tuple[float, float]], line: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """PSNR of the points of a line, ``(rate, PSNR)``, that the anchor's line covers, and their rates over the anchor's.
+
+    The logarithm of the anchor's rate is interpolated linearly in PSNR. Both lines ascend.
+    """
+    rates, qualities = np.array(anchor).T
+    inside = [(rate, quality) for rate, quality in line if qualities[0] <= quality <= qualities[-1]]
+    reference = [float(np.exp(np.interp(quality, qualities, np.log(rates)))) for _, quality in inside]
+    ratios = [rate / of_anchor for (rate, _), of_anchor in zip(inside, reference, strict=True)]
+    return [quality for _, quality in inside], ratios
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -52,8 +52,16 @@ def test_the_picture_of_the_docs_is_drawn_from_the_points(script: dict[str, Any]
     drawn = (tmp_path / "psnr.svg").read_text()
     assert drawn.startswith("<?xml")
     shown = Path("docs/images/families.svg").read_text()
-    names = ("fast", "turbo", "turbo-kl", "diffc-ideal", "image 101085")
+    names = ("fast", "turbo", "ddcm-one-atom", "diffc-chunks", "ddcm-published", "mean of 6 images")
     assert all(f"<!-- {name} -->" in text for text in (drawn, shown) for name in names)
+
+
+def test_rates_over_the_anchor_are_those_of_lines_that_are_straight_in_the_logarithm(script: dict[str, Any]) -> None:
+    anchor = [(2.0 ** (psnr / 6), psnr) for psnr in (24.0, 30.0, 36.0)]
+    line = [(3 * 2.0 ** (psnr / 6), psnr) for psnr in (23.0, 25.0, 31.0, 36.5)]  # the outer ones are not covered
+    qualities, ratios = script["over"](anchor, line)
+    assert qualities == [25.0, 31.0]
+    assert ratios == pytest.approx([3.0, 3.0])
 
 
 def test_every_row_is_a_codec_at_each_of_its_settings(
