@@ -179,13 +179,15 @@ def _ideal(codec: pscx.Codec, pixels: Pixels) -> dict[str, Any]:
     )
 
 
-def plan(files: Mapping[str, Path], names: Sequence[str], crop: int, target: float | None) -> Iterator[Cell]:
-    """All points that are wanted, row by row."""
+def plan(
+    files: Mapping[str, Path], names: Sequence[str], crop: int, target: float | None, settings: int | None = None
+) -> Iterator[Cell]:
+    """All points that are wanted, row by row; the coarsest so many settings of each, or all."""
     known = rows()
     for name in names:
         row = known[name]
         for image, file in files.items():
-            for setting in row.settings:
+            for setting in row.settings[:settings]:
                 yield Cell(image, file, crop, row, f"{setting:g}")
     for name in names if target else ():
         for image, file in files.items():
@@ -342,6 +344,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="+", metavar="ROW", choices=list(rows()), default=list(rows())[:-1])
     parser.add_argument("--crop", type=int, default=128, help="side of the central square, in pixels")
     parser.add_argument("--limit", type=int, default=6, help="the first N images alone")
+    parser.add_argument("--settings", type=int, default=None, metavar="N", help="the coarsest N of each row alone")
     parser.add_argument("--target", type=float, default=None, help="bits per pixel of streams whose cost is shown")
     options = parser.parse_args(args)
     if (options.folder is None) == (options.points is None):
@@ -349,7 +352,8 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.points is not None:
         write_whole(options.output / "psnr.svg", picture(list(read(options.points, KEY).values())), force=True)
         return
-    cells = list(plan(images(options.folder, options.limit), options.rows, options.crop, options.target))
+    files = images(options.folder, options.limit)
+    cells = list(plan(files, options.rows, options.crop, options.target, options.settings))
     records = fill(cells, options.output / "points.csv")
     text = summary(records)
     write_whole(options.output / "summary.md", f"{text}\n".encode(), force=True)

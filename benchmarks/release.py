@@ -174,7 +174,7 @@ ENTRIES = (
         "perception",
         script(
             *("perception", "{photos}", *TO_OUTPUT, "--recipes", *FITTED),
-            *("--limit", "4", "--steps", "0.8", "0.3", "--warm-start", "0.25"),
+            *("--limit", "3", "--steps", "0.8", "0.3", "--warm-start", "0.25"),
         ),
         ("docs/restorations.md",),
         "an hour",
@@ -191,7 +191,10 @@ ENTRIES = (
     ),
     Entry(
         "families_kodak",
-        script("families", "{kodak}", *TO_OUTPUT, "--crop", "256", "--limit", "12", "--rows", *FAMILIES, *OWN_ATOMS),
+        script(
+            *("families", "{kodak}", *TO_OUTPUT, "--crop", "256", "--limit", "12", "--settings", "3"),
+            *("--rows", *FAMILIES, *OWN_ATOMS),
+        ),
         ("docs/families.md", "docs/comparison.md"),
         "some hours",
         files=POINTS,
