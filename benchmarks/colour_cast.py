@@ -1,19 +1,23 @@
 """Do decoded pictures drift in colour? The mean error of each channel, over images and over regions of 64x64.
 
     python benchmarks/colour_cast.py FOLDER -o runs/colour_cast [--recipe default] [--bpp 0.1 | --step S]
-        [--crop SIDE] [--perception P] [--limit N]
+        [--points FILE] [--crop SIDE] [--perception P] [--limit N]
 
 Each image, or its central square, is compressed to at most so many bits per pixel and decoded. With ``--step`` it is
-encoded once, with this step of the quantizer, and the mean rate over the images is what it is. The error of a channel
-is decoded minus original, in grey levels of 255. Detail cancels out in its mean over an image or a region, and a cast
-of colour stays. Regions at the right and lower edges are smaller where a side is no multiple of 64. Each image's result
-is kept in OUTPUT, so a run that was stopped goes on. Exit code 1 where a mean over an image is beyond 1 grey level, or
-over a region beyond 4.
+encoded once, with this step of the quantizer, and the mean rate over the images is what it is. With ``--points``, a
+table of ``rate_distortion.py``, it is encoded once as well, at the step that has the rate of ``--bpp`` in the table: the
+logarithm of the rate is interpolated over that of the step. The rate is then nearly the one asked for.
+
+The error of a channel is decoded minus original, in grey levels of 255. Detail cancels out in its mean over an image or
+a region, and a cast of colour stays. Regions at the right and lower edges are smaller where a side is no multiple of 64.
+Each image's result is kept in OUTPUT, so a run that was stopped goes on. Exit code 1 where a mean over an image is beyond
+1 grey level, or over a region beyond 4.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 from hashlib import sha256
@@ -32,6 +36,10 @@ from pscx.data.files import image_files
 from pscx.rate_control import BPP, Step
 from pscx.runtime.files import write_whole
 
+sys.path.append(str(Path(__file__).parent))
+
+from rate_distortion import digest, region  # found through the line above
+
 REGION = 64
 WHOLE_BOUND, REGION_BOUND = 1.0, 4.0  # grey levels
 CHANNELS = ("red", "green", "blue")
@@ -45,18 +53,22 @@ def main() -> int:
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--bpp", type=float, default=0.1)
     rate.add_argument("--step", type=float)
+    parser.add_argument("--points", type=Path, metavar="FILE", help="points.csv of rate_distortion.py")
     parser.add_argument("--crop", type=int, metavar="SIDE")
     parser.add_argument("--perception", type=float, metavar="P", help="as in pscx decompress")
     parser.add_argument("--limit", type=int, metavar="N", help="images")
     options = parser.parse_args()
     codec = pscx.load_codec(options.recipe)
-    target = BPP(options.bpp) if options.step is None else Step(options.step)
+    target: BPP | Step = BPP(options.bpp) if options.step is None else Step(options.step)
+    place = options.recipe, f"pscx {digest(codec)}", region(options.crop)
     found = []
     for file in image_files(options.folder, "FOLDER")[: options.limit]:
         pixels = pscx.read_image(file)
         if options.crop is not None:
             top, left = (max(side - options.crop, 0) // 2 for side in pixels.shape[:2])
             pixels = np.ascontiguousarray(pixels[top : top + options.crop, left : left + options.crop])
+        if options.points is not None:
+            target = Step(step_at(options.bpp, steps_of(options.points, file.stem, place)))
         found.append((file.stem, result(options.output, codec, pixels, target, options.perception)))
         print(f"{file.stem}: {found[-1][1]['bpp']:.4f} bpp, {found[-1][1]['psnr']:.2f} dB", file=sys.stderr, flush=True)
     rows = [
@@ -71,11 +83,28 @@ def main() -> int:
     ]
     print(markdown(["image", "bpp", "PSNR", *CHANNELS, "worst region"], rows))
     whole = max(abs(mean) for _, one in found for mean in one["means"])
-    region = max(one["region"] for _, one in found)
+    largest = max(one["region"] for _, one in found)
     print(f"\n{fmean(one['bpp'] for _, one in found):.4f} bpp, ", end="")
     print(f"largest mean over an image {whole:.2f} (at most {WHOLE_BOUND:g}), ", end="")
-    print(f"over a region {region:.2f} (at most {REGION_BOUND:g})")
-    return int(whole > WHOLE_BOUND or region > REGION_BOUND)
+    print(f"over a region {largest:.2f} (at most {REGION_BOUND:g})")
+    return int(whole > WHOLE_BOUND or largest > REGION_BOUND)
+
+
+def steps_of(points: Path, image: str, place: tuple[str, str, str]) -> dict[float, float]:
+    """Steps and bits per pixel of an image in a table; ``place`` has its columns codec, version and crop."""
+    with points.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["image"] == image]
+    found = [row for row in rows if (row["codec"], row["version"], row["crop"]) == place]
+    return {float(row["setting"].split()[1]): float(row["bpp"]) for row in found}
+
+
+def step_at(bpp: float, known: dict[float, float]) -> float:
+    """The step of a rate between known ones. Ends the program where the table does not hold rates around it."""
+    if not known or not min(known.values()) <= bpp <= max(known.values()):
+        sys.exit(f"--points: no rates of this codec around {bpp:g} bits per pixel; there are {sorted(known.values())}")
+    steps = sorted(known, reverse=True)  # rates then rise
+    logs = np.log([[known[step], step] for step in steps]).T
+    return float(np.exp(np.interp(np.log(bpp), *logs)))
 
 
 def result(output: Path, codec: Codec, pixels: Pixels, target: BPP | Step, perception: float | None) -> dict[str, Any]:
