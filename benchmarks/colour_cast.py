@@ -5,13 +5,13 @@
 
 Each image, or its central square, is compressed to at most so many bits per pixel and decoded. With ``--step`` it is
 encoded once, with this step of the quantizer, and the mean rate over the images is what it is. With ``--points``, a
-table of ``rate_distortion.py``, it is encoded once as well, at the step that has the rate of ``--bpp`` in the table: the
-logarithm of the rate is interpolated over that of the step. The rate is then nearly the one asked for.
+table of ``rate_distortion.py``, it is encoded once as well, at the step that has the rate of ``--bpp`` in the table:
+the logarithm of the rate is interpolated over that of the step. The rate is then nearly the one asked for.
 
-The error of a channel is decoded minus original, in grey levels of 255. Detail cancels out in its mean over an image or
-a region, and a cast of colour stays. Regions at the right and lower edges are smaller where a side is no multiple of 64.
-Each image's result is kept in OUTPUT, so a run that was stopped goes on. Exit code 1 where a mean over an image is beyond
-1 grey level, or over a region beyond 4.
+The error of a channel is decoded minus original, in grey levels of 255. Detail cancels out in its mean over an image
+or a region, and a cast of colour stays. Regions at the right and lower edges are smaller where a side is no multiple of
+64. Each image's result is kept in OUTPUT, so a run that was stopped goes on. Exit code 1 where a mean over an image is
+beyond 1 grey level, or over a region beyond 4.
 """
 
 from __future__ import annotations
