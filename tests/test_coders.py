@@ -404,11 +404,12 @@ def test_predictions_must_be_finite(mean: float, scale: float) -> None:
         Posterior().decoder(b"abc").get(Uniform(), *row)
 
 
+@coders
 @pytest.mark.parametrize("symbol", [-1, 253])
-def test_symbols_must_be_of_the_alphabet(symbol: int) -> None:
+def test_symbols_must_be_of_the_alphabet(coder: Coder, symbol: int) -> None:
     row = torch.ones(1, dtype=torch.float64)
     with pytest.raises(ValueError, match=rf"symbols must lie in 0\.\.252, got {symbol}"):
-        Posterior().encoder().put(torch.tensor([symbol]), Float8(), row, row)
+        coder.encoder().put(torch.tensor([symbol]), Float8(), row, row)
 
 
 def test_names_and_options() -> None:
