@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from zlib import crc32
 
 import torch
@@ -33,7 +33,7 @@ START = 1 << 41  # noise index of the first state
 CHECK_BITS, LAST_CHECK_BITS = 3, 8  # of the checksum of each segment; of the last one
 GOES_ON = 1 - 2.0**-12  # probability that another step follows
 ALMOST = 1 - 2.0**-20  # of a precision is as good as that precision
-DIVERGES = "the state after segment {} has numbers that are not finite: the denoiser diverges"
+DIVERGES = "{} has numbers that are not finite: the denoiser diverges"
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class _Walker:
             self._take(estimate)
             self._side.close()
         if not self.state.isfinite().all():
-            raise PscxError(DIVERGES.format(segment + 1))
+            raise PscxError(DIVERGES.format(f"the state after segment {segment + 1}"))
         self._seal(segment)
         return first
 
@@ -189,6 +189,8 @@ class _Walker:
         """One step."""
         residual = None if self._signal is None else self._signal - estimate
         actual = None if residual is None else float(residual.square().sum())
+        if actual is not None and not isfinite(actual):
+            raise PscxError(DIVERGES.format(f"the estimate in step {self._number + 1}"))
         error = self._error.follow(self._precision, actual)
         path, precision = self._path, self._precision
         after = min(path.increments.after(self._number, precision, error), path.ends[-1])
