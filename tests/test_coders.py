@@ -527,7 +527,10 @@ def test_gains_out_of_range(gains: list[float]) -> None:
 
 def test_another_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PSCX_TABLES", str(tmp_path))
-    for name, content in (("a", student().to_json()), ("b", b'{"segments": [[[1]]]}'), ("c", b"no")):
+    content = student().to_json()
+    fraction, huge = content.replace(b",", b".7,", 1), content.replace(b",", b"0" * 30 + b",", 1)
+    files = {"a": content, "b": b'{"segments": [[[1]]]}', "c": b"no", "e": fraction, "f": huge, "g": b"[]"}
+    for name, content in files.items():
         (tmp_path / f"{name}.json").write_bytes(content)
     digest = student().digest
     assert Static("a").digest == Static("a", digest).digest == Adaptive(table="a").digest == digest
@@ -538,7 +541,7 @@ def test_another_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             coder("d")
         with pytest.raises(ValueError, match=r"coder\.table must be a plain lower-case word.*got '\.\./a'"):
             coder("../a")
-        for name in ("b", "c"):
+        for name in ("b", "c", "e", "f", "g"):
             with pytest.raises(ValueError, match=rf"'.*{name}\.json' holds no table"):
                 coder(name)
     with pytest.raises(ValueError, match=r"coder\.digest must be none without a table"):
