@@ -8,7 +8,7 @@ from typing import Literal
 
 from pscx.codecs.base import CODECS
 from pscx.codecs.paths.atoms import Atoms, Signed
-from pscx.codecs.paths.family import Book, PathCodec, check_entries, check_range
+from pscx.codecs.paths.family import LARGEST, Book, PathCodec, check_range
 from pscx.codecs.paths.pursuit import Pursuit
 from pscx.codecs.paths.sides import Side
 from pscx.codecs.paths.walk import Increments, Sent, Step
@@ -64,7 +64,7 @@ class DDCM(PathCodec):
         if schedule not in ("even", "kl"):
             raise ValueError(f"schedule of ddcm must be even or kl, got {schedule!r}")
         super().__init__(prior, level, steps, schedule, codebook, group, flow, seed, curve)
-        check_entries(entries)
+        check_range("entries", entries, 1, LARGEST)
         check_range("atoms", atoms, 1, 255)
         check_range("weight_bits", weight_bits, 0, 8)
         self.entries, self.atoms, self.weight_bits = entries, atoms, weight_bits

@@ -7,7 +7,7 @@ from math import prod
 
 from pscx.codecs.base import CODECS
 from pscx.codecs.paths.atoms import Atoms, Signed
-from pscx.codecs.paths.family import Book, PathCodec, check_entries, check_range
+from pscx.codecs.paths.family import LARGEST, Book, PathCodec, check_range
 from pscx.codecs.paths.levels import Schedule
 from pscx.codecs.paths.ranking import Ranked
 from pscx.codecs.paths.sides import Side
@@ -60,7 +60,7 @@ class TurboDDCM(PathCodec):
         curve: list[float] | None = None,
     ) -> None:
         super().__init__(prior, level, steps, schedule, codebook, group, flow, seed, curve)
-        check_entries(entries)
+        check_range("entries", entries, 1, LARGEST)
         if atoms is not None:
             check_range("atoms", atoms, 1, 255)
         self.entries, self.atoms = entries, atoms

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pscx.codecs.base import Account, Outcome
 from pscx.codecs.counted import CountedPrior
+from pscx.codecs.of_pixels import SizedSegment
 from pscx.codecs.paths.curve import ErrorCurve
 from pscx.codecs.paths.error import TrackedError
 from pscx.codecs.paths.sides import Side
@@ -90,15 +91,6 @@ class Reached(Outcome):
 
 
 @dataclass(frozen=True)
-class Passed:
-    """A segment that was passed: the estimate before it, if it has a step, and the bits that it took."""
-
-    segment: int
-    estimate: Tensor | None
-    bits: float
-
-
-@dataclass(frozen=True)
 class Path:
     """From precision ``start`` in segments that end at the precisions ``ends``, with at most ``steps`` steps.
 
@@ -120,7 +112,7 @@ class Path:
         account: Account,
         signal: Tensor | None = None,
         keep: int | None = None,
-        passed: Callable[[Passed], None] | None = None,
+        passed: Callable[[SizedSegment], None] | None = None,
     ) -> Reached:
         """Walk to the end, or to the first segment at which ``side`` or a checksum raises :class:`StreamError`.
 
@@ -138,7 +130,7 @@ class Path:
             account.segment_symbols.append(walker.sent - sent)
             good = walker.state, walker.level
             if passed is not None:
-                passed(Passed(segment, estimate, side.bits - before))
+                passed(SizedSegment(segment, estimate, side.bits - before))
         return Reached(account, len(self.ends), *good)
 
 
