@@ -62,8 +62,7 @@ class Local(RowRule):
         if candidates < 1:
             raise ValueError(f"rows.candidates must be at least 1, got {candidates}")
         self.quota = Quota(per_iteration, growth, depth, floor)
-        self.block, self.per_iteration, self.depth, self.base = block, per_iteration, depth, base
-        self.growth, self.floor, self.candidates = growth, floor, candidates
+        self.block, self.depth, self.base, self.candidates = block, depth, base, candidates
 
     @property
     def stride(self) -> int:
