@@ -75,46 +75,41 @@ def _spec(header: Header) -> Any:
 
 
 def _signal(header: Header) -> str | None:
-    spec = _spec(header)
-    form = spec.get("prior") if isinstance(spec, dict) else None
-    name = form.get("name") if isinstance(form, dict) else form
-    if not isinstance(name, str):
-        return None
-    prior = _loaded("prior", name)
-    return _declared("priors", name, "signal", "pixels") if prior is None else str(prior.signal)
+    name = _named(_spec(header), "prior")
+    return None if name is None else _declared("prior", name, "signal", "pixels")
 
 
 def _parameter_name(header: Header) -> str:
     spec = _spec(header)
-    family_name = spec.get("name", STREAM_FAMILY) if isinstance(spec, dict) else STREAM_FAMILY
-    if family_name != STREAM_FAMILY:
-        family = _loaded("codec", str(family_name))
-        turned = _declared("codecs", str(family_name), "turned") if family is None else str(family.turned)
+    family = spec.get("name", STREAM_FAMILY) if isinstance(spec, dict) else STREAM_FAMILY
+    if family != STREAM_FAMILY:
+        turned = _declared("codec", str(family), "turned", UNKNOWN)
         return UNKNOWN if turned in spec else turned
-    form = spec.get("quantizer") if isinstance(spec, dict) else None
+    name = _named(spec, "quantizer")
+    return UNKNOWN if name is None else _declared("quantizer", name, "parameter_name", UNKNOWN)
+
+
+def _named(spec: Any, kind: str) -> str | None:
+    """The name of a component in a spec, or none; the spec is not trusted."""
+    form = spec.get(kind) if isinstance(spec, dict) else None
     name = form.get("name") if isinstance(form, dict) else form
-    if not isinstance(name, str):
-        return UNKNOWN
-    quantizer = _loaded("quantizer", name)
-    return _declared("quantizers", name, "parameter_name") if quantizer is None else str(quantizer.parameter_name)
+    return name if isinstance(name, str) else None
 
 
-def _declared(folder: str, name: str, attribute: str, otherwise: str = UNKNOWN) -> str:
-    """The word ``attribute`` in the source file of a component that ships with pscx: importing the class loads torch.
+def _declared(kind: str, name: str, attribute: str, otherwise: str) -> str:
+    """The word that a component's class has as ``attribute``.
 
-    ``otherwise`` if there is no such file, or no line ``attribute = "..."`` in a class of it.
+    A class that is not imported is not imported for this, because that loads torch: the word is read from the line
+    ``attribute = "..."`` of its source file. ``otherwise`` if pscx ships no such file or line.
     """
-    file = files("pscx") / folder / f"{name}.py"
+    registries = (registry for registry in Registry.kinds.values() if registry.kind == kind)
+    for found in filter(None, (registry.find(name) for registry in registries)):
+        return str(getattr(found, attribute))
+    file = files("pscx") / f"{kind}s" / f"{name}.py"
     if not NAME.fullmatch(name) or not file.is_file():
         return otherwise
-    found = re.search(rf'^    {attribute} = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else otherwise
-
-
-def _loaded(kind: str, name: str) -> Any:
-    """The class of that name, if its kind has been imported, or none."""
-    registries = (registry for registry in Registry.kinds.values() if registry.kind == kind)
-    return next(filter(None, (registry.find(name) for registry in registries)), None)
+    line = re.search(rf'^    {attribute} = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
+    return line[1] if line else otherwise
 
 
 def _readable(spec: str) -> Any:
