@@ -164,7 +164,6 @@ PARTS = {
     "pscx.execution.sharding.LARGE": 1,
     "pscx.priors.ddpm.CALL": 1,
     "pscx.coders.posterior.LEARNT": 5,
-    "pscx.quantizers.trellis.TOGETHER": 5,
     "pscx.codecs.psc.encoding.LARGE": 1,
 }
 
