@@ -20,7 +20,7 @@ NOISE = (0.105, 0.065, 0.095)  # squared steps, of the prediction, of the points
 NARROWEST = 1e-30  # scale in spacings
 SMALLEST = 1e-300  # squared scale
 LANES_AT_ONCE = 4096
-MANY_LANES = 512  # of which a decoder had better compute what it needs turn after turn
+MANY_LANES = 512  # from so many on, a decoder computes probabilities turn by turn
 
 
 @QUANTIZERS.register("trellis")
