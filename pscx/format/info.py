@@ -76,17 +76,17 @@ def _spec(header: Header) -> Any:
 
 def _signal(header: Header) -> str | None:
     name = _named(_spec(header), "prior")
-    return None if name is None else _declared("prior", name, "signal", "pixels")
+    return None if name is None else _word("prior", name, "signal", "pixels")
 
 
 def _parameter_name(header: Header) -> str:
     spec = _spec(header)
     family = spec.get("name", STREAM_FAMILY) if isinstance(spec, dict) else STREAM_FAMILY
     if family != STREAM_FAMILY:
-        turned = _declared("codec", str(family), "turned", UNKNOWN)
+        turned = _word("codec", str(family), "turned")
         return UNKNOWN if turned in spec else turned
     name = _named(spec, "quantizer")
-    return UNKNOWN if name is None else _declared("quantizer", name, "parameter_name", UNKNOWN)
+    return UNKNOWN if name is None else _word("quantizer", name, "parameter_name")
 
 
 def _named(spec: Any, kind: str) -> str | None:
@@ -96,20 +96,24 @@ def _named(spec: Any, kind: str) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _declared(kind: str, name: str, attribute: str, otherwise: str) -> str:
-    """The word that a component's class has as ``attribute``.
-
-    A class that is not imported is not imported for this, because that loads torch: the word is read from the line
-    ``attribute = "..."`` of its source file. ``otherwise`` if pscx ships no such file or line.
-    """
+def _word(kind: str, name: str, attribute: str, otherwise: str = UNKNOWN) -> str:
+    """The word that a component's class has as ``attribute``; of a class that is not imported, :func:`_declared`."""
     registries = (registry for registry in Registry.kinds.values() if registry.kind == kind)
     for found in filter(None, (registry.find(name) for registry in registries)):
         return str(getattr(found, attribute))
-    file = files("pscx") / f"{kind}s" / f"{name}.py"
+    return _declared(f"{kind}s", name, attribute, otherwise)
+
+
+def _declared(folder: str, name: str, attribute: str, otherwise: str = UNKNOWN) -> str:
+    """The word ``attribute`` in the source file of a component that ships with pscx: importing the class loads torch.
+
+    ``otherwise`` if there is no such file, or no line ``attribute = "..."`` in a class of it.
+    """
+    file = files("pscx") / folder / f"{name}.py"
     if not NAME.fullmatch(name) or not file.is_file():
         return otherwise
-    line = re.search(rf'^    {attribute} = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
-    return line[1] if line else otherwise
+    found = re.search(rf'^    {attribute} = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else otherwise
 
 
 def _readable(spec: str) -> Any:
