@@ -12,7 +12,7 @@ from torch import Tensor
 from pscx import StreamError
 from pscx.codecs import PSC
 from pscx.codecs.psc.loop import SEGMENT_BITS, checksum_bits
-from pscx.codecs.specs import codec_of_spec, codec_spec
+from pscx.codecs.specs import codec_spec, wanted_of_spec
 from pscx.coders import Posterior, Raw
 from pscx.coders.base import Coder
 from pscx.priors import Gaussian
@@ -86,7 +86,8 @@ def test_independent_samples_lose_one_degree_of_freedom() -> None:
 def test_a_codec_with_pairs_decodes_to_what_it_measured() -> None:
     psc = codec()
     payload, encoded = psc.encode(image())
-    again = codec_of_spec(codec_spec(psc), psc.quantizer.parameter, psc.seed)
+    wanted = wanted_of_spec(codec_spec(psc), psc.quantizer.parameter, psc.seed)
+    again = wanted.codec(wanted.load())
     assert isinstance(again, PSC)
     assert again.antithetic
     decoded = again.decode(payload, SHAPE)

@@ -404,11 +404,12 @@ def test_predictions_must_be_finite(mean: float, scale: float) -> None:
         Posterior().decoder(b"abc").get(Uniform(), *row)
 
 
+@coders
 @pytest.mark.parametrize("symbol", [-1, 253])
-def test_symbols_must_be_of_the_alphabet(symbol: int) -> None:
+def test_symbols_must_be_of_the_alphabet(coder: Coder, symbol: int) -> None:
     row = torch.ones(1, dtype=torch.float64)
     with pytest.raises(ValueError, match=rf"symbols must lie in 0\.\.252, got {symbol}"):
-        Posterior().encoder().put(torch.tensor([symbol]), Float8(), row, row)
+        coder.encoder().put(torch.tensor([symbol]), Float8(), row, row)
 
 
 def test_names_and_options() -> None:
@@ -526,7 +527,10 @@ def test_gains_out_of_range(gains: list[float]) -> None:
 
 def test_another_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PSCX_TABLES", str(tmp_path))
-    for name, content in (("a", student().to_json()), ("b", b'{"segments": [[[1]]]}'), ("c", b"no")):
+    content = student().to_json()
+    fraction, huge = content.replace(b",", b".7,", 1), content.replace(b",", b"0" * 30 + b",", 1)
+    files = {"a": content, "b": b'{"segments": [[[1]]]}', "c": b"no", "e": fraction, "f": huge, "g": b"[]"}
+    for name, content in files.items():
         (tmp_path / f"{name}.json").write_bytes(content)
     digest = student().digest
     assert Static("a").digest == Static("a", digest).digest == Adaptive(table="a").digest == digest
@@ -537,7 +541,7 @@ def test_another_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             coder("d")
         with pytest.raises(ValueError, match=r"coder\.table must be a plain lower-case word.*got '\.\./a'"):
             coder("../a")
-        for name in ("b", "c"):
+        for name in ("b", "c", "e", "f", "g"):
             with pytest.raises(ValueError, match=rf"'.*{name}\.json' holds no table"):
                 coder(name)
     with pytest.raises(ValueError, match=r"coder\.digest must be none without a table"):

@@ -22,9 +22,10 @@ from tiny import save_prior
 from torch import Tensor
 
 import pscx
-from pscx import StreamError
+from pscx import PscxError, StreamError
 from pscx.cli.main import main
-from pscx.codecs import CODECS, DDCM, DiffC, PathCodec, TurboDDCM
+from pscx.codecs import CODECS, DDCM, Account, DiffC, PathCodec, TurboDDCM
+from pscx.codecs.paths.sides import Reader
 from pscx.format.container import pack, unpack
 from pscx.metrics import psnr
 from pscx.priors import Gaussian
@@ -228,6 +229,44 @@ def test_random_payloads_are_refused_or_decoded_in_bounded_time(name: str, tmp_p
         for _ in range(4):
             with pytest.raises(StreamError):
                 codec.decompress(pack(header, source.bytes(size)))
+
+
+class Denoises(Gaussian):
+    """A prior whose estimates are multiplied by a factor."""
+
+    factor = 1.0
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        return super().denoise(x, sigma) * self.factor
+
+
+@pytest.mark.parametrize("family", [DDCM, TurboDDCM, DiffC])
+@pytest.mark.parametrize("factor", [np.nan, np.inf, 1e200])
+def test_a_denoiser_that_diverges_is_one_sentence(family: Any, factor: float) -> None:
+    prior = Denoises()
+    prior.factor = factor
+    with pytest.raises(PscxError, match="the estimate in step 1 has numbers that are not finite: the denoiser div"):
+        family(prior, level=0.3, steps=4).encode(torch.zeros(3, 16, 16))
+
+
+class Asked(Reader):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def word(self, value: int, count: int) -> int:
+        self.asked += 1
+        return super().word(value, count)
+
+
+def test_a_step_is_given_up_as_soon_as_the_payload_has_ended() -> None:
+    """A few bytes cannot ask for the 12,000 atoms of a step."""
+    codec = DDCM(PRIOR, level=0.3, steps=1, atoms=255, weight_bits=1, group=4, entries=4)
+    shape = (3, 16, 16)
+    reader = Asked(b"\x80" * 4)
+    outcome = codec.path(shape).walk(reader, shape, Account())
+    assert str(outcome.cut) == "the payload ends"
+    assert reader.asked < 20
 
 
 def test_a_hostile_spec_is_refused_before_it_costs_anything(tmp_path: Path, astronaut: Pixels) -> None:

@@ -163,7 +163,7 @@ PARTS = {
     "pscx.signal.noise.CHUNK": 1,
     "pscx.execution.sharding.LARGE": 1,
     "pscx.priors.ddpm.CALL": 1,
-    "pscx.coders.posterior.PART": 5,
+    "pscx.coders.posterior.LEARNT": 5,
     "pscx.codecs.psc.encoding.LARGE": 1,
 }
 

@@ -79,6 +79,8 @@ def test_a_ladder_is_every_bfloat16_number_in_between(coarsest: float, finest: f
     beyond = 1.5 if coarsest >= finest else 1 / 1.5
     assert ladder.position(coarsest * beyond) == 0
     assert ladder.position(finest / beyond) == len(ladder) - 1
+    ends = sorted((ladder.position(1e300), ladder.position(1e-300)))
+    assert ends == ([0, len(ladder) - 1] if coarsest != finest else [0, 0])
     with pytest.raises(IndexError, match="position must lie in"):
         ladder[len(ladder)]
 

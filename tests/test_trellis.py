@@ -297,7 +297,7 @@ def test_chances_made_beforehand_are_those_of_each_decision() -> None:
     tail = tail_of(4)
 
     def cut(rows: Integers, at: Integers) -> Array:
-        return both_sides(quantizer.offset(at, grids[rows]) / spread[rows], tail)
+        return both_sides(quantizer.two.offset(at, grids[rows]) / spread[rows], tail)
 
     asked: list[list[tuple[Any, ...]]] = [[], []]
 

@@ -114,6 +114,7 @@ class SignalCodec(SignalSpace):
     """The processes that share the samples of one image, if they can (:attr:`shares_samples`)."""
 
     shares_samples: bool = False
+    """Whether the processes of :attr:`spread` can share the samples of one image."""
 
     @property
     def takes_captions(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pscx.codecs.base import CODECS
 from pscx.codecs.paths.atoms import Atoms, Signed
-from pscx.codecs.paths.family import Book, PathCodec, check_entries, check_range
+from pscx.codecs.paths.family import LARGEST, Book, PathCodec, check_range
 from pscx.codecs.paths.pursuit import Pursuit
 from pscx.codecs.paths.sides import Side
 from pscx.codecs.paths.walk import Increments, Sent, Step
@@ -26,15 +26,15 @@ class DDCM(PathCodec):
     Args:
         prior: the diffusion model.
         level: noise level at the end of the path, over 0 and below 64, in units of the signal. Rate control turns it.
-        steps: the most steps to there, at least 1 (``T`` of the paper).
+        steps: the most steps to there, 1 to 4096 (``T`` of the paper).
         schedule: ``even``: along the prior's own noise levels; ``kl``: as long as their atoms are worth in divergence.
         codebook: ``gaussian``, or ``hadamard``, which is far faster.
         entries: bits of an index: ``K = 2^entries`` atoms, 1 to 20. A Hadamard codebook has no more than its group.
         atoms: atoms in each group and step, 1 to 255 (``M`` of the paper).
         weight_bits: 0 for signed atoms of equal weight, each from its own codebook. From 1 to 8: matching pursuit of
             the paper, without signs, with weights of so many bits.
-        group: random groups of at most ``2^group`` numbers are coded apart.
-        flow: evaluations of the restoration: 1 denoises the last state, more follow the probability flow from there.
+        group: random groups of at most ``2^group`` numbers are coded apart; 4 to 20.
+        flow: evaluations of the restoration, 1 to 64: 1 denoises the last state, more follow the probability flow.
         seed: seed of all noise, in [0, 2^64).
         curve: squared errors of the denoiser on a typical photograph, at 27 noise levels from 64 down to 2^-7, each
             smaller by sqrt(2): in [1e-12, 4096], not rising; none for those that ship with pscx, for its own prior.
@@ -64,7 +64,7 @@ class DDCM(PathCodec):
         if schedule not in ("even", "kl"):
             raise ValueError(f"schedule of ddcm must be even or kl, got {schedule!r}")
         super().__init__(prior, level, steps, schedule, codebook, group, flow, seed, curve)
-        check_entries(entries)
+        check_range("entries", entries, 1, LARGEST)
         check_range("atoms", atoms, 1, 255)
         check_range("weight_bits", weight_bits, 0, 8)
         self.entries, self.atoms, self.weight_bits = entries, atoms, weight_bits

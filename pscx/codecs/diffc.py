@@ -32,14 +32,14 @@ class DiffC(PathCodec):
     Args:
         prior: the diffusion model.
         level: noise level at the end of the path, over 0 and below 64, in units of the signal. Rate control turns it.
-        steps: steps to there, at least 1.
+        steps: steps to there, 1 to 4096.
         schedule: ``even``: along the prior's own noise levels; ``kl``: steps of equal divergence on a typical
             photograph; ``least``: of the least divergence in all.
         codebook: what candidates are: ``gaussian`` noise, or columns of ``hadamard`` transforms, which are far faster.
         chunk: bits of divergence in a chunk, at most, 1 to 16.
         candidates: bits of the number of candidates of a chunk, ``chunk`` to 24. If they are few, samples are biased.
-        group: a chunk has at most ``2^group`` numbers.
-        flow: evaluations of the restoration: 1 denoises the last state, more follow the probability flow from there.
+        group: a chunk has at most ``2^group`` numbers; 4 to 20.
+        flow: evaluations of the restoration, 1 to 64: 1 denoises the last state, more follow the probability flow.
         seed: seed of all noise, in [0, 2^64).
         curve: squared errors of the denoiser on a typical photograph, at 27 noise levels from 64 down to 2^-7, each
             smaller by sqrt(2): in [1e-12, 4096], not rising; none for those that ship with pscx, for its own prior.

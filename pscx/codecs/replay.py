@@ -16,12 +16,12 @@ Pixels = NDArray[np.uint8]
 @dataclass
 class Step:
     """One segment. ``bits`` are the ideal bits of its rows, ``block_bits`` the same by block, ``(down, across)``, and
-    ``sealing`` those of its digest; ``evaluations`` are the denoiser evaluations (NFE) of its samples.
+    ``sealing`` those of its checksum; ``evaluations`` are the denoiser evaluations (NFE) of its samples.
 
-    What the segments up to here came to is seen when the loop next draws samples. ``picture`` is their mean, or ``H^T
-    y`` where none were drawn; ``spread`` their standard deviation, ``(height, width)`` of the signal, root mean square
-    over its channels, or none of a single sample. After the last segment there is neither, and no picture of those
-    that are too many to be shown.
+    ``picture`` and ``spread`` show the result of all segments so far, by the samples that are drawn for the next one.
+    ``picture`` is their mean, or ``H^T y`` if none are drawn. ``spread`` is their standard deviation, ``(height,
+    width)`` of the signal, root mean square over channels; none for a single sample. The last segment has neither, and
+    segments that are not :func:`kept` have no picture.
     """
 
     segment: int

@@ -229,14 +229,6 @@ def wanted_of_spec(spec: Mapping[str, Any], parameter: float | None, seed: int) 
     return Wanted(family, checked.get("prior"), parts, seed)
 
 
-def codec_of_spec(
-    spec: Mapping[str, Any], parameter: float | None, seed: int, *, prior: Prior | None = None
-) -> SignalCodec:
-    """:func:`wanted_of_spec` with its prior: ``prior``, or the one that is on this machine by default."""
-    wanted = wanted_of_spec(spec, parameter, seed)
-    return wanted.codec(wanted.load() if prior is None and wanted.form is not None else prior)
-
-
 def _parts(family: type[SignalCodec], checked: Mapping[str, Any]) -> dict[str, Any]:
     """All options but the prior, components built, in the constructor's order."""
     defaults = {key: p.default for key, p in parameters_of(family).items() if p.default is not p.empty}

@@ -7,7 +7,7 @@ from math import prod
 
 from pscx.codecs.base import CODECS
 from pscx.codecs.paths.atoms import Atoms, Signed
-from pscx.codecs.paths.family import Book, PathCodec, check_entries, check_range
+from pscx.codecs.paths.family import LARGEST, Book, PathCodec, check_range
 from pscx.codecs.paths.levels import Schedule
 from pscx.codecs.paths.ranking import Ranked
 from pscx.codecs.paths.sides import Side
@@ -26,14 +26,14 @@ class TurboDDCM(PathCodec):
     Args:
         prior: the diffusion model.
         level: noise level at the end of the path, over 0 and below 64, in units of the signal. Rate control turns it.
-        steps: steps to there, at least 1 (``T`` of the paper).
+        steps: steps to there, 1 to 4096 (``T`` of the paper).
         schedule: ``even``: along the prior's own noise levels; ``kl``: steps of equal divergence on a typical
             photograph; ``least``: of the least divergence in all.
         codebook: ``gaussian``, or ``hadamard``, which is far faster.
         entries: bits of an index: ``K = 2^entries`` atoms, 1 to 20. A Hadamard codebook has no more than its group.
         atoms: atoms in each group and step, 1 to 255 (``M`` of the paper), or none for what the divergence asks for.
-        group: random groups of at most ``2^group`` numbers are coded apart.
-        flow: evaluations of the restoration: 1 denoises the last state, more follow the probability flow from there.
+        group: random groups of at most ``2^group`` numbers are coded apart; 4 to 20.
+        flow: evaluations of the restoration, 1 to 64: 1 denoises the last state, more follow the probability flow.
         seed: seed of all noise, in [0, 2^64).
         curve: squared errors of the denoiser on a typical photograph, at 27 noise levels from 64 down to 2^-7, each
             smaller by sqrt(2): in [1e-12, 4096], not rising; none for those that ship with pscx, for its own prior.
@@ -60,7 +60,7 @@ class TurboDDCM(PathCodec):
         curve: list[float] | None = None,
     ) -> None:
         super().__init__(prior, level, steps, schedule, codebook, group, flow, seed, curve)
-        check_entries(entries)
+        check_range("entries", entries, 1, LARGEST)
         if atoms is not None:
             check_range("atoms", atoms, 1, 255)
         self.entries, self.atoms = entries, atoms

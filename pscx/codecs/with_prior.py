@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from copy import copy
 from typing import TypeVar
 
@@ -40,10 +39,6 @@ class PriorCodec(SignalCodec):
     @property
     def device(self) -> torch.device:
         return self.prior.home
-
-    @property
-    @abstractmethod
-    def exact(self) -> bool: ...
 
     def to_signal(self, image: Tensor) -> Tensor:
         return self.prior.to_signal(image)

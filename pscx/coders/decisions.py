@@ -142,7 +142,7 @@ class Chances:
 
     @staticmethod
     def of(cells: CellsInTurn, alphabet: int, spread: Array, tail: Tail) -> Chances | None:
-        """Those of the ``cells`` of a group; none where their rows are not found a few at a time, or not of kinds."""
+        """Those of a group's ``cells``; none if a turn has many rows, or the cells are not of few kinds."""
         tree = Tree.of(alphabet)
         offsets = cells.edges(tree.symbols) if len(tree.symbols) else None
         return None if offsets is None else Chances(alphabet, tree, offsets, spread, tail)

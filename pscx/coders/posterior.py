@@ -12,7 +12,6 @@ from pscx.coders.base import CODERS, Coder, check_predictions, check_symbols
 from pscx.coders.decisions import Chances, Decide, descend
 from pscx.coders.ranges import RangeCodedDecoder, RangeCodedEncoder
 from pscx.quantizers import CellsInTurn, Quantizer
-from pscx.quantizers.turns import TOGETHER
 from pscx.signal.distributions import (
     UNIT,
     Array,
@@ -29,7 +28,6 @@ from pscx.signal.distributions import (
 NARROWEST = 2.0**-64  # smallest standard deviation
 
 OCTAVES = np.array(sorted(range(-8, 9), key=abs)) / 4  # of the gains to choose from, the gain 1 first
-PART = TOGETHER  # rows whose lengths are found at once
 LEARNT = 1 << 10  # rows from which a gain is learnt at once: they stay in the cache
 GAINS = np.round(2.0**OCTAVES * 1024) / 1024
 MEMORY = 512  # rows after which what was learnt before counts half

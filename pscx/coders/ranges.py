@@ -11,7 +11,7 @@ from constriction import stream
 from pscx.coders.base import Decoder, Encoder
 from pscx.signal.distributions import Array, Booleans
 
-GRID, RAREST = 2.0**-20, 2.0**-16  # bits of the probability of a decision
+GRID, RAREST = 2.0**-20, 2.0**-16  # what probabilities of a decision are multiples of; the least of them
 
 
 class RangeEncoder:
@@ -22,7 +22,7 @@ class RangeEncoder:
 
     def put(self, yes: Booleans, p: Array) -> Array:
         """Append decisions ``(n,)``, whose probabilities of yes are ``p`` as :func:`on_grid` gives them; their bits."""
-        self._words.encode(yes.astype(np.int32), *binary(p))
+        self._words.encode(yes.astype(np.int32), bernoulli(), p)
         bits: Array = -np.log2(np.where(yes, p, 1 - p))
         return bits
 
@@ -48,11 +48,10 @@ class RangeDecoder:
 
     def get(self, p: Array) -> Booleans:
         """The next decisions, ``(n,)``; ``p`` must not be changed afterwards."""
-        model, chances = binary(p)
-        taken = self._take(model, chances)
+        taken = self._take(bernoulli(), p)
         if taken is None:
             return np.zeros(len(p), np.bool_)
-        self._taken.append((taken, chances))
+        self._taken.append((taken, p))
         yes: Booleans = taken != 0
         return yes
 
@@ -92,7 +91,7 @@ class RangeDecoder:
         """Encode again what was taken."""
         if self._taken:
             taken, chances = (np.concatenate(part) for part in zip(*self._taken, strict=True))
-            self._again.encode(taken, *binary(chances))
+            self._again.encode(taken, bernoulli(), chances)
             self._taken.clear()
 
 
@@ -130,11 +129,6 @@ def on_grid(p: Array) -> Array:
     rounded *= GRID
     np.maximum(rounded, RAREST, out=rounded)
     return np.minimum(rounded, 1 - RAREST, out=rounded)
-
-
-def binary(p: Array) -> tuple[Any, Array]:
-    """The model of yes-or-no decisions with probabilities ``p``, as constriction takes it."""
-    return bernoulli(), p
 
 
 @lru_cache(1)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pscx.coders.base import CODERS, Coder, Decoder, Encoder
+from pscx.coders.base import CODERS, Coder, Decoder, Encoder, check_symbols
 from pscx.errors import StreamError
 from pscx.quantizers.base import Quantizer
 
@@ -37,6 +37,8 @@ class RawEncoder(Encoder):
         self._bits: list[NDArray[np.uint8]] = []
 
     def put(self, symbols: Tensor, quantizer: Quantizer, mean: Tensor, scale: Tensor) -> Tensor:
+        """Raises ``ValueError`` where a symbol is outside the alphabet."""
+        check_symbols(symbols, quantizer)
         count = (quantizer.alphabet - 1).bit_length()
         places = np.arange(count - 1, -1, -1)
         self._bits.append((symbols.numpy()[:, None] >> places & 1).astype(np.uint8).ravel())

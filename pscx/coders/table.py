@@ -57,9 +57,11 @@ def student() -> Table:
 def read_table(file: Path) -> Table:
     """Raises ``ValueError`` with the name of the file where it holds no table."""
     try:
-        segments = read_json(file)["segments"]
-        return Table(np.array(segments, np.int64))
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        segments = np.array(read_json(file)["segments"])
+        if segments.dtype.kind != "i":
+            raise ValueError("probabilities of a table are whole numbers")
+        return Table(segments.astype(np.int64))
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"'{file}' holds no table of a coder: {error}") from error
 
 

@@ -40,7 +40,7 @@ class KnownPriors:
         return self.table().get(fingerprint.hex())
 
     def remember(self, fingerprint: bytes, prior: Prior) -> None:
-        """Keep where a prior was loaded from; one that ships with pscx needs none. A sentence where that fails."""
+        """Keep where a prior was loaded from; one that ships with pscx needs none. A notice if that fails."""
         place = PRIORS.spec(prior).get("path")
         if not isinstance(place, str) or place == SHIPPED:
             return

@@ -75,28 +75,33 @@ def _spec(header: Header) -> Any:
 
 
 def _signal(header: Header) -> str | None:
-    spec = _spec(header)
-    form = spec.get("prior") if isinstance(spec, dict) else None
-    name = form.get("name") if isinstance(form, dict) else form
-    if not isinstance(name, str):
-        return None
-    prior = _loaded("prior", name)
-    return _declared("priors", name, "signal", "pixels") if prior is None else str(prior.signal)
+    name = _named(_spec(header), "prior")
+    return None if name is None else _word("prior", name, "signal", "pixels")
 
 
 def _parameter_name(header: Header) -> str:
     spec = _spec(header)
-    family_name = spec.get("name", STREAM_FAMILY) if isinstance(spec, dict) else STREAM_FAMILY
-    if family_name != STREAM_FAMILY:
-        family = _loaded("codec", str(family_name))
-        turned = _declared("codecs", str(family_name), "turned") if family is None else str(family.turned)
+    family = spec.get("name", STREAM_FAMILY) if isinstance(spec, dict) else STREAM_FAMILY
+    if family != STREAM_FAMILY:
+        turned = _word("codec", str(family), "turned")
         return UNKNOWN if turned in spec else turned
-    form = spec.get("quantizer") if isinstance(spec, dict) else None
+    name = _named(spec, "quantizer")
+    return UNKNOWN if name is None else _word("quantizer", name, "parameter_name")
+
+
+def _named(spec: Any, kind: str) -> str | None:
+    """The name of a component in a spec, or none; the spec is not trusted."""
+    form = spec.get(kind) if isinstance(spec, dict) else None
     name = form.get("name") if isinstance(form, dict) else form
-    if not isinstance(name, str):
-        return UNKNOWN
-    quantizer = _loaded("quantizer", name)
-    return _declared("quantizers", name, "parameter_name") if quantizer is None else str(quantizer.parameter_name)
+    return name if isinstance(name, str) else None
+
+
+def _word(kind: str, name: str, attribute: str, otherwise: str = UNKNOWN) -> str:
+    """The word that a component's class has as ``attribute``; of a class that is not imported, :func:`_declared`."""
+    registries = (registry for registry in Registry.kinds.values() if registry.kind == kind)
+    for found in filter(None, (registry.find(name) for registry in registries)):
+        return str(getattr(found, attribute))
+    return _declared(f"{kind}s", name, attribute, otherwise)
 
 
 def _declared(folder: str, name: str, attribute: str, otherwise: str = UNKNOWN) -> str:
@@ -109,12 +114,6 @@ def _declared(folder: str, name: str, attribute: str, otherwise: str = UNKNOWN) 
         return otherwise
     found = re.search(rf'^    {attribute} = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else otherwise
-
-
-def _loaded(kind: str, name: str) -> Any:
-    """The class of that name, if its kind has been imported, or none."""
-    registries = (registry for registry in Registry.kinds.values() if registry.kind == kind)
-    return next(filter(None, (registry.find(name) for registry in registries)), None)
 
 
 def _readable(spec: str) -> Any:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pscx.quantizers.base import QUANTIZERS, Quantizer
-from pscx.quantizers.steps import half_alphabet, rounded_step
+from pscx.quantizers.steps import given, half_alphabet, rounded_step
 
 
 @QUANTIZERS.register("deadzone")
@@ -64,6 +64,4 @@ class Deadzone(Quantizer):
         return torch.where(symbol == self._half, inner * inner / 3 * square, outer)
 
     def with_parameter(self, parameter: float | None) -> Deadzone:
-        if parameter is None:
-            raise ValueError("quantizer deadzone needs a parameter, its step, got none")
-        return Deadzone(parameter, self.offset, self.delta, self.bits)
+        return Deadzone(given(parameter, "deadzone"), self.offset, self.delta, self.bits)

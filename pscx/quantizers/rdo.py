@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pscx.quantizers.base import QUANTIZERS, Quantizer
+from pscx.quantizers.steps import given
 from pscx.quantizers.uniform import Uniform
 from pscx.signal.distributions import cell_bits, check_degrees
 
@@ -74,6 +75,4 @@ class RDO(Quantizer):
         return self.grid.noise_variance(symbol, mean)
 
     def with_parameter(self, parameter: float | None) -> RDO:
-        if parameter is None:
-            raise ValueError("quantizer rdo needs a parameter, its step, got none")
-        return RDO(parameter, self.weight, self.degrees, self.grid.bits)
+        return RDO(given(parameter, "rdo"), self.weight, self.degrees, self.grid.bits)

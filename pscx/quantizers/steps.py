@@ -13,6 +13,13 @@ def rounded_step(step: float) -> float:
     return float(rounded)
 
 
+def given(parameter: float | None, quantizer: str) -> float:
+    """The parameter of the quantizer of this name, which needs one. Raises ``ValueError`` where there is none."""
+    if parameter is None:
+        raise ValueError(f"quantizer {quantizer} needs a parameter, its step, got none")
+    return parameter
+
+
 def half_alphabet(bits: int) -> int:
     """Symbols on either side of the mean, of ``2^bits - 1`` in all. Raises ``ValueError`` unless bits is in 2..24."""
     if not 2 <= bits <= 24:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pscx.quantizers.base import QUANTIZERS, Quantizer
 from pscx.quantizers.machine import TRANSITIONS, Machine
 from pscx.quantizers.path_search import SPACING, PathSearch, TwoGrids
-from pscx.quantizers.steps import half_alphabet, rounded_step
+from pscx.quantizers.steps import given, half_alphabet, rounded_step
 from pscx.quantizers.turns import TOGETHER, CellsInTurn
 from pscx.signal.distributions import Array, Integers, check_degrees
 
@@ -20,7 +20,7 @@ NOISE = (0.105, 0.065, 0.095)  # squared steps, of the prediction, of the points
 NARROWEST = 1e-30  # scale in spacings
 SMALLEST = 1e-300  # squared scale
 LANES_AT_ONCE = 4096
-MANY_LANES = 512  # of which a decoder had better compute what it needs turn after turn
+MANY_LANES = 512  # from so many on, a decoder computes probabilities turn by turn
 
 
 @QUANTIZERS.register("trellis")
@@ -70,11 +70,11 @@ class Trellis(Quantizer):
         check_degrees(degrees, "quantizer.degrees")
         self.parameter = self.resolution = self.step = rounded_step(step)
         self.weight, self.states, self.degrees, self.bits = weight, states, degrees, bits
-        self.spacing, self._two = SPACING * self.step, TwoGrids(SPACING * self.step, half_alphabet(bits))
-        self.alphabet = self._two.alphabet
-        self.reach = (2 * self._two.half - 1) * self.spacing  # on either grid there is a point at that distance
+        self.spacing, self.two = SPACING * self.step, TwoGrids(SPACING * self.step, half_alphabet(bits))
+        self.alphabet = self.two.alphabet
+        self.reach = (2 * self.two.half - 1) * self.spacing  # on either grid there is a point at that distance
         self.machine = Machine.of(states)
-        self._search = PathSearch(self._two, self.machine, weight, degrees)
+        self._search = PathSearch(self.two, self.machine, weight, degrees)
 
     def quantize(self, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         if value.isnan().any():
@@ -104,7 +104,7 @@ class Trellis(Quantizer):
 
     def cells(self, symbol: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         symbols, grids = symbol.numpy(), self.grids(symbol)
-        low, high = self._two.edges(symbols, [self._two.points(symbols + shift, grids) for shift in (-1, 0, 1)])
+        low, high = self.two.edges(symbols, [self.two.points(symbols + shift, grids) for shift in (-1, 0, 1)])
         return torch.from_numpy(low), torch.from_numpy(high)
 
     def cells_in_turn(self, mean: Tensor, symbols: Tensor | None = None) -> TrellisPath:
@@ -112,12 +112,10 @@ class Trellis(Quantizer):
 
     def lower_edge(self, symbol: Tensor, mean: Tensor) -> Tensor:
         """That of a cell of the even grid, for coders that do not ask which grid a measurement is on."""
-        return mean + torch.from_numpy(self.offset(symbol.numpy(), np.zeros(len(symbol), np.int64)))
+        return mean + torch.from_numpy(self.two.offset(symbol.numpy(), np.zeros(len(symbol), np.int64)))
 
     def with_parameter(self, parameter: float | None) -> Trellis:
-        if parameter is None:
-            raise ValueError("quantizer trellis needs a parameter, its step, got none")
-        return Trellis(parameter, self.weight, self.states, self.degrees, self.bits)
+        return Trellis(given(parameter, "trellis"), self.weight, self.states, self.degrees, self.bits)
 
     def lanes(self, rows: int) -> int:
         """Number of paths for the measurements of a segment."""
@@ -127,20 +125,12 @@ class Trellis(Quantizer):
         """The grid that each measurement of a segment is on, ``(n,)``: 0 the even points, 1 the odd ones and zero."""
         lanes = self.lanes(len(symbol))
         parities = np.zeros((-(-len(symbol) // lanes), lanes), np.int64)
-        parities.ravel()[: len(symbol)] = self.parity(symbol.numpy())
+        parities.ravel()[: len(symbol)] = self.two.parity(symbol.numpy())
         return self.machine.grids(parities).ravel()[: len(symbol)]
-
-    def parity(self, symbols: Integers) -> Integers:
-        """What the machine takes in: whether the number of a symbol, counted from the prediction's, is odd."""
-        return self._two.parity(symbols)
-
-    def offset(self, symbols: Integers, grids: Integers) -> Array:
-        """Where a symbol's cell begins, from the prediction on; see :meth:`TwoGrids.offset`."""
-        return self._two.offset(symbols, grids)
 
     def _numbers(self, symbol: Tensor) -> Tensor:
         """:meth:`TwoGrids.points` of all symbols of a segment."""
-        return torch.from_numpy(self._two.points(symbol.numpy(), self.grids(symbol)))
+        return torch.from_numpy(self.two.points(symbol.numpy(), self.grids(symbol)))
 
     def _noise(self, number: Tensor) -> Tensor:
         """Noise variances of points, which are given in spacings."""
@@ -157,7 +147,7 @@ class TrellisPath(CellsInTurn):
         self._grids = np.zeros(rows, np.int64)
 
     def lower(self, rows: Integers, symbols: Integers) -> Array:
-        return self._quantizer.offset(symbols, self._grids[rows])
+        return self._quantizer.two.offset(symbols, self._grids[rows])
 
     def turns(self) -> Iterator[Integers]:
         for first in range(0, len(self._grids), self._lanes):
@@ -168,14 +158,14 @@ class TrellisPath(CellsInTurn):
 
     def take(self, rows: Integers, symbols: Integers) -> None:
         machine = self._quantizer.machine
-        self._state = machine.following[self._state[: len(rows)], self._quantizer.parity(symbols)]
+        self._state = machine.following[self._state[: len(rows)], self._quantizer.two.parity(symbols)]
         next_rows = self._grids[rows[-1] + 1 :][: self._lanes]
         next_rows[:] = machine.grid[self._state[: len(next_rows)]]
 
     def edges(self, symbols: Integers) -> Array | None:
         if self._lanes >= MANY_LANES:
             return None
-        return np.stack([self._quantizer.offset(symbols, np.full(len(symbols), grid)) for grid in (0, 1)])
+        return np.stack([self._quantizer.two.offset(symbols, np.full(len(symbols), grid)) for grid in (0, 1)])
 
     def kinds(self, rows: Integers) -> Integers:
         return self._grids[rows]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pscx.signal.distributions import Array, Integers
 
-TOGETHER = 1 << 14  # measurements of several turns that an encoder is given as one, or one turn's where it has more
+TOGETHER = 1 << 14  # most measurements that an encoder is given at once, unless one turn has more
 
 
 class CellsInTurn(ABC):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pscx.quantizers.base import QUANTIZERS, Quantizer
-from pscx.quantizers.steps import half_alphabet, rounded_step
+from pscx.quantizers.steps import given, half_alphabet, rounded_step
 
 
 @QUANTIZERS.register("uniform")
@@ -47,6 +47,4 @@ class Uniform(Quantizer):
         return torch.full_like(mean, self.step * self.step / 12)
 
     def with_parameter(self, parameter: float | None) -> Uniform:
-        if parameter is None:
-            raise ValueError("quantizer uniform needs a parameter, its step, got none")
-        return Uniform(parameter, self.bits)
+        return Uniform(given(parameter, "uniform"), self.bits)

@@ -27,8 +27,8 @@ class Ladder:
 
     def position(self, parameter: float) -> int:
         """The position of a parameter; of what lies beyond an end, that end."""
-        steps = _bits(parameter) - _bits(self.coarsest)
-        return min(max(steps if self.finest > self.coarsest else -steps, 0), len(self) - 1)
+        low, high = sorted((self.coarsest, self.finest))
+        return abs(_bits(min(max(parameter, low), high)) - _bits(self.coarsest))
 
 
 def _bits(number: float) -> int:

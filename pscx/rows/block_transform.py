@@ -65,11 +65,10 @@ class BlockTransform(RowRule):
         if not 2 <= block <= LARGEST_SIDE:
             raise ValueError(f"rows.block must lie in 2..{LARGEST_SIDE}, got {block}")
         self.quota, self.complete = Quota(per_iteration, growth, depth, floor, complete), complete
-        self.block, self.per_iteration, self.growth, self.depth = block, per_iteration, growth, depth
         check_first(first, pyramid, coarse)
-        self.floor, self.first, self.pyramid, self.statistics = floor, first, pyramid, statistics
+        self.block, self.depth, self.floor, self.first, self.pyramid = block, depth, floor, first, pyramid
         self.known = None if statistics is None else BlockStatistics.of(statistics, block)
-        self.weighting, self.chroma, self.knee, self.coarse = Weighting(chroma, knee), chroma, knee, coarse
+        self.weighting, self.coarse = Weighting(chroma, knee), coarse
 
     @property
     def stride(self) -> int:

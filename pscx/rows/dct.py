@@ -29,12 +29,13 @@ class DCT(BlockTransform):
 
     Args:
         block: side of a block, 2 to 32; signals are padded to a multiple of it.
-        per_iteration: largest number of rows per block in the first iteration, averaged over blocks.
+        per_iteration: largest number of rows per block in the first iteration, averaged over blocks; over 0.
         growth: ratio, over 0, of that number from one iteration to the next.
-        depth: largest number of rows per iteration in any one block.
+        depth: largest number of rows per iteration in any one block, at least 1.
         base: weight of the prior's variance, in [0, 1].
         neighbours: weight of the neighbouring blocks' samples, in [0, 1].
-        floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
+        floor: rows are taken down to a predicted standard deviation of ``floor``, at least 0, times the quantizer's
+            resolution.
         evenness: power, in [0, 1] and a multiple of 1/8, of the mean energy of blocks over a block's own by which its
             variances are multiplied (within [1/8, 8], where there are samples): these agree too much where they show
             little, and differ too much elsewhere.

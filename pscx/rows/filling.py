@@ -9,8 +9,8 @@ from math import inf
 import torch
 from torch import Tensor
 
-from pscx.coders.posterior import PART
 from pscx.exact import number
+from pscx.quantizers.turns import TOGETHER
 from pscx.rows.base import Situation
 
 SMALLEST_GROUP = 128
@@ -105,7 +105,7 @@ def fill(variance: Tensor, most: int, least: float) -> tuple[Tensor, Tensor, lis
 
 def coding(rows: int) -> int:
     """Estimate of the numbers held while that many measurements of a segment are coded."""
-    return CODED * rows + CODING * min(rows, PART)
+    return CODED * rows + CODING * min(rows, TOGETHER)
 
 
 def merged(sizes: list[int]) -> list[int]:

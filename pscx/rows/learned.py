@@ -57,10 +57,11 @@ class Learned(BlockTransform):
 
     Args:
         block: side of a block, 2 to 32; signals are padded to a multiple of it.
-        per_iteration: at most this many rows for each block in the first iteration, on average over blocks.
+        per_iteration: largest number of rows per block in the first iteration, averaged over blocks; over 0.
         growth: ratio, over 0, of that number from one iteration to the next.
-        depth: at most this many rows an iteration in any one block.
-        floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
+        depth: largest number of rows per iteration in any one block, at least 1.
+        floor: rows are taken down to a predicted standard deviation of ``floor``, at least 0, times the quantizer's
+            resolution.
         complete: rows over a predicted standard deviation of ``complete`` times the resolution (0, or at least
             ``floor``) are taken by the end: the second half of the iterations takes more than ``per_iteration``,
             ``growth`` and ``depth`` say where it must, but no more than 1.5 times an iteration's average in any one

@@ -35,12 +35,13 @@ class Local(RowRule):
 
     Args:
         block: side of a block, 2 to 32; signals are padded to a multiple of it.
-        per_iteration: at most this many rows for each block in the first iteration, on average over blocks.
+        per_iteration: largest number of rows per block in the first iteration, averaged over blocks; over 0.
         growth: ratio, over 0, of that number from one iteration to the next.
-        depth: at most this many rows an iteration in any one block.
+        depth: largest number of rows per iteration in any one block, at least 1.
         base: weight of the prior's covariance, in [0, 1].
-        floor: rows are taken down to a predicted standard deviation of ``floor`` times the quantizer's resolution.
-        candidates: coordinates of a block that are considered.
+        floor: rows are taken down to a predicted standard deviation of ``floor``, at least 0, times the quantizer's
+            resolution.
+        candidates: coordinates of a block that are considered, at least 1.
     """
 
     references = ("hamill2000hybrid", "cover2006elements")
@@ -62,8 +63,7 @@ class Local(RowRule):
         if candidates < 1:
             raise ValueError(f"rows.candidates must be at least 1, got {candidates}")
         self.quota = Quota(per_iteration, growth, depth, floor)
-        self.block, self.per_iteration, self.depth, self.base = block, per_iteration, depth, base
-        self.growth, self.floor, self.candidates = growth, floor, candidates
+        self.block, self.depth, self.base, self.candidates = block, depth, base, candidates
 
     @property
     def stride(self) -> int:

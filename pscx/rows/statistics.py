@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pscx.rows.base import Predictions
+from pscx.rows.orthonormal import fix_signs
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import BlockDCT, fine
 
@@ -127,9 +128,7 @@ def learn(seen: Sequence[Moments], block: int) -> BlockStatistics:
     products[0] -= block * block * means[:, None] * means
     counts = torch.bincount(radius(block).flatten(), minlength=len(products)).double()
     _, vectors = torch.linalg.eigh((products * counts[:, None, None]).sum(0))
-    axes = vectors.mT.flip(0)
-    largest = axes.abs().argmax(1, keepdim=True)
-    axes = axes * axes.gather(1, largest).sign()
+    axes = fix_signs(vectors.mT.flip(0))
     variances = torch.einsum("ac,rcd,ad->ar", axes, products, axes)
     return BlockStatistics(means, axes, variances.clamp(SMALLEST, LARGEST))
 

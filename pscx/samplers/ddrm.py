@@ -31,10 +31,10 @@ class DDRM(Sampler):
     Args:
         steps: denoiser evaluations (NFE) per sample, at least 1.
         eta: share of fresh noise in [0, 1]; 1 is the paper's.
-        start: noise level of the first step without an estimate (units of the signal), or none for the prior's
-            highest.
-        warm_start: noise level of the first step with an estimate, which fills the unmeasured part; none to start from
-            the measurements only.
+        start: noise level of the first step without an estimate (units of the signal), over ``stop``, or none for
+            the prior's highest.
+        warm_start: noise level of the first step with an estimate, which fills the unmeasured part; over ``stop``, or
+            none to start from the measurements only.
         stop: noise level of the last step.
         spacing: spacing of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
         noise_aware: whether measurements are weighted by their noise.

@@ -36,10 +36,10 @@ class DPS(Sampler):
         normalize: whether ``scale`` is divided by the norm of the error, as in the paper; without it one step moves
             ``H x0`` by about ``2 scale`` of the error at low noise, so ``scale`` 0.5 is a projection.
         eta: share of fresh noise in the DDIM step, in [0, 1]; 1 is the paper's.
-        start: noise level of the first step without an estimate (units of the signal), or none for the prior's
-            highest.
-        warm_start: noise level of the first step with an estimate, from which the sampler starts; none to start from
-            the measurements only.
+        start: noise level of the first step without an estimate (units of the signal), over ``stop``, or none for
+            the prior's highest.
+        warm_start: noise level of the first step with an estimate, from which the sampler starts; over ``stop``, or
+            none to start from the measurements only.
         stop: noise level of the last step.
         spacing: spacing of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
         noise_aware: whether measurements are weighted by their noise; not in the paper.

@@ -30,10 +30,10 @@ class Nested(Sampler):
     Args:
         steps: outer steps per sample, at least 1.
         inner_steps: denoiser evaluations (NFE) per outer step, at least 1; fewer at the end of the schedule.
-        start: noise level of the first step without an estimate (units of the signal), or none for the prior's
-            highest.
-        warm_start: noise level of the first step with an estimate, which fills the unmeasured part; none to start from
-            the measurements only.
+        start: noise level of the first step without an estimate (units of the signal), over ``stop``, or none for
+            the prior's highest.
+        warm_start: noise level of the first step with an estimate, which fills the unmeasured part; over ``stop``, or
+            none to start from the measurements only.
         stop: noise level of the last step, outer and inner.
         spacing: spacing of the steps, outer and inner: ``log`` in the noise level, or ``linear`` along the prior's
             own levels.

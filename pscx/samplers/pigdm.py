@@ -39,10 +39,10 @@ class PiGDM(Sampler):
         steps: denoiser evaluations (NFE) per sample, at least 1, each with its gradient.
         eta: share of fresh noise in the DDIM step, in [0, 1]; 1 is the paper's.
         weighting: ``paper`` or ``score``.
-        start: noise level of the first step without an estimate (units of the signal), or none for the prior's
-            highest.
-        warm_start: noise level of the first step with an estimate, from which the sampler starts; none to start from
-            the measurements only.
+        start: noise level of the first step without an estimate (units of the signal), over ``stop``, or none for
+            the prior's highest.
+        warm_start: noise level of the first step with an estimate, from which the sampler starts; over ``stop``, or
+            none to start from the measurements only.
         stop: noise level of the last step.
         spacing: spacing of the steps: ``log`` in the noise level, or ``linear`` along the prior's own levels.
     """

@@ -17,7 +17,7 @@ Gain = Callable[[Tensor], Tensor | float]
 """What measurements weigh, given their noise variances, any shape: that shape, or one number for all."""
 
 Boxed = list[tuple[Box, Tensor, Tensor, Tensor]]
-LARGEST_KEPT = 1 << 22  # numbers of a signal of which what is known is kept in boxes as well
+LARGEST_KEPT = 1 << 22  # numbers of the largest signal whose boxes are kept between calls
 
 
 class Measurements(ABC):

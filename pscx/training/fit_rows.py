@@ -15,6 +15,7 @@ from pscx.codecs import PSC, Segment, SignalCodec
 from pscx.codecs.psc.loop import Seal
 from pscx.errors import ImageError
 from pscx.evaluation.tables import as_csv
+from pscx.registry import parameters_of
 from pscx.rows import ROWS, Learned
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.learned import FEATURES
@@ -138,12 +139,6 @@ class FitRows(OverImages[PSC]):
             print(caution(len(images), self.held_out))
 
 
-KEPT = (
-    *("block", "per_iteration", "growth", "depth", "floor", "complete", "first"),
-    *("chroma", "knee", "coarse", "statistics"),
-)
-"""The options of a rule that are not learnt: all that ``dct`` and ``learned`` share but the pyramid's weights."""
-
 MEANS = {
     "means_first": np.zeros(0),
     "means_features": np.zeros((0, MEAN_FEATURES - 1)),
@@ -195,11 +190,13 @@ def likeliest(rule: BlockTransform, seen: list[Observed], means: list[Means]) ->
 
     Raises :class:`pscx.errors.ImageError` where there are fewer coefficients than weights.
     """
-    kept = {name: getattr(rule, name) for name in KEPT}
+    options = parameters_of(Learned).keys()
+    kept = {name: value for name, value in ROWS.spec(rule).items() if name in options}
     try:
-        weights = fit_weights(seen)
-        pyramid = fit_means(means) if means else rule.pyramid
-        return Learned(**kept, weights=weights, pyramid=pyramid)
+        kept["weights"] = fit_weights(seen)
+        if means:
+            kept["pyramid"] = fit_means(means)
+        return Learned(**kept)
     except ValueError as error:
         raise ImageError(f"{error}; use more images or smaller steps") from error
 

@@ -20,7 +20,7 @@ from pscx.codecs.paths.groups import Groups, random_order
 from pscx.codecs.paths.levels import MEASURES, precisions, start_of
 from pscx.codecs.paths.restoring import Denoised, Restoring, Sampled, finite
 from pscx.codecs.paths.sides import Reader, Side, Writer
-from pscx.codecs.paths.walk import Increments, Passed, Path, Reached
+from pscx.codecs.paths.walk import Increments, Path, Reached
 from pscx.codecs.turned import NumberCodec
 from pscx.codecs.with_prior import PriorCodec
 from pscx.errors import PscxError, StreamError
@@ -158,9 +158,9 @@ class PathCodec(NumberCodec, PriorCodec):
     ) -> Reached:
         account, started, segments = Account(), clock(), self.segments
 
-        def passed(part: Passed) -> None:
+        def passed(part: SizedSegment) -> None:
             if watch is not None:
-                watch(self, SizedSegment(part.segment, part.estimate, part.bits))
+                watch(self, part)
             if progress is not None:
                 progress(part.segment + 1, segments)
 
@@ -196,11 +196,6 @@ def check_schedule(schedule: str) -> None:
     """Raise ``ValueError`` where there is no schedule of that name."""
     if schedule not in ("even", *MEASURES):
         raise ValueError(f"schedule must be one of even, kl and least, got {schedule!r}")
-
-
-def check_entries(entries: int) -> None:
-    """Raise ``ValueError`` unless a codebook may have ``2^entries`` atoms."""
-    check_range("entries", entries, 1, LARGEST)
 
 
 def check_range(name: str, value: int, least: int, most: int) -> None:

@@ -12,6 +12,7 @@ from pscx.errors import StreamError
 from pscx.signal.distributions import Array
 
 WORD = 16  # bits of one number of the range coder
+ENDS = "the payload ends"
 SMOOTHING = 0.5  # of the counts of :class:`Adaptive` (Krichevsky and Trofimov 1981)
 
 
@@ -40,7 +41,7 @@ class Side(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Called at the end of each step: a decoder raises :class:`StreamError` here if bytes are missing."""
+        """Called at the end of each step: a decoder raises :class:`StreamError` by then if bytes are missing."""
 
 
 class Writer(Side):
@@ -67,23 +68,33 @@ class Writer(Side):
 
 
 class Reader(Side):
-    """Reads a payload; past its end there are zeros."""
+    """Reads a payload; past its end there are a few zeros.
+
+    A hostile stream may ask for far more numbers in a step than it holds. So :class:`StreamError` is raised as soon as
+    what was read cannot have been in the payload, before the step is done.
+    """
 
     def __init__(self, payload: bytes) -> None:
-        self._words = RangeDecoder(payload)
+        self._words, self._most = RangeDecoder(payload), 8 * len(payload) + WORD
 
     def decision(self, yes: bool, p: float) -> bool:
-        found, grid = bool(self._words.get(probability(p))[0]), float(probability(p)[0])
-        self.bits -= log2(grid if found else 1 - grid)
+        grid = probability(p)
+        found = bool(self._words.get(grid)[0])
+        self._count(-log2(grid[0] if found else 1 - grid[0]))
         return found
 
     def word(self, value: int, count: int) -> int:
-        self.bits += count
+        self._count(count)
         return self._words.get_bits(count)
 
     def close(self) -> None:
         if self._words.exhausted:
-            raise StreamError("the payload ends")
+            raise StreamError(ENDS)
+
+    def _count(self, bits: float) -> None:
+        self.bits += bits
+        if self.bits > self._most:
+            raise StreamError(ENDS)
 
 
 class Adaptive:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from zlib import crc32
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pscx.codecs.base import Account, Outcome
 from pscx.codecs.counted import CountedPrior
+from pscx.codecs.of_pixels import SizedSegment
 from pscx.codecs.paths.curve import ErrorCurve
 from pscx.codecs.paths.error import TrackedError
 from pscx.codecs.paths.sides import Side
@@ -33,7 +34,7 @@ START = 1 << 41  # noise index of the first state
 CHECK_BITS, LAST_CHECK_BITS = 3, 8  # of the checksum of each segment; of the last one
 GOES_ON = 1 - 2.0**-12  # probability that another step follows
 ALMOST = 1 - 2.0**-20  # of a precision is as good as that precision
-DIVERGES = "the state after segment {} has numbers that are not finite: the denoiser diverges"
+DIVERGES = "{} has numbers that are not finite: the denoiser diverges"
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,6 @@ class Reached(Outcome):
 
 
 @dataclass(frozen=True)
-class Passed:
-    """A segment that was passed: the estimate before it, if it has a step, and the bits that it took."""
-
-    segment: int
-    estimate: Tensor | None
-    bits: float
-
-
-@dataclass(frozen=True)
 class Path:
     """From precision ``start`` in segments that end at the precisions ``ends``, with at most ``steps`` steps.
 
@@ -120,7 +112,7 @@ class Path:
         account: Account,
         signal: Tensor | None = None,
         keep: int | None = None,
-        passed: Callable[[Passed], None] | None = None,
+        passed: Callable[[SizedSegment], None] | None = None,
     ) -> Reached:
         """Walk to the end, or to the first segment at which ``side`` or a checksum raises :class:`StreamError`.
 
@@ -138,7 +130,7 @@ class Path:
             account.segment_symbols.append(walker.sent - sent)
             good = walker.state, walker.level
             if passed is not None:
-                passed(Passed(segment, estimate, side.bits - before))
+                passed(SizedSegment(segment, estimate, side.bits - before))
         return Reached(account, len(self.ends), *good)
 
 
@@ -175,7 +167,7 @@ class _Walker:
             self._take(estimate)
             self._side.close()
         if not self.state.isfinite().all():
-            raise PscxError(DIVERGES.format(segment + 1))
+            raise PscxError(DIVERGES.format(f"the state after segment {segment + 1}"))
         self._seal(segment)
         return first
 
@@ -189,6 +181,8 @@ class _Walker:
         """One step."""
         residual = None if self._signal is None else self._signal - estimate
         actual = None if residual is None else float(residual.square().sum())
+        if actual is not None and not isfinite(actual):
+            raise PscxError(DIVERGES.format(f"the estimate in step {self._number + 1}"))
         error = self._error.follow(self._precision, actual)
         path, precision = self._path, self._precision
         after = min(path.increments.after(self._number, precision, error), path.ends[-1])

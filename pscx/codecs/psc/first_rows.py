@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pscx.codecs.base import Patterns, Segment, SignalCodec
+from pscx.codecs.pixels import Pixels
 from pscx.codecs.psc.loop import Seal
 from pscx.images import pattern_pixels
 
 PATTERNS = 12  # rows of the transform in a picture
 SIDE = 64  # least pixels a side of each of them
 GAP, BETWEEN = 4, 64  # pixels between them, and how bright these are
-
-Pixels = NDArray[np.uint8]
 
 
 class FirstRows(Patterns):

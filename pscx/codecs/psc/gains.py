@@ -7,7 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pscx.coders.posterior import GAINS, LEARNT, OCTAVES, PART, PENALTY
+from pscx.coders.posterior import GAINS, LEARNT, OCTAVES, PENALTY
+from pscx.quantizers.turns import TOGETHER
 from pscx.signal.cell_lengths import cell_lengths
 from pscx.signal.distributions import UNIT
 
@@ -23,7 +24,7 @@ def likely_gains(blocks: int, block: Tensor, low: Tensor, high: Tensor) -> Tenso
     """
     gains, penalty = choices_on(block.device)
     own = torch.zeros(len(gains), blocks, dtype=torch.int64, device=block.device)
-    at_once = LEARNT if block.device.type == "cpu" else PART
+    at_once = LEARNT if block.device.type == "cpu" else TOGETHER
     for place, first, last in zip(*(torch.split(rows, at_once) for rows in (block, low, high)), strict=True):
         own.index_add_(1, place, cell_lengths(*((edge / gains).clamp(-1e12, 1e12) for edge in (first, last))))
     shared = own.sum(1, keepdim=True).double() * (SHARED_ROWS / max(len(block), 1))

@@ -265,19 +265,19 @@ def checksum_bits(iterations: int) -> int:
 
 
 def across(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Tensors ``(any,)`` float64 of one device on another, in one transfer; as they are where they are there."""
+    """Tensors ``(any,)`` float64, moved to a device in one transfer; unchanged if they are there already."""
     if tensors[0].device == device:
         return tensors
     return list(torch.split(torch.cat(tensors).to(device), [len(tensor) for tensor in tensors]))
 
 
 def samples_of(iteration: int) -> str:
-    """What a sentence calls them."""
+    """The samples of an iteration, as error messages name them."""
     return f"the samples of iteration {iteration + 1}"
 
 
 def all_finite(values: Tensor) -> Tensor:
-    """Whether all of at least one are finite numbers, a bool of no dimensions where they lie."""
+    """Whether all ``values``, at least one, are finite: a bool tensor without dimensions, on their device."""
     return torch.stack(torch.aminmax(values)).isfinite().all()  # both are NaN where a number is
 
 

@@ -14,7 +14,7 @@ from pscx.codecs.base import Recorder, Segment, SignalCodec
 from pscx.codecs.pixels import shown
 from pscx.codecs.psc.loop import Seal
 from pscx.codecs.replay import Pattern, Replay, Step, kept
-from pscx.coders.base import Coder, Encoder
+from pscx.coders.base import Coder
 from pscx.quantizers.base import Quantizer
 from pscx.signal.measurements import Measurements, rank_within
 
@@ -25,16 +25,15 @@ class PSCRecorder(Recorder):
     """Encodes the decoded symbols again to get the cost of each row; ``height`` and ``width`` are the image's."""
 
     def __init__(self, height: int, width: int, coder: Coder, quantizer: Quantizer) -> None:
-        self._image, self._coder, self._quantizer = (height, width), coder, quantizer
+        self._image, self._encoder, self._quantizer = (height, width), coder.encoder(), quantizer
         self._replay = Replay()
-        self._encoder: Encoder | None = None
         self._firsts: list[tuple[int, Tensor, Tensor]] = []  # segment, block and row of each block's first rows
         self._counts = torch.zeros(0, dtype=torch.int64)
         self._measurements: Measurements | None = None
 
     def __call__(self, codec: SignalCodec, segment: Segment) -> None:
         assert isinstance(segment, Seal)
-        if self._encoder is None:
+        if self._measurements is None:
             self._start(codec, segment.before)
         if segment.segment > 0:
             self._look_back(codec, segment)
@@ -43,7 +42,6 @@ class PSCRecorder(Recorder):
 
     def finish(self) -> Replay:
         """The record of all segments."""
-        assert self._encoder is not None
         self._replay.payload = self._encoder.finish()
         self._replay.block = int(self._counts.argmax())
         self._replay.patterns = list(self._patterns())
@@ -51,7 +49,7 @@ class PSCRecorder(Recorder):
 
     def _start(self, codec: SignalCodec, measurements: Measurements) -> None:
         partition = measurements.partition
-        self._encoder, self._measurements = self._coder.encoder(), measurements
+        self._measurements = measurements
         self._counts = torch.zeros(partition.count, dtype=torch.int64, device=measurements.device)
         self._replay.grid = partition.grid
         self._replay.shape = partition.channels, partition.height, partition.width
@@ -71,8 +69,8 @@ class PSCRecorder(Recorder):
     def _step(self, seal: Seal) -> Step:
         """Encode the symbols again, group by group, to get the cost of each row."""
         encoder, measured = self._encoder, seal.measured
-        assert encoder is not None
-        groups = zip(*(torch.split(t, measured.proposal.groups) for t in _coded(seal)), strict=True)
+        coded = (measured.symbols, measured.mean, measured.scale)
+        groups = zip(*(torch.split(part, measured.proposal.groups) for part in coded), strict=True)
         costs = [encoder.put(symbols, self._quantizer, mean, scale) for symbols, mean, scale in groups]
         bits = torch.cat([torch.zeros(0, dtype=torch.float64), *costs])
         encoder.put_bits(seal.digest, seal.bits)
@@ -98,7 +96,3 @@ class PSCRecorder(Recorder):
                     Pattern(segment, measurements.partition.block_of(signal, self._replay.block).cpu().numpy())
                 )
         return found
-
-
-def _coded(seal: Seal) -> tuple[Tensor, Tensor, Tensor]:
-    return seal.measured.symbols, seal.measured.mean, seal.measured.scale
