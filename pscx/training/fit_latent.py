@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from math import log10
+from math import inf, log10
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class FitLatent(OverImages[PSC]):
     Under the trainer's ``default_root_dir`` come ``recipes/fitted.yaml``, the whole codec and a user recipe, and
     ``fit.csv`` with the bits of the images that were held out, before and after. What was seen of an image is kept in
     ``observations/PASS/NAME.npz`` as soon as it is done; a run that was interrupted and is started again takes it from
-    there. At the start the expected time is printed.
+    there. At the start the expected time is printed, unless the images are a stream, which does not tell their number.
 
     Args:
         codec: its row rule is ``dct`` or ``learned``, its coder ``posterior``, and it has at least 3 iterations.
@@ -132,10 +132,10 @@ class FitLatent(OverImages[PSC]):
         """Say how long the run will take, before the first image is looked at."""
         if self.told or batch["error"]:
             return
-        self.told = True
-        images = int(self.trainer.num_training_batches) * self.trainer.world_size
-        kept = {name: len([*(self.root / "observations" / name).glob("*.npz")]) for name in PASSES}
-        if self.trainer.is_global_zero:
+        self.told, batches = True, self.trainer.num_training_batches
+        if self.trainer.is_global_zero and batches != inf:  # a stream does not know how many images it has
+            images = int(batches) * self.trainer.world_size
+            kept = {name: len([*(self.root / "observations" / name).glob("*.npz")]) for name in PASSES}
             self.stop_bars()
             share = evaluations_left(self.given, len(self.steps), images, self.held_out, kept)
             print(said(images, share // self.trainer.world_size, seconds_of(self.given, batch)), flush=True)
@@ -195,6 +195,8 @@ class FitLatent(OverImages[PSC]):
         parts = {"rows": ROWS.spec(self.fitted.rows), "coder": CODERS.spec(self.fitted.coder)}
         write_whole(self.root / RECIPE, codec_file(self.given, **parts), force=True)
         images = self.seen([name for name in names if name in (self.compared or names)], read_costs)
+        if not images:
+            return  # all of them have failed, and the run ends with their errors
         records = compared(images, self.steps)
         self.stop_bars()
         write_whole(self.root / "fit.csv", as_csv(records), force=True)
