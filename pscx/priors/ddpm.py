@@ -79,10 +79,7 @@ class DDPM(Prior):
         return [network.low, network.high] if isinstance(network, NoiseExperts) else [network]
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        if not self.exact:
-            with self.running():
-                return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
-        with exactly(self.device, self.denoiser.network.dtype):
+        with exactly(self.device, self.denoiser.network.dtype) if self.exact else self.running():
             return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
 
     def _denoise(self, x: Tensor, sigma: float) -> Tensor:
