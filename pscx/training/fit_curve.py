@@ -11,7 +11,6 @@ from zlib import crc32
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from pscx.captioners import Captioner
@@ -27,7 +26,7 @@ from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import BlockDCT
 from pscx.training.codec_file import NAME as CODEC_FILE
-from pscx.training.codec_file import codec_file
+from pscx.training.codec_file import codec_file, second_config
 from pscx.training.over_images import (
     Advance,
     OverImages,
@@ -124,9 +123,7 @@ class FitCurve(OverImages[PathCodec]):
 
     def write(self, codec: PathCodec, bands: Array) -> None:
         """The codec that was learnt, its curve beside the one before, and the errors by band."""
-        head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
-        config = {"model": {"codec": {"curve": codec.curve}}}
-        write_whole(self.root / "curve.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
+        write_whole(self.root / "curve.yaml", second_config({"curve": codec.curve}), force=True)
         write_whole(self.root / CODEC_FILE, codec_file(codec), force=True)
         three = zip(levels(), self.observed.typical.errors, codec.typical.errors, strict=True)
         curve = [{"level": rounded(level), "before": before, "learned": error} for level, before, error in three]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from torch import Tensor
 
 from pscx.captioners import Captioner
@@ -33,7 +32,7 @@ from pscx.runtime.files import write_whole
 from pscx.signal.distributions import Array
 from pscx.signal.measurements import Coordinates
 from pscx.training.codec_file import NAME as CODEC_FILE
-from pscx.training.codec_file import codec_file
+from pscx.training.codec_file import codec_file, second_config
 from pscx.training.over_images import (
     Advance,
     OverImages,
@@ -121,10 +120,9 @@ class FitRows(OverImages[PSC]):
         means = [one for image in divisions[0] for one in image.means]
         learned = likeliest(self.rows, parts[0], means)
         assert learned.weights is not None
-        config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
-        head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
-        write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
-        write_whole(self.root / CODEC_FILE, codec_file(self.observed, rows=ROWS.spec(learned)), force=True)
+        spec = {"rows": ROWS.spec(learned)}
+        write_whole(self.root / "rows.yaml", second_config(spec), force=True)
+        write_whole(self.root / CODEC_FILE, codec_file(self.observed, **spec), force=True)
         self.stop_bars()
         before = [[one.predicted for one in part] for part in parts]
         after = [[predicted_by(one, learned.weights) for one in part] for part in parts]
