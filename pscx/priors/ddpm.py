@@ -90,7 +90,7 @@ class DDPM(Prior):
         return torch.cat([self.denoiser.denoise(part, sigma) for part in torch.split(x, size)])
 
     def _samples(self, pixels: int, batch: int) -> int:
-        """How many of ``batch`` samples of so many pixels are one call: other than all only where it changes no bit."""
+        """How many of ``batch`` samples of so many pixels one call takes: all, or fewer where that changes no bit."""
         return min(batch, max(1, CALL // pixels)) if self.exact else batch
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:
