@@ -17,7 +17,6 @@ from pscx.coders import CODERS, Encoder, Posterior
 from pscx.coders.adaptive import MEMORY, WEIGHT, AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
-from pscx.evaluation.tables import as_csv
 from pscx.registry import NAME
 from pscx.runtime.files import write_whole
 from pscx.training.codec_file import NAME as CODEC_FILE
@@ -27,12 +26,11 @@ from pscx.training.over_images import (
     Advance,
     OverImages,
     arrays_file,
-    caution,
     check_held_out,
     codec_key,
+    conclude,
     divided,
     read_arrays,
-    show,
 )
 
 Groups = list[Group]
@@ -102,10 +100,7 @@ class Calibrate(OverImages[PSC]):
         self.write(posterior, table)
         self.stop_bars()
         records = self.compared(posterior, table, first, second)
-        write_whole(self.root / "calibration.csv", as_csv(records), force=True)
-        show(records, self.root)
-        if not second:
-            print(caution(len(first), self.held_out))
+        conclude(self, "calibration.csv", records, 0 if second else len(first), self.held_out)
 
     def write(self, posterior: Posterior, table: Table) -> None:
         """The table, and a config for each coder that was learnt."""

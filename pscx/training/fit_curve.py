@@ -31,11 +31,10 @@ from pscx.training.over_images import (
     Advance,
     OverImages,
     arrays_file,
-    caution,
     check_held_out,
+    conclude,
     divided,
     read_arrays,
-    show,
 )
 
 BLOCK = 8  # side of the blocks in which bands are told apart
@@ -107,15 +106,11 @@ class FitCurve(OverImages[PathCodec]):
         curve = falling(np.mean([one.errors for one in parts[0]], 0).tolist())
         after = self.with_curve(list(curve.errors))
         self.write(after, np.mean([one.bands for one in parts[0]], 0))
-        self.stop_bars()
         records = [costs(name, codec, parts) for name, codec in (("before", self.observed), ("learned", after))]
         measure = "held_out_bits" if parts[1] else "learnt_bits"
         for record in records:
             record["saved_percent"] = 100 * (1 - record[measure] / records[0][measure])
-        write_whole(self.root / "costs.csv", as_csv(records), force=True)
-        show(records, self.root, decimals=2)
-        if not parts[1]:
-            print(caution(len(parts[0]), self.held_out))
+        conclude(self, "costs.csv", records, 0 if parts[1] else len(parts[0]), self.held_out, decimals=2)
 
     def with_curve(self, errors: list[float]) -> PathCodec:
         """The codec with another curve."""

@@ -16,7 +16,6 @@ from pscx.codecs import PSC
 from pscx.coders import CODERS, Posterior
 from pscx.data.base import Photo
 from pscx.evaluation.bd import bd_rate
-from pscx.evaluation.tables import as_csv
 from pscx.rows import ROWS, RowRule
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.statistics import learn, moments
@@ -39,11 +38,10 @@ from pscx.training.over_images import (
     AFTER,
     Advance,
     OverImages,
-    caution,
     check_held_out,
     codec_key,
+    conclude,
     divided,
-    show,
 )
 
 PASSES = ("statistics", "rows", "gains", "comparison")
@@ -198,11 +196,8 @@ class FitLatent(OverImages[PSC]):
         if not images:
             return  # all of them have failed, and the run ends with their errors
         records = compared(images, self.steps)
-        self.stop_bars()
-        write_whole(self.root / "fit.csv", as_csv(records), force=True)
-        show(records, self.root, decimals=2)
-        if len(images) == len(names):
-            print(caution(len(names), self.held_out))
+        learnt = len(names) if len(images) == len(names) else 0
+        conclude(self, "fit.csv", records, learnt, self.held_out, decimals=2)
 
 
 def evaluations_left(codec: PSC, steps: int, images: int, held_out: int | None, kept: Mapping[str, int]) -> int:

@@ -13,7 +13,6 @@ from pscx.captioners import Captioner
 from pscx.codecs import PSC, Segment, SignalCodec
 from pscx.codecs.psc.loop import Seal
 from pscx.errors import ImageError
-from pscx.evaluation.tables import as_csv
 from pscx.rows import ROWS, Learned
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.learned import FEATURES
@@ -37,12 +36,11 @@ from pscx.training.over_images import (
     Advance,
     OverImages,
     arrays_file,
-    caution,
     check_held_out,
     codec_key,
+    conclude,
     divided,
     read_arrays,
-    show,
 )
 
 
@@ -123,17 +121,13 @@ class FitRows(OverImages[PSC]):
         spec = {"rows": ROWS.spec(learned)}
         write_whole(self.root / "rows.yaml", second_config(spec), force=True)
         write_whole(self.root / CODEC_FILE, codec_file(self.observed, **spec), force=True)
-        self.stop_bars()
         before = [[one.predicted for one in part] for part in parts]
         after = [[predicted_by(one, learned.weights) for one in part] for part in parts]
         table = [compared("before", parts, before), compared("learned", parts, after)]
         measure = "held_out_bits" if parts[1] else "learnt_bits"
         for record in table:
             record["saved_bits"] = table[0][measure] - record[measure]
-        write_whole(self.root / "rows.csv", as_csv(table), force=True)
-        show(table, self.root, decimals=3)
-        if not parts[1]:
-            print(caution(len(images), self.held_out))
+        conclude(self, "rows.csv", table, 0 if parts[1] else len(images), self.held_out, decimals=3)
 
 
 KEPT = (
