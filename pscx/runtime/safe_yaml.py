@@ -71,13 +71,11 @@ def parse_json(data: str | bytes, source: str) -> Any:
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
-        if _json_depth(text) > DEPTH:
-            raise UnreadableError(f"{source}: its brackets are nested more than {DEPTH} levels deep")
-        return json.loads(text)
-    except UnreadableError:
-        raise
+        if _json_depth(text) <= DEPTH:
+            return json.loads(text)
     except ValueError as error:
         raise UnreadableError(f"{source} is not valid JSON: {error}") from error
+    raise UnreadableError(f"{source}: its brackets are nested more than {DEPTH} levels deep")
 
 
 def read_json(path: str | Path) -> Any:
