@@ -195,6 +195,7 @@ def test_what_is_refused_of_adm(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (classes, [], "--label must be in 0..4, as the network is told a class, got None"),
         (classes, ["--label", "5"], "--label must be in 0..4, as the network is told a class, got 5"),
         (missing, [], "the weights are not those of an ADM network: Missing key(s)"),
+        ({k: v for k, v in weights.items() if k != "out.2.weight"}, [], "the file has no weights for 'out.2.weight'"),
         ({**weights, "time_embed.2.weight": torch.zeros(64, 64)}, [], "must be 4 times as wide as the first level"),
     ]
     for content, options, words in cases:
@@ -225,6 +226,9 @@ def test_what_is_refused_of_edm(tmp_path: Path, capsys: pytest.CaptureFixture[st
     Path(args[1]).write_text(save)
     assert convert_edm(args) == 2
     assert "the weights are not those of a DhariwalUNet" in capsys.readouterr().err
+    Path(args[0]).write_bytes(b"no tensors")
+    assert convert_edm(args) == 2
+    assert "holds no safetensors" in capsys.readouterr().err
 
 
 def test_edm_networks_are_neither_exact_nor_trained_on(tmp_path: Path) -> None:

@@ -223,6 +223,11 @@ def test_learning_takes_images_one_by_one(image_folder: Path) -> None:
         data.train_dataloader()
 
 
+def test_one_pair_of_scales_is_for_every_root() -> None:
+    for scales in ([0.5, 1.0], [[0.5, 1.0]]):
+        assert CropData(["a", "b", "c"], "v", scales=scales).scales == [[0.5, 1.0]] * 3
+
+
 def test_crops_want_scales_for_every_root() -> None:
     with pytest.raises(ValueError, match=r"data.scales must hold 1 pair or 3 \(1 per root\), got 2"):
         CropData(["a", "b", "c"], "v", scales=[[0.5, 1.0], [0.5, 1.0]])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from PIL import Image
 from tiny_latent import no_hub, save_stable_diffusion  # noqa: F401  # a fixture
 
 import pscx
-from pscx import StreamError
+from pscx import ImageError, StreamError
 from pscx.cli.main import main
 from pscx.config.recipes import folders
 from pscx.format.container import unpack
@@ -130,6 +132,42 @@ def test_the_time_is_told_at_the_start(
     assert fit(tmp_path / "run", model, images) == 0
     told = 2 * 6 * codec.evaluations(0) + 2 * 3 * codec.evaluations(1)  # one image is held out, at three steps
     assert f"(6 images, {told} evaluations of the denoiser" in capsys.readouterr().out.split("\n")[0]
+
+
+def failing(*_: Any) -> Any:
+    raise ImageError("it needs too much memory")
+
+
+def test_a_stream_of_images_tells_no_time(
+    model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("webdataset")
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(images / "0.png", "0.png")
+    monkeypatch.setattr(FitLatent, "observe", failing)
+    data = ["--data", f"{{name: webdataset, urls: '{tmp_path / 'images.tar'}'}}"]
+    options = ["--model.codec.prior.path", model, *data, *SMALL, "--trainer.default_root_dir", str(tmp_path / "run")]
+    assert main(["fit", "--config", "configs/fit_latent.yaml", *options]) == 2
+    told = capsys.readouterr()
+    assert "it needs too much memory" in told.err
+    assert "expected time" not in told.out
+
+
+def test_a_recipe_is_written_where_no_comparison_can_be_made(
+    whole: Path,
+    model: str,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(whole, root, ignore=shutil.ignore_patterns("comparison", "recipes", "fit.csv"))
+    monkeypatch.setattr("pscx.training.fit_latent.costs", failing)
+    assert fit(root, model, images) == 2
+    assert "it needs too much memory" in capsys.readouterr().err
+    assert fitted(root) == fitted(whole)
+    assert not (root / "fit.csv").exists()
 
 
 DECODE = """

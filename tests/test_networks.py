@@ -123,6 +123,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "value": (lambda f: change_config(f, blocks=[1]), "network.blocks must hold one number for each"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
     "cut": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "cannot be read"),
+    "index": (
+        lambda f: (f / WEIGHTS).rename(f / f"{WEIGHTS}.index.json").write_text("[]"),
+        "index.json' must hold weight_map, the file of each weight",
+    ),
+    "list": (
+        lambda f: torch.save([torch.ones(1)], (f / WEIGHTS).rename(f / "diffusion_pytorch_model.bin")),
+        "diffusion_pytorch_model.bin' cannot be read: it must hold tensors by name",
+    ),
     "pickle": (
         lambda f: (f / WEIGHTS).rename(f / "diffusion_pytorch_model.bin").write_bytes(b"cos\nsystem\n."),
         "diffusion_pytorch_model.bin' cannot be read",

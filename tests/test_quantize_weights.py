@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+
 import torch
+from diffusers import DDPMScheduler
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pscx.training.quantize_weights import patches
+from pscx.networks import NoiseExperts
+from pscx.priors.denoiser import PixelDenoiser
+from pscx.training import QuantizeWeights
+from pscx.training.quantize_weights import convolutions, patches
 from pscx.training.second_order import round_weights
 
 TOP = 127
@@ -73,3 +82,23 @@ def test_products_with_patches_are_what_a_layer_computes() -> None:
     wanted = nn.functional.conv_transpose2d(given, turned.weight, None, 2)
     blocks = wanted.reshape(2, 4, 6, 2, 8, 2).permute(1, 3, 5, 0, 2, 4)
     torch.testing.assert_close(found, blocks.reshape(16, -1))
+
+
+def test_layers_that_no_crop_went_through_are_rounded_to_the_nearest(tmp_path: Path) -> None:
+    """Of two experts one is asked; ranks that saw different ones still add up the same layers."""
+    network = NoiseExperts(block_out_channels=(8, 8), blocks=(1, 1), switch=0.5)
+    schedule = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    PixelDenoiser(network, schedule).save(tmp_path / "given")
+    module = QuantizeWeights(str(tmp_path / "given"))
+    before = copy.deepcopy(module.denoiser.network)
+    module.on_train_start()
+    names = [name for name, _ in convolutions(before)]
+    assert list(module.moments) == names
+    module.denoiser.denoise(torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), 0.1)
+    assert [name for name, moments in module.moments.items() if moments.any()] == [n for n in names if "low" in n]
+    module._trainer = SimpleNamespace(world_size=1, is_global_zero=True, default_root_dir=tmp_path)  # type: ignore[assignment]
+    module.on_train_end()
+    stored = load_file(tmp_path / "prior" / "unet" / "diffusion_pytorch_model.safetensors")
+    weight, scale = before.get_parameter("high.body.0.first.weight"), stored["high.body.0.first.weight_scale"]
+    assert torch.equal(stored["high.body.0.first.weight"], (weight / scale[:, None, None, None]).round().to(torch.int8))
+    assert {stored[f"{name}.weight"].dtype for name in names} == {torch.int8}

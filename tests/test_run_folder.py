@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -177,6 +178,21 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert take(tmp_path / "run", ONE).path == tmp_path / "run"
+
+
+def test_a_marker_that_goes_before_it_is_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends without results removes its folder while another one takes it."""
+    ending, lock = take(tmp_path / "run", ONE), fcntl.flock
+
+    def late(marker: int, operation: int) -> None:
+        monkeypatch.setattr("fcntl.flock", lock)
+        ending.release()
+        lock(marker, operation)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    run = take(tmp_path / "run", TWO)
+    assert json.loads((run.path / MARKER).read_text())["configuration"] == "b"
+    assert take(tmp_path / "run", ONE).path == tmp_path / "run-1"
 
 
 def test_a_file_system_without_locks(

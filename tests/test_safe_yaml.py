@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -163,6 +164,23 @@ def test_hostile_json_is_one_sentence(text: str, tmp_path: Path) -> None:
 
 def test_brackets_in_text_are_no_depth() -> None:
     assert parse_json('{"a": "[[\\"' + "[" * 100 + '"}', "this") == {"a": '[["' + "[" * 100}
+
+
+def test_another_encoding_hides_no_depth() -> None:
+    """A byte of U+2200 in UTF-16 is that of a quotation mark."""
+    assert parse_json('{"a": "\u2200"}'.encode("utf-8-sig"), "this") == {"a": "\u2200"}
+    with pytest.raises(UnreadableError, match=r"^this is not valid JSON: 'utf-8' codec"):
+        parse_json(f'["\u2200", {"[" * 100_000}'.encode("utf-16"), "this")
+
+
+def test_a_long_text_takes_memory_in_proportion() -> None:
+    text = json.dumps("a" * (1 << 20))
+    tracemalloc.start()
+    try:
+        parse_json(text, "this")
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_is_read_to_its_bound(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from diffusers import DDPMScheduler
 
 from pscx.priors import DDPM, Gaussian
 from pscx.priors.ddpm_schedule import BETAS, DDPMSchedule
+from pscx.priors.flow_schedules import FLOW, flow_of
 from pscx.priors.schedules import load_scheduler, noise_levels, signal_shares
 
 EMBEDDED = Path("pscx/priors/embedded/scheduler")
@@ -57,11 +59,33 @@ def test_other_schedules_are_left_to_diffusers(options: dict[str, Any], tmp_path
         ({"num_train_timesteps": 0}, "num_train_timesteps must be an integer of at least 1, got 0"),
         ({"num_train_timesteps": "many"}, "num_train_timesteps must be an integer of at least 1, got 'many'"),
         ({"beta_end": None}, "beta_end must be a number, got None"),
+        ({"beta_end": 5}, "scheduler.beta_end must lie between 0 and 1, got 5"),
+        (
+            {"beta_start": -1.0, "beta_schedule": "scaled_linear"},
+            "scheduler.beta_start must lie between 0 and 1, got -1",
+        ),
+        ({"beta_start": math.nan}, "scheduler.beta_start must lie between 0 and 1, got nan"),
     ],
 )
 def test_a_file_that_says_no_schedule(options: dict[str, Any], part: str) -> None:
     with pytest.raises(ValueError, match=part):
         DDPMSchedule.of(options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"beta_schedule": "round"}, {"trained_betas": "x"}, {"_class_name": "SchedulerMixin"}], ids=str
+)
+def test_what_diffusers_cannot_make_is_one_sentence(options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(options))
+    with pytest.raises(ValueError, match=r"^its scheduler is a \w+, which cannot be made of its options: ") as caught:
+        load_scheduler(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{"shift": None}, {"num_train_timesteps": [1]}, {"use_dynamic_shifting": True}])
+def test_a_flow_s_numbers_are_numbers(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^scheduler\.\w+ must be a number, got "):
+        flow_of({"_class_name": FLOW[0], "max_shift": "large", **options})
 
 
 def test_a_saved_schedule_is_read_by_diffusers(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from pscx.cli.main import main
 from pscx.data import HuggingFaceData, WebDatasetData
 from pscx.data.base import Portioned
 from pscx.data.webdataset import shard_names
-from pscx.errors import ImageError
+from pscx.errors import ImageError, PscxError
+from pscx.runtime.extras import required
 
 pytestmark = pytest.mark.usefixtures("meeting_point")
 
@@ -178,6 +179,10 @@ def test_a_dataset_that_cannot_be_had(tmp_path: Path) -> None:
     saved = save_dataset(tmp_path / "saved")
     with pytest.raises(ImageError, match=r"data.column must be an image column, got 'number': .* has image$"):
         HuggingFaceData(saved, column="number").setup("test")
+    with pytest.raises(
+        ImageError, match=r"the split 'test\[:2\]' of .* it was saved without splits, so data.split must"
+    ):
+        HuggingFaceData(saved, split="test[:2]").setup("test")
     with pytest.raises(ValueError, match="must not be given with a saved dataset"):
         HuggingFaceData(saved, streaming=True)
 
@@ -199,6 +204,13 @@ def test_without_the_library(
     error = capsys.readouterr().err
     assert error.endswith(f"needs the library {library}: pip install 'pscx[data]'\n")
     assert error.count("\n") == 1
+
+
+def test_a_library_that_is_there_and_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torn_library.py").write_text("from os import nothing_of_that_name")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PscxError, match=r"^it needs the library torn_library, which cannot be imported: cannot import"):
+        required("torn_library", "data", "it")
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "huggingface"])

@@ -339,7 +339,8 @@ def test_what_a_network_cannot_start_from(
 @pytest.mark.parametrize(
     ("options", "refusal"),
     [
-        ({"switch": 0}, "network.switch must be over 0, got 0"),
+        ({"switch": 0}, "network.switch must be over 0 and finite, got 0"),
+        ({"switch": float("inf")}, "network.switch must be over 0 and finite, got inf"),
         ({"low_block_out_channels": (8, 8)}, r"low_block_out_channels must hold one number .* \(3\), got \[8, 8\]"),
         ({"low_blocks": (1, 0, 1)}, r"low_blocks must hold one number of at least 1 .* \(3\), got \[1, 0, 1\]"),
     ],

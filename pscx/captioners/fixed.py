@@ -14,6 +14,9 @@ class Fixed(Captioner):
 
     Args:
         text: the caption, not empty.
+
+    Raises:
+        ValueError: ``text`` is empty.
     """
 
     references = ()

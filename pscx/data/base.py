@@ -83,10 +83,10 @@ class PhotoData(LightningDataModule):
         """For calibration: every image once, in order and one by one."""
         if (self.batch_size or 1) > 1:
             raise PscxError(f"data.batch_size must be 1 to learn from whole images, got {self.batch_size}")
-        if isinstance(self.photos, Portioned):  # Lightning only distributes datasets with a length
-            shares, share = self._share()
-            return DataLoader(self.photos.portion(shares, share), batch_size=None, num_workers=self.num_workers)
-        return DataLoader(self.photos, batch_size=None, num_workers=self.num_workers)
+        photos = self.photos
+        if isinstance(photos, Portioned):  # Lightning only distributes datasets with a length
+            photos = photos.portion(*self._share())
+        return DataLoader(photos, batch_size=None, num_workers=self.num_workers)
 
     def test_dataloader(self) -> DataLoader[Photo]:
         shares, share = self._share()

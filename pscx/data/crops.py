@@ -75,7 +75,8 @@ class CropData(LightningDataModule):
         check_given(root=root, val_root=val_root, scales=scales)
         self.roots = [root] if isinstance(root, str) else root
         self.val_roots = [val_root] if isinstance(val_root, str) else val_root
-        self.scales = scales if isinstance(scales[0], list) else [scales] * len(self.roots)
+        pairs = scales if isinstance(scales[0], list) else [scales]
+        self.scales = pairs * len(self.roots) if len(pairs) == 1 else pairs
         if len(self.scales) != len(self.roots):
             raise ValueError(f"data.scales must hold 1 pair or {len(self.roots)} (1 per root), got {len(self.scales)}")
         for pair in self.scales:

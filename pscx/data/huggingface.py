@@ -17,6 +17,7 @@ from pscx.errors import ImageError
 from pscx.images import decode_image
 from pscx.runtime.extras import required
 
+SPLIT = "test"
 WHAT = "data module 'huggingface'"
 SAVED = ("state.json", "dataset_dict.json")  # files written by save_to_disk
 
@@ -29,7 +30,8 @@ class HuggingFaceData(PhotoData):
 
     Args:
         dataset: its name on the hub, a folder written by ``save_to_disk``, or another argument of ``load_dataset``.
-        split: the split, such as ``test`` or ``train[:100]``.
+        split: the split, such as ``test`` or ``train[:100]``; of a saved dataset one that it has, whole. One that was
+            saved without splits takes none but its own and ``test``, and is read whole.
         config: the name of a configuration, if it has several.
         data_dir: the folder with the files, for a ``dataset`` such as ``imagefolder``.
         revision: a commit or tag on the hub; else the newest.
@@ -52,7 +54,7 @@ class HuggingFaceData(PhotoData):
     def __init__(
         self,
         dataset: str,
-        split: str = "test",
+        split: str = SPLIT,
         config: str | None = None,
         data_dir: str | None = None,
         revision: str | None = None,
@@ -109,7 +111,11 @@ class HuggingFaceData(PhotoData):
             if not self.saved:
                 return datasets.load_dataset(**self.source, split=self.split, streaming=self.streaming)
             records = datasets.load_from_disk(self.source["path"])
-            return records[self.split] if isinstance(records, datasets.DatasetDict) else records
+            if isinstance(records, datasets.DatasetDict):
+                return records[self.split]
+            if self.split not in (SPLIT, str(records.split)):
+                raise ValueError(f"it was saved without splits, so data.split must be {SPLIT}")
+            return records
         except Exception as error:  # errors of many types, from the hub, files and builders
             raise ImageError(f"{self._where} cannot be loaded: {' '.join(str(error).split())}") from error
         finally:

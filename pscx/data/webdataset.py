@@ -20,7 +20,7 @@ from pscx.runtime.extras import required
 
 
 class WebDatasetData(PhotoData):
-    """Every PNG, JPEG and WebP file of the tar files at ``urls``, read with the library WebDataset as a stream.
+    """Every PNG, JPEG, WebP, TIFF and BMP file of tar files, read with the library WebDataset as a stream.
 
     An image's name is that of its shard, ``__``, and its path in the tar file, as in :class:`FolderData`. Needs
     ``pip install 'pscx[data]'``.
@@ -52,7 +52,7 @@ class WebDatasetData(PhotoData):
         batch_size: int | None = None,
     ) -> None:
         super().__init__(subset, crop, num_workers, batch_size)
-        required("webdataset", "data", "data module 'webdataset'")
+        _library()
         self.urls = [urls] if isinstance(urls, str) else urls
 
     def setup(self, stage: str) -> None:
@@ -73,7 +73,7 @@ class TarShard:
     def images(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Raises what WebDataset does where the URL cannot be read, ``tarfile.TarError`` where it is damaged."""
         taken: set[str] = set()
-        opened: Any = required("webdataset", "data", "data module 'webdataset'").gopen(self.url)
+        opened: Any = _library().gopen(self.url)
         away = False  # the caller has control
         try:
             with opened as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as archive:
@@ -109,7 +109,7 @@ def expanded(text: str) -> list[str]:
     """The URLs that ``text`` stands for. Raises :class:`ImageError` for a file that does not exist."""
     if text.startswith("pipe:"):
         return [text]
-    urls = [str(url) for url in required("webdataset", "data", "data module 'webdataset'").shardlists.expand_urls(text)]
+    urls = [str(url) for url in _library().shardlists.expand_urls(text)]
     return [file for url in urls for file in ([url] if urlparse(url).scheme else _files(url))]
 
 
@@ -118,6 +118,10 @@ def shard_names(urls: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     stems = [plain(PurePosixPath(urlparse(url).path).name.partition(".tar")[0]) for url in urls]
     return [unique(re.sub(r"__+", "_", stem).strip("_") or "shard", taken) for stem in stems]
+
+
+def _library() -> Any:
+    return required("webdataset", "data", "data module 'webdataset'")
 
 
 def _files(pattern: str) -> list[str]:

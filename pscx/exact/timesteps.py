@@ -44,7 +44,7 @@ class ExactTimesteps(nn.Module):
         self.register_buffer("table", columns(waves.movedim(0, 1), layer))
 
     def forward(self, timesteps: Tensor) -> Tensor:
-        """``(batch,)`` integers in [0, steps) to ``(batch, channels)`` float32. Raises ``ValueError`` for others."""
+        """``(batch,)`` integers in [0, steps) to ``(batch, channels)`` float32. Raises ``ValueError`` for floats."""
         if timesteps.is_floating_point():
             raise ValueError(f"an exact network takes timesteps as integers, got {timesteps.dtype}")
         return self.table[timesteps]
@@ -69,7 +69,7 @@ class ExactSizes(nn.Module):
             raise ValueError(f"exact must be false: sizes in {layer.num_channels} channels have no exact form")
 
     def forward(self, sizes: Tensor) -> Tensor:
-        """``(batch,)`` integers of at least 0 to ``(batch, channels)`` float32. Raises ``ValueError`` for others."""
+        """``(batch,)`` integers of at least 0 to ``(batch, channels)`` float32. Raises ``ValueError`` for floats."""
         if sizes.is_floating_point():
             raise ValueError(f"an exact network takes sizes as integers, got {sizes.dtype}")
         shift = float(self.layer.downscale_freq_shift)

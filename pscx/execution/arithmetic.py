@@ -31,7 +31,7 @@ def arithmetic_of(prior: Prior) -> str:
 
 
 def short_arithmetic(words: str) -> str:
-    """What identifies these words in a stream: ``#`` and four hexadecimal digits, their CRC-16; empty where they are.
+    """What identifies these words in a stream: ``#`` and their CRC-16 in four hexadecimal digits; empty for no words.
 
     >>> short_arithmetic("torch 2.13.0, cpu AVX512, float32, 1 thread")
     '#be8f'

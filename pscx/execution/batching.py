@@ -59,9 +59,9 @@ def denoise(prior: Prior, x: Tensor, sigma: float) -> Tensor:
 
 
 def clock() -> float:
-    """Seconds from an arbitrary origin, as ``time.perf_counter``, without those that this image waited for others.
+    """Seconds from an arbitrary origin, as ``time.perf_counter``, not counting time blocked on other images.
 
-    Of a call that several images share, each is charged its part by the number of samples.
+    The time of a call that several images share is divided by their numbers of samples.
     """
     image = current_thread()
     return time.perf_counter() - (image.idle if isinstance(image, _Image) else 0.0)

@@ -19,7 +19,7 @@ LARGE = 3 << 18  # numbers of all samples of a micro-batch under an exact prior,
 
 @dataclass(frozen=True)
 class Spread:
-    """Processes that work on one image together: each draws some of the micro-batches, and all are given all.
+    """Processes that work on one image together: each draws some of the micro-batches, and every one gets them all.
 
     A process alone is a group of one.
 
@@ -38,8 +38,8 @@ class Spread:
     def draw(self, sampler: Sampler, problem: Problem, indices: range, batch: int) -> Tensor:
         """Draws ``indices`` of the posterior, ``(len(indices), *shape)``: micro-batch ``i`` by rank ``i % size``.
 
-        A micro-batch has at most ``batch`` draws. Only under an exact prior, whose numbers do not depend on the batch,
-        is it made smaller: that there is one for each process, and that large ones do not take memory together.
+        A micro-batch has at most ``batch`` draws. Under an exact prior, whose answers do not depend on the batch, it is
+        shrunk so that every rank gets one, and so that large samples take less memory.
         """
         done, draws = 0, torch.empty(0)
         for part in self.draws(sampler, problem, indices, batch):

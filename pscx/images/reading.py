@@ -19,9 +19,9 @@ from pscx.images.jpegs import ScanReader
 from pscx.images.pngs import PNG, is_png, parsed
 from pscx.runtime.memory import OutOfMemoryError, check_memory, out_of_memory
 from pscx.runtime.notices import tell
+from pscx.runtime.suffixes import IMAGE_KINDS as KINDS
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-KINDS = "PNG, JPEG, WebP, TIFF or BMP"
 BYTES_PER_PIXEL = 16  # peak memory of reading an image: Pillow has four bytes per pixel, in several copies
 MAX_PIXELS = 2**28
 _pillow_limit = threading.Lock()

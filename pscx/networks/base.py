@@ -112,7 +112,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / WEIGHTS).is_file():
         return _read_file(folder / WEIGHTS)
     if (folder / SHARDS).is_file():
-        files = {Path(str(name)).name for name in read_json(folder / SHARDS)["weight_map"].values()}
+        try:
+            files = {Path(str(name)).name for name in read_json(folder / SHARDS)["weight_map"].values()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"'{folder / SHARDS}' must hold weight_map, the file of each weight") from error
         return {name: tensor for file in sorted(files) for name, tensor in _read_file(folder / file).items()}
     if (folder / PICKLED).is_file():
         return _read_file(folder / PICKLED)
@@ -124,6 +127,8 @@ def _read_file(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+            raise ValueError("it must hold tensors by name")
         return weights
     except OSError:
         raise

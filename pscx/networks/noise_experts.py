@@ -28,8 +28,8 @@ class NoiseExperts(Network):
         low_blocks: those of the first expert, or none for ``blocks``.
 
     Raises:
-        ValueError: ``switch`` is not over 0, the experts differ in their number of levels, or :class:`ResidualUNet`
-            refuses the rest.
+        ValueError: ``switch`` is not over 0 and finite, the experts differ in their number of levels, or
+            :class:`ResidualUNet` refuses the rest.
     """
 
     references = ("balaji2022ediffi",)
@@ -53,8 +53,8 @@ class NoiseExperts(Network):
             low_block_out_channels=low_block_out_channels,
             low_blocks=low_blocks,
         )
-        if not switch > 0:
-            raise ValueError(f"network.switch must be over 0, got {switch}")
+        if not 0 < switch < math.inf:
+            raise ValueError(f"network.switch must be over 0 and finite, got {switch}")
         levels = len(block_out_channels)
         for name, numbers in (("low_block_out_channels", low_block_out_channels), ("low_blocks", low_blocks)):
             if numbers is not None and (len(numbers) != levels or min(numbers) < 1):

@@ -63,7 +63,8 @@ class Prior(nn.Module, ABC):
 
     signal: str = "pixels"
     """What a signal is: ``pixels``, or ``latents``, which an autoencoder in floating point turns into pixels. Nothing
-    that encoder and decoder must agree on may depend on :meth:`to_image`."""
+    that encoder and decoder must agree on may depend on :meth:`to_image`. The file of a prior states ``latents`` in its
+    own class, from where ``pscx info`` reads it without an import."""
 
     beside: tuple[str, ...] = ("speed",)
     """Options that no stream may hold: they say how a network is run, not which."""

@@ -79,10 +79,7 @@ class DDPM(Prior):
         return [network.low, network.high] if isinstance(network, NoiseExperts) else [network]
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        if not self.exact:
-            with self.running():
-                return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
-        with exactly(self.device, self.denoiser.network.dtype):
+        with exactly(self.device, self.denoiser.network.dtype) if self.exact else self.running():
             return self.tiles.denoise(lambda part: self._denoise(part, sigma), x, self.stride)
 
     def _denoise(self, x: Tensor, sigma: float) -> Tensor:
@@ -93,7 +90,7 @@ class DDPM(Prior):
         return torch.cat([self.denoiser.denoise(part, sigma) for part in torch.split(x, size)])
 
     def _samples(self, pixels: int, batch: int) -> int:
-        """How many of ``batch`` samples of so many pixels are one call: other than all only where it changes no bit."""
+        """How many of ``batch`` samples of so many pixels one call takes: all, or fewer where that changes no bit."""
         return min(batch, max(1, CALL // pixels)) if self.exact else batch
 
     def memory(self, shape: tuple[int, ...], batch: int) -> int:

@@ -16,7 +16,7 @@ from pscx.exact.roots import square_root
 
 CONFIG = "scheduler_config.json"
 NAME = "DDPMScheduler"
-NUMBERS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}  # and what they are by default
+STEPS, ENDS = 1000, {"beta_start": 1e-4, "beta_end": 0.02}  # by default
 OFFSET = 0.008  # s of Nichol and Dhariwal 2021, Eq. 17
 LARGEST_BETA = 0.999
 
@@ -79,7 +79,7 @@ class DDPMSchedule:
     def of(cls, config: Mapping[str, Any]) -> DDPMSchedule | None:
         """That of a ``scheduler_config.json``, or none where it is not one of :data:`BETAS`.
 
-        Raises ``ValueError`` for a number that is none or out of range.
+        Raises ``ValueError`` for a number that is none or out of range, such as a variance outside of (0, 1).
         """
         return cls.of_betas(config) if config.get("_class_name", NAME) == NAME else None
 
@@ -89,13 +89,14 @@ class DDPMSchedule:
         betas = BETAS.get(str(config.get("beta_schedule", "linear")))
         if betas is None or config.get("trained_betas") is not None:
             return None
-        steps, start, end = (config.get(key, default) for key, default in NUMBERS.items())
+        steps = config.get("num_train_timesteps", STEPS)
         if type(steps) is not int or steps < 1:
             raise ValueError(f"scheduler.num_train_timesteps must be an integer of at least 1, got {steps!r}")
-        for key, number in (("beta_start", start), ("beta_end", end)):
-            if type(number) not in (int, float):
-                raise ValueError(f"scheduler.{key} must be a number, got {number!r}")
-        noise = betas(steps, start, end)
+        ends = {key: number_of(config, key, default) for key, default in ENDS.items()}
+        for key, number in ends.items():
+            if not 0 < number < 1:
+                raise ValueError(f"scheduler.{key} must lie between 0 and 1, got {number}")
+        noise = betas(steps, *ends.values())
         if config.get("rescale_betas_zero_snr", False):
             noise = ending_in_noise(noise)
         return cls(config, torch.cumprod(1 - noise, 0))
@@ -105,6 +106,14 @@ class DDPMSchedule:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**self.config, "_class_name": NAME}, indent=2, sort_keys=True)
         (folder / CONFIG).write_text(f"{text}\n", encoding="utf-8")
+
+
+def number_of(config: Mapping[str, Any], key: str, default: float) -> float:
+    """A number of a ``scheduler_config.json``. Raises ``ValueError`` where something else is there."""
+    number = config.get(key, default)
+    if type(number) not in (int, float):
+        raise ValueError(f"scheduler.{key} must be a number, got {number!r}")
+    return float(number)
 
 
 def ending_in_noise(betas: Tensor) -> Tensor:

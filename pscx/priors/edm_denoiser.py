@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pscx.priors.ddpm_schedule import CONFIG
+from pscx.priors.ddpm_schedule import CONFIG, number_of
 from pscx.priors.denoiser import Network, PixelDenoiser, patch_of, pixel_parts, through
 from pscx.priors.parameterisations import EDM
 from pscx.priors.schedules import Scheduler, load_scheduler
@@ -60,8 +60,5 @@ def _schedule(folder: Path) -> Scheduler | EDM:
         return load_scheduler(folder)
     if config.get("prediction_type", "epsilon") != "epsilon":
         raise ValueError(f"scheduler.prediction_type of EDM must be epsilon, got {config['prediction_type']!r}")
-    for name in NUMBERS:
-        if type(config.get(name, 1.0)) not in (int, float):
-            raise ValueError(f"scheduler.{name} must be a number, got {config[name]!r}")
-    numbers: dict[str, Any] = {name: float(config.get(name, default)) for name, default in NUMBERS.items()}
+    numbers: dict[str, Any] = {name: number_of(config, name, default) for name, default in NUMBERS.items()}
     return EDM(**numbers)

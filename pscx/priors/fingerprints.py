@@ -28,7 +28,7 @@ class Fingerprint:
         self._known: tuple[list[Facts], bytes] | None = None
 
     def of(self, weights: Sequence[Tensor], others: Sequence[Tensor] = ()) -> bytes:
-        """Four bytes that identify the exact values, dtypes and shapes of ``weights`` and then of ``others``.
+        """Six bytes that identify the exact values, dtypes and shapes of ``weights`` and then of ``others``.
 
         The latter are few numbers, which may be other tensors in each call.
         """

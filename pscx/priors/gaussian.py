@@ -26,6 +26,10 @@ class Gaussian(Prior):
         correlation: between neighbouring pixels, in [0, 1).
         color: between the channels of a pixel, in [0, 1).
         deviation: standard deviation of a value, over 0; images are nominally in [-1, 1].
+
+    Raises:
+        ValueError: an option is out of range.
+        PscxError: in use, for an image of over 2048 pixels on a side.
     """
 
     references = ()

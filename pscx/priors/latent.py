@@ -222,5 +222,5 @@ def numbers_of(networks: nn.Module, *, exact: bool) -> Iterable[Tensor]:
 
 
 def at_once(pixels: int, batch: int, *, exact: bool) -> int:
-    """How many of ``batch`` signals of so many latent pixels are one call: all, or fewer where that changes no bit."""
+    """How many of ``batch`` signals of so many latent pixels a call takes: all, or fewer where that changes no bit."""
     return min(batch, max(1, CALL // pixels)) if exact else batch

@@ -82,7 +82,11 @@ def _of_diffusers(config: Mapping[str, Any]) -> Scheduler:
         raise ValueError(f"its scheduler is a {name}, which this version of diffusers does not have")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy about what some of them do
-        scheduler: Scheduler = kind.from_config(config)
+        try:
+            scheduler: Scheduler = kind.from_config(config)
+        except (AttributeError, NotImplementedError, TypeError) as error:  # of options that it does not have or know
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"its scheduler is a {name}, which cannot be made of its options: {reason}") from error
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(f"its scheduler is a {name}, which has no variance-preserving steps")
     return scheduler

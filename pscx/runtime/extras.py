@@ -12,14 +12,15 @@ from pscx.errors import PscxError
 def required(library: str, extra: str, what: str) -> ModuleType:
     """Import ``library``, which comes with ``pip install 'pscx[extra]'``.
 
-    Raises :class:`PscxError` if it cannot be imported, naming ``what`` needs it and the command that installs it.
+    Raises :class:`PscxError` if it is missing, naming ``what`` needs it and the command that installs it, and if it is
+    there and cannot be imported.
     """
     try:
         return import_module(library)
-    except ModuleNotFoundError as error:
-        if error.name != library:
-            raise PscxError(f"{what} needs the library {library}, which cannot be imported: {error}") from error
-        raise PscxError(f"{what} needs the library {library}: pip install 'pscx[{extra}]'") from None
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == library:
+            raise PscxError(f"{what} needs the library {library}: pip install 'pscx[{extra}]'") from None
+        raise PscxError(f"{what} needs the library {library}, which cannot be imported: {error}") from error
 
 
 TORCHVISION = (

@@ -94,9 +94,8 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
     for path in _versions(root, identity) if versions else [root]:
         if versions and not is_run_folder(path) and _holds_results(path):
             continue
-        marker = _open(path)
+        marker, locked = _locked(path)
         try:
-            locked = _lock(marker, path)
             found = _identity(marker, patient=not locked)
             same = found == identity
             if not locked and (same or not versions):
@@ -149,6 +148,20 @@ def _open(folder: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise PscxError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def _locked(folder: Path) -> tuple[int, bool]:
+    """The open marker of a folder, and whether this process holds its lock.
+
+    A run that ends may remove the marker (:meth:`RunFolder.release`) before it is locked here: then it is made again.
+    """
+    while True:
+        marker = _open(folder)
+        locked = _lock(marker, folder)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(marker), os.stat(folder / MARKER)):
+                return marker, locked
+        os.close(marker)
 
 
 def _lock(marker: int, folder: Path) -> bool:

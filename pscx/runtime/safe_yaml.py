@@ -25,7 +25,8 @@ SHOWN = 64  # characters of a key in a message
 CORE = "tag:yaml.org,2002:"
 PLAIN = {f"{CORE}{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "merge")}
 NUMBERS = (f"{CORE}int", f"{CORE}float")
-JSON_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+JSON_MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 class UnreadableError(PscxError, ValueError):
@@ -64,22 +65,34 @@ def parse_yaml(text: str | bytes, source: str) -> Any:
 
 
 def parse_json(data: str | bytes, source: str) -> Any:
-    """A JSON document. Raises :class:`UnreadableError` where it is none, or nests over 64 levels deep."""
-    data = data.encode() if isinstance(data, str) else data
-    depth = 0
-    for found in JSON_BRACKETS.finditer(data):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
-        if depth > DEPTH:
-            raise UnreadableError(f"{source}: its brackets are nested more than {DEPTH} levels deep")
+    """A JSON document, in UTF-8 if ``data`` is bytes.
+
+    Raises :class:`UnreadableError` where it is none, or nests over 64 levels deep.
+    """
     try:
-        return json.loads(data)
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
+        if _json_depth(text) <= DEPTH:
+            return json.loads(text)
     except ValueError as error:
         raise UnreadableError(f"{source} is not valid JSON: {error}") from error
+    raise UnreadableError(f"{source}: its brackets are nested more than {DEPTH} levels deep")
 
 
 def read_json(path: str | Path) -> Any:
     """:func:`parse_json` of a file. Raises ``OSError`` where it cannot be read."""
     return parse_json(read_bounded(path, JSON_BYTES), f"'{path}'")
+
+
+def _json_depth(text: str) -> int:
+    """How deep brackets are nested in what a JSON parser may read of ``text``."""
+    depth, deepest, quoted = 0, 0, False
+    for mark in JSON_MARKS.finditer(text):
+        if mark[0] == '"':
+            quoted = not quoted
+        elif not quoted:
+            depth += DEEPER.get(mark[0], 0)
+            deepest = max(deepest, depth)
+    return deepest
 
 
 class _RefusedError(yaml.MarkedYAMLError):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from pscx.captioners import Captioner
@@ -18,22 +17,20 @@ from pscx.coders import CODERS, Encoder, Posterior
 from pscx.coders.adaptive import MEMORY, WEIGHT, AdaptiveEncoder, Counts
 from pscx.coders.static import StaticEncoder
 from pscx.coders.table import VARIABLE, Table
-from pscx.evaluation.tables import as_csv
 from pscx.registry import NAME
 from pscx.runtime.files import write_whole
 from pscx.training.codec_file import NAME as CODEC_FILE
-from pscx.training.codec_file import codec_file
+from pscx.training.codec_file import codec_file, second_config
 from pscx.training.fitting import Group, Recorder, code_length, fit_posterior, fit_table
 from pscx.training.over_images import (
     Advance,
     OverImages,
     arrays_file,
-    caution,
     check_held_out,
     codec_key,
+    conclude,
     divided,
     read_arrays,
-    show,
 )
 
 Groups = list[Group]
@@ -103,10 +100,7 @@ class Calibrate(OverImages[PSC]):
         self.write(posterior, table)
         self.stop_bars()
         records = self.compared(posterior, table, first, second)
-        write_whole(self.root / "calibration.csv", as_csv(records), force=True)
-        show(records, self.root)
-        if not second:
-            print(caution(len(first), self.held_out))
+        conclude(self, "calibration.csv", records, 0 if second else len(first), self.held_out)
 
     def write(self, posterior: Posterior, table: Table) -> None:
         """The table, and a config for each coder that was learnt."""
@@ -115,9 +109,7 @@ class Calibrate(OverImages[PSC]):
         coders = [CODERS.spec(posterior), {"name": "static", **named}, {"name": "adaptive", **named}]
         for coder in coders:
             place = f", with {VARIABLE} naming the folder of {self.table}.json" if "table" in coder else ""
-            head = f"# What pscx fit learnt: a second --config beside that of the codec{place}.\n"
-            text = head + yaml.safe_dump({"model": {"codec": {"coder": coder}}}, sort_keys=False)
-            write_whole(self.root / f"{coder['name']}.yaml", text.encode(), force=True)
+            write_whole(self.root / f"{coder['name']}.yaml", second_config({"coder": coder}, place), force=True)
         own = next((coder for coder in coders if CODERS.find(coder["name"]) is type(self.coder)), coders[0])
         write_whole(self.root / CODEC_FILE, codec_file(self.observed, coder=own), force=True)
 

@@ -16,6 +16,12 @@ HEAD = """\
 """
 
 
+def second_config(learnt: Mapping[str, Any], place: str = "") -> bytes:
+    """A config with the options ``learnt`` of a codec, to be given beside the codec's own."""
+    head = f"# What pscx fit learnt: a second --config beside that of the codec{place}.\n"
+    return (head + yaml.safe_dump({"model": {"codec": {**learnt}}}, sort_keys=False)).encode()
+
+
 def codec_file(codec: SignalCodec, **learnt: Mapping[str, Any]) -> bytes:
     """The content of the file: every option of ``codec``, and the components ``learnt`` in place of its own."""
     options = {key: _plain(value) for key, value in codec.options().items() if key not in learnt}

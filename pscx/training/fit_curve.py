@@ -11,7 +11,6 @@ from zlib import crc32
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from pscx.captioners import Captioner
@@ -27,16 +26,15 @@ from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import BlockDCT
 from pscx.training.codec_file import NAME as CODEC_FILE
-from pscx.training.codec_file import codec_file
+from pscx.training.codec_file import codec_file, second_config
 from pscx.training.over_images import (
     Advance,
     OverImages,
     arrays_file,
-    caution,
     check_held_out,
+    conclude,
     divided,
     read_arrays,
-    show,
 )
 
 BLOCK = 8  # side of the blocks in which bands are told apart
@@ -108,15 +106,11 @@ class FitCurve(OverImages[PathCodec]):
         curve = falling(np.mean([one.errors for one in parts[0]], 0).tolist())
         after = self.with_curve(list(curve.errors))
         self.write(after, np.mean([one.bands for one in parts[0]], 0))
-        self.stop_bars()
         records = [costs(name, codec, parts) for name, codec in (("before", self.observed), ("learned", after))]
         measure = "held_out_bits" if parts[1] else "learnt_bits"
         for record in records:
             record["saved_percent"] = 100 * (1 - record[measure] / records[0][measure])
-        write_whole(self.root / "costs.csv", as_csv(records), force=True)
-        show(records, self.root, decimals=2)
-        if not parts[1]:
-            print(caution(len(parts[0]), self.held_out))
+        conclude(self, "costs.csv", records, 0 if parts[1] else len(parts[0]), self.held_out, decimals=2)
 
     def with_curve(self, errors: list[float]) -> PathCodec:
         """The codec with another curve."""
@@ -124,9 +118,7 @@ class FitCurve(OverImages[PathCodec]):
 
     def write(self, codec: PathCodec, bands: Array) -> None:
         """The codec that was learnt, its curve beside the one before, and the errors by band."""
-        head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
-        config = {"model": {"codec": {"curve": codec.curve}}}
-        write_whole(self.root / "curve.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
+        write_whole(self.root / "curve.yaml", second_config({"curve": codec.curve}), force=True)
         write_whole(self.root / CODEC_FILE, codec_file(codec), force=True)
         three = zip(levels(), self.observed.typical.errors, codec.typical.errors, strict=True)
         curve = [{"level": rounded(level), "before": before, "learned": error} for level, before, error in three]

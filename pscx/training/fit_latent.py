@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from math import log10
+from math import inf, log10
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from pscx.codecs import PSC
 from pscx.coders import CODERS, Posterior
 from pscx.data.base import Photo
 from pscx.evaluation.bd import bd_rate
-from pscx.evaluation.tables import as_csv
 from pscx.rows import ROWS, RowRule
 from pscx.rows.block_transform import BlockTransform
 from pscx.rows.statistics import learn, moments
@@ -39,11 +38,10 @@ from pscx.training.over_images import (
     AFTER,
     Advance,
     OverImages,
-    caution,
     check_held_out,
     codec_key,
+    conclude,
     divided,
-    show,
 )
 
 PASSES = ("statistics", "rows", "gains", "comparison")
@@ -66,7 +64,7 @@ class FitLatent(OverImages[PSC]):
     Under the trainer's ``default_root_dir`` come ``recipes/fitted.yaml``, the whole codec and a user recipe, and
     ``fit.csv`` with the bits of the images that were held out, before and after. What was seen of an image is kept in
     ``observations/PASS/NAME.npz`` as soon as it is done; a run that was interrupted and is started again takes it from
-    there. At the start the expected time is printed.
+    there. At the start the expected time is printed, unless the images are a stream, which does not tell their number.
 
     Args:
         codec: its row rule is ``dct`` or ``learned``, its coder ``posterior``, and it has at least 3 iterations.
@@ -132,10 +130,10 @@ class FitLatent(OverImages[PSC]):
         """Say how long the run will take, before the first image is looked at."""
         if self.told or batch["error"]:
             return
-        self.told = True
-        images = int(self.trainer.num_training_batches) * self.trainer.world_size
-        kept = {name: len([*(self.root / "observations" / name).glob("*.npz")]) for name in PASSES}
-        if self.trainer.is_global_zero:
+        self.told, batches = True, self.trainer.num_training_batches
+        if self.trainer.is_global_zero and batches != inf:  # a stream does not know how many images it has
+            images = int(batches) * self.trainer.world_size
+            kept = {name: len([*(self.root / "observations" / name).glob("*.npz")]) for name in PASSES}
             self.stop_bars()
             share = evaluations_left(self.given, len(self.steps), images, self.held_out, kept)
             print(said(images, share // self.trainer.world_size, seconds_of(self.given, batch)), flush=True)
@@ -195,12 +193,11 @@ class FitLatent(OverImages[PSC]):
         parts = {"rows": ROWS.spec(self.fitted.rows), "coder": CODERS.spec(self.fitted.coder)}
         write_whole(self.root / RECIPE, codec_file(self.given, **parts), force=True)
         images = self.seen([name for name in names if name in (self.compared or names)], read_costs)
+        if not images:
+            return  # all of them have failed, and the run ends with their errors
         records = compared(images, self.steps)
-        self.stop_bars()
-        write_whole(self.root / "fit.csv", as_csv(records), force=True)
-        show(records, self.root, decimals=2)
-        if len(images) == len(names):
-            print(caution(len(names), self.held_out))
+        learnt = len(names) if len(images) == len(names) else 0
+        conclude(self, "fit.csv", records, learnt, self.held_out, decimals=2)
 
 
 def evaluations_left(codec: PSC, steps: int, images: int, held_out: int | None, kept: Mapping[str, int]) -> int:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from torch import Tensor
 
 from pscx.captioners import Captioner
 from pscx.codecs import PSC, Segment, SignalCodec
 from pscx.codecs.psc.loop import Seal
 from pscx.errors import ImageError
-from pscx.evaluation.tables import as_csv
 from pscx.registry import parameters_of
 from pscx.rows import ROWS, Learned
 from pscx.rows.block_transform import BlockTransform
@@ -34,17 +32,16 @@ from pscx.runtime.files import write_whole
 from pscx.signal.distributions import Array
 from pscx.signal.measurements import Coordinates
 from pscx.training.codec_file import NAME as CODEC_FILE
-from pscx.training.codec_file import codec_file
+from pscx.training.codec_file import codec_file, second_config
 from pscx.training.over_images import (
     Advance,
     OverImages,
     arrays_file,
-    caution,
     check_held_out,
     codec_key,
+    conclude,
     divided,
     read_arrays,
-    show,
 )
 
 
@@ -122,21 +119,16 @@ class FitRows(OverImages[PSC]):
         means = [one for image in divisions[0] for one in image.means]
         learned = likeliest(self.rows, parts[0], means)
         assert learned.weights is not None
-        config = {"model": {"codec": {"rows": ROWS.spec(learned)}}}
-        head = "# What pscx fit learnt: a second --config beside that of the codec.\n"
-        write_whole(self.root / "rows.yaml", (head + yaml.safe_dump(config, sort_keys=False)).encode(), force=True)
-        write_whole(self.root / CODEC_FILE, codec_file(self.observed, rows=ROWS.spec(learned)), force=True)
-        self.stop_bars()
+        spec = {"rows": ROWS.spec(learned)}
+        write_whole(self.root / "rows.yaml", second_config(spec), force=True)
+        write_whole(self.root / CODEC_FILE, codec_file(self.observed, **spec), force=True)
         before = [[one.predicted for one in part] for part in parts]
         after = [[predicted_by(one, learned.weights) for one in part] for part in parts]
         table = [compared("before", parts, before), compared("learned", parts, after)]
         measure = "held_out_bits" if parts[1] else "learnt_bits"
         for record in table:
             record["saved_bits"] = table[0][measure] - record[measure]
-        write_whole(self.root / "rows.csv", as_csv(table), force=True)
-        show(table, self.root, decimals=3)
-        if not parts[1]:
-            print(caution(len(images), self.held_out))
+        conclude(self, "rows.csv", table, 0 if parts[1] else len(images), self.held_out, decimals=3)
 
 
 MEANS = {

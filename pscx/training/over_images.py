@@ -27,7 +27,7 @@ from pscx.codecs.pixels import check_encoding, signal_of
 from pscx.codecs.specs import codec_spec
 from pscx.data.base import Photo
 from pscx.errors import ImageError, PscxError
-from pscx.evaluation.tables import left_out, write_left_out
+from pscx.evaluation.tables import as_csv, left_out, write_left_out
 from pscx.runtime.files import write_whole
 from pscx.runtime.progress import Bar, Bars
 
@@ -221,6 +221,17 @@ def divided(images: list[T], held_out: int | None) -> tuple[list[T], list[T]]:
     if held_out is None:
         return images, []
     return [one for i, one in enumerate(images, 1) if i % held_out], images[held_out - 1 :: held_out]
+
+
+def conclude(
+    run: OverImages[Any], file: str, records: list[dict[str, Any]], learnt: int, held_out: int | None, decimals: int = 1
+) -> None:
+    """Write and show the table of what is saved; with ``learnt`` images, none of which was held out, say so."""
+    run.stop_bars()
+    write_whole(run.root / file, as_csv(records), force=True)
+    show(records, run.root, decimals)
+    if learnt:
+        print(caution(learnt, held_out))
 
 
 def caution(images: int, held_out: int | None) -> str:

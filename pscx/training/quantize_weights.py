@@ -31,9 +31,10 @@ class QuantizeWeights(LightningModule):
 
     Batches of crops with noise go through the network, and the second moments of what each convolution is given are
     summed. At the end each is rounded by :func:`pscx.training.second_order.round_weights` (Frantar et al. 2023), with
-    one scale for each output channel, and the prior is written as ``prior/`` under the trainer's ``default_root_dir``:
-    its weights are int8 there, in exact arithmetic and in floating point alike. A table of PSNR before and after, on
-    the crops of ``data.val_root``, is printed.
+    one scale for each output channel; a layer that no crop went through, such as those of an expert for other noise
+    levels, is rounded to the nearest integers. The prior is written as ``prior/`` under the trainer's
+    ``default_root_dir``: its weights are int8 there, in exact arithmetic and in floating point alike. A table of PSNR
+    before and after, on the crops of ``data.val_root``, is printed.
 
     Args:
         prior: ``embedded``, or the folder of a saved prior of :class:`pscx.networks.ResidualUNet` or
@@ -63,10 +64,11 @@ class QuantizeWeights(LightningModule):
 
     def on_train_start(self) -> None:
         self.denoiser.eval().requires_grad_(False)
-        self.hooks = [
-            layer.register_forward_pre_hook(lambda layer, given, name=name: self.observe(name, layer, given[0]))
-            for name, layer in convolutions(self.denoiser.network)
-        ]
+        for name, layer in convolutions(self.denoiser.network):  # all, in one order: ranks add theirs up one by one
+            inputs = layer.in_channels if isinstance(layer, nn.ConvTranspose2d) else layer.weight[0].numel()
+            self.moments[name] = layer.weight.new_zeros(inputs, inputs)
+            hook = layer.register_forward_pre_hook(lambda own, given, name=name: self.observe(name, own, given[0]))
+            self.hooks.append(hook)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Crops ``(batch, 3, height, width)`` in [-1, 1], each at a noise level of its own."""
@@ -84,8 +86,7 @@ class QuantizeWeights(LightningModule):
         """Add what a layer is given to its second moments."""
         columns = patches(layer, given)
         columns = columns[:, :: max(1, columns.shape[1] // PIXELS)]
-        moments = columns @ columns.T
-        self.moments[name] = self.moments[name] + moments if name in self.moments else moments
+        self.moments[name] += columns @ columns.T
 
     def on_train_end(self) -> None:
         for hook in self.hooks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pscx.runtime.printing import complain
 from pscx.runtime.quiet import importing, quiet
 
 Weights = dict[str, Tensor]
@@ -147,3 +148,16 @@ def with_label(bias: Tensor, labels: Tensor | None, label: int | None) -> Tensor
     if label is None or not 0 <= label < len(labels):
         raise ValueError(f"--label must be in 0..{len(labels) - 1}, as the network is told a class, got {label}")
     return bias + labels[label]
+
+
+def exit_code(convert: Callable[[], None]) -> int:
+    """0, or 2 and one sentence on stderr where a conversion is refused."""
+    try:
+        convert()
+    except KeyError as error:
+        complain(f"the file has no weights for {error}")
+    except (OSError, ValueError) as error:
+        complain(str(error))
+    else:
+        return 0
+    return 2

@@ -15,8 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pscx.priors.conversion.adm import Shape, Weights, attention, renamed, with_label, write
+from pscx.priors.conversion.adm import Shape, Weights, attention, exit_code, renamed, with_label, write
 from pscx.priors.edm_denoiser import NUMBERS, SCHEDULERS
+from pscx.priors.single_file import read_checkpoint
 from pscx.runtime.safe_yaml import read_json
 
 MODEL, KIND, PRECONDITIONING = "model.", "DhariwalUNet", "EDMPrecond"
@@ -42,10 +43,9 @@ def convert(weights: Path, options: Path, folder: Path, *, label: int | None = N
         label: class that a network with classes is told, always.
 
     Raises:
-        ValueError: the network is of another kind.
+        ValueError: the network is of another kind, or ``weights`` is no safetensors.
+        KeyError: the network lacks a weight.
     """
-    from safetensors.torch import load_file
-
     about = read_json(options)
     if not isinstance(about, dict) or about.get("class") != PRECONDITIONING:
         found = about.get("class") if isinstance(about, dict) else about
@@ -53,7 +53,7 @@ def convert(weights: Path, options: Path, folder: Path, *, label: int | None = N
     given: dict[str, Any] = about.get("options") or {}
     if given.get("model_type", KIND) != KIND:
         raise ValueError(f"options.model_type must be {KIND}, the architecture ADM, got {given['model_type']!r}")
-    tensors = {key.removeprefix(MODEL): value.float() for key, value in load_file(weights).items()}
+    tensors = {key.removeprefix(MODEL): value.float() for key, value in read_checkpoint(weights).items()}
     shape = shape_of(tensors)
     numbers = {**NUMBERS, "sigma_data": float(given.get("sigma_data", NUMBERS["sigma_data"]))}
     write(folder, shape, named(tensors, shape, label), {"_class_name": SCHEDULERS[0], **numbers})
@@ -121,12 +121,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--label", type=int, help="class that a network with classes is told")
     given = parser.parse_args(args)
-    try:
-        convert(given.weights, given.options, given.folder, label=given.label)
-    except (OSError, ValueError, KeyError) as error:
-        print(f"pscx: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: convert(given.weights, given.options, given.folder, label=given.label))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pscx.priors.conversion.adm import Shape, Weights, attention, renamed, with_label, write
+from pscx.priors.conversion.adm import Shape, Weights, attention, exit_code, renamed, with_label, write
 
 RESIDUAL = {
     "in_layers.0": "norm1",
@@ -55,6 +55,7 @@ def convert(
 
     Raises:
         ValueError: the file is no such checkpoint, or the network is none that diffusers has.
+        KeyError: the network lacks a weight.
     """
     weights = read(checkpoint)
     shape = shape_of(weights, head)
@@ -159,13 +160,8 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--new-attention-order", action="store_true", help="use_new_attention_order, as of 64x64")
     parser.add_argument("--label", type=int, help="class that a network with classes is told")
     given = parser.parse_args(args)
-    options = {"head": given.head_channels, "new_order": given.new_attention_order}
-    try:
-        convert(given.checkpoint, given.folder, schedule=given.schedule, label=given.label, **options)
-    except (OSError, ValueError, KeyError) as error:
-        print(f"pscx: {error}", file=sys.stderr)
-        return 2
-    return 0
+    options = {"head": given.head_channels, "schedule": given.schedule, "new_order": given.new_attention_order}
+    return exit_code(lambda: convert(given.checkpoint, given.folder, label=given.label, **options))
 
 
 if __name__ == "__main__":
