@@ -23,10 +23,12 @@ from pscx.config import (
 )
 from pscx.evaluation import Evaluate
 from pscx.registry import choices
+from pscx.runs.accelerators import names_accelerator
 from pscx.runs.lightning import configuration, own_root
 
 KEYS = ("base", "axes", "rate", "baseline", "exclude")
 OTHERS = ("recipe", "seed_everything", "verbose")
+ACCELERATOR = "trainer.accelerator"
 ID_DIGITS = 12
 
 
@@ -68,13 +70,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid: the cells that share all labels but that of the axis ``rate`` are the points of one curve."""
+    """A grid: the cells that share all labels but that of the axis ``rate`` are the points of one curve.
+
+    ``names_accelerator`` says whether a file, an option or an axis says where cells compute.
+    """
 
     axes: Sequence[Axis]
     rate: str
     baseline: Mapping[str, str]
     cells: Sequence[Cell]
     root: Path
+    names_accelerator: bool = False
 
     @property
     def curve_axes(self) -> list[Axis]:
@@ -119,7 +125,8 @@ class _Reader:
         builder = _Builder()
         cells = [self._cell(labels, tree, root, builder) for labels, tree in zip(combinations, trees, strict=True)]
         self._check_different(cells)
-        return Plan(axes, rate, baseline, cells, root)
+        named = names_accelerator(self.layers) or any(axis.key == ACCELERATOR for axis in axes)
+        return Plan(axes, rate, baseline, cells, root, named)
 
     def _check_different(self, cells: Sequence[Cell]) -> None:
         """Refuse two cells of one configuration, such as of the values 1 and 1.0: they would share a folder."""

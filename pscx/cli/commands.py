@@ -221,17 +221,16 @@ def ablate(options: Namespace, rest: list[str]) -> int:
 
     Exit code 1 if any failed, 2 if images were left out of any.
     """
-    from pscx.ablation import is_done, read_plan, read_results
+    from pscx.ablation import is_done, placed, read_plan, read_results
     from pscx.ablation.report import write_report
     from pscx.ablation.results import in_short
     from pscx.config import split_options
-    from pscx.runs.accelerators import device_layers, on_best_device
+    from pscx.runs.accelerators import device_options
 
     layers, unknown = split_options(["--config", options.config, *rest])
-    layers += device_layers(options.device)
     if unknown:
         raise PscxError(f"ablate has no option '{unknown[0]}': see pscx ablate --help")
-    launcher = _launcher(options)
+    launcher, device = _launcher(options), device_options(options.device)
     with quiet():
         plan = read_plan(layers)
     cells = {cell.id: cell for cell in plan.cells}
@@ -241,13 +240,9 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             print(f"{'to do' if cell.id in to_do else 'done '}  {printable(cell.id)}  {printable(cell.name)}")
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
-    if to_do and options.launcher == "local":  # the identity of a cell does not depend on its device
-        own = on_best_device(next(iter(to_do.values())).tree, layers)["trainer"]
-        place = {key: own[key] for key in ("accelerator", "devices", "strategy") if key in own}
-        trees = {key: {**cell.tree, "trainer": {**cell.tree["trainer"], **place}} for key, cell in to_do.items()}
-        to_do = {key: replace(cell, tree=trees[key]) for key, cell in to_do.items()}
     errors = {}
-    for count, outcome in enumerate(launcher(to_do.values()) if to_do else (), 1):
+    wanted = placed(plan, to_do.values(), device, here=options.launcher == "local") if to_do else []
+    for count, outcome in enumerate(launcher(wanted) if wanted else (), 1):
         cell, means = outcome.cell, read_results(outcome.cell.folder, left_out=True)
         says = f"{outcome.seconds:.1f} s"
         if outcome.error is not None:
