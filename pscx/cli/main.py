@@ -332,9 +332,8 @@ def _add_compare(parser: ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="compare rates within this PSNR in dB (default: 26 35 with --published, else all that curves share)",
     )
-    parser.add_argument(
-        "--originals", type=_path, metavar="FOLDER", help="where the originals are, for JPEG (default: what RUN says)"
-    )
+    text = "with --published: folder of the originals, for JPEG (default: as in RUN)"
+    parser.add_argument("--originals", type=_path, metavar="FOLDER", help=text)
     parser.add_argument(
         "-o", "--output", type=_path, metavar="FOLDER", help="for the results (default: RUN if there is one, else here)"
     )

@@ -16,7 +16,7 @@ from pscx.comparison.curve import Compared
 from pscx.comparison.published_sets import ImageSet
 from pscx.errors import PscxError
 from pscx.evaluation.measures import Measure, measures_of
-from pscx.report.curves import curves_of
+from pscx.report.curves import curves_of, numbered
 from pscx.report.runs import Run, Source, read_sources
 from pscx.runtime.safe_yaml import read_bounded, read_json
 
@@ -39,10 +39,15 @@ class Measured:
 
 
 def read_measured(folders: Sequence[Path]) -> list[Measured]:
-    """The curves of all folders, in their order. Raises :class:`PscxError` where one holds no finished results."""
+    """The curves of all folders, those of runs first; a name that several have is numbered.
+
+    Raises :class:`PscxError` where a folder holds no finished results.
+    """
     tables = [folder for folder in folders if (folder / POINTS).is_file()]
     sources = read_sources([folder for folder in folders if folder not in tables])
-    return [*_of_runs(sources), *(curve for folder in tables for curve in _of_table(folder))]
+    found = [*_of_runs(sources), *(curve for folder in tables for curve in _of_table(folder))]
+    names = numbered([curve.name for curve in found])
+    return [replace(curve, name=name) for name, curve in zip(names, found, strict=True)]
 
 
 def compared(found: Sequence[Measured], of: ImageSet | None) -> list[Compared]:
