@@ -193,9 +193,11 @@ def info(options: Namespace, rest: list[str]) -> int:
 def _segments(options: Namespace) -> Callable[[bytes, Bar], list[dict[str, Any]]]:
     """What finds bits, rows and denoiser evaluations (NFE) of each segment of a stream: it decodes all of them."""
     from pscx.api import Decompressor
+    from pscx.compression.known_priors import KnownPriors
     from pscx.format.limits import Limits
 
-    decompressor = Decompressor(prior_path=options.prior, limits=Limits.of(options.budget, None), device=options.device)
+    limits = Limits.of(options.budget, None)
+    decompressor = Decompressor(prior_path=options.prior, limits=limits, known=KnownPriors(), device=options.device)
 
     def found(data: bytes, bar: Bar) -> list[dict[str, Any]]:
         steps = decompressor.replay(data, bar.advance).steps
