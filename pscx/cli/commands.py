@@ -301,10 +301,10 @@ def report(options: Namespace, rest: list[str]) -> int:
     output = options.output or (inputs[0] / "report.html" if len(inputs) == 1 else Path("report.html"))
     shown = (options.images, options.originals, options.prior)
     more = {"budget": options.budget, "force": options.force, "device": options.device, "others": others}
-    names, streams = write_report(inputs, output, *shown, **more)
-    megabytes = names[0].stat().st_size / 1e6
-    print(f"{printable(str(names[0]))}: {megabytes:.1f} MB, {streams} shown")
-    print("\n".join(printable(str(name)) for name in names[1:]))
+    (page, *plots), streams = write_report(inputs, output, *shown, **more)
+    print(f"{printable(str(page))}: {page.stat().st_size / 1e6:.1f} MB, {streams} shown")
+    for plot in plots:
+        print(printable(str(plot)))
     return 0
 
 
