@@ -50,9 +50,10 @@ RECIPES_HELP = "--recipes FOLDER loads a folder of user recipes; it may be given
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted.
+    """Run one command and return the exit code.
 
-    SIGTERM ends it with 143.
+    It is 0, 1 where cells of an ablation failed, 2 for bad input (one sentence on stderr) or files that were left out,
+    130 when interrupted, and 143 after SIGTERM.
     """
     args = sys.argv[1:] if args is None else args
     try:
@@ -206,7 +207,9 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     _add_compare(_command(commands, "compare", "compare runs, also with published figures"))
     _add_demo(_command(commands, "demo", "serve a local web page that compresses photographs and decodes streams"))
     for name, text in LIGHTNING.items():
-        describe(_command(commands, name, text), name)
+        own = _command(commands, name, text)
+        describe(own, name)
+        _add_device(own)
     return parser, commands.choices
 
 
