@@ -12,7 +12,8 @@ from PIL import Image, features
 
 from pscx.comparison.curve import Compared
 from pscx.comparison.measured import Measured
-from pscx.metrics import MSSSIM, PSNR, ImageMetric, Pixels, bits_per_pixel
+from pscx.metrics import MSSSIM, PSNR, ImageMetric, bits_per_pixel
+from pscx.rate_control.trials import Pixels
 from pscx.report.originals import Originals
 from pscx.runtime.progress import Bars
 

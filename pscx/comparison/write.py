@@ -111,8 +111,7 @@ def _jpeg(
 
 def _own_jpeg(curves: Sequence[Compared]) -> Compared | None:
     """JPEG as it was measured here, in the subsampling of the published one."""
-    found = [c for c in curves if c.measured and (c.key == KEY or c.key.startswith(f"{JPEG} 4:2:0"))]
-    return found[0] if found else None
+    return next((c for c in curves if c.measured and (c.key == KEY or c.key.startswith(f"{JPEG} 4:2:0"))), None)
 
 
 def _introduction(comparison: Comparison, wanted: Wanted, says: str) -> list[str]:
