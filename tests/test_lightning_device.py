@@ -97,7 +97,12 @@ def test_cells_run_on_the_device_that_is_named_for_them(
 ) -> None:
     """Their ids, which name folders, are the same on any device that no file names."""
     ran: list[dict[str, Any]] = []
-    monkeypatch.setattr("pscx.ablation.launch.run_configuration", lambda _, tree, versions: ran.append(tree) or 1)
+
+    def take_note(command: str, tree: dict[str, Any], versions: bool) -> int:
+        ran.append(tree)
+        return 1
+
+    monkeypatch.setattr("pscx.ablation.launch.run_configuration", take_note)
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**yaml.safe_load(CODEC), "trainer": trainer}))
     rate = "model.codec.quantizer.step"
     axes = {rate: [0.5, 0.2], **({"trainer.accelerator": axis} if axis else {})}
