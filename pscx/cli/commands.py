@@ -71,17 +71,14 @@ def compress(options: Namespace, rest: list[str]) -> int:
         figures.append(f"{count} encodings" if count > 1 else "")
         return f"{printable(str(job.outputs[0]))}: {', '.join(filter(None, figures))}"
 
-    def shares(job: Job) -> bool:
-        if not (codec.shares_calls and job.rereadable):
-            return False
-        return options.batch is not None or room is not None or _is_small(image_sides(job.source))
+    def sides(job: Job) -> tuple[int, int] | None:
+        return image_sides(job.source) if codec.shares_calls else None
 
     def needs(job: Job) -> int:
         width, height = image_sides(job.source) or (1, 1)
         return memory_of(codec.signal_codec, height, width)
 
-    room = _room(options, codec)
-    return _each("compress", jobs, work, failed, Together(_batch(options, jobs, room), room, shares, needs))
+    return _each("compress", jobs, work, failed, _together(options, jobs, codec, sides, needs))
 
 
 def _background(name: str | None) -> str | None:
@@ -152,18 +149,15 @@ def _decoded_together(
         except PscxError:  # the work reports it
             return None
 
-    def shares(job: Job) -> bool:
-        header = header_of(job) if job.rereadable else None
-        if header is None or not header.exact or not choice.exact:
-            return False
-        return options.batch is not None or room is not None or _is_small((header.width, header.height))
+    def sides(job: Job) -> tuple[int, int] | None:
+        header = header_of(job) if choice.exact else None
+        return (header.width, header.height) if header is not None and header.exact else None
 
     def needs(job: Job) -> int:
         header = header_of(job)
         return 0 if header is None else memory_to_decode(decompressor, header, choice)
 
-    room = _room(options, decompressor)
-    return Together(_batch(options, jobs, room), room, shares, needs)
+    return _together(options, jobs, decompressor, sides, needs)
 
 
 def info(options: Namespace, rest: list[str]) -> int:
@@ -456,26 +450,27 @@ class Together:
     needs: Callable[[Job], int] = lambda job: 0
 
 
-def _batch(options: Namespace, jobs: list[Job], room: int | None) -> int:
-    """How many are under way at once: unless it was said, some where there are several.
+def _together(
+    options: Namespace,
+    jobs: list[Job],
+    codec: Decompressor,
+    sides: Callable[[Job], tuple[int, int] | None],
+    needs: Callable[[Job], int],
+) -> Together:
+    """Unless ``--batch`` says how many: what an accelerator has room for, else some of those that are small.
 
-    On an accelerator that are as many as there is room for, else those that are small.
+    ``sides`` are the width and height of a job that may share network calls, or none.
     """
-    from pscx.api import BATCH
+    from pscx.api import BATCH, room_for
 
+    room = None if options.batch else room_for(codec)
     usual = BATCH if room is None else MOST
-    return int(options.batch or (usual if len(jobs) > 1 else 1))
 
+    def shares(job: Job) -> bool:
+        found = sides(job) if job.rereadable else None
+        return found is not None and bool(options.batch or room is not None or found[0] * found[1] <= SMALL)
 
-def _room(options: Namespace, codec: Decompressor) -> int | None:
-    """Bytes that images may take together on an accelerator; none on the CPU, and where ``--batch`` says how many."""
-    from pscx.api import room_for
-
-    return None if options.batch else room_for(codec)
-
-
-def _is_small(sides: tuple[int, int] | None) -> bool:
-    return sides is not None and sides[0] * sides[1] <= SMALL
+    return Together(options.batch or (usual if len(jobs) > 1 else 1), room, shares, needs)
 
 
 def _results(do: Callable[[Job], str], jobs: list[Job], how: Together) -> Iterator[str | Exception]:
