@@ -55,9 +55,7 @@ def placed(plan: Plan, cells: Iterable[Cell], device: Mapping[str, Any], *, here
     :class:`ConfigError` where both name one and the plan does it by an axis.
     """
     if device and any(axis.key == ACCELERATOR for axis in plan.axes):
-        raise ConfigError(
-            f"option --device: {ACCELERATOR} is an axis of this ablation, so each cell has its own device"
-        )
+        raise ConfigError(f"option --device cannot be given: {ACCELERATOR} is an axis of this ablation")
     if here and not device and not plan.names_accelerator and (kind := best_accelerator()):
         device = {"accelerator": kind}
     return [replace(cell, tree=on_device(cell.tree, device)) for cell in cells]

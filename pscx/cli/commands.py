@@ -457,7 +457,7 @@ def _together(
     sides: Callable[[Job], tuple[int, int] | None],
     needs: Callable[[Job], int],
 ) -> Together:
-    """Unless ``--batch`` says how many: what an accelerator has room for, else some of those that are small.
+    """As many jobs as an accelerator has room for, or some small ones on the CPU; with ``--batch`` so many of any size.
 
     ``sides`` are the width and height of a job that may share network calls, or none.
     """

@@ -43,7 +43,8 @@ def write_comparison(folders: Sequence[Path], output: Path, wanted: Wanted, forc
     ``output`` is the folder of the files.
 
     Raises :class:`PscxError` where one holds no finished run, the runs have no image in common or are not of the
-    published set's images, ``wanted`` is not consistent, or an output exists and ``force`` is off.
+    published set's images, ``wanted.against`` is no curve, ``wanted.within`` does not rise, ``wanted.originals`` is no
+    folder or has no published set beside it, or an output exists and ``force`` is off.
     """
     _check(wanted)
     for name in (f"{NAME}.md", f"{NAME}.csv", f"{NAME}-points.csv"):
