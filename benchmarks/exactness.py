@@ -100,7 +100,8 @@ def outcomes(
     command = [python, "-c", WORKER, str(folder), mode, json.dumps(work.crops), json.dumps(work.options)]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{python}: {done.stderr.strip().splitlines()[-1]}")
+        says = done.stderr.strip() or f"ended with exit code {done.returncode}"  # as by an instruction it lacks
+        raise SystemExit(f"{python}: {says.splitlines()[-1]}")
     return map(json.loads, done.stdout.splitlines())
 
 

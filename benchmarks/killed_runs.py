@@ -4,7 +4,7 @@
 
 Runs ``pscx test`` with the closed-form prior on crops of bundled photographs, and sends it SIGKILL after a random time,
 as often as ``--kills`` says. Prints how many images were done at each kill. Exit code 1 where the tables or the streams
-of the two runs differ, or a file is not whole.
+of the two runs differ, a file is not whole, or a run that was started again fails.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def main() -> None:
                 done = len(list((killed / "records").glob("*.json"))) if (killed / "records").exists() else 0
                 print(f"kill {kills} after {wait:.2f} s: {done} of {options.images} images done", flush=True)
                 continue
+            if process.returncode:
+                sys.exit(f"after {kills} kills, a run that was started again ended with exit code {process.returncode}")
             for record in (killed / "records").glob("*.json"):  # it ended: begin anew, for the kills that are left
                 record.unlink()
         timed(images, killed)

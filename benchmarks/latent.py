@@ -9,9 +9,10 @@ samples of ``latent-rows``, which has a smaller error than the published restora
 coders are compared. A point of the paper's is what its encoder holds after so many iterations; the pictures of the
 others are decoded from their streams. The pixel codec ``fast`` has its own prior, and says what the autoencoder costs.
 
-``points.csv`` has a record for each image, codec and setting; a run that was stopped goes on. ``summary.md`` is what is
-printed: mean bits, latent error, PSNR, ssimulacra2 and haarpsi, evaluations of a round trip, and BD-rates against the
-paper's rows by the latent error and by PSNR: bits at equal error.
+``points.csv`` has a record for each image, codec and setting; a run that was stopped goes on, and a codec whose model
+or options have changed is measured again. ``summary.md`` is what is printed: mean bits, latent error, PSNR, ssimulacra2
+and haarpsi, evaluations of a round trip, and BD-rates against the paper's rows by the latent error and by PSNR: bits at
+equal error.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from pscx.runtime.files import write_whole
 
 sys.path.append(str(Path(__file__).parent))
 
-from rate_distortion import central, images  # found through the line above
+from rate_distortion import central, digest, images  # found through the line above
 
 Pixels = NDArray[np.uint8]
 Record = dict[str, str]
@@ -60,9 +61,10 @@ PAPER = "paper rows"
 
 @dataclass(frozen=True)
 class Task:
-    """A codec at its settings: ``run`` makes records of an image."""
+    """A codec at its settings: ``run`` makes records of an image. ``version`` is a digest of the codec."""
 
     name: str
+    version: str
     settings: Sequence[str]
     run: Callable[[Pixels], list[dict[str, Any]]]
 
@@ -85,9 +87,8 @@ def recipe(name: str, steps: Sequence[float], **options: Any) -> Task:
     """A recipe: files at several steps, decoded again."""
 
     def run(pixels: Pixels) -> list[dict[str, Any]]:
-        found = []
+        found, codec = [], pscx.load_codec(name, **options)
         for step in steps:
-            codec = pscx.load_codec(name, **options)
             done = codec.encode(pixels, target=Step(step))
             header, payload = unpack(done.data)
             psc = codec.signal_codec.with_parameter(header.parameter)
@@ -98,15 +99,15 @@ def recipe(name: str, steps: Sequence[float], **options: Any) -> Task:
             found.append(figures(psc, pixels, restored, 8 * len(payload), evaluations))
         return found
 
-    return Task(Path(name).stem, [f"{step:g}" for step in steps], run)
+    return Task(Path(name).stem, digest(pscx.load_codec(name, **options)), [f"{step:g}" for step in steps], run)
 
 
 def paper(model: str, steps: int, iterations: int) -> Task:
     """The rows, the quantizer and the coder that are published, after doubling numbers of iterations."""
     counts = [count for count in (8, 16, 32, 64, 128, 256) if count <= iterations]
+    options: dict[str, Any] = {"prior": {"path": model}, "sampler": {"steps": steps}, "iterations": iterations + 1}
 
     def run(pixels: Pixels) -> list[dict[str, Any]]:
-        options: dict[str, Any] = {"prior": {"path": model}, "sampler": {"steps": steps}, "iterations": iterations + 1}
         codec = pscx.load_codec("paper-latent", **options).signal_codec
         ours = pscx.load_codec("latent-rows", prior={"path": model}).signal_codec
         assert isinstance(codec, PSC)
@@ -132,7 +133,8 @@ def paper(model: str, steps: int, iterations: int) -> Task:
             found.append(figures(codec, pixels, restored, 8 * so_far, evaluations))
         return found
 
-    return Task(PAPER, [f"{count} iterations of {steps} steps" for count in counts], run)
+    version = digest(pscx.load_codec("paper-latent", **options))
+    return Task(PAPER, version, [f"{count} iterations of {steps} steps" for count in counts], run)
 
 
 def read(path: Path) -> list[Record]:
@@ -148,16 +150,16 @@ def fill(tasks: Sequence[Task], files: Mapping[str, Path], crop: int, path: Path
     table = read(path)
     for task in tasks:
         for name, file in files.items():
-            here = (task.name, name, str(crop))
-            done = {one["setting"] for one in table if (one["codec"], one["image"], one["crop"]) == here}
-            if done >= {*task.settings}:
+            here = [one for one in table if (one["codec"], one["image"], one["crop"]) == (task.name, name, str(crop))]
+            if {one["setting"] for one in here if one.get("version") == task.version} >= {*task.settings}:
                 continue
             print(f"{task.name}: {name}", flush=True)
-            table = [one for one in table if (one["codec"], one["image"], one["crop"]) != here]
+            table = [one for one in table if one not in here]
             records = task.run(central(pscx.read_image(file), crop))
             for setting, record in zip(task.settings, records, strict=True):
-                key = {"codec": task.name, "image": name, "crop": str(crop), "setting": setting}
-                table.append(key | {figure: f"{record[figure]:.6g}" for figure in FIGURES})
+                key = {"codec": task.name, "version": task.version, "image": name, "crop": str(crop)}
+                found = {figure: f"{record[figure]:.6g}" for figure in FIGURES}
+                table.append({**key, "setting": setting, **found})
             write_whole(path, as_csv(table), force=True)
     wanted = {(task.name, name) for task in tasks for name in files}
     return [one for one in table if (one["codec"], one["image"]) in wanted and one["crop"] == str(crop)]

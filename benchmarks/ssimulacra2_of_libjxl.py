@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import pscx
+from pscx.data.files import image_files
 from pscx.metrics import SSIMULACRA2
 
 ALLOWED = 0.15
@@ -56,7 +57,10 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--qualities", type=int, nargs="+", default=[5, 20, 50, 90], metavar="Q", help="of JPEG")
     parser.add_argument("--crops", type=int, nargs="*", default=[16, 61, 128], metavar="SIDE", help="beside the whole")
     options = parser.parse_args(args)
-    files = [file for file in sorted(options.folder.iterdir()) if file.suffix.lower() in (".png", ".jpg", ".webp")]
+    try:
+        files = image_files(options.folder, "FOLDER")
+    except pscx.PscxError as error:
+        parser.error(str(error))
     metric, worst = SSIMULACRA2(), 0.0
     for side in (*options.crops, None):
         differences = []

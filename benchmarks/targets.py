@@ -51,8 +51,8 @@ def measured(codec: pscx.Codec, file: Path, record: Record) -> Record:
     rate, quality = bits_per_pixel(len(done.data), *pixels.shape[:2]), psnr(pixels, again)
     return {
         **record,
-        "bpp": f"{rate:.5f}",
-        "psnr": f"{quality:.4f}",
+        "bpp": repr(rate),  # in full: met() compares it with what was asked for
+        "psnr": repr(quality),
         "encodings": str(done.account.encodings),
         "error": "",
     }

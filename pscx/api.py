@@ -73,7 +73,7 @@ class Decompressor:
 
     Args:
         prior: a prior to use for the streams that were made with it.
-        prior_path: where to load the prior of other streams from; by default from where such a prior is by default.
+        prior_path: where to load the prior of other streams from; default: the prior's own default.
         limits: what a stream may ask for; see :class:`pscx.format.limits.Limits`.
         download: fetch a prior that is not on this machine from its default place. Without it nothing is fetched unless
             ``prior_path`` is a hub id.
@@ -282,9 +282,8 @@ class Codec(Decompressor):
         """:meth:`compress`, with its cost; ``on_trial(number, parameter)`` is called before each encoding, ``watch`` is
         shown each of its segments.
         """
-        target, pixels = target or self.target, as_pixels(image)
-        caption = self.caption_of(pixels, source) if caption is None else caption
-        trials = self._trials(pixels, caption, progress, on_trial, watch)
+        target = target or self.target
+        trials = self._trials(image, caption, source, progress, on_trial, watch)
         with out_of_memory(_encoding(trials.pixels)):
             setting = setting_for(target, trials)
             run = trials.run(setting)
@@ -333,7 +332,7 @@ class Codec(Decompressor):
         """
         _check_samples(samples)
         chosen = Choice.asked(restoration, None).restoration
-        trials = self._trials(image, caption, progress, on_trial, watch)
+        trials = self._trials(image, caption, "", progress, on_trial, watch)
         with out_of_memory(_encoding(trials.pixels)):
             run = trials.run(setting_for(target or self.target, trials))
         run, account = run if chosen is None else run.restored_by(chosen), trials.account()
@@ -345,6 +344,7 @@ class Codec(Decompressor):
         self,
         image: Picture,
         caption: str | None,
+        source: str | Path,
         progress: Progress | None,
         on_trial: OnTrial | None,
         watch: Watch | None,
@@ -352,7 +352,7 @@ class Codec(Decompressor):
         pixels = as_pixels(image)
         with out_of_memory(_encoding(pixels)):
             check_sides(pixels)
-            said = self.caption_of(pixels) if caption is None else checked_caption(caption)
+            said = self.caption_of(pixels, source) if caption is None else checked_caption(caption)
             header = self.header(pixels.shape[0], pixels.shape[1], said)
             check_encoding(self.signal_codec, pixels)
             codec = self.signal_codec.conditioned(header.caption)

@@ -153,27 +153,49 @@ def test_without_published_figures_runs_stand_against_the_first(
     assert records(tmp_path / "comparison.csv") == []  # one curve, nothing to compare it with
 
 
-def test_a_table_of_rate_distortion_gives_a_curve_for_each_variant(tmp_path: Path) -> None:
-    """Of the same images at the same quality, one codec takes half of another's rate."""
-    root = tmp_path / "table"
+def write_table(root: Path, codecs: list[tuple[str, str, int]], *more: str) -> str:
+    """A folder of ``rate_distortion.py``: codec, how it is set, and how many times as many bytes it takes."""
     root.mkdir()
     lines = ["image,crop,codec,version,setting,bytes,bpp,psnr,seconds,evaluations"]
     for image, cost in (("a", 1), ("b", 2)):
         for n in range(4):
-            for codec, how, share in (("x", " 4:2:0", 2), ("x", " 4:4:4", 4), ("mine", "", 1)):
+            for codec, how, share in codecs:
                 size = 2000 * cost * share * 2**n
                 evaluations = "60" if codec == "mine" else ""
                 row = [image, "whole", codec, "1", f"quality {n}{how}", size, 8 * size / (768 * 512), 25 + 3 * n, 1]
                 lines.append(",".join(map(str, [*row, evaluations])))
-    lines += ["a,64,x,1,quality 9 4:2:0,100,0.1953125,50,1,"]  # another region: no whole image
-    (root / "points.csv").write_text("\n".join(lines) + "\n")
+    (root / "points.csv").write_text("\n".join([*lines, *more]) + "\n")
     facts = {"title": "PSNR", "unit": "dB", "higher_is_better": True, "of": "image"}
     (root / "about.json").write_text(json.dumps({"metrics": {"psnr": facts}}))
+    return str(root)
+
+
+def bd_rates(folder: Path) -> dict[tuple[str, str], float]:
+    """In percent, by curve and anchor."""
+    return {(r["curve"], r["against"]): float(r["bd_rate"] or "nan") for r in records(folder / "comparison.csv")}
+
+
+def test_a_table_of_rate_distortion_gives_a_curve_for_each_variant(tmp_path: Path) -> None:
+    """Of the same images at the same quality, one codec takes half of another's rate."""
+    root = tmp_path / "table"
+    codecs = [("x", " 4:2:0", 2), ("x", " 4:4:4", 4), ("mine", "", 1)]
+    write_table(root, codecs, "a,64,x,1,quality 9 4:2:0,100,0.1953125,50,1,")  # another region: no whole image
     assert main(["compare", str(root), "--published", "--against", "x 4:2:0 whole"]) == 0
-    found = {(r["curve"], r["against"]): r["bd_rate"] for r in records(root / "comparison.csv")}
-    assert float(found["mine", "x 4:2:0 whole"]) == pytest.approx(-50, abs=0.01)
-    assert float(found["mine", "x 4:4:4 whole"]) == pytest.approx(-75, abs=0.01)
+    found = bd_rates(root)
+    assert found["mine", "x 4:2:0 whole"] == pytest.approx(-50, abs=0.01)
+    assert found["mine", "x 4:4:4 whole"] == pytest.approx(-75, abs=0.01)
     assert "x 4:2:0 against it" not in (root / "comparison.md").read_text()  # it is none of pscx
+
+
+def test_curves_of_one_name_stay_apart(tmp_path: Path) -> None:
+    """Of two folders, or measured and published: each has its rows."""
+    one, two = (write_table(tmp_path / name, [("webp", "", n)]) for n, name in ((1, "one"), (2, "two")))
+    assert main(["compare", one, two, "-o", str(tmp_path)]) == 0
+    assert bd_rates(tmp_path)["webp (2)", "webp (1)"] == pytest.approx(100, abs=0.01)
+    assert main(["compare", one, "--published"]) == 0
+    found = bd_rates(tmp_path / "one")
+    assert {("webp", AV1), ("webp (here)", AV1), ("webp (here)", "webp")} <= found.keys()
+    assert found["webp", AV1] != found["webp (here)", AV1]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -196,6 +218,10 @@ def test_bad_input_is_one_sentence(
         capsys, *runs, "--published", "--against", "av2", *out
     )
     assert "two PSNR in rising order, got 35 26" in refused(capsys, *runs, "--within", "35", "26", *out)
+    assert "--originals needs --published" in refused(capsys, *runs, "--originals", str(lab / "images"), *out)
+    assert "no such folder of originals: 'nowhere'" in refused(
+        capsys, *runs, "--published", "--originals", "nowhere", *out
+    )
     assert "invalid choice: 'kodac'" in refused(capsys, *runs, *out, "--published", "kodac")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "comparison.csv").touch()

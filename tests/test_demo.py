@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import CODEC, write_codec
+from tiny import CODEC, psc_of, write_codec
 
 from pscx import load_codec
 from pscx.api import Decompressor
@@ -252,6 +252,9 @@ def test_bounds_are_checked() -> None:
 def test_recipes_that_ship_and_the_config_s_codec_are_offered(config: str, tmp_path: Path) -> None:
     assert list(views_of(None, None, BOUNDS).codecs) == ["default", "fast", "best", "perceptual"]
     assert list(views_of(config, None, BOUNDS).codecs) == ["codec", "default", "fast", "best", "perceptual"]
+    named = views_of(write_codec(tmp_path, name="fast.yaml"), None, BOUNDS).codecs
+    assert list(named) == ["fast (own)", "default", "fast", "best", "perceptual"]
+    assert psc_of(named["fast (own)"]()).samples == 2
     coarse = write_codec(tmp_path, CODEC.replace("{name: uniform, step: 0.25}", "float8"), "float8.yaml")
     with pytest.raises(ConfigError, match=r"float8\.yaml"):
         views_of(coarse, None, BOUNDS)

@@ -19,7 +19,7 @@ from pscx.api import Codec
 from pscx.cli.main import main
 from pscx.config import ConfigError
 from pscx.data.base import Share
-from pscx.evaluation.ranks import check_alike, ranks_per_image
+from pscx.evaluation.ranks import check_alike, check_ranks, ranks_per_image
 
 pytestmark = pytest.mark.usefixtures("meeting_point")
 
@@ -222,6 +222,9 @@ def test_processes_that_do_not_fit() -> None:
         ranks_per_image(3, 4, 9)
     with pytest.raises(ConfigError, match="3 images are too few for 4 processes"):
         ranks_per_image(1, 4, 3)
+    for wanted in ("all", 0):
+        with pytest.raises(ValueError, match=f"ranks_per_image must be auto or at least 1, got {wanted}"):
+            check_ranks(wanted)
 
 
 def test_ranks_per_image_below_one(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

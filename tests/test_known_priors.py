@@ -51,6 +51,7 @@ def test_a_prior_is_found_again(stream: Path, tmp_path: Path, capsys: pytest.Cap
     fingerprint = pscx.stream_info(stream.read_bytes())["fingerprint"]
     assert table() == {fingerprint: str(tmp_path / "prior")}
     assert main(["decompress", str(stream)]) == 0
+    assert main(["info", "--segments", str(stream)]) == 0
     users_file().unlink()
     assert main(["decompress", str(stream), "--force"]) == 2
     assert "made with another prior" in capsys.readouterr().err

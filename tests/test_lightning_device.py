@@ -14,7 +14,7 @@ from golden_streams import golden_image
 from lightning.pytorch import Trainer
 from PIL import Image
 from pretend_device import NAME, alone, backend, computed
-from tiny import EXACT, save_prior, tiny_network, write_codec
+from tiny import CODEC, EXACT, save_prior, tiny_network, write_codec
 
 import pscx
 from pscx import Decompressor, PscxError, load_codec
@@ -72,6 +72,53 @@ def test_a_device_is_a_short_form_and_the_default_is_the_best(
     saved = yaml.safe_load((root / "config.yaml").read_text())["trainer"]
     assert (saved["accelerator"], saved["strategy"]) == (NAME, NAME)
     assert saved["devices"] in (1, [0])
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer", "axis", "wanted"),
+    [
+        ([], {}, [], [NAME, NAME]),
+        (["--device", NAME], {}, [], [NAME, NAME]),
+        (["--device", "cpu"], {}, [], ["cpu", "cpu"]),
+        ([], {"accelerator": "cpu"}, [], ["cpu", "cpu"]),
+        ([], {}, ["cpu", NAME], ["cpu", "cpu", NAME, NAME]),
+    ],
+    ids=["best", "named", "cpu", "named in the base", "axis"],
+)
+@pytest.mark.usefixtures("standin")
+def test_cells_run_on_the_device_that_is_named_for_them(
+    options: list[str],
+    trainer: dict[str, str],
+    axis: list[str],
+    wanted: list[str],
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their ids, which name folders, are the same on any device that no file names."""
+    ran: list[dict[str, Any]] = []
+
+    def take_note(command: str, tree: dict[str, Any], versions: bool) -> int:
+        ran.append(tree)
+        return 1
+
+    monkeypatch.setattr("pscx.ablation.launch.run_configuration", take_note)
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**yaml.safe_load(CODEC), "trainer": trainer}))
+    rate = "model.codec.quantizer.step"
+    axes = {rate: [0.5, 0.2], **({"trainer.accelerator": axis} if axis else {})}
+    baseline = {"trainer.accelerator": axis[0]} if axis else {}
+    grid = {"base": "base.yaml", "axes": axes, "rate": rate, "baseline": baseline}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    command = ["ablate", "--config", str(tmp_path / "grid.yaml"), "--data.root", str(photographs)]
+    command += ["--trainer.default_root_dir", str(tmp_path / "run")]
+    assert main([*command, *options]) == 1  # nothing was run
+    assert sorted(tree["trainer"]["accelerator"] for tree in ran) == wanted
+    for tree in ran:
+        assert tree["trainer"].get("strategy") == (NAME if tree["trainer"]["accelerator"] == NAME else None)
+    folders = {tree["trainer"]["default_root_dir"] for tree in ran}
+    ran.clear()
+    assert main([*command, "--device", "cpu"]) == (2 if axis else 1)
+    assert {tree["trainer"]["default_root_dir"] for tree in ran} == (set() if axis else folders)
 
 
 @pytest.mark.usefixtures("standin")

@@ -220,6 +220,8 @@ def test_bad_input_is_one_sentence(lab: Path, tmp_path: Path, capsys: pytest.Cap
     assert "more than once" in refused(capsys, str(lab / "fine"), str(lab / "grid" / ".." / "fine"), *page)
     assert "must end in .html" in refused(capsys, str(lab / "fine"), "-o", str(tmp_path / "page"))
     assert "no such folder of originals" in refused(capsys, str(lab / "fine"), *page, "--originals", "nowhere")
+    for options in (["--perception"], ["--perception", "--restoration", "sample"], ["--perception", "--images", "0"]):
+        assert "--perception needs a stream of a recipe" in refused(capsys, str(lab / "fine"), *page, *options)
     shutil.copytree(lab / "fine", tmp_path / "begun")
     (tmp_path / "begun" / "images.csv").unlink()
     assert "is not finished, 2 of its images" in refused(capsys, str(tmp_path / "begun"), *page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,9 @@ def test_data_options_of_other_types_are_told(run: Path) -> None:
     page = run.parent / "page.html"
     assert main(["report", str(run), "-o", str(page)]) == 0
     assert "data.subset and data.crop must be integers or null" in page.read_text()
+    change(run, "config.yaml", lambda text: re.sub(r" root: .*", " root: ''", text.replace("[1]", "null")))
+    assert main(["report", str(run), "-o", str(page), "--force"]) == 0
+    assert "holds none of that name" in page.read_text()
 
 
 GRID = {

@@ -79,12 +79,15 @@ def test_help_loads_nothing_heavy(args: list[str]) -> None:
 
 
 def test_help_is_asked_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    from pscx.cli.main import _parsers
+    from pscx.cli.main import LIGHTNING, _parsers
 
     assert set(COMMANDS) == _parsers()[1].keys()
     for command in COMMANDS:
         assert main([command, "--help"]) == 0
-        assert f"usage: pscx {command} " in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert f"usage: pscx {command} " in out
+        if command in LIGHTNING:
+            assert all(f"{option} " in out for option in ("--device", "--plugins", "--recipes", "--config"))
 
 
 def test_help_loads_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Ablations: a grid of configurations, each evaluated as ``pscx test`` does, and their rate-distortion curves."""
 
-from pscx.ablation.launch import Launcher, Outcome, is_done, run_cell, run_here
+from pscx.ablation.launch import Launcher, Outcome, is_done, placed, run_cell, run_here
 from pscx.ablation.on_ray import RayLauncher
 from pscx.ablation.plan import Axis, Cell, Plan, read_plan
 from pscx.ablation.results import Results, read_results
@@ -16,6 +16,7 @@ __all__ = [
     "Results",
     "is_done",
     "load_plan",
+    "placed",
     "read_plan",
     "read_results",
     "run_cell",

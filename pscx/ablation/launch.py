@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from pscx.ablation.plan import Cell
+from pscx.ablation.plan import ACCELERATOR, Cell, Plan
 from pscx.ablation.results import read_results
-from pscx.config import built
+from pscx.config import ConfigError, built
 from pscx.errors import LeftOutError, PscxError
 from pscx.evaluation.measures import read_versions
 from pscx.evaluation.measuring import default_metrics, facts_of
+from pscx.runs.accelerators import best_accelerator, on_device
 from pscx.runs.lightning import run_configuration
 from pscx.runtime.termination import terminable
 
@@ -44,6 +46,19 @@ def is_done(cell: Cell) -> bool:
     metrics = default_metrics() if forms is None else built(forms)
     there = read_versions(cell.folder)
     return all(there.get(metric.column) == facts_of(metric)["version"] for metric in metrics)
+
+
+def placed(plan: Plan, cells: Iterable[Cell], device: Mapping[str, Any], *, here: bool) -> list[Cell]:
+    """Cells on ``device``, the trainer's options for it; if it is empty, on the one that the plan names.
+
+    Where neither names one and the cells run ``here``, it is the best one of this machine. A cell keeps its id. Raises
+    :class:`ConfigError` where both name one and the plan does it by an axis.
+    """
+    if device and any(axis.key == ACCELERATOR for axis in plan.axes):
+        raise ConfigError(f"option --device cannot be given: {ACCELERATOR} is an axis of this ablation")
+    if here and not device and not plan.names_accelerator and (kind := best_accelerator()):
+        device = {"accelerator": kind}
+    return [replace(cell, tree=on_device(cell.tree, device)) for cell in cells]
 
 
 def run_here(cells: Iterable[Cell]) -> Iterator[Outcome]:

@@ -16,6 +16,7 @@ from pscx.config import (
     ConfigError,
     Layer,
     build,
+    built,
     class_of,
     option_layer,
     read_yaml,
@@ -23,10 +24,12 @@ from pscx.config import (
 )
 from pscx.evaluation import Evaluate
 from pscx.registry import choices
+from pscx.runs.accelerators import names_accelerator
 from pscx.runs.lightning import configuration, own_root
 
 KEYS = ("base", "axes", "rate", "baseline", "exclude")
 OTHERS = ("recipe", "seed_everything", "verbose")
+ACCELERATOR = "trainer.accelerator"
 ID_DIGITS = 12
 
 
@@ -68,13 +71,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid: the cells that share all labels but that of the axis ``rate`` are the points of one curve."""
+    """A grid: the cells that share all labels but that of the axis ``rate`` are the points of one curve.
+
+    ``names_accelerator`` says whether a file, an option or an axis says where cells compute.
+    """
 
     axes: Sequence[Axis]
     rate: str
     baseline: Mapping[str, str]
     cells: Sequence[Cell]
     root: Path
+    names_accelerator: bool = False
 
     @property
     def curve_axes(self) -> list[Axis]:
@@ -119,7 +126,8 @@ class _Reader:
         builder = _Builder()
         cells = [self._cell(labels, tree, root, builder) for labels, tree in zip(combinations, trees, strict=True)]
         self._check_different(cells)
-        return Plan(axes, rate, baseline, cells, root)
+        named = names_accelerator(self.layers) or any(axis.key == ACCELERATOR for axis in axes)
+        return Plan(axes, rate, baseline, cells, root, named)
 
     def _check_different(self, cells: Sequence[Cell]) -> None:
         """Refuse two cells of one configuration, such as of the values 1 and 1.0: they would share a folder."""
@@ -151,11 +159,10 @@ class _Reader:
         if not isinstance(values, list) or not values:
             self._fail(path, "must be a list of values")
         labels = labels_of(values)
-        for label in labels:
-            if labels.count(label) > 1:
-                self._fail(
-                    path, f"two values are called '{label}': leave one out, or give each {{label: ..., value: ...}}"
-                )
+        twice = [label for label in labels if labels.count(label) > 1]
+        if twice:
+            way_out = "leave one out, or give each {label: ..., value: ...}"
+            self._fail(path, f"two values are called '{twice[0]}': {way_out}")
         return Axis(key, dict(zip(labels, map(_value, values), strict=True)))
 
     def _rate(self, axes: Sequence[Axis]) -> str:
@@ -168,12 +175,12 @@ class _Reader:
     def _baseline(self, axes: Sequence[Axis], combinations: Sequence[Mapping[str, str]]) -> dict[str, str]:
         given = self._labelled("baseline", self._mapping("baseline"), axes)
         single = {axis.key: list(axis.values) for axis in axes if len(axis.values) == 1}
-        several = {key: labels for key, labels in {**single, **given}.items() if len(labels) == 1}
+        chosen = {key: labels[0] for key, labels in {**single, **given}.items() if len(labels) == 1}
         for axis in axes:
-            if axis.key not in several:
+            if axis.key not in chosen:
                 self._fail("baseline", f"must give one label for the axis {axis.key}{choices('', axis.values)}")
-        baseline = {axis.key: several[axis.key][0] for axis in axes}
-        if not any(_matches(labels, several) for labels in combinations):
+        baseline = {axis.key: chosen[axis.key] for axis in axes}
+        if not any(baseline.items() <= labels.items() for labels in combinations):
             self._fail("baseline", f"is no cell: {in_words(baseline)} is excluded")
         return baseline
 
@@ -246,22 +253,20 @@ class _Builder:
         build(cls, {**options, "codec": codec})
         key = json.dumps(tree["data"], default=str)
         if key not in self.data:
-            build(class_of(tree["data"]), tree["data"]["init_args"]).setup("test")
+            built(tree["data"]).setup("test")
             self.data.add(key)
         fingerprint: bytes = codec.fingerprint()
         return fingerprint
 
     def _codec(self, form: Mapping[str, Any]) -> Any:
         options = dict(form["init_args"])
-        if isinstance(options.get("prior"), Mapping):
-            options["prior"] = self._prior(options["prior"])
+        prior = options.get("prior")
+        if isinstance(prior, Mapping):
+            key = json.dumps(prior, default=str)
+            if key not in self.priors:
+                self.priors[key] = built(prior)
+            options["prior"] = self.priors[key]
         return build(class_of(form), options)
-
-    def _prior(self, form: Mapping[str, Any]) -> Any:
-        key = json.dumps(form, default=str)
-        if key not in self.priors:
-            self.priors[key] = build(class_of(form), form["init_args"])
-        return self.priors[key]
 
 
 def _without_grid(layer: Layer) -> list[Layer]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pscx.ablation.plan import Axis, Plan
@@ -56,16 +57,22 @@ class Look:
 
 def draw(plan: Plan, found: Sequence[Curve]) -> dict[str, bytes]:
     """``COLUMN.svg`` and ``COLUMN.png`` for each metric; the same curves give the same bytes."""
+    make = one_at_a_time if varied_alone(plan, found) else crossed
+    return as_files({key: partial(make, plan, found, key, measure) for key, measure in measures(found).items()})
+
+
+def as_files(figures: Mapping[str, Callable[[], Figure]]) -> dict[str, bytes]:
+    """``NAME.svg`` and ``NAME.png`` of each figure, without what changes from one call to the next."""
     import matplotlib
 
     files = {}
     with matplotlib.rc_context({"svg.hashsalt": "pscx", "font.size": 10}):
-        for column, measure in measures(found).items():
-            figure = (one_at_a_time if varied_alone(plan, found) else crossed)(plan, found, column, measure)
+        for name, make in figures.items():
+            figure = make()
             for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                 data = io.BytesIO()
                 figure.savefig(data, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
-                files[f"{column}.{suffix}"] = data.getvalue()
+                files[f"{name}.{suffix}"] = data.getvalue()
     return files
 
 

@@ -71,17 +71,14 @@ def compress(options: Namespace, rest: list[str]) -> int:
         figures.append(f"{count} encodings" if count > 1 else "")
         return f"{printable(str(job.outputs[0]))}: {', '.join(filter(None, figures))}"
 
-    def shares(job: Job) -> bool:
-        if not (codec.shares_calls and job.rereadable):
-            return False
-        return options.batch is not None or room is not None or _is_small(image_sides(job.source))
+    def sides(job: Job) -> tuple[int, int] | None:
+        return image_sides(job.source) if codec.shares_calls else None
 
     def needs(job: Job) -> int:
         width, height = image_sides(job.source) or (1, 1)
         return memory_of(codec.signal_codec, height, width)
 
-    room = _room(options, codec)
-    return _each("compress", jobs, work, failed, Together(_batch(options, jobs, room), room, shares, needs))
+    return _each("compress", jobs, work, failed, _together(options, jobs, codec, sides, needs))
 
 
 def _background(name: str | None) -> str | None:
@@ -152,18 +149,15 @@ def _decoded_together(
         except PscxError:  # the work reports it
             return None
 
-    def shares(job: Job) -> bool:
-        header = header_of(job) if job.rereadable else None
-        if header is None or not header.exact or not choice.exact:
-            return False
-        return options.batch is not None or room is not None or _is_small((header.width, header.height))
+    def sides(job: Job) -> tuple[int, int] | None:
+        header = header_of(job) if choice.exact else None
+        return (header.width, header.height) if header is not None and header.exact else None
 
     def needs(job: Job) -> int:
         header = header_of(job)
         return 0 if header is None else memory_to_decode(decompressor, header, choice)
 
-    room = _room(options, decompressor)
-    return Together(_batch(options, jobs, room), room, shares, needs)
+    return _together(options, jobs, decompressor, sides, needs)
 
 
 def info(options: Namespace, rest: list[str]) -> int:
@@ -193,9 +187,11 @@ def info(options: Namespace, rest: list[str]) -> int:
 def _segments(options: Namespace) -> Callable[[bytes, Bar], list[dict[str, Any]]]:
     """What finds bits, rows and denoiser evaluations (NFE) of each segment of a stream: it decodes all of them."""
     from pscx.api import Decompressor
+    from pscx.compression.known_priors import KnownPriors
     from pscx.format.limits import Limits
 
-    decompressor = Decompressor(prior_path=options.prior, limits=Limits.of(options.budget, None), device=options.device)
+    limits = Limits.of(options.budget, None)
+    decompressor = Decompressor(prior_path=options.prior, limits=limits, known=KnownPriors(), device=options.device)
 
     def found(data: bytes, bar: Bar) -> list[dict[str, Any]]:
         steps = decompressor.replay(data, bar.advance).steps
@@ -221,17 +217,16 @@ def ablate(options: Namespace, rest: list[str]) -> int:
 
     Exit code 1 if any failed, 2 if images were left out of any.
     """
-    from pscx.ablation import is_done, read_plan, read_results
+    from pscx.ablation import is_done, placed, read_plan, read_results
     from pscx.ablation.report import write_report
     from pscx.ablation.results import in_short
     from pscx.config import split_options
-    from pscx.runs.accelerators import device_layers, on_best_device
+    from pscx.runs.accelerators import device_options
 
     layers, unknown = split_options(["--config", options.config, *rest])
-    layers += device_layers(options.device)
     if unknown:
         raise PscxError(f"ablate has no option '{unknown[0]}': see pscx ablate --help")
-    launcher = _launcher(options)
+    launcher, device = _launcher(options), device_options(options.device)
     with quiet():
         plan = read_plan(layers)
     cells = {cell.id: cell for cell in plan.cells}
@@ -241,13 +236,9 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             print(f"{'to do' if cell.id in to_do else 'done '}  {printable(cell.id)}  {printable(cell.name)}")
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
-    if to_do and options.launcher == "local":  # the identity of a cell does not depend on its device
-        own = on_best_device(next(iter(to_do.values())).tree, layers)["trainer"]
-        place = {key: own[key] for key in ("accelerator", "devices", "strategy") if key in own}
-        trees = {key: {**cell.tree, "trainer": {**cell.tree["trainer"], **place}} for key, cell in to_do.items()}
-        to_do = {key: replace(cell, tree=trees[key]) for key, cell in to_do.items()}
     errors = {}
-    for count, outcome in enumerate(launcher(to_do.values()) if to_do else (), 1):
+    wanted = placed(plan, to_do.values(), device, here=options.launcher == "local") if to_do else []
+    for count, outcome in enumerate(launcher(wanted) if wanted else (), 1):
         cell, means = outcome.cell, read_results(outcome.cell.folder, left_out=True)
         says = f"{outcome.seconds:.1f} s"
         if outcome.error is not None:
@@ -304,10 +295,10 @@ def report(options: Namespace, rest: list[str]) -> int:
     output = options.output or (inputs[0] / "report.html" if len(inputs) == 1 else Path("report.html"))
     shown = (options.images, options.originals, options.prior)
     more = {"budget": options.budget, "force": options.force, "device": options.device, "others": others}
-    names, streams = write_report(inputs, output, *shown, **more)
-    megabytes = names[0].stat().st_size / 1e6
-    print(f"{printable(str(names[0]))}: {megabytes:.1f} MB, {streams} shown")
-    print("\n".join(printable(str(name)) for name in names[1:]))
+    (page, *plots), streams = write_report(inputs, output, *shown, **more)
+    print(f"{printable(str(page))}: {page.stat().st_size / 1e6:.1f} MB, {streams} shown")
+    for plot in plots:
+        print(printable(str(plot)))
     return 0
 
 
@@ -459,26 +450,27 @@ class Together:
     needs: Callable[[Job], int] = lambda job: 0
 
 
-def _batch(options: Namespace, jobs: list[Job], room: int | None) -> int:
-    """How many are under way at once: unless it was said, some where there are several.
+def _together(
+    options: Namespace,
+    jobs: list[Job],
+    codec: Decompressor,
+    sides: Callable[[Job], tuple[int, int] | None],
+    needs: Callable[[Job], int],
+) -> Together:
+    """As many jobs as an accelerator has room for, or some small ones on the CPU; with ``--batch`` so many of any size.
 
-    On an accelerator that are as many as there is room for, else those that are small.
+    ``sides`` are the width and height of a job that may share network calls, or none.
     """
-    from pscx.api import BATCH
+    from pscx.api import BATCH, room_for
 
+    room = None if options.batch else room_for(codec)
     usual = BATCH if room is None else MOST
-    return int(options.batch or (usual if len(jobs) > 1 else 1))
 
+    def shares(job: Job) -> bool:
+        found = sides(job) if job.rereadable else None
+        return found is not None and bool(options.batch or room is not None or found[0] * found[1] <= SMALL)
 
-def _room(options: Namespace, codec: Decompressor) -> int | None:
-    """Bytes that images may take together on an accelerator; none on the CPU, and where ``--batch`` says how many."""
-    from pscx.api import room_for
-
-    return None if options.batch else room_for(codec)
-
-
-def _is_small(sides: tuple[int, int] | None) -> bool:
-    return sides is not None and sides[0] * sides[1] <= SMALL
+    return Together(options.batch or (usual if len(jobs) > 1 else 1), room, shares, needs)
 
 
 def _results(do: Callable[[Job], str], jobs: list[Job], how: Together) -> Iterator[str | Exception]:

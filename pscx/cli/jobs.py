@@ -205,16 +205,19 @@ def _named(path: Path, several: bool, rule: Rule) -> list[Path]:
         if several or len(rule.numbered(path)) > 1:
             raise PscxError(f"'{path}' is standard output, which takes one file: give a folder with -o")
         return [STANDARD]
-    if not (
-        os.path.exists(path) and not os.path.isfile(path)
-    ):  # other kinds of files, such as a pipe, are refused later
+    if not _is_special(path):  # it is refused later
         rule.check(path)
     return rule.numbered(path)
 
 
 def _check_has_name(path: Path) -> None:
-    if path == STANDARD or (os.path.exists(path) and not os.path.isfile(path)):
+    if path == STANDARD or _is_special(path):
         raise PscxError(f"'{path}' is not a regular file: name the output with -o (- is standard output)")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is there and no regular file, such as a pipe."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _placed(given: list[Source], folder: Path | None, rule: Rule) -> Iterator[Job]:
@@ -242,9 +245,8 @@ def _unique(jobs: list[Job]) -> list[Job]:
     for job in jobs:
         for path in job.outputs:
             if path != STANDARD and os.path.realpath(path) in inputs:
-                raise PscxError(
-                    f"'{path}' is an input and also the output of '{job.source}': give another name with -o"
-                )
+                both = f"'{path}' is an input and also the output of '{job.source}'"
+                raise PscxError(f"{both}: give another name with -o")
         others = {taken[path] for path in job.outputs if path in taken}
         if any(os.path.realpath(other) != os.path.realpath(job.source) for other in others):
             other = min(others)

@@ -17,7 +17,7 @@ MODULES = {
 RUN_OPTIONS = {
     "seed_everything": ("SEED", "seed of the data's order and of training (default: 0)"),
     "ckpt_path": ("FILE", "checkpoint to continue from"),
-    "verbose": ("BOOL", "print the results (default: true)"),
+    "verbose": ("BOOL", "print Lightning's table of results (default: true; false for evaluate, which prints its own)"),
     "weights_only": ("BOOL", "load only tensors and plain values from the checkpoint"),
     "return_predictions": ("BOOL", "keep all predictions in memory"),
 }
@@ -35,9 +35,9 @@ EPILOG = (
 
 
 def describe(parser: ArgumentParser, command: str) -> None:
-    """Give the parser of ``pscx COMMAND`` its help."""
+    """Give the parser of ``pscx COMMAND`` its help, before what its epilog says already."""
     parser.usage = f"pscx {command} [--config YAML] [--recipe NAME] [--SECTION.KEY VALUE ...] [options]"
-    parser.epilog = EPILOG.format(command=command)
+    parser.epilog = f"{EPILOG.format(command=command)} {parser.epilog}"
     config = parser.add_argument_group("configuration")
     config.add_argument("--config", metavar="YAML", help="a config file; of several, later ones win")
     config.add_argument("--recipe", metavar="NAME", help="a recipe, such as default")
@@ -45,7 +45,6 @@ def describe(parser: ArgumentParser, command: str) -> None:
     _add_key(config, "data", "root photos/", "where images come from")
     _add_key(config, "trainer", "default_root_dir runs/mine", "the trainer: devices, folder of results, loggers")
     config.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
-    config.add_argument("--plugins", metavar="FOLDER", help="load a folder of plugins; may be given more than once")
     run = parser.add_argument_group("run")
     for name in OF_COMMAND[command]:
         metavar, text = RUN_OPTIONS[name]

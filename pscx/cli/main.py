@@ -50,9 +50,10 @@ RECIPES_HELP = "--recipes FOLDER loads a folder of user recipes; it may be given
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted.
+    """Run one command and return the exit code.
 
-    SIGTERM ends it with 143.
+    It is 0, 1 where cells of an ablation failed, 2 for bad input (one sentence on stderr) or files that were left out,
+    130 when interrupted, and 143 after SIGTERM.
     """
     args = sys.argv[1:] if args is None else args
     try:
@@ -206,7 +207,9 @@ def _parsers() -> tuple[_Parser, Mapping[str, ArgumentParser]]:
     _add_compare(_command(commands, "compare", "compare runs, also with published figures"))
     _add_demo(_command(commands, "demo", "serve a local web page that compresses photographs and decodes streams"))
     for name, text in LIGHTNING.items():
-        describe(_command(commands, name, text), name)
+        own = _command(commands, name, text)
+        describe(own, name)
+        _add_device(own)
     return parser, commands.choices
 
 
@@ -318,27 +321,19 @@ def _add_report(parser: ArgumentParser) -> None:
 
 
 def _add_compare(parser: ArgumentParser) -> None:
+    add = parser.add_argument
     text = "folders that pscx test, pscx ablate or benchmarks/rate_distortion.py wrote"
-    parser.add_argument("inputs", nargs="+", type=_path, metavar="RUN", help=text)
+    add("inputs", nargs="+", type=_path, metavar="RUN", help=text)
     text = f"with published figures of SET, the images of the runs: {', '.join(PUBLISHED)} (default: {PUBLISHED[0]})"
-    parser.add_argument("--published", nargs="?", const=PUBLISHED[0], choices=PUBLISHED, metavar="SET", help=text)
-    parser.add_argument(
-        "--against", type=_text, metavar="CURVE", help="what all stand against (default: published av1, else RUN)"
-    )
-    parser.add_argument(
-        "--within",
-        nargs=2,
-        type=_number,
-        metavar=("LOW", "HIGH"),
-        help="compare rates within this PSNR in dB (default: 26 35 with --published, else all that curves share)",
-    )
-    parser.add_argument(
-        "--originals", type=_path, metavar="FOLDER", help="where the originals are, for JPEG (default: what RUN says)"
-    )
-    parser.add_argument(
-        "-o", "--output", type=_path, metavar="FOLDER", help="for the results (default: RUN if there is one, else here)"
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite outputs that exist")
+    add("--published", nargs="?", const=PUBLISHED[0], choices=PUBLISHED, metavar="SET", help=text)
+    add("--against", type=_text, metavar="CURVE", help="what all stand against (default: published av1, else RUN)")
+    text = "compare rates within this PSNR in dB (default: 26 35 with --published, else all that curves share)"
+    add("--within", nargs=2, type=_number, metavar=("LOW", "HIGH"), help=text)
+    text = "with --published: folder of the originals, for JPEG (default: as in RUN)"
+    add("--originals", type=_path, metavar="FOLDER", help=text)
+    text = "for the results (default: RUN if there is one, else here)"
+    add("-o", "--output", type=_path, metavar="FOLDER", help=text)
+    add("--force", action="store_true", help="overwrite existing outputs")
 
 
 def _add_demo(parser: ArgumentParser) -> None:

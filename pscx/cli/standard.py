@@ -48,9 +48,5 @@ def is_standard_output(path: Path) -> bool:
     """Whether a path, such as ``/dev/stdout`` or a link to it, names what standard output is."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-    ):  # no such file; standard output is closed, or not a file of the system
+    except (OSError, ValueError, AttributeError):  # no such file, or standard output is closed or none of the system's
         return False

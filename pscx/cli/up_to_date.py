@@ -46,10 +46,8 @@ class UpToDate:
             return "is of an image of another size"
         if output.stem != source.name and self._stems(source.parent)[source.stem] > 1:
             return "may be of another image of that name"
-        if comparable(header) != self._header or caption_of(self._codec.captioner, source) not in (
-            None,
-            header.caption,
-        ):
+        captions = (None, header.caption)
+        if comparable(header) != self._header or caption_of(self._codec.captioner, source) not in captions:
             return OTHER
         return self._difference_of_target(header, len(data))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pscx.ablation.plot import COLORS, LINES, over_rate
+from pscx.ablation.plot import COLORS, LINES, as_files, over_rate
 from pscx.comparison.curve import Compared
 from pscx.comparison.tables import Comparison
 from pscx.evaluation.measures import Measure
@@ -20,28 +20,22 @@ SIZE = (8.0, 5.2)
 
 def figures(comparison: Comparison) -> dict[str, bytes]:
     """``COLUMN.svg`` and ``COLUMN.png`` for each metric; the same curves give the same bytes."""
-    return {
-        f"{column}.{suffix}": data
-        for column, measure in comparison.measures.items()
-        for suffix, data in _figure(comparison.shown(column), column, measure).items()
-    }
+    return as_files({key: partial(_figure, comparison.shown(key), key, m) for key, m in comparison.measures.items()})
 
 
-def _figure(curves: Sequence[Compared], column: str, measure: Measure) -> dict[str, bytes]:
-    import matplotlib
+def _figure(curves: Sequence[Compared], column: str, measure: Measure) -> Figure:
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "pscx", "font.size": 10}):
-        figure = Figure(SIZE, layout="constrained")
-        axes = figure.subplots()
-        low, high = _rates([curve for curve in curves if curve.measured], column)
-        for number, curve in enumerate(_inside(curves, column, low, high)):
-            points = [point for point in sorted(curve.points[column]) if low <= point[0] <= high]
-            axes.plot(*zip(*points, strict=True), label=curve.title.replace("$", r"\$"), **_style(curve, number))
-        axes.set(ylabel=measure.label.replace("$", r"\$"))
-        over_rate(axes)
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-        return {suffix: _saved(figure, suffix) for suffix in ("svg", "png")}
+    figure = Figure(SIZE, layout="constrained")
+    axes = figure.subplots()
+    low, high = _rates([curve for curve in curves if curve.measured], column)
+    for number, curve in enumerate(_inside(curves, column, low, high)):
+        points = [point for point in sorted(curve.points[column]) if low <= point[0] <= high]
+        axes.plot(*zip(*points, strict=True), label=curve.title.replace("$", r"\$"), **_style(curve, number))
+    axes.set(ylabel=measure.label.replace("$", r"\$"))
+    over_rate(axes)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return figure
 
 
 def _style(curve: Compared, number: int) -> dict[str, Any]:
@@ -49,13 +43,6 @@ def _style(curve: Compared, number: int) -> dict[str, Any]:
     strong = {"linewidth": 2.4, "marker": "o", "markersize": 6, "zorder": 3}
     weak = {"linewidth": 1.0, "marker": ".", "markersize": 5}
     return {"color": color, "linestyle": line, **(strong if curve.measured else weak)}
-
-
-def _saved(figure: Figure, suffix: str) -> bytes:
-    data = io.BytesIO()
-    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-    figure.savefig(data, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
-    return data.getvalue()
 
 
 def _rates(measured: Sequence[Compared], column: str) -> tuple[float, float]:

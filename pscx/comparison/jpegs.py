@@ -12,45 +12,39 @@ from PIL import Image, features
 
 from pscx.comparison.curve import Compared
 from pscx.comparison.measured import Measured
-from pscx.metrics import METRICS, ImageMetric, bits_per_pixel
+from pscx.metrics import MSSSIM, PSNR, ImageMetric, bits_per_pixel
 from pscx.rate_control.trials import Pixels
 from pscx.report.originals import Originals
-from pscx.report.runs import Run
 from pscx.runtime.progress import Bars
 
 QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90)
-COLUMNS = ("psnr", "ms_ssim")
-"""The metrics that published JPEG has."""
 KEY = "jpeg-here"
 
 
 def jpeg_here(found: Sequence[Measured], columns: Sequence[str], folder: Path | None) -> Compared | str:
     """JPEG of the first run's images by Pillow's defaults (4:2:0), or why it was not measured.
 
-    ``columns`` are those wanted of :data:`COLUMNS`; ``folder`` takes the place of where the run found its images.
+    ``columns`` are the metrics that are wanted, of PSNR and MS-SSIM; ``folder`` takes the place of where the run found
+    its images.
     """
     run = next((run for curve in found for run in curve.runs), None)
     if run is None:
         return "no run of pscx test says where its images are"
-    originals: list[Pixels] = []
+    places, originals = Originals(folder), []
     for image in run.images:
-        pixels, reason = Originals(folder).of(run, image)
+        pixels, reason = places.of(run, image)
         if pixels is None:
             return f"'{image}': {reason}"
         originals.append(pixels)
-    metrics = [METRICS.get(column)() for column in columns if column in COLUMNS]
-    points = list(_points(originals, [metric for metric in metrics if isinstance(metric, ImageMetric)]))
+    metrics = [metric for metric in (PSNR(), MSSSIM()) if metric.column in columns]  # those that published JPEG has
+    points = list(_points(originals, metrics))
     by_column = {
         metric.column: [(rate, values[metric.column]) for rate, values in points if metric.column in values]
         for metric in metrics
     }
-    about = f"Pillow's defaults (4:2:0), {features.version('jpg')}, on {_images(run)}"
+    about = f"Pillow's defaults (4:2:0), {features.version('jpg')}, on the images of {run.folder}"
     shown = {column: pairs for column, pairs in by_column.items() if pairs}
     return Compared(KEY, "JPEG, measured here", about, len(originals), shown, measured=True)
-
-
-def _images(run: Run) -> str:
-    return f"the images of {run.folder}"
 
 
 def _points(originals: Sequence[Pixels], metrics: Sequence[ImageMetric]) -> Iterator[tuple[float, dict[str, float]]]:

@@ -16,7 +16,7 @@ from pscx.comparison.curve import Compared
 from pscx.comparison.published_sets import ImageSet
 from pscx.errors import PscxError
 from pscx.evaluation.measures import Measure, measures_of
-from pscx.report.curves import curves_of
+from pscx.report.curves import curves_of, numbered
 from pscx.report.runs import Run, Source, read_sources
 from pscx.runtime.safe_yaml import read_bounded, read_json
 
@@ -39,10 +39,15 @@ class Measured:
 
 
 def read_measured(folders: Sequence[Path]) -> list[Measured]:
-    """The curves of all folders, in their order. Raises :class:`PscxError` where one holds no finished results."""
+    """The curves of all folders, those of runs first; a name that several have is numbered.
+
+    Raises :class:`PscxError` where a folder holds no finished results.
+    """
     tables = [folder for folder in folders if (folder / POINTS).is_file()]
     sources = read_sources([folder for folder in folders if folder not in tables])
-    return [*_of_runs(sources), *(curve for folder in tables for curve in _of_table(folder))]
+    found = [*_of_runs(sources), *(curve for folder in tables for curve in _of_table(folder))]
+    names = numbered([curve.name for curve in found])
+    return [replace(curve, name=name) for name, curve in zip(names, found, strict=True)]
 
 
 def compared(found: Sequence[Measured], of: ImageSet | None) -> list[Compared]:
@@ -110,15 +115,12 @@ def _of_table(folder: Path) -> Iterator[Measured]:
         key = (record["codec"], record["version"], record["crop"], variant(setting))
         groups.setdefault(key, {}).setdefault(setting, []).append(record)
     for (codec, version, crop, how), settings in groups.items():
-        parts = {"version": version, "crop": crop}
-        apart = [  # what tells this curve from others of the codec
-            value
-            for place, value in enumerate(parts.values(), 1)
-            if len({key[place] for key in groups if key[0] == codec}) > 1
-        ]
+        alike = [key for key in groups if key[0] == codec]
+        apart = [part for place, part in ((1, version), (2, crop)) if len({key[place] for key in alike}) > 1]
         name = " ".join([codec, *filter(None, [how]), *apart])
         own = any(record.get("evaluations") for group in settings.values() for record in group)
-        yield Measured(name, f"{version}, in {folder / POINTS}", list(_results(settings, measures)), own)
+        results = [_results(group, measures) for group in settings.values()]
+        yield Measured(name, f"{version}, in {folder / POINTS}", results, own)
 
 
 def variant(setting: str) -> str:
@@ -130,18 +132,14 @@ def variant(setting: str) -> str:
     return re.sub(r"^[a-z]* ?[\d.]+ ?(bpp)?", "", setting).strip()
 
 
-def _results(settings: Mapping[str, Sequence[Record]], measures: Mapping[str, Measure]) -> Iterator[Results]:
-    for records in settings.values():
-        images = [{**record, "name": record["image"]} for record in records]
-        yield _with_means(images, measures)
-
-
-def _with_means(images: list[Record], measures: Mapping[str, Measure]) -> Results:
+def _results(records: Sequence[Record], measures: Mapping[str, Measure]) -> Results:
+    """The images of one setting, and their means; a column that one of them lacks has none."""
     means = {}
     for column in ("bytes", "bpp", *measures):
-        values = [float(record[column]) for record in images if record.get(column)]
-        means[column] = str(sum(values) / len(values)) if len(values) == len(images) else ""
-    return Results([{key: record.get(key, "") for key in ("name", *means)} for record in images], means, measures)
+        values = [float(record[column]) for record in records if record.get(column)]
+        means[column] = str(sum(values) / len(values)) if len(values) == len(records) else ""
+    images = [{"name": record["image"], **{key: record.get(key, "") for key in means}} for record in records]
+    return Results(images, means, measures)
 
 
 def _read_table(folder: Path) -> tuple[list[Record], dict[str, Measure]]:

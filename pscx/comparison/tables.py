@@ -11,6 +11,7 @@ from pscx.evaluation.bd import bd_rate, overlap
 from pscx.evaluation.measures import Measure
 
 Range = tuple[float, float]
+ROW = ("metric", "curve", "against", "bd_rate", "over", "note")
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,8 @@ def rows(comparison: Comparison) -> list[dict[str, str]]:
     for column in comparison.measures:
         for anchor, test in _pairs(comparison, column):
             value, about = comparison.difference(anchor, test, column)
-            found.append(
-                {
-                    "metric": column,
-                    "curve": test.key,
-                    "against": anchor.key,
-                    "bd_rate": "" if value is None else f"{value:.2f}",
-                    "over": about if value is not None else "",
-                    "note": about if value is None else "",
-                }
-            )
+            shown = ("", "", about) if value is None else (f"{value:.2f}", about, "")
+            found.append(dict(zip(ROW, (column, test.key, anchor.key, *shown), strict=True)))
     return found
 
 

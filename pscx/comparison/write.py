@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pscx.comparison.curve import Compared
@@ -25,7 +25,10 @@ WITHIN: Range = (26.0, 35.0)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to compare with: a published set or none, the curve that all stand against, a range of PSNR in dB."""
+    """What to compare with: a published set or none, the curve that all stand against, a range of PSNR in dB.
+
+    ``originals`` is the folder of the images of the runs, for JPEG; none: where the runs found them.
+    """
 
     published: str | None = None
     against: str | None = None
@@ -34,15 +37,16 @@ class Wanted:
 
 
 def write_comparison(folders: Sequence[Path], output: Path, wanted: Wanted, force: bool = False) -> str:
-    """Write ``comparison.md``, ``comparison.csv``, ``points.csv`` and a figure for each metric into ``output``.
+    """Write ``comparison.md``, ``comparison.csv``, ``comparison-points.csv`` and figures ``comparison-METRIC.*``.
 
-    Returns the tables as text. ``folders`` are what ``pscx test``, ``pscx ablate`` or ``rate_distortion.py`` wrote.
+    Returns the tables as text. ``folders`` are what ``pscx test``, ``pscx ablate`` or ``rate_distortion.py`` wrote,
+    ``output`` is the folder of the files.
 
     Raises :class:`PscxError` where one holds no finished run, the runs have no image in common or are not of the
-    published set's images, ``wanted.against`` is no curve, or an output exists and ``force`` is off.
+    published set's images, ``wanted.against`` is no curve, ``wanted.within`` does not rise, ``wanted.originals`` is no
+    folder or has no published set beside it, or an output exists and ``force`` is off.
     """
-    if wanted.within is not None and not wanted.within[0] < wanted.within[1]:
-        raise PscxError(f"--within must be two PSNR in rising order, got {wanted.within[0]:g} {wanted.within[1]:g}")
+    _check(wanted)
     for name in (f"{NAME}.md", f"{NAME}.csv", f"{NAME}-points.csv"):
         check_output(output / name, force=force)
     found = read_measured(folders)
@@ -50,7 +54,7 @@ def write_comparison(folders: Sequence[Path], output: Path, wanted: Wanted, forc
     own = compared(found, of)
     others = [] if wanted.published is None else published(wanted.published)
     jpeg, says = _jpeg(found, own, others, wanted.originals)
-    comparison = _comparison([*own, *jpeg, *others], found, wanted)
+    comparison = _comparison(_apart([*own, *jpeg], others), found, wanted)
     text = "\n\n".join([*_introduction(comparison, wanted, says), *_tables(comparison), sources(comparison)])
     pictures = {f"{NAME}-{name}": data for name, data in figures(comparison).items()}
     links = [f"![{m.label} over rate]({NAME}-{column}.svg)" for column, m in comparison.measures.items()]
@@ -65,6 +69,22 @@ def write_comparison(folders: Sequence[Path], output: Path, wanted: Wanted, forc
     for name, data in files.items():
         write_whole(output / name, data, force=force)
     return text
+
+
+def _check(wanted: Wanted) -> None:
+    if wanted.within is not None and not wanted.within[0] < wanted.within[1]:
+        raise PscxError(f"--within must be two PSNR in rising order, got {wanted.within[0]:g} {wanted.within[1]:g}")
+    if wanted.originals is not None and wanted.published is None:
+        raise PscxError("--originals needs --published: without it no original is read")
+    if wanted.originals is not None and not wanted.originals.is_dir():
+        raise PscxError(f"no such folder of originals: '{wanted.originals}'")
+
+
+def _apart(measured: Sequence[Compared], others: Sequence[Compared]) -> list[Compared]:
+    """All curves. A measured one whose key a published one has, such as ``webp``, becomes ``webp (here)``."""
+    taken = {curve.key for curve in others}
+    own = [replace(curve, key=f"{curve.key} (here)") if curve.key in taken else curve for curve in measured]
+    return [*own, *others]
 
 
 def _comparison(curves: Sequence[Compared], found: Sequence[Measured], wanted: Wanted) -> Comparison:
@@ -92,8 +112,7 @@ def _jpeg(
 
 def _own_jpeg(curves: Sequence[Compared]) -> Compared | None:
     """JPEG as it was measured here, in the subsampling of the published one."""
-    found = [c for c in curves if c.measured and (c.key == KEY or c.key.startswith(f"{JPEG} 4:2:0"))]
-    return found[0] if found else None
+    return next((c for c in curves if c.measured and (c.key == KEY or c.key.startswith(f"{JPEG} 4:2:0"))), None)
 
 
 def _introduction(comparison: Comparison, wanted: Wanted, says: str) -> list[str]:

@@ -114,11 +114,12 @@ def _load_file(file: Path, earlier: Sequence[Path]) -> Failure | None:
     module, source = f"{PACKAGE}.{file.stem}", f"'{shown(file)}'"
     same = next((folder / file.name for folder in earlier if (folder / file.name).exists()), None)
     if same is not None:
-        return _set_aside(f"{module} in {file.parent}", source, f"its name is that of '{shown(same)}': rename one")
+        cause = f"its name is that of '{shown(same)}': rename one"
+        return _set_aside(Failure(source, f"{module} in {file.parent}", cause))
     if file.stem.startswith("_"):
         return None
     if not file.stem.isidentifier():
-        return _set_aside(module, source, "the file's name must be an identifier: letters, digits and _")
+        return _set_aside(Failure(source, module, "the file's name must be an identifier: letters, digits and _"))
     return _load(module, source, file, lambda: importlib.import_module(module))
 
 
@@ -148,19 +149,13 @@ def _load(
                 claims |= {one or other for one, other in CLAIM.findall(file.read_text(errors="replace"))}
         theirs = isinstance(error, NameTakenError) and origin(error.taken) is not None
         clash = (error.kind, error.name) if isinstance(error, NameTakenError) and theirs else None
-        return _set_aside(module, source, _cause(error, file), claims, clash)
+        return _set_aside(Failure(source, module, _cause(error, file), claims, clash))
     FAILURES.pop(module, None)
     return None
 
 
-def _set_aside(
-    module: str,
-    source: str,
-    cause: str,
-    claims: frozenset[str] = frozenset(),
-    clash: tuple[str, str] | None = None,
-) -> Failure:
-    failure = FAILURES[module] = Failure(source, module, cause, claims, clash)
+def _set_aside(failure: Failure) -> Failure:
+    FAILURES[failure.module] = failure
     return failure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +58,5 @@ def rival(name: str, pixels: Pixels, limit: int) -> Rival:
 
 def largest(holds: Callable[[int], bool], low: int, high: int) -> int | None:
     """The largest number in ``low..high`` of which ``holds`` is true, where it is so up to some number; or none."""
-    if not holds(low):
-        return None
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle - 1)
-    return low
+    held = bisect(range(low, high + 1), False, key=lambda number: not holds(number))
+    return low + held - 1 if held else None

@@ -108,7 +108,7 @@ class Views:
 def views_of(config: str | None, prior_path: str | None, bounds: Bounds, device: str = "cpu") -> Views:
     """The views of the shipped recipes that have a quality, and first of a config file's codec if one is named.
 
-    ``device`` is where all of them compute.
+    A file that is called as a recipe, ``fast.yaml``, is offered as ``fast (own)``. ``device`` is where all compute.
 
     Raises :class:`ConfigError` if that file or its quantizer cannot be used.
     """
@@ -119,7 +119,9 @@ def views_of(config: str | None, prior_path: str | None, bounds: Bounds, device:
             Quality(LOWEST).check(own.signal_codec)
         except ValueError as error:
             raise ConfigError(f"{config}: {error}") from error
-        codecs = {Path(config).stem: lambda: own, **codecs}
+        name = Path(config).stem
+        name = f"{name} (own)" if name in codecs else name
+        codecs = {name: lambda: own, **codecs}
     limits = Limits(pixel_evaluations=WORK * max(bounds.pixels, SMALL_IMAGE))
     return Views(codecs, Decompressor(prior_path=prior_path, limits=limits, device=device), bounds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 from pscx.api import Codec, Pixels
 from pscx.codecs import Account, Watch
@@ -59,18 +60,11 @@ class Coding:
         """Compress an image and restore it."""
         progress = None if bar is None else bar.advance
         on_trial = None if bar is None or self.codec.target is None else bar.trial
+        how: dict[str, Any] = {"caption": caption, "progress": progress, "on_trial": on_trial, "watch": watch}
         if self.simulate:
-            done = self.codec.simulate(
-                original,
-                samples=self.restorations,
-                restoration=self.restoration,
-                caption=caption,
-                progress=progress,
-                on_trial=on_trial,
-                watch=watch,
-            )
+            done = self.codec.simulate(original, samples=self.restorations, restoration=self.restoration, **how)
             return Coded(done.data, done.images, done.account, done.encode_seconds, done.decode_seconds)
-        encoded = self.codec.encode(original, caption=caption, progress=progress, on_trial=on_trial, watch=watch)
+        encoded = self.codec.encode(original, **how)
         started = clock()
         chosen = {"restoration": self.restoration, "progress": progress}
         images = self.codec.decompress_samples(encoded.data, self.restorations, **chosen)

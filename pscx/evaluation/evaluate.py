@@ -53,10 +53,9 @@ class Evaluate(LightningModule):
         simulate: restore from the encoder's own measurements, which are those that its stream decodes to; then the
             decoder's time is taken to be that of the one loop and of the restorations. Otherwise decode the stream.
         caption: describes each image, for a prior that takes captions; or none.
-        ranks_per_image: processes that share the samples of an image, of which the number of processes must be a
-            multiple; the others take other images. ``auto`` is 1 where there are at least as many images as
-            processes, else as many as leave none without an image. Streams and figures do not depend on it, nor on the
-            number of processes, except for seconds.
+        ranks_per_image: processes that share the samples of an image; it must divide the world size. ``auto`` is 1
+            where there are at least as many images as processes, else as many as leave none without an image. Streams
+            and figures do not depend on it, nor on the number of processes, except for seconds.
         target: rate-control objective of each stream, reached by the quantizer's parameter; or none.
         metrics: how far reconstructions are from originals, each of an image or of the whole set; by default
             ``[psnr, ssim, ms_ssim]``.

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from lightning.pytorch.loggers import Logger
-from numpy.typing import NDArray
 
+from pscx.api import Pixels
 from pscx.evaluation.measures import Measure
 from pscx.evaluation.rate_distortion import rate_distortion
-from pscx.evaluation.tables import PLACE
-
-Record = Mapping[str, Any]
-Pixels = NDArray[np.uint8]
+from pscx.evaluation.tables import PLACE, Record
 
 
 class Log:

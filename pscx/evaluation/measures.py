@@ -67,4 +67,4 @@ def _measure(column: str, facts: Mapping[str, Any]) -> Measure:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST and (value.isprintable() or not value)
+    return isinstance(value, str) and len(value) <= LONGEST and value.isprintable()

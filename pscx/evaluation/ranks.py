@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def check_ranks(wanted: int | str) -> None:
     """Raise ``ValueError`` for an invalid ``ranks_per_image``."""
-    if not isinstance(wanted, str) and wanted < 1:
+    if wanted != "auto" and (isinstance(wanted, str) or wanted < 1):
         raise ValueError(f"ranks_per_image must be auto or at least 1, got {wanted}")
 
 

@@ -165,6 +165,11 @@ def _names(groups: Sequence[tuple[Source, Sequence[Run]]]) -> list[str]:
         else:
             name = in_words(_differences(source, runs)) or "baseline"
             names.append(f"{source.plan.root.resolve().name}: {name}" if several else name)
+    return numbered(names)
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, each that occurs several times with its place in the list behind it."""
     return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, 1)]
 
 

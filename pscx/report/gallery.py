@@ -108,10 +108,11 @@ class Gallery:
     def items(self, exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
         """One after the other. Raises :class:`PscxError`, with the stream's name, where one cannot be decoded."""
         names = {(exhibit.run.folder, exhibit.image) for exhibit in exhibits}
-        shown = [1 + len(self._others.of(exhibit)) for exhibit in exhibits]
-        if self._others.perception and max(shown, default=2) == 1:
+        others = [len(self._others.of(exhibit)) for exhibit in exhibits]
+        by_name = 0 if self._others.restoration is None else 1
+        if self._others.perception and max(others, default=by_name) == by_name:
             raise PscxError("--perception needs a stream of a recipe that has a table, and none is shown")
-        room = max(LEAST_ROOM, ROOM // max(1, sum(shown) + len({image for _, image in names})))
+        room = max(LEAST_ROOM, ROOM // max(1, len(exhibits) + sum(others) + len({image for _, image in names})))
         with Bars("report", len(exhibits)) as bars:
             for exhibit in exhibits:
                 bar = bars.begin(f"{exhibit.image}, {exhibit.run.name}")

@@ -35,13 +35,14 @@ class Originals:
         options: Mapping[str, Any] = run.config["data"].get("init_args") or {}
         if not all(isinstance(options.get(key), (int, NoneType)) for key in ("subset", "crop")):
             return None, "the run's data.subset and data.crop must be integers or null"
+        named = str(self._folder or options.get("root", "bundled"))
         try:
-            root = self._folder or FolderData(str(options.get("root", "bundled"))).root
+            root = self._folder or FolderData(named).root
             photos = self._photos(root, options.get("subset"), options.get("crop"))
             number = photos.names.index(image)
             photo = photos[number]
         except (ImageError, ValueError, TypeError) as error:
-            reason = f"'{root}' holds none of that name" if isinstance(error, ValueError) else str(error)
+            reason = f"'{named}' holds none of that name" if isinstance(error, ValueError) else str(error)
             return None, f"{reason}: give --originals FOLDER"
         if photo["error"]:
             return None, photo["error"]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pscx import __version__
-from pscx.errors import PscxError
 from pscx.report.curves import RunCurve, View
 from pscx.report.pictures import legend
 from pscx.report.runs import Run, Source
@@ -26,15 +25,6 @@ COSTS = {
 """Columns of a run as the page calls them, their units and digits; those of its metrics stand between the two."""
 
 Columns = Mapping[str, tuple[str, str, int]]
-
-
-def check_installed() -> None:
-    """Raise :class:`PscxError` if the libraries of the extra ``report`` are not installed."""
-    try:
-        import jinja2  # noqa: F401
-        import plotly  # noqa: F401
-    except ImportError as error:
-        raise PscxError(f"report needs {error.name}: pip install 'pscx[report]'") from error
 
 
 def page(

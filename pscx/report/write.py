@@ -10,9 +10,10 @@ from pscx.format.limits import Limits
 from pscx.report.curves import curves_of, views
 from pscx.report.gallery import Gallery, Others, choose
 from pscx.report.originals import Originals
-from pscx.report.page import check_installed, page
+from pscx.report.page import page
 from pscx.report.plots import plots
 from pscx.report.runs import read_sources
+from pscx.runtime.extras import required
 from pscx.runtime.files import check_output, write_whole
 
 SUFFIXES = (".html", ".htm")
@@ -43,7 +44,8 @@ def write_report(
     """
     if output.suffix.lower() not in SUFFIXES:
         raise PscxError(f"a report is an HTML page: the output must end in .html, got '{output}'")
-    check_installed()
+    for library in ("jinja2", "plotly"):
+        required(library, "report", "pscx report")
     check_output(output, force=force)
     sources = read_sources(folders)
     if originals is not None and not originals.is_dir():

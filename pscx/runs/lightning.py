@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch.distributed import DistError
 
-from pscx.config import SECTIONS, Checker, ConfigError, Layer, sentence, split_options
+from pscx.config import SECTIONS, Checker, ConfigError, Layer, class_of, sentence, split_options
 from pscx.config.words import shortened
 from pscx.data import DATA
 from pscx.evaluation import DEFAULT_METRICS, Evaluate
@@ -30,7 +30,6 @@ from pscx.runtime.printing import complain
 from pscx.runtime.quiet import quiet
 from pscx.runtime.run_folder import RunFolder, take
 from pscx.runtime.termination import keep_terminable
-from pscx.training import Calibrate, FitCurve, FitLatent, FitRows
 from pscx.training.over_images import OverImages
 
 DEFAULTS = {"model": {"name": "evaluate", "metrics": [*DEFAULT_METRICS]}, "data": {"name": "folder"}}
@@ -66,7 +65,7 @@ def run_configuration(command: str, tree: Mapping[str, Any], rest: Sequence[str]
 
     Without ``versions`` the run uses its folder even if that holds other results.
     """
-    with _Folder(tree, versions) as folder:
+    with closing(_Folder(tree, versions)) as folder:
         return _launch([command, *rest], folder)
 
 
@@ -119,14 +118,13 @@ def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
     trainer = tree.get("trainer") or {}
     if not isinstance(trainer, Mapping):
         checker.fail("trainer", "must hold options of the trainer, such as max_steps")
+    module = class_of(tree["model"])
     defaults = {**TRAINER, "default_root_dir": f"runs/{_run_name(command, layers)}"}
-    learning = [
-        (module, {**LEARNING, "max_epochs": module.passes}) for module in (Calibrate, FitCurve, FitLatent, FitRows)
-    ]
-    for module, own in ((Evaluate, EVALUATION), *learning):
-        if tree["model"]["class_path"].endswith(f".{module.__name__}"):
-            defaults |= own
-    if command == "test" and tree["model"]["class_path"].endswith(f".{Evaluate.__name__}"):
+    if issubclass(module, Evaluate):
+        defaults |= EVALUATION
+    elif issubclass(module, OverImages):
+        defaults |= {**LEARNING, "max_epochs": module.passes}
+    if command == "test" and issubclass(module, Evaluate):
         tree.setdefault("verbose", False)  # it prints a table of its own
     if trainer.get("default_root_dir", "") is None:
         trainer = {key: value for key, value in trainer.items() if key != "default_root_dir"}
@@ -143,10 +141,8 @@ class _Folder:
         self.tree, self.versions = tree, versions
         self.taken: RunFolder | None = None
 
-    def __enter__(self) -> _Folder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Leave it to other runs."""
         if self.taken is not None:
             self.taken.release()
 

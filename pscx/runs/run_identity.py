@@ -28,7 +28,7 @@ def identity_of(tree: Mapping[str, Any], model: LightningModule) -> Identity:
     """The identity of a run with this checked configuration, whose ``model`` was made from it.
 
     Paths of data are resolved; their content may change, since a data set may grow. A training is identified by its
-    model and data only, so it may be continued with other options of the trainer.
+    model, data and seed only, so it may be continued with other options of the trainer.
     """
     options = {**with_defaults(tree["model"])["init_args"]}
     data = {**with_defaults(tree["data"])["init_args"]}
