@@ -14,6 +14,7 @@ from torch import Tensor
 from pscx.metrics.pixels import Pixels, arrays
 from pscx.metrics.weights import sha256_of
 from pscx.registry import Registry
+from pscx.runtime.returned import number, refuse
 
 Image = NDArray[np.uint8]
 """A picture ``(height, width, 3)``."""
@@ -80,7 +81,7 @@ class ImageMetric(Metric):
     def value(self, original: Pixels, other: Pixels) -> float | None:
         """The value, or None where the picture is smaller than :attr:`least_side`: an empty field in tables."""
         first, second = arrays(original, other)
-        return float(self.measure(first, second)) if self.fits(*first.shape[:2]) else None
+        return number(self, "measure", self.measure(first, second)) if self.fits(*first.shape[:2]) else None
 
     def __call__(self, original: Pixels, other: Pixels) -> float:
         """The value. Raises ``ValueError`` where the picture is smaller than :attr:`least_side`."""
@@ -88,7 +89,7 @@ class ImageMetric(Metric):
         height, width = first.shape[:2]
         if not self.fits(height, width):
             raise ValueError(f"{self.column} needs sides of at least {self.least_side} pixels, got {height}x{width}")
-        return float(self.measure(first, second))
+        return number(self, "measure", self.measure(first, second))
 
 
 class SetMetric(Metric):
@@ -138,7 +139,10 @@ class SetState:
         first, second = arrays(original, other)
         for shared, metric in {metric.shared: metric for metric in self.metrics}.items():
             if key not in self.kept[shared]:
-                self.kept[shared][key] = metric.keep(first, second)
+                kept = metric.keep(first, second)
+                if not isinstance(kept, Tensor):
+                    refuse(metric, "keep", "a tensor", f"'{type(kept).__name__}'")
+                self.kept[shared][key] = kept
 
     def state(self) -> list[dict[str, Tensor]]:
         """What was kept, as tensors by key, to be sent to another process or saved."""
@@ -157,7 +161,8 @@ class SetState:
 
     def value(self, metric: SetMetric) -> float:
         """The value of one metric. Raises :class:`pscx.PscxError` where too little was kept."""
-        return metric.compute([value for _, value in sorted(self.kept[metric.shared].items())])
+        kept = [value for _, value in sorted(self.kept[metric.shared].items())]
+        return number(metric, "compute", metric.compute(kept))
 
 
 METRICS: Registry[Metric] = Registry("metric", Metric)
