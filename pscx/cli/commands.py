@@ -241,6 +241,8 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             print(f"{'to do' if cell.id in to_do else 'done '}  {printable(cell.id)}  {printable(cell.name)}")
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
+    if to_do:
+        complain(f"{len(cells)} cells, {len(to_do)} to do")
     if to_do and options.launcher == "local":  # the identity of a cell does not depend on its device
         own = on_best_device(next(iter(to_do.values())).tree, layers)["trainer"]
         place = {key: own[key] for key in ("accelerator", "devices", "strategy") if key in own}
