@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import yaml
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from PIL import Image
 from tiny import write_codec
@@ -105,6 +106,54 @@ def test_other_data_or_another_configuration_is_another_folder(here: Path, capsy
     assert len(set(rows)) == 3
     assert evaluate("--data.root", "B", "--trainer.default_root_dir", "runs/mine") == 0  # an explicit root too
     assert "this run is in 'runs/mine-1'" in capsys.readouterr().err
+
+
+def test_the_current_folder_is_called_by_its_own_name(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``.`` has no name that versions could be made of; it is no other folder for that."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    for identity in (ONE, ONE):
+        folder = take(Path(), identity)
+        assert (folder.path, folder.before) == (tmp_path / "run", None)
+        (folder.path / "images.csv").touch()
+        folder.release()
+    other = take(Path(), TWO)
+    assert other.path == tmp_path / "run-1"
+    assert str(other.before).startswith(f"'{tmp_path / 'run'}' holds a run of ")
+    other.release()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("z" * 300, "trainer.default_root_dir cannot be 'zzz"),
+        ("a\0b", "trainer.default_root_dir cannot be 'a\\x00b': embedded null byte"),
+        ("a.png", "trainer.default_root_dir must be a folder, but 'a.png' is a file"),
+    ],
+)
+def test_what_can_be_no_folder_of_results_is_told(
+    name: str, says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "root.yaml").write_text(yaml.safe_dump({"trainer": {"default_root_dir": name}}))
+    assert evaluate("--data.root", ".", "--config", "root.yaml") == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Errno" not in error
+
+
+@pytest.mark.parametrize(
+    ("root", "says"),
+    [
+        ("/dev/null", "a folder of images or an image, but '/dev/null' is neither"),
+        ("z" * 300, "z' cannot be read: File name too long"),
+        ("nowhere", "'nowhere' does not exist"),
+    ],
+)
+def test_what_holds_no_images_is_told(root: str, says: str) -> None:
+    with pytest.raises(ImageError, match=rf"^data.root must be .*{says}$"):
+        image_files(root)
 
 
 def test_a_mistake_takes_no_folder(here: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -91,6 +92,8 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
     Raises:
         PscxError: another process works in the folder, or it cannot be written.
     """
+    if root.name in ("", ".."):  # which has no versions beside it by that name
+        root = Path(os.path.abspath(root))
     for path in _versions(root, identity) if versions else [root]:
         if versions and not is_run_folder(path) and _holds_results(path):
             continue
@@ -117,6 +120,19 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
     raise AssertionError("there is always another version")
 
 
+def check_name(root: Path) -> None:
+    """Raise :class:`PscxError` if the file system can have no folder of that name, or has a file there."""
+    try:
+        mode = os.stat(root).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # a name that is too long, or that holds a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PscxError(f"trainer.default_root_dir cannot be '{root}': {reason}") from error
+    if not stat.S_ISDIR(mode):
+        raise PscxError(f"trainer.default_root_dir must be a folder, but '{root}' is a file")
+
+
 def _why_not(root: Path, identity: Identity) -> str:
     if not root.exists():
         return f"'{root}' is gone"
@@ -125,8 +141,6 @@ def _why_not(root: Path, identity: Identity) -> str:
 
 def _versions(root: Path, identity: Identity) -> Iterator[Path]:
     """Candidate folders in order: those of the same run, then all."""
-    if root.name in ("", ".."):
-        root = Path(os.path.abspath(root))
     if _read(root) == identity:
         yield root
     numbers = [path.name.removeprefix(f"{root.name}-") for path in root.parent.glob("*") if path.is_dir()]
