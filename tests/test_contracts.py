@@ -67,6 +67,18 @@ class Mine(Restoration):
 )
 
 
+METRIC = (
+    HEAD
+    + """
+@METRICS.register("mine")
+class Mine(ImageMetric):
+    title, higher_is_better = "Mine", True
+    def measure(self, original, other):
+        return {}
+"""
+)
+
+
 @pytest.fixture
 def photo(image_folder: Path) -> str:
     return str(image_folder / "a.png")
@@ -119,6 +131,16 @@ def test_what_a_plugin_returns_is_checked(
     assert f" 'mine' ('{file}') must return " in error
     assert part.format(file) in error
     assert not (tmp_path / "x.pscx").exists()
+
+
+def test_a_metric_that_returns_no_number_is_told(
+    photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], forget_plugins: Callable[[], None]
+) -> None:
+    file = plugin(tmp_path / "mine", METRIC.format("None"))
+    where = ["--data.root", photo, "--trainer.default_root_dir", str(tmp_path / "run")]
+    options = ["--config", write_codec(tmp_path), "--plugins", str(file.parent), "--model.metrics", "[mine]"]
+    assert main(["test", *where, *options]) == 2
+    assert f"metric 'mine' ('{file}') must return a number from measure, got 'NoneType'" in capsys.readouterr().err
 
 
 def test_an_error_inside_a_plugin_names_its_line(
@@ -196,6 +218,6 @@ def test_values_as_components_return_them() -> None:
             returned(sampler, "sample", value, (2, 3))
     assert number(sampler, "measure", tensor[0, 0]) == 0
     assert number(sampler, "measure", float("inf")) == float("inf")
-    for wrong in (None, "x", tensor, float("nan")):
+    for wrong in (None, "x", tensor):
         with pytest.raises(PscxError, match="must return a number from measure, got "):
             number(sampler, "measure", wrong)

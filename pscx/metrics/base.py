@@ -14,7 +14,6 @@ from torch import Tensor
 from pscx.metrics.pixels import Pixels, arrays
 from pscx.metrics.weights import sha256_of
 from pscx.registry import Registry
-from pscx.runtime.returned import number, refuse
 
 Image = NDArray[np.uint8]
 """A picture ``(height, width, 3)``."""
@@ -81,7 +80,7 @@ class ImageMetric(Metric):
     def value(self, original: Pixels, other: Pixels) -> float | None:
         """The value, or None where the picture is smaller than :attr:`least_side`: an empty field in tables."""
         first, second = arrays(original, other)
-        return number(self, "measure", self.measure(first, second)) if self.fits(*first.shape[:2]) else None
+        return float(self.measure(first, second)) if self.fits(*first.shape[:2]) else None
 
     def __call__(self, original: Pixels, other: Pixels) -> float:
         """The value. Raises ``ValueError`` where the picture is smaller than :attr:`least_side`."""
@@ -89,7 +88,7 @@ class ImageMetric(Metric):
         height, width = first.shape[:2]
         if not self.fits(height, width):
             raise ValueError(f"{self.column} needs sides of at least {self.least_side} pixels, got {height}x{width}")
-        return number(self, "measure", self.measure(first, second))
+        return float(self.measure(first, second))
 
 
 class SetMetric(Metric):
@@ -139,10 +138,7 @@ class SetState:
         first, second = arrays(original, other)
         for shared, metric in {metric.shared: metric for metric in self.metrics}.items():
             if key not in self.kept[shared]:
-                kept = metric.keep(first, second)
-                if not isinstance(kept, Tensor):
-                    refuse(metric, "keep", "a tensor", f"'{type(kept).__name__}'")
-                self.kept[shared][key] = kept
+                self.kept[shared][key] = metric.keep(first, second)
 
     def state(self) -> list[dict[str, Tensor]]:
         """What was kept, as tensors by key, to be sent to another process or saved."""
@@ -161,8 +157,7 @@ class SetState:
 
     def value(self, metric: SetMetric) -> float:
         """The value of one metric. Raises :class:`pscx.PscxError` where too little was kept."""
-        kept = [value for _, value in sorted(self.kept[metric.shared].items())]
-        return number(metric, "compute", metric.compute(kept))
+        return metric.compute([value for _, value in sorted(self.kept[metric.shared].items())])
 
 
 METRICS: Registry[Metric] = Registry("metric", Metric)

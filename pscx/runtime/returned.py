@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -42,15 +41,12 @@ def returned(
 def number(component: object, method: str, value: Any) -> float:
     """``value``, which ``method`` of ``component`` has returned, as a float. Raises :class:`PscxError` if it is none.
 
-    A tensor or an array of one number is one. Not a number (NaN) is none; infinity is one.
+    A tensor or an array of one number is one.
     """
     try:
-        found = float(value)
+        return float(value)
     except (TypeError, ValueError, RuntimeError):
         refuse(component, method, "a number", f"'{type(value).__name__}'")
-    if math.isnan(found):
-        refuse(component, method, "a number", "nan")
-    return found
 
 
 def refuse(component: object, method: str, wanted: str, got: str) -> NoReturn:
