@@ -177,6 +177,21 @@ def test_versions(tmp_path: Path) -> None:
     assert held(tmp_path / "run-1", TWO) == tmp_path / "run-1-1"
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "codec.yaml", "posterior.yaml", "recipes/fitted.yaml"])
+def test_a_config_of_the_user_is_not_written_over(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "run" / name
+    file.parent.mkdir(parents=True)
+    file.touch()
+    for _ in range(2):
+        folder = take(tmp_path / "run", ONE)
+        assert folder.path == tmp_path / "run-1"
+        assert folder.before == f"'{tmp_path / 'run'}' holds a run of unknown origin"
+        (folder.path / name).parent.mkdir(exist_ok=True)
+        (folder.path / name).touch()  # its own
+        folder.release()
+    assert not (tmp_path / "run" / MARKER).exists()
+
+
 def test_a_folder_without_results_is_free(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").touch()

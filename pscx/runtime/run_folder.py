@@ -24,6 +24,11 @@ RESULTS = (
     *("cells", "results.csv"),
 )
 """What runs leave behind; a folder without any of these is free."""
+CONFIGS = (
+    *("config.yaml", "codec.yaml", "posterior.yaml", "static.yaml", "adaptive.yaml", "rows.yaml", "curve.yaml"),
+    "recipes/fitted.yaml",
+)
+"""What runs write beside that; in a folder of no run these are the user's own, and are not written over."""
 LOCKED = (errno.EWOULDBLOCK, errno.EACCES)  # errors of flock for a file that another process has locked
 PATIENCE = 1.0  # seconds to wait for another process to write the marker that it has locked
 
@@ -95,7 +100,7 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
     if root.name in ("", ".."):  # which has no versions beside it by that name
         root = Path(os.path.abspath(root))
     for path in _versions(root, identity) if versions else [root]:
-        if versions and not is_run_folder(path) and _holds_results(path):
+        if versions and not is_run_folder(path) and (_holds_results(path) or _holds_configs(path)):
             continue
         marker = _open(path)
         try:
@@ -215,6 +220,10 @@ def _parsed(data: bytes) -> Identity | None:
         return Identity(str(content["configuration"]), str(content["data"])) if content["version"] == VERSION else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _holds_configs(folder: Path) -> bool:
+    return any((folder / name).exists() for name in CONFIGS)
 
 
 def _holds_results(folder: Path) -> bool:
