@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from pscx.captioners import Captioner
+from pscx.captioners.base import captioned
 from pscx.codecs import Outcome, Progress, SignalCodec, Watch
 from pscx.codecs.pixels import check_encoding, padded, shown, signal_of
 from pscx.codecs.replay import Replay
@@ -364,7 +365,7 @@ class Codec(Decompressor):
 
     def caption_of(self, pixels: Pixels, source: str | Path = "") -> str:
         """What the captioner says of an image, whose file is ``source``; empty without a captioner."""
-        return "" if self.captioner is None else checked_caption(self.captioner.caption(pixels, str(source)))
+        return "" if self.captioner is None else checked_caption(captioned(self.captioner, pixels, str(source)))
 
 
 def _check_samples(samples: int) -> None:

@@ -129,6 +129,7 @@ def test_the_grid_is_run_and_the_table_is_tidy(finished: tuple[Lab, str, str]) -
         assert options["sampler"]["init_args"]["eta"] == {"ddrm": 0.5, "fresh": 1.0}[row["model.codec.sampler"]]
         assert options["sampler"]["init_args"]["steps"] == 2  # of the base, below both values
         assert options["coder"]["class_path"].lower().endswith(row["model.codec.coder"])
+    assert err.startswith("pscx: 6 cells, 6 to do\n")
     assert err.count("pscx: cell ") == 6
     assert "cell 6 of 6 (sampler=fresh, coder=raw, quantizer.step=0.1): " in err
     assert (lab.run / "summary.md").read_text().startswith(out.rstrip("\n"))
@@ -458,6 +459,21 @@ def test_metrics_are_measured_in_finished_cells_and_nothing_is_coded_again(
     before = copied.stamps()
     assert copied.ablate("--model.metrics", "[gmsd]") == 0  # they are there
     assert copied.stamps() == before
+
+
+def test_a_grid_has_a_bound_and_its_size_is_told(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a cell was looked at")
+
+    monkeypatch.setattr("pscx.ablation.plan.configuration", refuse)
+    axes = {"model.codec.seed": [*range(100)], "model.codec.quantizer.step": [0.1 + i / 1000 for i in range(101)]}
+    assert lab.ablate("--dry-run", axes=axes, rate="model.codec.quantizer.step", baseline={}) == 2
+    error = capsys.readouterr().err
+    assert "axes must make at most 10000 cells, got 100 x 101 = 10100" in error
+    with pytest.raises(AssertionError, match="was looked at"):
+        lab.ablate("--dry-run", axes={**axes, "model.codec.seed": [*range(99)]}, exclude=[], baseline={})
 
 
 def test_metrics_are_no_axis(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,8 @@ def test_cells_run_on_the_cluster_and_a_dead_one_is_counted(
     assert main([*arguments, "--launcher", "ray"]) == 1
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
-    assert [line.split(" (")[0] for line in lines] == [f"pscx: cell {count} of 3" for count in range(1, 4)]
+    told = [f"pscx: cell {count} of 3" for count in range(1, 4)]
+    assert [line.split(" (")[0] for line in lines] == ["pscx: 3 cells, 3 to do", *told]
     assert sum("coder=deadly" in line and "failed: lost by the cluster (" in line for line in lines) == 1
     assert sum("coder=posterior" in line and " dB, " in line for line in lines) == 2
     assert captured.out.count("failed: lost by the cluster") == 1

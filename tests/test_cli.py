@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from tiny import CODEC, save_prior, write_codec
 
 from pscx import __version__, load_codec, read_image
 from pscx.cli import commands
-from pscx.cli.main import main
+from pscx.cli.main import main, run
 from pscx.data.folder import BUNDLED
 
 Pixels = NDArray[np.uint8]
@@ -477,3 +478,39 @@ def test_info_tells_of_segments(
     assert "segment 2 " in capsys.readouterr().out
     assert main(["info", "x.pscx", "--prior", "elsewhere"]) == 2
     assert "--prior needs --segments" in capsys.readouterr().err
+
+
+def test_standard_input_and_output_may_be_closed(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell closes them with ``<&-`` and ``>&-``; Python then has none."""
+    for name in ("stdin", "stdout"):
+        monkeypatch.setattr(sys, name, None)
+    for args, says in (
+        (["compress", "-"], "'-' writes"),
+        (["compress", "-", "-o", str(tmp_path / "x.pscx")], "'-' reads"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["pscx", *args, "--config", write_codec(tmp_path)])
+        with pytest.raises(SystemExit) as end:
+            run()
+        assert end.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"pscx: {says} standard ")
+        assert "put, and that is closed: redirect" in error
+
+
+def test_a_name_that_begins_with_a_dash_is_told(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photo, "-a.png")
+    config = ["--config", write_codec(tmp_path)]
+    assert main(["compress", "-a.png", *config]) == 2
+    assert capsys.readouterr().err == "pscx: '-a.png' begins with a dash, as options do: write './-a.png'\n"
+    assert main(["compress", "./-a.png", *config]) == 0
+    assert main(["compress", "--force", *config, "--", "-a.png"]) == 0
+
+
+def test_a_zero_byte_is_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "a\0.png"]) == 2
+    assert capsys.readouterr().err == "pscx: an argument holds a zero byte, which no name has\n"

@@ -141,9 +141,13 @@ def test_results_go_under_the_name_of_the_config(
         (["--data.crop", "4"], "data.crop must be at least 16"),
         (["--data.crop", "4000"], "data.crop must fit into every image"),
         (["--ckpt_path", "nowhere.ckpt"], "Checkpoint file not found: nowhere.ckpt"),
+        (["--ckpt_path", __file__], "test_evaluate.py' is no checkpoint that pscx fit has written"),
+        (["--ckpt_path", "."], "ckpt_path: '.' is no checkpoint that pscx fit has written"),
+        (["--seed_everything", "x"], "option --seed_everything must be true or false or an integer, got x"),
+        (["--model.codec.samples", "{a: 1}"], "option --model.codec.samples must be an integer, got {'a': 1}"),
+        (["--model.help"], "--model.help and --data.help show nothing: see pscx components NAME"),
         (["--ckpt", "nowhere.ckpt"], "test has no option '--ckpt'"),
         (["--verbose", "7"], "--verbose must be bool, got 7"),
-        (["--seed_everything", "x"], "seed_everything"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(

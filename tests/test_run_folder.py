@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import yaml
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from PIL import Image
 from tiny import write_codec
@@ -108,6 +109,54 @@ def test_other_data_or_another_configuration_is_another_folder(here: Path, capsy
     assert "this run is in 'runs/mine-1'" in capsys.readouterr().err
 
 
+def test_the_current_folder_is_called_by_its_own_name(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``.`` has no name that versions could be made of; it is no other folder for that."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    for identity in (ONE, ONE):
+        folder = take(Path(), identity)
+        assert (folder.path, folder.before) == (tmp_path / "run", None)
+        (folder.path / "images.csv").touch()
+        folder.release()
+    other = take(Path(), TWO)
+    assert other.path == tmp_path / "run-1"
+    assert str(other.before).startswith(f"'{tmp_path / 'run'}' holds a run of ")
+    other.release()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("z" * 300, "trainer.default_root_dir cannot be 'zzz"),
+        ("a\0b", "trainer.default_root_dir cannot be 'a\\x00b': embedded null byte"),
+        ("a.png", "trainer.default_root_dir must be a folder, but 'a.png' is a file"),
+    ],
+)
+def test_what_can_be_no_folder_of_results_is_told(
+    name: str, says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "root.yaml").write_text(yaml.safe_dump({"trainer": {"default_root_dir": name}}))
+    assert evaluate("--data.root", ".", "--config", "root.yaml") == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Errno" not in error
+
+
+@pytest.mark.parametrize(
+    ("root", "says"),
+    [
+        ("/dev/null", "a folder of images or an image, but '/dev/null' is neither"),
+        ("z" * 300, "z' cannot be read: File name too long"),
+        ("nowhere", "'nowhere' does not exist"),
+    ],
+)
+def test_what_holds_no_images_is_told(root: str, says: str) -> None:
+    with pytest.raises(ImageError, match=rf"^data.root must be .*{says}$"):
+        image_files(root)
+
+
 def test_a_mistake_takes_no_folder(here: Path) -> None:
     assert evaluate("--data.root", "nowhere") == 2
     assert evaluate("--data.root", "a.png") == 0
@@ -127,6 +176,21 @@ def test_versions(tmp_path: Path) -> None:
     assert not (tmp_path / "old" / MARKER).exists()
     (tmp_path / "run-1" / MARKER).write_text("[" * 100_000)
     assert held(tmp_path / "run-1", TWO) == tmp_path / "run-1-1"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "codec.yaml", "posterior.yaml", "recipes/fitted.yaml"])
+def test_a_config_of_the_user_is_not_written_over(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "run" / name
+    file.parent.mkdir(parents=True)
+    file.touch()
+    for _ in range(2):
+        folder = take(tmp_path / "run", ONE)
+        assert folder.path == tmp_path / "run-1"
+        assert folder.before == f"'{tmp_path / 'run'}' holds a run of unknown origin"
+        (folder.path / name).parent.mkdir(exist_ok=True)
+        (folder.path / name).touch()  # its own
+        folder.release()
+    assert not (tmp_path / "run" / MARKER).exists()
 
 
 def test_a_folder_without_results_is_free(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ KEYS = ("base", "axes", "rate", "baseline", "exclude")
 OTHERS = ("recipe", "seed_everything", "verbose")
 ACCELERATOR = "trainer.accelerator"
 ID_DIGITS = 12
+MOST_CELLS = 10_000  # of a grid, before any is excluded; all are checked before one is run
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class _Reader:
         if not axes:
             self._fail("axes", "must hold at least one axis, such as model.codec.sampler: [ddrm]")
         rate = self._rate(axes)
+        cells = prod(len(axis.values) for axis in axes)
+        if cells > MOST_CELLS:
+            sizes = " x ".join(str(len(axis.values)) for axis in axes)
+            self._fail("axes", f"must make at most {MOST_CELLS} cells, got {sizes} = {cells}")
         excluded = self._exclusions(axes)
         combinations = [labels for labels in _product(axes) if not any(_matches(labels, entry) for entry in excluded)]
         if not combinations:
@@ -124,10 +130,10 @@ class _Reader:
         baseline = self._baseline([axis for axis in axes if axis.key != rate], combinations)
         root = own_root(trees[0])
         builder = _Builder()
-        cells = [self._cell(labels, tree, root, builder) for labels, tree in zip(combinations, trees, strict=True)]
-        self._check_different(cells)
+        planned = [self._cell(labels, tree, root, builder) for labels, tree in zip(combinations, trees, strict=True)]
+        self._check_different(planned)
         named = names_accelerator(self.layers) or any(axis.key == ACCELERATOR for axis in axes)
-        return Plan(axes, rate, baseline, cells, root, named)
+        return Plan(axes, rate, baseline, planned, root, named)
 
     def _check_different(self, cells: Sequence[Cell]) -> None:
         """Refuse two cells of one configuration, such as of the values 1 and 1.0: they would share a folder."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pscx.registry import Registry
+from pscx.runtime.returned import refuse
 
 
 class Captioner(ABC):
@@ -23,6 +24,14 @@ class Captioner(ABC):
         ``source`` is the image's file, or its name in its dataset; empty where it has neither. Raises
         :class:`pscx.errors.PscxError` where the image cannot be described.
         """
+
+
+def captioned(captioner: Captioner, image: NDArray[np.uint8], source: str) -> str:
+    """Its caption. Raises :class:`pscx.errors.PscxError` if that is no text."""
+    caption: object = captioner.caption(image, source)
+    if not isinstance(caption, str):
+        refuse(captioner, "caption", "a text", f"'{type(caption).__name__}'")
+    return caption
 
 
 CAPTIONERS: Registry[Captioner] = Registry("captioner", Captioner)

@@ -236,6 +236,8 @@ def ablate(options: Namespace, rest: list[str]) -> int:
             print(f"{'to do' if cell.id in to_do else 'done '}  {printable(cell.id)}  {printable(cell.name)}")
         print(f"{len(cells)} cells, {len(to_do)} to do")
         return 0
+    if to_do:
+        complain(f"{len(cells)} cells, {len(to_do)} to do")
     errors = {}
     wanted = placed(plan, to_do.values(), device, here=options.launcher == "local") if to_do else []
     for count, outcome in enumerate(launcher(wanted) if wanted else (), 1):

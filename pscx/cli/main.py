@@ -57,6 +57,8 @@ def main(args: list[str] | None = None) -> int:
     """
     args = sys.argv[1:] if args is None else args
     try:
+        if any("\0" in arg for arg in args):
+            raise UsageError("an argument holds a zero byte, which no name has")
         with terminable():
             return _run(args)
     except PscxError as error:
@@ -73,12 +75,18 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    except Exception as error:  # raised again, but for the one whose cause a sentence tells
-        sentence = broken_torchvision(error)
+    except Exception as error:  # raised again, but for those whose cause a sentence tells
+        sentence = broken_torchvision(error) or _failed_in_plugin(error)
         if sentence is None:
             raise
         complain(sentence)
         return 2
+
+
+def _failed_in_plugin(error: Exception) -> str | None:
+    from pscx.config.plugins import failed_in_plugin
+
+    return failed_in_plugin(error)
 
 
 def run() -> NoReturn:
@@ -89,7 +97,8 @@ def run() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is where a shell has closed it
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -114,6 +123,7 @@ def _run(args: list[str]) -> int:
         from pscx.runs.lightning import run_lightning
 
         return run_lightning(args[0], args[1:])
+    _check_dashes(args)
     settings, args = _settings(args) if args[:1] == ["compress"] else ([], args)
     try:
         options, rest = _parsers()[0].parse_known_args(args)
@@ -163,6 +173,13 @@ def _load(command: str, plugins: list[str], recipes: list[str]) -> None:
         from pscx.config.recipes.folders import load_recipes
 
         load_recipes(*recipes)
+
+
+def _check_dashes(args: list[str]) -> None:
+    """Refuse a file whose name begins with a dash, which would be taken for an option."""
+    for arg in takewhile(lambda arg: arg != "--", args):
+        if re.match(r"-[^-]", arg) and len(arg) > 2 and os.path.isfile(arg):
+            raise UsageError(f"'{arg}' begins with a dash, as options do: write './{arg}'")
 
 
 def _settings(args: list[str]) -> tuple[list[str], list[str]]:

@@ -23,7 +23,9 @@ def named(text: str) -> Path:
 
 def read_standard(limit: int = INPUT_LIMIT) -> bytes:
     """All of standard input. Raises :class:`PscxError` where it is a terminal, or has more than ``limit`` bytes."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None:
+        raise PscxError("'-' reads standard input, and that is closed: redirect a file to it")
+    if sys.stdin.isatty():
         raise PscxError("'-' reads standard input, and that is a terminal: redirect a file to it")
     data = sys.stdin.buffer.read(limit + 1)
     if len(data) > limit:
@@ -33,7 +35,9 @@ def read_standard(limit: int = INPUT_LIMIT) -> bytes:
 
 def check_standard_output() -> None:
     """Raise :class:`PscxError` where standard output is a terminal; ask this before a long computation."""
-    if sys.stdout is None or sys.stdout.isatty():
+    if sys.stdout is None:
+        raise PscxError("'-' writes standard output, and that is closed: redirect it, or name a file with -o")
+    if sys.stdout.isatty():
         raise PscxError("'-' writes standard output, and that is a terminal: redirect it, or name a file with -o")
 
 

@@ -12,6 +12,7 @@ from pscx.execution.batching import clock, denoise
 from pscx.priors.base import Prior
 from pscx.priors.speed import Speed
 from pscx.runtime.cancel import check_cancel
+from pscx.runtime.returned import returned
 
 
 class CountedPrior(Prior):
@@ -45,7 +46,7 @@ class CountedPrior(Prior):
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         check_cancel()
         started = clock()
-        x0 = denoise(self.inner, x, sigma)
+        x0 = returned(self.inner, "denoise", denoise(self.inner, x, sigma), x.shape, x.device, x.dtype)
         self.account.network_seconds += clock() - started
         self.account.evaluations += len(x) * self.inner.evaluations
         return x0

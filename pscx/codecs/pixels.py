@@ -9,6 +9,7 @@ from torch import Tensor
 from pscx.codecs.base import SignalCodec
 from pscx.images import to_pixels, to_tensor
 from pscx.runtime.memory import check_memory
+from pscx.runtime.returned import returned
 
 Pixels = NDArray[np.uint8]
 
@@ -38,4 +39,6 @@ def check_encoding(codec: SignalCodec, pixels: Pixels) -> None:
 
 def shown(codec: SignalCodec, signal: Tensor, height: int, width: int) -> Pixels:
     """The pixels ``(height, width, 3)`` of a signal, without its padding."""
+    shape = codec.signal_shape(*padded(codec, height, width))
+    signal = returned(codec, "restore", signal, shape, codec.device, None)
     return to_pixels(codec.to_image(signal[None])[:, :, :height, :width])

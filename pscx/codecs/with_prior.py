@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pscx.codecs.base import SignalCodec
 from pscx.execution.arithmetic import arithmetic_of
 from pscx.priors.base import Prior
+from pscx.runtime.returned import returned
 
 Self = TypeVar("Self", bound="PriorCodec")
 
@@ -41,10 +42,13 @@ class PriorCodec(SignalCodec):
         return self.prior.home
 
     def to_signal(self, image: Tensor) -> Tensor:
-        return self.prior.to_signal(image)
+        shape = (len(image), *self.prior.signal_shape(*image.shape[-2:]))
+        return returned(self.prior, "to_signal", self.prior.to_signal(image), shape, image.device, None)
 
     def to_image(self, signal: Tensor) -> Tensor:
-        return self.prior.to_image(signal)
+        image = self.prior.to_image(signal)
+        shape = (len(signal), 3, *image.shape[-2:]) if isinstance(image, Tensor) else ()
+        return returned(self.prior, "to_image", image, shape, signal.device, None)
 
     def signal_shape(self, height: int, width: int) -> tuple[int, ...]:
         return self.prior.signal_shape(height, width)

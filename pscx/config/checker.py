@@ -24,7 +24,7 @@ from pscx.config.layers import ConfigError
 from pscx.config.plugins import failure_of
 from pscx.config.sources import Sources
 from pscx.config.trust import Own, Trust
-from pscx.config.values import is_plain, parser_of, takes_text, too_large
+from pscx.config.values import is_plain, parser_of, takes_numbers, takes_text, too_large
 from pscx.config.words import deeper, describe, join, sentence, shortened, what
 from pscx.registry import Registry, choices, class_path, parameters_of
 
@@ -153,7 +153,7 @@ class Checker(Sources):
         except (ArgumentError, OverflowError) as error:  # such as a text of 400 digits for a number
             if text is not None and takes_text(annotation):
                 return text
-            if isinstance(value, Mapping) or annotation in (None, Any):
+            if (isinstance(value, Mapping) and not takes_numbers(annotation)) or annotation in (None, Any):
                 self.fail(path, sentence(str(error)))
             self.fail(path, f"must be {describe(annotation)}, got {shortened(value)}")
         found = checked.as_dict()["value"]

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pscx.config.contracts import check_contract, check_default
 from pscx.errors import PscxError
 from pscx.registry import NameTakenError, RegistrationError, Registry, origin, parameters_of
 
@@ -139,7 +140,9 @@ def _load(
     try:
         run()
         for registry, name, cls in _from(module):
-            _check_options(f"{registry.kind} '{name}'", cls)
+            title = f"{registry.kind} '{name}'"
+            _check_options(title, cls)
+            check_contract(title, cls, registry.base)
     except (Exception, SystemExit) as error:
         for registry, name, _ in _from(module):
             del registry.classes[name]
@@ -172,6 +175,28 @@ def _check_options(title: str, cls: type[Any]) -> None:
             raise RegistrationError(f"{title}: a config cannot set the option '{option}': give each option a name")
         if inspect.signature(cls.__init__).parameters[name].annotation is inspect.Parameter.empty:
             raise RegistrationError(f"{title}: the option '{name}' needs a type hint")
+        check_default(title, name, option)
+
+
+def failed_in_plugin(error: BaseException) -> str | None:
+    """A sentence about an exception that code of a plugin has raised, or none where no plugin was running.
+
+    It names the file and the last of its lines that ran.
+    """
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _is_plugin(str(frame.f_globals.get("__name__", "")))
+    ]
+    if not frames:
+        return None
+    file, line = frames[-1]
+    return f"plugin '{shown(file)}' failed in line {line}: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _is_plugin(module: str) -> bool:
+    entries = (entry.module for entry in entry_points(group=GROUP))
+    return any(module == own or module.startswith(f"{own}.") for own in (PACKAGE, *entries))
 
 
 def _cause(error: BaseException, file: Path | None) -> str:

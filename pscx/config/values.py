@@ -37,6 +37,11 @@ def takes_text(annotation: Any) -> bool:
     return str in kinds and kinds <= {str, list[str], NoneType}
 
 
+def takes_numbers(annotation: Any) -> bool:
+    """Whether an option takes numbers, booleans, texts or null alone, so that no mapping is a value."""
+    return {*alternatives(annotation)} <= {*TYPES, NoneType}
+
+
 def too_large(value: Any) -> bool:
     """Whether ``value`` or an item of it is a whole number beyond :data:`LARGEST`.
 

@@ -13,11 +13,16 @@ from pscx.registry import choices, parameters_of
 from pscx.runtime.printing import printable
 
 LONGEST = 200  # characters of a value in an error
+PLAIN = {"bool": "true or false", "int": "an integer", "float": "a number", "str": "text", "NoneType": "null"}
 
 
 def sentence(message: str) -> str:
     """An error of jsonargparse or Lightning in one line, class names without their brackets."""
     message = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class '\1'", message)
+    union = r'^Parser key "([\w.]+)": Does not validate against any .* Subtypes: \[(.*?)\] .* Given value: (.*)$'
+    if found := re.match(union, " ".join(message.split())):
+        kinds = re.sub(r"<class '(\w+)'>", r"\1", found[2]).split(", ")
+        return f"option --{found[1]} must be {' or '.join(PLAIN.get(kind, kind) for kind in kinds)}, got {found[3]}"
     causes = re.findall(r"^ *- (?!Expected an? )(.+)$", message, re.MULTILINE)  # errors of the branches of a union
     if causes:
         return str(causes[0])
@@ -37,9 +42,7 @@ def describe(annotation: Any) -> str:
         return f"one of {', '.join(map(repr, args))}"
     if origin in (list, tuple):
         return f"{origin.__name__} of {' and '.join(dict.fromkeys(describe(a) for a in args if a is not ...))}"
-    return {"bool": "true or false", "int": "an integer", "float": "a number", "str": "text"}.get(
-        getattr(annotation, "__name__", ""), str(getattr(annotation, "__name__", annotation))
-    )
+    return PLAIN.get(getattr(annotation, "__name__", ""), str(getattr(annotation, "__name__", annotation)))
 
 
 def shortened(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from functools import cache
 from pathlib import Path
@@ -26,10 +28,17 @@ def image_files(root: str | Path, option: str = "data.root") -> list[Path]:
     if root == "":
         raise ImageError(f"{option} must not be empty: '.' is the current folder")
     root = Path(root)
-    if root.is_file():
+    try:
+        mode = os.stat(root).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError for a zero byte in the name
+        raise ImageError(f"{option} must be a folder of images or an image, but '{root}' does not exist") from None
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+        raise ImageError(f"{option} must be a folder of images or an image, but '{root}' {why}") from error
+    if stat.S_ISREG(mode):
         return [root]
-    if not root.is_dir():
-        raise ImageError(f"{option} must be a folder of images or an image, but '{root}' does not exist")
+    if not stat.S_ISDIR(mode):
+        raise ImageError(f"{option} must be a folder of images or an image, but '{root}' is neither")
     if is_run_folder(root):
         raise ImageError(f"{option} must be a folder of images, but '{root}' holds the results of a pscx run")
     found = walk(root, SUFFIXES)

@@ -15,7 +15,9 @@ from pscx.errors import PscxError
 from pscx.evaluation.measures import Measure
 from pscx.evaluation.tables import COSTS, PLACE, RATES
 from pscx.metrics import METRICS, ImageMetric, Metric, SetMetric, SetState
+from pscx.metrics.pixels import arrays
 from pscx.registry import class_path
+from pscx.runtime.returned import number
 
 DEFAULT_METRICS = ("psnr", "ssim", "ms_ssim")
 RESERVED = (*PLACE, *RATES, *COSTS, "images", "left_out", "cell", "image")
@@ -65,7 +67,7 @@ class Measuring:
             if column in known and known[column].get("version") == version:
                 found[column] = known[column]
             else:
-                found[column] = {"value": metric.value(original, picture), "version": version}
+                found[column] = {"value": value_of(metric, original, picture), "version": version}
         return found
 
     def keep(self, name: str, original: Pixels, picture: Pixels) -> None:
@@ -87,6 +89,14 @@ class Measuring:
                 values[metric.column] = None
                 print(f"pscx: warning: no value of {metric.column}: {error}", file=sys.stderr)
         return values
+
+
+def value_of(metric: ImageMetric, original: Pixels, picture: Pixels) -> float | None:
+    """:meth:`pscx.metrics.ImageMetric.value`, but raises :class:`PscxError` if the metric returns no number."""
+    first, second = arrays(original, picture)
+    if not metric.fits(*first.shape[:2]):
+        return None
+    return number(metric, "measure", metric.measure(first, second))
 
 
 def default_metrics() -> list[Metric]:

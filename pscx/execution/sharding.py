@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, distributed
 
 from pscx.priors.base import Prior
+from pscx.runtime.returned import returned
 from pscx.samplers.base import Problem, Sampler
 
 T = TypeVar("T")
@@ -60,9 +61,9 @@ class Spread:
         spans = {start: range(start, min(start + batch, indices.stop)) for start in starts}
         if self.size == 1:
             for span in spans.values():
-                yield sampler.sample(problem, span)
+                yield drawn(sampler, problem, span)
             return
-        own = [sampler.sample(problem, spans[start]) for start in starts[self.rank :: self.size]]
+        own = [drawn(sampler, problem, spans[start]) for start in starts[self.rank :: self.size]]
         mine = torch.cat([torch.empty(0, *problem.shape, dtype=torch.float64, device=problem.device), *own])
         del own
         shares = [iter(torch.split(share, batch)) for share in gathered_tensors(mine, self.tensors or self.group)]
@@ -86,6 +87,11 @@ class Spread:
 
 
 ALONE = Spread()
+
+
+def drawn(sampler: Sampler, problem: Problem, indices: range) -> Tensor:
+    """Draws ``indices`` of a sampler. Raises :class:`pscx.errors.PscxError` if they are not what its contract says."""
+    return returned(sampler, "sample", sampler.sample(problem, indices), (len(indices), *problem.shape), problem.device)
 
 
 def gathered_tensors(own: Tensor, group: Any = None) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pscx.quantizers.turns import CellsInTurn
 from pscx.registry import Registry
+from pscx.runtime.returned import refuse, returned
 from pscx.signal.distributions import Array, Integers
 
 
@@ -116,6 +117,21 @@ class CellsAtOnce(CellsInTurn):
 
     def take(self, rows: Integers, symbols: Integers) -> None:
         pass
+
+
+def quantized(quantizer: Quantizer, value: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Its symbols. Raises :class:`pscx.errors.PscxError` if they are not what the contract says."""
+    symbols = returned(quantizer, "quantize", quantizer.quantize(value, mean, scale), value.shape, dtype=torch.int64)
+    if symbols.numel() and not (0 <= int(symbols.min()) and int(symbols.max()) < quantizer.alphabet):
+        wanted, got = f"symbols in 0..{quantizer.alphabet - 1}", f"{int(symbols.min())}..{int(symbols.max())}"
+        refuse(quantizer, "quantize", wanted, got)
+    return symbols
+
+
+def dequantized(quantizer: Quantizer, symbol: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """What symbols stand for, and the noise variances of that. Raises as :func:`quantized` does."""
+    value = returned(quantizer, "dequantize", quantizer.dequantize(symbol, mean, scale), mean.shape)
+    return value, returned(quantizer, "noise_variance", quantizer.noise_variance(symbol, mean), mean.shape)
 
 
 QUANTIZERS: Registry[Quantizer] = Registry("quantizer", Quantizer)

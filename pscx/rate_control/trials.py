@@ -14,6 +14,7 @@ from pscx.codecs.pixels import shown
 from pscx.execution.batching import clock
 from pscx.format.container import Header, pack
 from pscx.restorations.base import Restoration
+from pscx.runtime.returned import refuse
 
 Pixels = NDArray[np.uint8]
 OnTrial = Callable[[int, float | None], None]
@@ -123,7 +124,12 @@ class Trials:
     def _encoded(self, codec: SignalCodec, setting: Setting) -> Run:
         if self._on_trial is not None:
             self._on_trial(len(self._accounts) + 1, setting.parameter)
-        payload, outcome = codec.encode(self._signal, self._progress, setting.keep, watch=self._watch)
+        found: object = codec.encode(self._signal, self._progress, setting.keep, watch=self._watch)
+        match found:
+            case (bytes() as payload, Outcome() as outcome):
+                pass
+            case _:
+                refuse(codec, "encode", "bytes and an Outcome", f"'{type(found).__name__}'")
         self._accounts.append(outcome.account)
         data = pack(replace(self._header, parameter=setting.parameter), payload)
         height, width = self.pixels.shape[:2]

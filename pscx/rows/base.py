@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar, TypeAlias
 
+import torch
 from torch import Tensor
 
 from pscx.priors.base import Prior
 from pscx.registry import Registry
+from pscx.runtime.returned import refuse, returned
 from pscx.signal.measurements import Measurements
 
 Predictions: TypeAlias = Generator[tuple[Tensor, Tensor], Tensor, None]
@@ -121,6 +123,24 @@ class RowRule(ABC):
     @abstractmethod
     def stride(self) -> int:
         """Sides of a signal must be multiples of this."""
+
+
+def proposed(rule: RowRule, situation: Situation) -> Proposal:
+    """What a rule proposes. Raises :class:`pscx.errors.PscxError` if its parts are not what :class:`Proposal` says."""
+    found = rule.propose(situation)
+    if not isinstance(found, Proposal):
+        refuse(rule, "propose", "a Proposal", f"'{type(found).__name__}'")
+    device = situation.measurements.device
+    count = len(found.block) if isinstance(found.block, Tensor) and found.block.ndim else 0
+    returned(rule, "propose (block)", found.block, (count,), device, torch.int64)
+    returned(rule, "propose (variance)", found.variance, (count,), device)
+    if found.weight is not None:
+        returned(rule, "propose (weight)", found.weight, (count,), device)
+    if len(found.rows) != count:
+        refuse(rule, "propose", f"as many rows as block has numbers, {count}", str(len(found.rows)))
+    if sum(found.groups) != count:
+        refuse(rule, "propose", f"groups that add up to the {count} rows", str(found.groups))
+    return found
 
 
 ROWS: Registry[RowRule] = Registry("row rule", RowRule)

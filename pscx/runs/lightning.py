@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -28,7 +29,7 @@ from pscx.runs.run_identity import data_paths, identity_of
 from pscx.runtime.arguments import take_option
 from pscx.runtime.printing import complain
 from pscx.runtime.quiet import quiet
-from pscx.runtime.run_folder import RunFolder, take
+from pscx.runtime.run_folder import RunFolder, check_name, take
 from pscx.runtime.termination import keep_terminable
 from pscx.training.over_images import OverImages
 
@@ -51,6 +52,8 @@ RANKS = ("NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # rank_
 def run_lightning(command: str, args: list[str]) -> int:
     """Check the configuration, then hand it over to Lightning. Returns the exit code."""
     if any(arg.partition("=")[0].endswith(".help") for arg in args):  # jsonargparse's, as --trainer.logger.help
+        if any(arg in ("--model.help", "--data.help") for arg in args):
+            raise ConfigError("--model.help and --data.help show nothing: see pscx components NAME")
         return _launch([command, *("--help" if arg == "--trainer.help" else arg for arg in args)])
     devices, args = take_option("--device", args)
     layers, rest = split_options(args)
@@ -106,6 +109,22 @@ def _sentences() -> Iterator[None]:
         if not str(error).startswith("Checkpoint file not found"):
             raise
         raise ConfigError(f"ckpt_path: {error}") from error
+    except RuntimeError as error:
+        if not str(error).startswith("Error(s) in loading state_dict"):
+            raise
+        raise ConfigError("ckpt_path: the checkpoint is of another network, or of another command") from error
+
+
+def check_checkpoint(path: object) -> None:
+    """Raise :class:`ConfigError` where ``ckpt_path`` is there and is no checkpoint of ``pscx fit``."""
+    if not isinstance(path, str) or not os.path.exists(path):
+        return  # such as last; one that is missing is told later
+    try:
+        content = torch.load(path, map_location="meta", mmap=True, weights_only=True)
+    except Exception:  # whatever it is: torch has no error of its own for this
+        content = None
+    if not isinstance(content, Mapping) or "state_dict" not in content:
+        raise ConfigError(f"ckpt_path: '{path}' is no checkpoint that pscx fit has written")
 
 
 def configuration(command: str, layers: list[Layer]) -> dict[str, Any]:
@@ -161,8 +180,12 @@ class _Folder:
 
 
 def own_root(tree: Mapping[str, Any]) -> Path:
-    """The folder for results in a checked configuration. Raises ``ConfigError`` if it is the folder of the data."""
+    """The folder for results in a checked configuration.
+
+    Raises ``ConfigError`` if it is the folder of the data, and :class:`pscx.errors.PscxError` if it can be no folder.
+    """
     root = Path(tree["trainer"]["default_root_dir"])
+    check_name(root)
     if root.resolve() in data_paths(tree):
         raise ConfigError(f"trainer.default_root_dir must not be the folder of the data, got '{root}'")
     return root
@@ -196,7 +219,9 @@ class _CLI(LightningCLI):
         if self.folder is not None:
             checked[args[0]] = Namespace(**self.folder.tree)  # type: ignore[no-untyped-call]
         self.config = parser.parse_args(args, namespace=checked)
-        seed = self.config[str(self.config.subcommand)].get("seed_everything")
+        options = self.config[str(self.config.subcommand)]
+        check_checkpoint(options.get("ckpt_path"))
+        seed = options.get("seed_everything")
         if seed is not None and not 0 <= seed <= LARGEST_SEED:
             raise ConfigError(f"seed_everything must lie in 0..{LARGEST_SEED}, got {shortened(seed)}")
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,11 @@ RESULTS = (
     *("cells", "results.csv"),
 )
 """What runs leave behind; a folder without any of these is free."""
+CONFIGS = (
+    *("config.yaml", "codec.yaml", "posterior.yaml", "static.yaml", "adaptive.yaml", "rows.yaml", "curve.yaml"),
+    "recipes/fitted.yaml",
+)
+"""What runs write beside that; in a folder of no run these are the user's own, and are not written over."""
 LOCKED = (errno.EWOULDBLOCK, errno.EACCES)  # errors of flock for a file that another process has locked
 PATIENCE = 1.0  # seconds to wait for another process to write the marker that it has locked
 
@@ -91,8 +97,10 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
     Raises:
         PscxError: another process works in the folder, or it cannot be written.
     """
+    if root.name in ("", ".."):  # which has no versions beside it by that name
+        root = Path(os.path.abspath(root))
     for path in _versions(root, identity) if versions else [root]:
-        if versions and not is_run_folder(path) and _holds_results(path):
+        if versions and not is_run_folder(path) and (_holds_results(path) or _holds_configs(path)):
             continue
         marker, locked = _locked(path)
         try:
@@ -116,6 +124,19 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
     raise AssertionError("there is always another version")
 
 
+def check_name(root: Path) -> None:
+    """Raise :class:`PscxError` if the file system can have no folder of that name, or has a file there."""
+    try:
+        mode = os.stat(root).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # a name that is too long, or that holds a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PscxError(f"trainer.default_root_dir cannot be '{root}': {reason}") from error
+    if not stat.S_ISDIR(mode):
+        raise PscxError(f"trainer.default_root_dir must be a folder, but '{root}' is a file")
+
+
 def _why_not(root: Path, identity: Identity) -> str:
     if not root.exists():
         return f"'{root}' is gone"
@@ -124,8 +145,6 @@ def _why_not(root: Path, identity: Identity) -> str:
 
 def _versions(root: Path, identity: Identity) -> Iterator[Path]:
     """Candidate folders in order: those of the same run, then all."""
-    if root.name in ("", ".."):
-        root = Path(os.path.abspath(root))
     if _read(root) == identity:
         yield root
     numbers = [path.name.removeprefix(f"{root.name}-") for path in root.parent.glob("*") if path.is_dir()]
@@ -214,6 +233,10 @@ def _parsed(data: bytes) -> Identity | None:
         return Identity(str(content["configuration"]), str(content["data"])) if content["version"] == VERSION else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _holds_configs(folder: Path) -> bool:
+    return any((folder / name).exists() for name in CONFIGS)
 
 
 def _holds_results(folder: Path) -> bool:

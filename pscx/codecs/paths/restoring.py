@@ -15,6 +15,7 @@ from pscx.codecs.paths.walk import Reached
 from pscx.errors import PscxError
 from pscx.priors.base import Prior
 from pscx.restorations.base import Restoration
+from pscx.runtime.returned import returned
 from pscx.signal.noise import Noise
 
 DRAWN = 1 << 44  # noise index of the samples
@@ -95,7 +96,8 @@ class Sampled(Restoring):
         self.evaluations = restoration.draws * self.descent.steps
 
     def restored(self, prior: Prior, noise: Noise, reached: Reached, index: int) -> Tensor:
-        return self.restoration.restore(partial(self.descent.draws, prior, noise, reached), index)
+        signal = self.restoration.restore(partial(self.descent.draws, prior, noise, reached), index)
+        return returned(self.restoration, "restore", signal, reached.state.shape, reached.state.device)
 
 
 def finite(signal: Tensor) -> Tensor:

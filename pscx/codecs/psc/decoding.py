@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from pscx.codecs.base import Progress
@@ -12,6 +13,7 @@ from pscx.codecs.psc.loop import SEGMENT_BITS, Known, Loop, Question, Seal, chec
 from pscx.coders.base import Coder
 from pscx.errors import StreamError
 from pscx.execution.arithmetic import difference
+from pscx.runtime.returned import returned
 
 
 class DamageError(StreamError):
@@ -59,7 +61,8 @@ class Decoding:
         decoder, quantizer, iterations = self.coder.decoder(self.payload), self.loop.quantizer, self.loop.iterations
 
         def answer(question: Question) -> Tensor:
-            return decoder.get(quantizer, question.mean, question.scale)
+            symbols = decoder.get(quantizer, question.mean, question.scale)
+            return returned(self.coder, "the decoder's get", symbols, question.mean.shape, dtype=torch.int64)
 
         def seal(seal: Seal) -> None:
             if seal.segment == good:

@@ -11,7 +11,9 @@ from pscx.codecs.base import Progress
 from pscx.codecs.psc.loop import Known, Loop, Question, Seal
 from pscx.coders.base import Coder
 from pscx.errors import PscxError
+from pscx.quantizers.base import quantized
 from pscx.rows.base import Proposal
+from pscx.runtime.returned import refuse, returned
 
 LARGE = 1 << 22  # larger signals are transformed again for each segment to save memory
 
@@ -32,7 +34,10 @@ def encode(
     side = _Encoder(loop, coder, signal, keep, report)
     outcome = loop.drive(tuple(signal.shape), side.answer, side.seal, progress, side.along)
     outcome.account.segment_bits = side.bits[:-1]
-    return side.encoder.finish(), outcome
+    payload = side.encoder.finish()
+    if not isinstance(payload, bytes):
+        refuse(coder, "the encoder's finish", "bytes", f"'{type(payload).__name__}'")
+    return payload, outcome
 
 
 class _Encoder:
@@ -41,7 +46,7 @@ class _Encoder:
     def __init__(
         self, loop: Loop, coder: Coder, signal: Tensor, keep: int | None, report: Callable[[Seal], None] | None
     ) -> None:
-        self.encoder = coder.encoder()
+        self.encoder, self._coder = coder.encoder(), coder
         self.bits = [0.0]
         self._quantizer, self._signal, self._left, self._report = loop.quantizer, signal, keep, report
         self._space = loop.rows.start(loop.prior, tuple(signal.shape))
@@ -61,8 +66,9 @@ class _Encoder:
             value = torch.cat([value[: self._left], question.mean[self._left :]])
             self._left = max(self._left - len(value), 0)
         self._check_reach(value, question.mean)
-        symbols = self._quantizer.quantize(value, question.mean, question.scale)
+        symbols = quantized(self._quantizer, value, question.mean, question.scale)
         bits = self.encoder.put(symbols, self._quantizer, question.mean, question.scale)
+        bits = returned(self._coder, "the encoder's put", bits, symbols.shape)
         self.bits[-1] += float(bits.sum())
         return symbols
 

@@ -22,8 +22,8 @@ from pscx.exact import ordered_mean, square_root
 from pscx.execution.batching import clock
 from pscx.execution.sharding import Spread
 from pscx.priors.base import Prior
-from pscx.quantizers.base import Quantizer
-from pscx.rows.base import Predictions, Proposal, RowRule, Situation
+from pscx.quantizers.base import Quantizer, dequantized
+from pscx.rows.base import Predictions, Proposal, RowRule, Situation, proposed
 from pscx.samplers.base import Problem, Sampler
 from pscx.signal.measurements import Measurements
 from pscx.signal.noise import Noise
@@ -199,7 +199,7 @@ class Loop:
 
     def _propose(self, situation: Situation, estimate: Tensor | None) -> Proposal:
         try:
-            proposal = self.rows.propose(situation)
+            proposal = proposed(self.rows, situation)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # public, but not in the stubs
             if estimate is not None:
                 finite(estimate, samples_of(situation.iteration))
@@ -235,8 +235,8 @@ class Loop:
             mean, scale = mean * by, square_root(variance.clamp_min(SMALLEST_VARIANCE)) * by
             symbols = yield Question(mean, scale, None if own is None else own * by)
             assert symbols is not None
-            value = self.quantizer.dequantize(symbols, mean, scale) / by
-            noise = self.quantizer.noise_variance(symbols, mean) / (by * by)
+            value, noise = dequantized(self.quantizer, symbols, mean, scale)
+            value, noise = value / by, noise / (by * by)
             coded.append((mean, scale, symbols, value, noise, *self.quantizer.cells(symbols, mean)))
         predictions.close()
         return Measured(proposal, *(torch.cat(part) for part in zip(*coded, strict=True)))

@@ -11,6 +11,7 @@ from pscx.codecs.psc.loop import Known, Loop, finite
 from pscx.errors import PscxError
 from pscx.execution.batching import clock
 from pscx.restorations.base import Restoration
+from pscx.runtime.returned import returned
 from pscx.samplers.base import Sampler, with_options
 
 FINAL = 1 << 16  # noise index reserved for the final restoration
@@ -24,7 +25,7 @@ def restored(
     problem = loop.problem(prior, outcome.measurements, FINAL, shape, outcome.estimate)
     started = clock()
     draw = partial(loop.spread.draws, sampler, problem, batch=loop.batch)
-    signal = restoration.restore(draw, index)
+    signal = returned(restoration, "restore", restoration.restore(draw, index), shape, problem.device)
     outcome.account.seconds += clock() - started
     return finite(signal, "the restored values")
 
