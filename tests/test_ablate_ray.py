@@ -116,7 +116,7 @@ def test_more_than_any_machine_has(
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, "--launcher", "ray", "--gpus-per-cell", "1"]) == 2
     error = "pscx: --cpus-per-cell 1 and --gpus-per-cell 1 must fit on one machine of the cluster; they have "
-    assert capsys.readouterr().err == f"{error}2 CPUs and 0 GPUs\n"
+    assert capsys.readouterr().err == f"pscx: 3 cells, 3 to do\n{error}2 CPUs and 0 GPUs\n"
 
 
 @pytest.mark.parametrize(
