@@ -26,6 +26,8 @@ from pscx import PscxError, StreamError
 from pscx.cli.main import main
 from pscx.codecs import CODECS, DDCM, Account, DiffC, PathCodec, TurboDDCM
 from pscx.codecs.paths.sides import Reader
+from pscx.config.layers import split_options
+from pscx.config.sources import Sources
 from pscx.format.container import pack, unpack
 from pscx.metrics import psnr
 from pscx.priors import Gaussian
@@ -365,6 +367,26 @@ def test_families_are_tested_by_name(tmp_path: Path, capsys: pytest.CaptureFixtu
     args += ["--data.root", "bundled", "--data.crop", "32", "--data.subset", "1"]
     assert main([*args, "--trainer.default_root_dir", str(tmp_path / "run")]) == 0, capsys.readouterr().err
     assert (tmp_path / "run" / "summary.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "prior"),
+    [
+        (["--model.codec", "ddcm"], {"name": "ddpm", "exact": True}),
+        (["--model.codec", "{name: diffc, chunk: 9}"], {"name": "ddpm", "exact": True}),
+        (["--model.codec", "ddcm", "--model.codec.prior", "gaussian"], {"name": "gaussian"}),
+        (["--model.codec", "{name: ddcm, prior: gaussian}"], {"name": "gaussian"}),
+    ],
+)
+def test_another_family_keeps_the_prior_of_the_config(options: list[str], prior: dict[str, Any]) -> None:
+    """``docs/families.md`` begins with this; the other options of the recipe's codec are left behind."""
+    layers, rest = split_options(["--config", "configs/quickstart.yaml", *options, "--model.codec.level", "0.2"])
+    assert not rest
+    codec = Sources(layers).tree()["model"]["codec"]
+    kept = codec["prior"] if isinstance(codec["prior"], dict) else {"name": codec["prior"]}
+    assert {key: value for key, value in kept.items() if key in prior} == prior
+    assert codec["level"] == "0.2"
+    assert "quantizer" not in codec
 
 
 def test_the_family_of_the_docs_is_short_and_codes(

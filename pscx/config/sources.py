@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from pscx.config.canonical import canonical
 from pscx.config.layers import ConfigError, Layer, merge
 from pscx.config.recipes import read_recipe
-from pscx.registry import choices
+from pscx.registry import Registry, choices, parameters_of
 
 SECTIONS = ("model", "data", "trainer")
 RUN_OPTIONS = ("seed_everything", "ckpt_path", "verbose", "weights_only", "return_predictions")
@@ -34,7 +34,8 @@ class Sources:
             except KeyError as error:
                 self.fail("recipe", str(error.args[0]))
         for layer in self.layers:
-            base = merge(base, {key: value for key, value in layer.values.items() if key != "recipe"})
+            merged = merge(base, {key: value for key, value in layer.values.items() if key != "recipe"})
+            base = with_prior(merged, base)
         return dict(base)
 
     def _recipe(self) -> Any:
@@ -75,6 +76,32 @@ class Sources:
                     return layer
             path = path.rpartition(".")[0]
         return None
+
+
+def with_prior(tree: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree``; a codec that takes a prior and names none has that of the codec ``before``, which is of another family.
+
+    All families of codecs with a prior share priors, so ``--model.codec ddcm`` needs no other option.
+    """
+    old, new = _codec(before), _codec(tree)
+    if "prior" not in old or "prior" in new or not _takes_prior(new.get("name")):
+        return tree
+    return {**tree, "model": {**tree["model"], "codec": {**new, "prior": old["prior"]}}}
+
+
+def _codec(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The codec of a tree that is not checked yet, as a mapping; empty where there is none."""
+    model = tree.get("model")
+    codec = model.get("codec") if isinstance(model, Mapping) else None
+    if isinstance(codec, str):
+        return {"name": codec}
+    return codec if isinstance(codec, Mapping) else {}
+
+
+def _takes_prior(family: Any) -> bool:
+    registries = (registry for registry in Registry.kinds.values() if registry.kind == "codec")
+    classes = (registry.find(family) for registry in registries if isinstance(family, str))
+    return any(cls is not None and "prior" in parameters_of(cls) for cls in classes)
 
 
 def sets(values: Any, path: str) -> bool:
