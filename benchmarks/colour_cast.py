@@ -17,9 +17,9 @@ beyond 1 grey level, or over a region beyond 4.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
@@ -38,7 +38,7 @@ from pscx.runtime.files import write_whole
 
 sys.path.append(str(Path(__file__).parent))
 
-from rate_distortion import digest, region  # found through the line above
+from rate_distortion import Record, central, digest, read, region  # found through the line above
 
 REGION = 64
 WHOLE_BOUND, REGION_BOUND = 1.0, 4.0  # grey levels
@@ -58,17 +58,17 @@ def main() -> int:
     parser.add_argument("--perception", type=float, metavar="P", help="as in pscx decompress")
     parser.add_argument("--limit", type=int, metavar="N", help="images")
     options = parser.parse_args()
+    if options.points is not None and options.step is not None:
+        parser.error("--points finds the step of --bpp: give --points or --step")
     codec = pscx.load_codec(options.recipe)
     target: BPP | Step = BPP(options.bpp) if options.step is None else Step(options.step)
+    points = [] if options.points is None else read(options.points).values()
     place = options.recipe, f"pscx {digest(codec)}", region(options.crop)
     found = []
     for file in image_files(options.folder, "FOLDER")[: options.limit]:
-        pixels = pscx.read_image(file)
-        if options.crop is not None:
-            top, left = (max(side - options.crop, 0) // 2 for side in pixels.shape[:2])
-            pixels = np.ascontiguousarray(pixels[top : top + options.crop, left : left + options.crop])
+        pixels = central(pscx.read_image(file), options.crop)
         if options.points is not None:
-            target = Step(step_at(options.bpp, steps_of(options.points, file.stem, place)))
+            target = Step(step_at(options.bpp, steps_of(points, file.stem, place)))
         found.append((file.stem, result(options.output, codec, pixels, target, options.perception)))
         print(f"{file.stem}: {found[-1][1]['bpp']:.4f} bpp, {found[-1][1]['psnr']:.2f} dB", file=sys.stderr, flush=True)
     rows = [
@@ -90,11 +90,10 @@ def main() -> int:
     return int(whole > WHOLE_BOUND or largest > REGION_BOUND)
 
 
-def steps_of(points: Path, image: str, place: tuple[str, str, str]) -> dict[float, float]:
+def steps_of(points: Iterable[Record], image: str, place: tuple[str, str, str]) -> dict[float, float]:
     """Steps and bits per pixel of an image in a table; ``place`` has its columns codec, version and crop."""
-    with points.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["image"] == image]
-    found = [row for row in rows if (row["codec"], row["version"], row["crop"]) == place]
+    wanted = (image, *place)
+    found = [row for row in points if (row["image"], row["codec"], row["version"], row["crop"]) == wanted]
     return {float(row["setting"].split()[1]): float(row["bpp"]) for row in found}
 
 
