@@ -133,6 +133,12 @@ def registered(path: str) -> type[Any] | None:
     return next((cls for cls in classes if class_path(cls) == path), None)
 
 
+def class_of_kind(kind: str, name: str) -> type[Any] | None:
+    """The class of that name among those of a kind, such as ``sampler``, if the kind has been imported, or none."""
+    found = (registry.find(name) for registry in Registry.kinds.values() if registry.kind == kind)
+    return next(filter(None, found), None)
+
+
 def origin(cls: type[Any]) -> str | None:
     """The file that defines a class, or none if the class ships with pscx."""
     if cls.__module__.partition(".")[0] == __package__:

@@ -12,7 +12,7 @@ from pscx.config.words import describe
 from pscx.registry import RegistrationError
 
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+PLAIN = (bool, int, float, str)
 
 
 def check_contract(title: str, cls: type[Any], base: type[Any]) -> None:
@@ -33,7 +33,7 @@ def check_contract(title: str, cls: type[Any], base: type[Any]) -> None:
         if value is None or hasattr(value, "__get__") or kind not in PLAIN:
             continue
         if not _is(kind, value):
-            raise RegistrationError(f"{title}: the attribute {name} must be {PLAIN[kind]}, got {value!r}")
+            raise RegistrationError(f"{title}: the attribute {name} must be {describe(kind)}, got {value!r}")
 
 
 def check_default(title: str, name: str, option: inspect.Parameter) -> None:

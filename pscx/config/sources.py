@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from pscx.config.canonical import canonical
 from pscx.config.layers import ConfigError, Layer, merge
 from pscx.config.recipes import read_recipe
-from pscx.registry import Registry, choices, parameters_of
+from pscx.registry import choices, class_of_kind, parameters_of
 
 SECTIONS = ("model", "data", "trainer")
 RUN_OPTIONS = ("seed_everything", "ckpt_path", "verbose", "weights_only", "return_predictions")
@@ -99,9 +99,8 @@ def _codec(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _takes_prior(family: Any) -> bool:
-    registries = (registry for registry in Registry.kinds.values() if registry.kind == "codec")
-    classes = (registry.find(family) for registry in registries if isinstance(family, str))
-    return any(cls is not None and "prior" in parameters_of(cls) for cls in classes)
+    cls = class_of_kind("codec", family) if isinstance(family, str) else None
+    return cls is not None and "prior" in parameters_of(cls)
 
 
 def sets(values: Any, path: str) -> bool:

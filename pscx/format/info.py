@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pscx.config import STREAM_FAMILY
 from pscx.config.recipes import RECIPES, USER_RECIPE, read_shipped
 from pscx.format.container import VERSION, Header, unpack
-from pscx.registry import NAME, Registry
+from pscx.registry import NAME, class_of_kind
 
 UNKNOWN = "parameter"
 """Name of a parameter of which nothing else is known."""
@@ -98,8 +98,7 @@ def _named(spec: Any, kind: str) -> str | None:
 
 def _word(kind: str, name: str, attribute: str, otherwise: str = UNKNOWN) -> str:
     """The word that a component's class has as ``attribute``; of a class that is not imported, :func:`_declared`."""
-    registries = (registry for registry in Registry.kinds.values() if registry.kind == kind)
-    for found in filter(None, (registry.find(name) for registry in registries)):
+    if (found := class_of_kind(kind, name)) is not None:
         return str(getattr(found, attribute))
     return _declared(f"{kind}s", name, attribute, otherwise)
 

@@ -93,9 +93,10 @@ def read_sources(folders: Sequence[Path]) -> list[Source]:
 
 def read_source(folder: Path) -> Source:
     """An evaluation or an ablation. Raises :class:`PscxError` as :func:`read_sources` does."""
+    if not folder.exists():
+        raise PscxError(f"no such folder: '{folder}'")
     if not folder.is_dir():
-        what = "is a file: name the folder of a run" if folder.exists() else None
-        raise PscxError(f"'{folder}' {what}" if what else f"no such folder: '{folder}'")
+        raise PscxError(f"'{folder}' is a file: name the folder of a run")
     if (folder / GRID).exists() or (folder / "cells").is_dir():
         return _ablation(folder)
     _check_tables(folder)

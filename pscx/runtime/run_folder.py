@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,7 +100,7 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
     if root.name in ("", ".."):  # which has no versions beside it by that name
         root = Path(os.path.abspath(root))
     for path in _versions(root, identity) if versions else [root]:
-        if versions and not is_run_folder(path) and (_holds_results(path) or _holds_configs(path)):
+        if versions and not is_run_folder(path) and _holds(path, RESULTS + CONFIGS):
             continue
         marker, locked = _locked(path)
         try:
@@ -111,7 +111,7 @@ def take(root: Path, identity: Identity, versions: bool = True) -> RunFolder:
                     f"another pscx run is using '{path}': wait until it is done, or choose another folder with "
                     "trainer.default_root_dir"
                 )
-            free = locked and not _holds_results(path)
+            free = locked and not _holds(path, RESULTS)
             if locked and (same or free or not versions):
                 if not same:
                     remove_tables(path)
@@ -206,7 +206,7 @@ def _mark(marker: int, identity: Identity, folder: Path) -> None:
         os.fsync(marker)
     except OSError as error:
         with suppress(OSError):
-            if not _holds_results(folder):
+            if not _holds(folder, RESULTS):
                 (folder / MARKER).unlink()
                 folder.rmdir()
         raise PscxError(f"cannot write '{folder / MARKER}': {error.strerror or error}") from error
@@ -235,9 +235,5 @@ def _parsed(data: bytes) -> Identity | None:
         return None
 
 
-def _holds_configs(folder: Path) -> bool:
-    return any((folder / name).exists() for name in CONFIGS)
-
-
-def _holds_results(folder: Path) -> bool:
-    return any((folder / name).exists() for name in RESULTS)
+def _holds(folder: Path, names: Iterable[str]) -> bool:
+    return any((folder / name).exists() for name in names)
