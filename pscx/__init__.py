@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pscx.format.info import stream_info
     from pscx.images import read_image, write_image
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "PSC",
