@@ -1,10 +1,10 @@
-"""How close to the rate-distortion function are the row rules of dense rows, on Gaussian images?
+"""How close to the rate-distortion function are row rules and quantizers, on Gaussian images?
 
     python benchmarks/bound.py
 
-Images of 3x16x16 of the prior ``gaussian``, exact draws of the posterior as samples and an exact final mean, quantizer
-``uniform``: ideal bits over the rate-distortion function at the same error, as ``tests/test_rate.py`` computes them.
-Prints a table.
+Ideal bits over the rate-distortion function at the same error, as ``tests/test_rate.py`` computes them. First the rules
+of dense rows: images of 3x16x16 of the prior ``gaussian``, exact draws of the posterior as samples and an exact final
+mean, quantizer ``uniform``. Then the recipes' quantizer and ``uniform``, with the exact rows in one segment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from test_rate import IMAGES, PRIOR, Cost, ExactDraws, ExactMean, ExactRows, cost  # found through the line above
+import test_rate as gaussian  # found through the line above
+from test_rate import PRIOR, Cost, ExactDraws, ExactMean, ExactRows, cost
 
 from pscx.ablation.report import markdown
 from pscx.quantizers import Uniform
@@ -23,6 +24,8 @@ from pscx.samplers import Sampler
 
 SIDE, ROWS = 16, 4
 SETTINGS = ((0.6, 16), (0.3, 30))  # step of the quantizer, iterations
+WHOLE = ((24, 0.75), (20, 0.5), (20, 0.4), (20, 0.25))  # side, step of the quantizer: 26 to 33 dB
+MANY = 12  # images
 
 
 def cells() -> dict[tuple[str, str], tuple[RowRule, Sampler, int, int]]:
@@ -42,6 +45,18 @@ def shown(found: Cost) -> str:
     return f"{found.ideal:.2f} at {found.psnr:.1f} dB"
 
 
+def quantizers() -> str:
+    """A table of both quantizers, all rows in one segment."""
+    lines = []
+    for side, step in WHOLE:
+        covariance = PRIOR.covariance(side, side)
+        rows, mean = ExactRows(covariance, 3 * side * side), ExactMean(covariance)
+        found = [cost(side, kind(step), rows, mean, images=MANY) for kind in (gaussian.trellis, Uniform)]
+        lines.append([f"3x{side}x{side}", f"{step:g}", *map(shown, found), *(f"{one.payload:.2f}" for one in found)])
+    names = ("`trellis`", "`uniform`")
+    return markdown(["image", "step", *names, *(f"{name}, payload" for name in names)], lines)
+
+
 def main() -> None:
     lines = []
     for (rule, samples), (rows, sampler, count, each) in cells().items():
@@ -52,7 +67,8 @@ def main() -> None:
         ]
         lines.append([rule, samples, *map(shown, found)])
     head = [f"step {step}, {ROWS} rows an iteration, {iterations} iterations" for step, iterations in SETTINGS]
-    print(f"{IMAGES} images\n\n{markdown(['rows', 'samples', *head], lines)}")
+    print(f"{gaussian.IMAGES} images\n\n{markdown(['rows', 'samples', *head], lines)}")
+    print(f"\n{MANY} images, the exact eigenvectors in one segment, the exact mean predicts\n\n{quantizers()}")
 
 
 if __name__ == "__main__":

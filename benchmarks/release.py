@@ -111,7 +111,8 @@ ENTRIES = (
         "half a minute",
         streams=True,
     ),
-    Entry("bound", script("bound"), ("docs/rows.md",), "a minute"),
+    Entry("bound", script("bound"), ("docs/rows.md", "docs/method.md"), "a minute"),
+    Entry("answers", script("answers"), ("docs/scaling.md", "docs/accelerators.md", "docs/rows.md"), "half a minute"),
     Entry("plugin_page", script("plugin_page", *TO_OUTPUT), ("docs/plugins.md",), "a minute"),
     Entry(
         "components",
@@ -161,6 +162,12 @@ ENTRIES = (
         script("real_sizes", "sd21", "sdxl", "--dtype", "bf16", "--side", "256"),
         ("docs/priors.md",),
         "ten minutes, 12 GB of memory and 7 GB of disk",
+    ),
+    Entry(
+        "exact_latents",
+        script("real_sizes", "sd21", "--exact"),
+        ("docs/exactness.md",),
+        "ten minutes, 12 GB of memory and 4 GB of disk",
     ),
     Entry(
         "targets",

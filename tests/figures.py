@@ -1,11 +1,15 @@
 """Figures of a Markdown page, and the committed results that they must be among (``tests/test_figures.py``).
 
+Results are those of ``benchmarks/release.py``: folders whose ``about.json`` names the code that was measured. The dated
+notes beside them are of other commits; a page may name them, but none of its figures may be from there alone.
+
 A figure is a number with a unit of measurement in prose, or any number with a decimal point in a table. Code, links and
 comments are left out. Numbers of a list or a range share their unit: "4.2 and 3.1 s" and "-7 to +30 %" have two each.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -91,15 +95,24 @@ def among(figure: str, known: set[str]) -> bool:
 
 
 def results(page: str, root: Path = Path()) -> list[Path]:
-    """The files of results that a page names; a folder stands for all that it holds. Raises ``ValueError``."""
+    """The files of results that a page names, without notes; a folder stands for all that it holds.
+
+    Raises ``ValueError`` where a named file is not there.
+    """
     found: list[Path] = []
     for name in dict.fromkeys(NAMED.findall(page)):
         path = root / RESULTS / name
         if not path.exists():
             raise ValueError(f"{RESULTS}/{name} is named and does not exist")
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found += [file for file in files if file.suffix in READ and file.name != FACTS]
+        found += [file for file in files if file.suffix in READ and file.name != FACTS and released(file.parent)]
     return found
+
+
+def released(folder: Path) -> bool:
+    """Whether a folder is a result of ``benchmarks/release.py``."""
+    facts = folder / FACTS
+    return facts.is_file() and "code" in json.loads(facts.read_text(encoding="utf-8"))
 
 
 def known(files: Sequence[Path]) -> set[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import pscx
 from pscx.catalogue.citations import FILE, OURS, bibliography, cited_by, entries
@@ -51,8 +52,14 @@ def test_every_entry_is_read_and_is_of_use() -> None:
     assert used | {OURS} == set(entries())
 
 
-def test_our_own_entry_has_the_version() -> None:
+def test_one_version_is_told_everywhere() -> None:
+    """By BibTeX, by ``CITATION.cff`` and by the changelog's newest release."""
     assert f"version = {{{pscx.__version__}}}" in entries()[OURS]
+    cff = yaml.safe_load(Path("CITATION.cff").read_text(encoding="utf-8"))
+    released = re.search(r"^## \[(\d.*)\] - (\S+)$", Path("CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert released is not None
+    assert (cff["version"], str(cff["date-released"])) == released.groups()
+    assert cff["version"] == pscx.__version__
 
 
 def test_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:

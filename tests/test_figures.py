@@ -88,13 +88,16 @@ def test_the_same_number(figure: str, result: str, same: bool) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A project with the results ``runs/``, of a table, a CSV file, a plot and facts, and ``other.md``."""
+    """A project with the results ``runs/`` (table, CSV file, plot, facts) and ``more/``, and the note ``other.md``."""
     root = tmp_path / RESULTS
     (root / "runs").mkdir(parents=True)
     (root / "runs" / "table.md").write_text("| fast | 31.93 dB | 10 % |\n")
     (root / "runs" / "points.csv").write_text("name,psnr,bytes\na,31.25,512\n")
     (root / "runs" / "psnr.svg").write_text("<path d='77.7'/>")
-    (root / "runs" / "about.json").write_text('{"seconds": 88.8}')
+    (root / "runs" / "about.json").write_text('{"seconds": 88.8, "code": "0"}')
+    (root / "more").mkdir()
+    (root / "more" / "table.md").write_text("66.6 dB\n")
+    (root / "more" / "about.json").write_text('{"code": "1"}')
     (root / "other.md").write_text("99.9 dB\n")
     return tmp_path
 
@@ -103,9 +106,12 @@ def test_a_page_and_its_results(folder: Path) -> None:
     page = f"31.93 dB, 31.25 dB (`{RESULTS}/runs/`)."
     assert faults(page, [], folder) == []
     assert faults(page.replace("31.93", "31.94"), [], folder) == ["line 1: 31.94 is in no result that the page names"]
-    for number in ("77.7", "88.8", "99.9"):  # a plot, facts, and a result that the page does not name
+    for number in ("77.7", "88.8", "66.6"):  # a plot, facts, and a result that the page does not name
         assert faults(f"{page} {number} dB", [], folder) == [f"line 1: {number} is in no result that the page names"]
-    assert faults(f"{page} [Others]({RESULTS}/other.md): 99.9 dB", [], folder) == []
+    assert faults(f"{page} [More]({RESULTS}/more/table.md): 66.6 dB", [], folder) == []
+    assert faults(f"{page} [Others]({RESULTS}/other.md): 99.9 dB", [], folder) != []  # a note
+    (folder / RESULTS / "more" / "about.json").write_text("{}")
+    assert faults(f"{page} [More]({RESULTS}/more/table.md): 66.6 dB", [], folder) != []  # not of release.py
     assert faults(f"`{RESULTS}/runs/table.md`: 31.25 dB", [], folder) != []  # of another file of the folder
     assert faults(f"`{RESULTS}/none.md`.", [], folder) == [f"{RESULTS}/none.md is named and does not exist"]
 
