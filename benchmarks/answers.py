@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,7 +65,7 @@ def tiles(photo: Tensor, priors: dict[str, DDPM]) -> None:
         x = photo + level * noise(photo.shape, 0)
         for arithmetic, prior in priors.items():
             whole = prior.denoise(x, level)
-            pieces = TILES.denoise(lambda part, prior=prior, level=level: prior.denoise(part, level), x, prior.stride)
+            pieces = TILES.denoise(partial(prior.denoise, sigma=level), x, prior.stride)
             far = GREY * (pieces - whole)
             found = rms(far[..., near]), rms(far[..., ~near]), float(far.abs().max())
             lines.append([f"{level:g}", arithmetic, *(f"{one:.3f}" for one in found)])
@@ -100,7 +101,7 @@ def leading(slope: Callable[[Tensor], Tensor], size: int) -> Tensor:
 @torch.no_grad()
 def finite_differences(photo: Tensor, priors: dict[str, DDPM]) -> None:
     """Print the error of finite differences in leading directions, relative to the derivative's length."""
-    network = priors["floating point"]
+    network, (channels, height, width) = priors["floating point"], photo.shape[1:]
     lines = []
     for level in LEVELS:
         x = photo + level * noise(photo.shape, 2)
@@ -114,14 +115,15 @@ def finite_differences(photo: Tensor, priors: dict[str, DDPM]) -> None:
         vectors = leading(slope, photo[0].numel())
         wanted = slope(vectors)
         for arithmetic, prior in priors.items():
-            x0, known = prior.denoise(x, level), DenseRows(Partition(*photo.shape[1:], None))
+            x0, known = prior.denoise(x, level), DenseRows(Partition(channels, height, width, None))
             errors = []
             for step in FINITE:
                 covariance = PosteriorCovariance(prior, known, x, level, x0, 0, step, DIRECTIONS)
                 errors.append(100 * float((covariance.denoised(vectors) - wanted).norm() / wanted.norm()))
             lines.append([f"{level:g}", arithmetic, *(f"{error:.1f} %" for error in errors)])
-    side = photo.shape[-1]
-    print(f"Jacobian times its {DIRECTIONS} leading directions by finite differences, {side}x{side}, error relative to")
+    print(
+        f"Jacobian times its {DIRECTIONS} leading directions by finite differences, {height}x{width}, error relative to"
+    )
     print("the derivative in floating point, by the step in standard deviations of the noise:\n")
     print(markdown(["noise level", "arithmetic", *(f"step {step:g}" for step in FINITE)], lines))
 

@@ -129,9 +129,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 most, rounding = (max(column) for column in zip(*found, strict=True))
                 fine = fine and most <= max(ALLOWED, rounding)
                 where = f"{side or 'whole'}, scores {'from' if high else 'below'} {HIGH:g}"
-                print(
-                    f"{where}: {len(found)} pairs, at most {most:.3f} apart; float32 moves scores by up to {rounding:.3f}"
-                )
+                print(f"{where}: {len(found)} pairs, at most {most:.3f} apart; float32 moves at most {rounding:.3f}")
     return int(not fine)
 
 
