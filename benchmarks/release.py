@@ -191,7 +191,7 @@ ENTRIES = (
     Entry(
         "families",
         script("families", "{bsds}", *TO_OUTPUT, "--target", "0.25"),
-        ("docs/families.md", "docs/comparison.md"),
+        ("docs/families.md",),
         "an hour",
         files=POINTS,
         prints=False,
@@ -221,7 +221,7 @@ ENTRIES = (
     Entry(
         "kodak",
         script("rate_distortion", "{kodak}", *TO_OUTPUT, *METRICS, "--protocol", "kodak", "--steps", *STEPS, *CODECS),
-        ("README.md", "docs/comparison.md"),
+        ("README.md",),
         "a day",
         files=POINTS,
         prints=False,

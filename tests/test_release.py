@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,15 @@ if (images / "stop").exists():
     sys.exit("stopped")
 print("━━━ 100%\\n\\n{PRINTED}\\n\\n\\n\\nof", images)
 """
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry.name))
+def test_every_entry_is_measured_and_named_where_it_is_shown(entry: Entry) -> None:
+    about = json.loads((release.ROOT / release.RESULTS / entry.name / release.ABOUT).read_text(encoding="utf-8"))
+    assert about["command"] == entry.told()
+    assert about["clean"]
+    for page in entry.pages:
+        assert re.search(rf"{release.RESULTS}/{entry.name}\b", (release.ROOT / page).read_text(encoding="utf-8"))
 
 
 @pytest.fixture
