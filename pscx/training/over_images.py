@@ -195,7 +195,7 @@ def read_arrays(file: Path, key: str | None, names: Sequence[str]) -> list[NDArr
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
             kept, arrays = str(content["key"]), [content[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, RuntimeError):  # the last: by damaged flags
         return None
     return arrays if key in (None, kept) else None
 
