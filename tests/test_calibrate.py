@@ -32,7 +32,7 @@ from pscx.restorations import Mean
 from pscx.rows import Proposal, Situation
 from pscx.training.calibrate import groups_file, read_groups
 from pscx.training.fitting import Group, Recorder, by_segment, code_length, fit_posterior, fit_table
-from pscx.training.over_images import OverImages, divided
+from pscx.training.over_images import OverImages, caution, divided
 
 OFF = (0.5, 2.0, 1.25)  # predicted standard deviations over true ones, in each iteration
 QUANTIZER = Uniform(0.0625)
@@ -215,6 +215,12 @@ def test_savings_on_the_images_learnt_from_are_called_so(
     assert says in capsys.readouterr().out
     assert fit(tmp_path / "fit", config, image_folder) == 0
     assert "learnt from" not in capsys.readouterr().out
+
+
+def test_images_held_out_on_which_nothing_was_measured_are_not_called_none() -> None:
+    """As where the rows of the only one were not worth measuring."""
+    assert "nothing was measured on those held out" in caution(6, 5)
+    assert "none was held out; give at least 5" in caution(4, 5)
 
 
 def refused_without_its_table(

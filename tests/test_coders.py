@@ -548,6 +548,25 @@ def test_another_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Adaptive(digest=digest)
 
 
+def test_a_table_of_ones_own_may_take_a_name_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped, own = Static("photographs").digest, student().digest
+    monkeypatch.setenv("PSCX_TABLES", str(tmp_path))
+    assert Static("photographs").digest == shipped != own
+    file = tmp_path / "photographs.json"
+    file.write_bytes(student().to_json())
+    assert Static("photographs").digest == Adaptive(table="photographs").digest == own
+    for digest in (own, shipped):  # as in a stream
+        assert Static("photographs", digest).digest == digest
+    with pytest.raises(ValueError, match=rf"one with digest 't00', but '.*' has '{own}' and '.*' has '{shipped}'$"):
+        Static("photographs", "t00")
+    file.write_bytes(b"no")
+    assert Static("photographs", shipped).digest == shipped
+    with pytest.raises(ValueError, match=r"one with digest 't00', but '.*' holds no table .* and '.*' has"):
+        Static("photographs", "t00")
+    with pytest.raises(ValueError, match=r"'.*photographs\.json' holds no table"):
+        Static("photographs")
+
+
 @pytest.mark.parametrize(("weight", "memory"), [(0, 64), (1025, 64), (1, 15), (1, 4097)])
 def test_adaptive_options_out_of_range(weight: int, memory: int) -> None:
     with pytest.raises(ValueError, match=r"coder\.(weight|memory) must lie in"):

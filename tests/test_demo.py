@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import inspect
 import io
+import math
 import os
 import re
 import tempfile
@@ -203,6 +204,36 @@ def test_bad_uploads_are_one_sentence(views: Views, photo: Path, tmp_path: Path)
     damaged = bytearray(whole)
     damaged[-5] ^= 255
     mistake(views.decode(upload("damaged.pscx", bytes(damaged))))
+
+
+@pytest.mark.parametrize(
+    ("name", "quality", "perception", "part"),
+    [
+        ("none", 50, 0.0, "choose a recipe from codec"),
+        (["codec"], 50, 0.0, "choose a recipe from codec"),
+        ("codec", 0, 0.0, "quality must lie in 1..100, got 0"),
+        ("codec", "50", 0.0, "quality must lie in 1..100, got '50'"),
+        ("codec", math.nan, 0.0, "quality must lie in 1..100, got nan"),
+        ("codec", None, 0.0, "quality must lie in 1..100, got none"),
+        ("codec", 50, 1.5, "perception must lie in 0..1, got 1.5"),
+        ("codec", 50, "x" * 999, "perception must lie in 0..1, got 'xx"),
+    ],
+)
+def test_a_click_that_no_slider_sends_is_one_sentence(
+    views: Views, photo: Path, tmp_path: Path, name: Any, quality: Any, perception: Any, part: str
+) -> None:
+    said = mistake(views.compress(str(photo), name, quality, False, True, perception))
+    assert part in said.lower()
+    assert len(said) < 200
+    if "perception" in part:
+        assert part in mistake(views.decode(str(photo), True, perception)).lower()
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_a_path_of_no_file_is_one_sentence(views: Views, tmp_path: Path, path: str) -> None:
+    for one in (path, str(tmp_path)):
+        for said in (mistake(views.compress(one, "codec", 50, False)), mistake(views.decode(one))):
+            assert said == "The file is no longer here: upload it again."
 
 
 def test_a_stream_of_a_larger_image_is_not_decoded(photo: Path, tmp_path: Path, config: str) -> None:

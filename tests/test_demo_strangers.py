@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -27,8 +28,9 @@ from pscx import load_codec
 from pscx.api import KEPT_PRIORS, Decompressor
 from pscx.demo import ending
 from pscx.demo.guard import CLICK, CLICK_BYTES, FORM_BYTES, UPLOAD, Guard
+from pscx.demo.page import check_address
 from pscx.demo.work import Bounds, photograph
-from pscx.errors import ImageError, StreamError
+from pscx.errors import ImageError, PscxError, StreamError
 from pscx.format.container import unpack
 from pscx.format.limits import Limits
 from pscx.priors import PRIORS
@@ -268,6 +270,25 @@ def server(tmp_path: Path) -> Iterator[Server]:
     if process.poll() is None:
         process.kill()
     process.communicate()
+
+
+@pytest.mark.parametrize("host", ["no.such.invalid", "x" * 70 + ".invalid", "192.0.2.1"])
+def test_a_host_that_is_not_here_is_one_sentence(host: str) -> None:
+    with pytest.raises(
+        PscxError, match=rf"^cannot serve the page at {host}:1234: .*; choose another --host or --port$"
+    ):
+        check_address(host, 1234)
+
+
+def test_an_address_that_is_taken_is_told_by_the_command_s_own_options() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(PscxError, match=rf"127\.0\.0\.1:{port}: address already in use; choose another --host"):
+            check_address("127.0.0.1", port)
+    check_address("127.0.0.1", port)
+    check_address("localhost", port)
 
 
 def test_the_page_is_guarded_and_leaves_nothing_behind(server: Server) -> None:

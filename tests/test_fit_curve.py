@@ -26,6 +26,7 @@ from pscx.format.container import unpack
 from pscx.priors import Gaussian
 from pscx.training import FitCurve
 from pscx.training.fit_curve import falling, read_errors
+from pscx.training.over_images import arrays_file, read_arrays
 
 Pixels = NDArray[np.uint8]
 SIDE = 16
@@ -54,6 +55,21 @@ def seen(prior: Gaussian, draws: int, folder: Path) -> tuple[NDArray[Any], NDArr
         assert one is not None
         found.append(one)
     return np.mean([one.errors for one in found], 0), np.mean([one.bands for one in found], 0)
+
+
+def test_any_damage_to_a_kept_file_is_noticed(tmp_path: Path) -> None:
+    """Each byte in turn: also those by which a file says that it is encrypted, or compressed in some other way."""
+    file, errors = tmp_path / "one.npz", np.arange(3.0)
+    whole = arrays_file("key", errors=errors)
+    for place in range(len(whole)):
+        for change in (1, 255):
+            damaged = bytearray(whole)
+            damaged[place] ^= change
+            file.write_bytes(damaged)
+            found = read_arrays(file, "key", ("errors",))
+            assert found is None or np.array_equal(found[0], errors)
+    file.write_bytes(whole)
+    assert np.array_equal((read_arrays(file, "key", ("errors",)) or [])[0], errors)
 
 
 def test_levels_fall_from_64_to_the_finest() -> None:

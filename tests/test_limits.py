@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from tiny import save_prior, write_codec
 from tiny_latent import save_stable_diffusion
+from torch.utils.flop_counter import FlopCounterMode
 
 from pscx import Codec, Decompressor, PscxError, StreamError, load_codec
 from pscx.cli.main import main
 from pscx.codecs import PSC
+from pscx.codecs.paths.codebooks import STEPS, GaussianCodebook, Place
 from pscx.codecs.psc.loop import finite
 from pscx.coders import Posterior
 from pscx.format.container import pack, unpack
@@ -28,8 +30,10 @@ from pscx.priors import Gaussian, StableDiffusion
 from pscx.quantizers import Uniform
 from pscx.restorations import Mean, Restoration, Sample
 from pscx.rows import DCT, PCA, Learned, Local, Random, RowRule, Tweedie
+from pscx.rows.orthonormal import eigen_work
 from pscx.runtime.memory import machine_memory
 from pscx.samplers import DDRM, DPS, Nested, PiGDM, Sampler
+from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
 
 Pixels = NDArray[np.uint8]
@@ -156,6 +160,59 @@ def test_what_is_too_much_is_refused_before_any_work(
     else:
         with pytest.raises(PscxError, match=part):
             decoder.decompress(data)
+
+
+DENSE = [
+    (PCA(100), 100, 4),
+    (Random(200), 3, 4),
+    (Random(40, 16), 3, 4),
+    (Tweedie(30, extra=4, passes=2, corrections=1), 2, 4),
+    (Local(16, per_iteration=60, growth=1, depth=200, floor=0), 3, 4),
+    (Local(16, per_iteration=100, growth=1, depth=200, floor=0, candidates=768), 5, 3),
+]
+
+
+@pytest.mark.parametrize(("rows", "samples", "iterations"), DENSE, ids=lambda value: type(value).__name__)
+def test_work_beside_the_evaluations_is_foretold(rows: RowRule, samples: int, iterations: int) -> None:
+    """Against the multiply-adds of all matrix products; QR and eigenvectors are not among these."""
+    parts = (Uniform(4.0), Posterior(), Mean(1))
+    psc = PSC(PRIOR, DDRM(1), rows, *parts, samples=samples, iterations=iterations)
+    image = PRIOR.draw(32, 32, torch.Generator().manual_seed(1))[0]
+    with FlopCounterMode(display=False) as counted:
+        psc.encode(image)
+    products = counted.get_total_flops() / 2
+    assert 0.7 * products < psc.work((3, 32, 32), 0) < 10 * products + eigen_work(3 * 16**2)
+
+
+LARGE = {"block": 32, "per_iteration": 4096.0, "depth": 4096, "candidates": 4096, "floor": 0.0}
+
+
+def test_rows_that_take_days_without_evaluations_are_refused(
+    codec: Codec, photo: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eigenvectors of blocks of 3072 numbers, 4096 times over: fewer evaluations than many an honest stream takes."""
+
+    def change(spec: dict[str, Any]) -> None:
+        spec.update(rows={"name": "local", **LARGE}, samples=1, iterations=4096)
+        spec["sampler"].update(steps=1)
+
+    data = hostile(codec, photo, change)
+    monkeypatch.setattr(PSC, "decode", lambda *_, **__: pytest.fail("work began"))
+    with pytest.raises(
+        StreamError, match=r"multiply-adds beside its .* roughly \d+ days .* \(--budget [^)]+\)$"
+    ) as told:
+        Decompressor(limits=Limits(memory=1 << 33)).decompress(data)
+    budget = float(str(told.value).split("--budget ")[1].rstrip(")"))
+    with pytest.raises(pytest.fail.Exception, match="work began"):
+        Decompressor(limits=Limits.of(budget, 1 << 33)).decompress(data)
+
+
+def test_atoms_cost_nothing_for_all_the_others_of_their_codebook() -> None:
+    """A stream may name 2^24 Gaussian atoms in each of a million places: only those that it sends are touched."""
+    book = GaussianCodebook(Noise(3), 8, 1 << 40)
+    one, none = book.sums([{7: -2.0}, {}], Place(1), torch.device("cpu"))
+    assert torch.equal(one, -2.0 * Noise(3).normal((8,), iteration=STEPS + 1, sample=0, step=7))
+    assert not none.any()
 
 
 def test_pixels_times_evaluations_are_bounded(codec: Codec, photo: Pixels) -> None:

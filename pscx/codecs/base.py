@@ -175,6 +175,10 @@ class SignalCodec(SignalSpace):
     def evaluations(self, restorations: int) -> int:
         """Upper bound of the network evaluations (NFE) of one decoding with this number of restorations."""
 
+    def work(self, shape: tuple[int, ...], restorations: int) -> float:
+        """Estimated multiply-adds of one decoding beside the evaluations; 0 where these take longer anyway."""
+        return 0.0
+
     @abstractmethod
     def memory(self, shape: tuple[int, ...]) -> int:
         """Estimated peak memory of decoding and restoring a signal of this shape, in bytes."""
@@ -211,10 +215,7 @@ class SignalCodec(SignalSpace):
         """Restoration number ``index`` of a signal, ``(channels, height, width)`` float64."""
 
     def restored_by(self, restoration: Restoration) -> SignalCodec:
-        """This codec, but it restores in another way. Raises :class:`PscxError` if it cannot.
-
-        Payloads and what they decode to are the same; only :meth:`restore` differs, and what that costs.
-        """
+        """This codec with another :meth:`restore`, and the same payloads. Raises :class:`PscxError` if it cannot."""
         raise PscxError(f"the codec {CODECS.name_of(type(self))} has one restoration, and takes no other")
 
     def conditioned(self, caption: str) -> SignalCodec:

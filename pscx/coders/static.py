@@ -23,8 +23,8 @@ class Static(Coder):
     arithmetic is on integers.
 
     Args:
-        table: name of a table: one that ships with pscx, or of a file ``NAME.json`` in the folder that the environment
-            variable PSCX_TABLES names.
+        table: name of a table: of a file ``NAME.json`` in the folder that the environment variable PSCX_TABLES names,
+            or else one that ships with pscx.
         digest: digest of the table's content, checked when it is loaded; none to accept any content. A stream holds it.
 
     Raises:

@@ -66,24 +66,39 @@ def read_table(file: Path) -> Table:
 
 
 def find_table(name: str, digest: str | None) -> Table:
-    """The table of that name that ships with pscx, or ``NAME.json`` in the folder that PSCX_TABLES names.
+    """The table of that name: ``NAME.json`` in the folder that PSCX_TABLES names, or else one that ships with pscx.
 
-    Raises ``ValueError`` where there is none, or its digest is another one.
+    With a ``digest``, as a stream has it, whichever of the two has that digest: a table of one's own may take a name
+    that ships, and streams of both decode. Raises ``ValueError`` where there is none, or its digest is another one.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"coder.table must be a plain lower-case word, the name of a table, got {name!r}")
-    folders = [SHIPPED, *([Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else [])]
+    folders = [*([Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []), SHIPPED]
     files = [folder / f"{name}.json" for folder in folders if (folder / f"{name}.json").is_file()]
     if not files:
         raise ValueError(
             f"coder.table '{name}' is not known: put {name}.json into a folder and name that folder in {VARIABLE}"
         )
-    table = _cached(files[0], files[0].stat().st_mtime_ns)
-    if digest not in (None, table.digest):
-        raise ValueError(
-            f"coder.table '{name}' must be the one with digest '{digest}', but '{files[0]}' has '{table.digest}'"
-        )
-    return table
+    return _kept(files[0]) if digest is None else _with_digest(files, name, digest)
+
+
+def _with_digest(files: list[Path], name: str, digest: str) -> Table:
+    """The first of some files whose content has a digest, whatever the others hold."""
+    found = []
+    for file in files:
+        try:
+            table = _kept(file)
+        except ValueError as error:
+            found.append(str(error))
+            continue
+        if table.digest == digest:
+            return table
+        found.append(f"'{file}' has '{table.digest}'")
+    raise ValueError(f"coder.table '{name}' must be the one with digest '{digest}', but {' and '.join(found)}")
+
+
+def _kept(file: Path) -> Table:
+    return _cached(file, file.stat().st_mtime_ns)
 
 
 @lru_cache(8)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from socket import gethostname
+from socket import AI_PASSIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, getaddrinfo, gethostname, socket
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[
     """
     with TemporaryDirectory(prefix="pscx-demo-") as folder, environment({"GRADIO_TEMP_DIR": folder}):
         required("gradio", "demo", "pscx demo")
+        check_address(host, port)
         page = build(views)
         try:
             with redirect_stdout(StringIO()):
@@ -53,13 +54,29 @@ def served(views: Views, host: str = "127.0.0.1", port: int = 7860) -> Iterator[
                     theme=_theme(),
                 )
         except OSError as error:
-            raise PscxError(
-                f"cannot serve the page at {host}:{port}: {str(error).splitlines()[0].rstrip('.')}"
-            ) from error
+            raise not_served(host, port, error) from error
         try:
             yield str(page.local_url)
         finally:
             page.close(verbose=False)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise :class:`PscxError` where no page can be served; Gradio would name options of its own, and other reasons."""
+    try:
+        family, kind, protocol, _, address = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)[0]
+        with socket(family, kind, protocol) as tried:
+            tried.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)  # a page that has just ended is no obstacle
+            tried.bind(address)
+            tried.listen()
+    except (OSError, UnicodeError) as error:  # the latter: no name of a machine
+        raise not_served(host, port, error) from error
+
+
+def not_served(host: str, port: int, error: Exception) -> PscxError:
+    """Why there is no page at that address."""
+    reason = (getattr(error, "strerror", None) or str(error).splitlines()[0]).rstrip(".").lower()
+    return PscxError(f"cannot serve the page at {host}:{port}: {reason}; choose another --host or --port")
 
 
 def guards(host: str, upload: int) -> list[Middleware]:

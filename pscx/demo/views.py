@@ -15,7 +15,7 @@ from pscx.demo.work import Bounds, Coding, Compressed, Frame, Restored, compress
 from pscx.errors import PscxError
 from pscx.format.limits import SMALL_IMAGE, Limits
 from pscx.metrics import bits_per_pixel, psnr
-from pscx.rate_control.quality import LOWEST, Quality
+from pscx.rate_control.quality import HIGHEST, LOWEST, Quality
 from pscx.rate_control.trials import Pixels
 
 SHIPPED = ("default", "fast", "best", "perceptual")
@@ -61,6 +61,10 @@ class Views:
     ) -> Iterator[View | None]:
         if path is None:
             raise PscxError("choose a photograph first")
+        if not isinstance(name, str) or name not in self.codecs:
+            raise PscxError(f"choose a recipe from {', '.join(self.codecs)}, got {name!r:.64}")
+        _check_number("quality", quality, LOWEST, HIGHEST)
+        _check_perception(perception)
         pixels = photograph(path, self.bounds, shrink=shrink)
         original = Picture("Original", f"{pixels.shape[1]}x{pixels.shape[0]} pixels", pixels)
         data = b""
@@ -86,6 +90,7 @@ class Views:
     def _decode(self, path: str | None, perception: float | None) -> Iterator[View | None]:
         if path is None:
             raise PscxError("choose a .pscx file first")
+        _check_perception(perception)
         data = stream(path, self.bounds)
         yield message("Loading the prior"), "", ""
         for event in decoding(self.decompressor, data, perception):
@@ -139,6 +144,17 @@ def _told_as_sentence(views: Iterator[View | None], path: str | None) -> Iterato
     except PscxError as error:
         text = str(error) if path is None else str(error).replace(path, Path(path).name)
         yield message(f"{text[0].upper()}{text[1:]}.", "error"), "", ""
+
+
+def _check_perception(value: object) -> None:
+    if value is not None:
+        _check_number("perception", value, 0, 1)
+
+
+def _check_number(name: str, value: object, low: int, high: int) -> None:
+    """Raise :class:`PscxError` unless a visitor's ``value`` is a number in ``low..high``: clicks need no sliders."""
+    if not isinstance(value, (int, float)) or not low <= value <= high:
+        raise PscxError(f"{name} must lie in {low}..{high}, got {value!r:.64}")
 
 
 def _decoding(frame: Frame) -> str:

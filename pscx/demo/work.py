@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from PIL import Image
@@ -161,8 +162,11 @@ def _decode(decompressor: Decompressor, data: bytes, perception: float | None, t
 
 def _check_bytes(path: str | Path, bounds: Bounds) -> None:
     try:
-        size = Path(path).stat().st_size
-    except OSError:
-        raise PscxError("the file is no longer here: upload it again") from None
+        facts = Path(path).stat()
+    except (OSError, ValueError):  # the latter: no name of a file
+        facts = None
+    if facts is None or not S_ISREG(facts.st_mode):
+        raise PscxError("the file is no longer here: upload it again")
+    size = facts.st_size
     if size > bounds.bytes:
         raise PscxError(f"the file has {size} bytes; at most {bounds.bytes} are accepted")

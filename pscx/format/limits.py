@@ -15,6 +15,7 @@ NUMBER = 8  # bytes of a float64
 SMALL_IMAGE = 1 << 14  # pixels that an evaluation counts as at least, so that a tiny image does not pay for days
 SECONDS = 6e-6  # of an evaluation of one pixel by the shipped prior on two cores of a CPU: right within a factor of 3
 LEAST_SECONDS = 1e-2  # of an evaluation of any image, likewise
+PIXEL_WORK = 6e4  # multiply-adds that take two cores of a CPU as long as an evaluation of one pixel
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Limits:
         evaluations: number of denoiser evaluations (NFE) for one signal, over all samples, steps and iterations and the
             restorations: the work for each pixel. The published method takes 205,000, and twice as many with a caption.
         pixel_evaluations: the budget: the same times the image's pixels, which count as at least 2^14. The default is
-            enough for the recipe ``default`` at 48 million pixels; the published method needs more beyond 41,000.
+            enough for the recipe ``default`` at 48 million pixels; the published method needs more beyond 41,000. All
+            other work of a codec is bounded by the same budget: :data:`PIXEL_WORK` multiply-adds are one pixel's.
         memory: bytes held at once, estimated; none for all that the machine, or its accelerator, has.
     """
 
@@ -59,9 +61,20 @@ class Limits:
             f"(--budget {rounded_up(work)})"
         )
 
+    def check_other_work(self, work: float) -> None:
+        """Raise ``StreamError`` where so many multiply-adds beside the evaluations are too much."""
+        pixels = ceil(work / PIXEL_WORK)
+        if pixels > self.pixel_evaluations:
+            raise StreamError(
+                f"the stream asks for some {work:.1g} multiply-adds beside its denoiser evaluations, which take "
+                f"{duration(1, pixels)} on two CPU cores: over the budget of {self.pixel_evaluations:.3g} evaluations "
+                f"times pixels; if it may take that long, say so (--budget {rounded_up(pixels)})"
+            )
+
     def check(self, codec: SignalCodec, height: int, width: int, shape: tuple[int, ...], restorations: int) -> None:
         """Raise ``StreamError`` where a codec asks for more, for an image of this size and a signal of this shape."""
         self.check_work(codec.evaluations(restorations), height, width)
+        self.check_other_work(codec.work(shape, restorations))
         self.check_memory(codec.memory(shape), codec.device)
 
     def check_memory(self, memory: int, device: torch.device | None = None) -> None:

@@ -119,6 +119,14 @@ class RowRule(ABC):
         """
         return 8 * prod(shape) * (3 * samples + 12)
 
+    def work(self, shape: tuple[int, ...], samples: int, iterations: int, evaluations: int) -> float:
+        """Estimated multiply-adds of choosing the rows, and of measuring along them ``evaluations`` signals.
+
+        Limits on streams use it beforehand; right within a factor of ten. A rule overrides this if it takes more than a
+        few operations for each number of the samples.
+        """
+        return 0.0
+
     @property
     @abstractmethod
     def stride(self) -> int:

@@ -12,7 +12,7 @@ from pscx.priors.base import Prior
 from pscx.priors.kept import kept_by_prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
 from pscx.rows.filling import Quota, coding, merged
-from pscx.rows.orthonormal import fix_signs, orthonormalize
+from pscx.rows.orthonormal import eigen_work, fix_signs, orthonormalize
 from pscx.signal.measurements import DenseRows
 from pscx.signal.partition import Partition
 
@@ -73,11 +73,25 @@ class Local(RowRule):
         numbers, dim = prod(shape), shape[0] * self.block**2
         averages = list(self.quota.averages(iterations))
         size = min(self.candidates, dim)
-        rows = min(int(sum(min(2 * average, self.depth) for average in averages)), dim)
-        count = min(int(min(FULLEST * max(averages), self.depth)) + 1 + EXTRA_VECTORS, size)
+        rows, count = self.most(averages, dim)
         each = 2 * rows * (dim + size) + (3 * samples + 4 * count) * size
         coded = coding(int(min(max(averages), count) * (numbers // dim)))
         return 8 * (4 * dim**2 + 3 * samples * numbers + int(each) * (numbers // dim) + coded)
+
+    def work(self, shape: tuple[int, ...], samples: int, iterations: int, evaluations: int) -> float:
+        numbers, dim = prod(shape), shape[0] * self.block**2
+        size = min(self.candidates, dim)
+        rows, count = self.most(list(self.quota.averages(iterations)), dim)
+        products = size * (dim * (rows / 2 + samples + count) + rows * rows + samples * rows)
+        search = size * count * (20 * count + 8 * rows + 8 * samples) + eigen_work(count)
+        chosen = iterations * (products + search) * (numbers // dim)
+        return eigen_work(dim) + chosen + 2 * evaluations * rows * numbers
+
+    def most(self, averages: list[float], dim: int) -> tuple[int, int]:
+        """Rows of a block after iterations with these averages, and vectors searched for in one, at most or so."""
+        rows = min(int(sum(min(2 * average, self.depth) for average in averages)), dim)
+        count = int(min(FULLEST * max(averages), self.depth)) + 1 + EXTRA_VECTORS
+        return rows, min(count, self.candidates, dim)
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape

@@ -16,3 +16,8 @@ def fix_signs(rows: Tensor) -> Tensor:
     """Rows ``(..., r, dim)`` with the entry of largest magnitude made positive, so that both sides choose one sign."""
     largest = rows.gather(-1, rows.abs().argmax(-1, keepdim=True))
     return rows * torch.where(largest < 0, -1.0, 1.0)
+
+
+def eigen_work(size: int) -> float:
+    """Multiply-adds, about, that take as long as the eigenvectors of a symmetric ``(size, size)`` matrix."""
+    return 20.0 * size**3

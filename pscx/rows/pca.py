@@ -8,7 +8,7 @@ import torch
 
 from pscx.priors.base import Prior
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.orthonormal import fix_signs, orthonormalize
+from pscx.rows.orthonormal import eigen_work, fix_signs, orthonormalize
 from pscx.signal.measurements import DenseRows
 from pscx.signal.partition import Partition
 
@@ -35,6 +35,12 @@ class PCA(RowRule):
     def memory(self, shape: tuple[int, ...], samples: int, iterations: int) -> int:
         rows = min(min(self.per_iteration, samples) * iterations, prod(shape))
         return 8 * prod(shape) * (2 * rows + 4 * samples)
+
+    def work(self, shape: tuple[int, ...], samples: int, iterations: int, evaluations: int) -> float:
+        each = min(self.per_iteration, samples)
+        rows = min(each * iterations, prod(shape))
+        chosen = eigen_work(samples) + prod(shape) * samples * (2 * samples + 4 * rows)
+        return iterations * chosen + 2 * evaluations * rows * prod(shape)
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape

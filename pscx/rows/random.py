@@ -49,6 +49,12 @@ class Random(RowRule):
         each = min(self.per_iteration, dim)
         return 8 * numbers * (2 * min(each * iterations, dim) + 4 * each + 3 * samples)
 
+    def work(self, shape: tuple[int, ...], samples: int, iterations: int, evaluations: int) -> float:
+        dim = shape[0] * self.block**2 if self.block else prod(shape)
+        each = min(self.per_iteration, dim)
+        rows = min(each * iterations, dim)
+        return prod(shape) * rows * (4 * each + 4 * rows + samples + 2 * evaluations)
+
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape
         return DenseRows(Partition(channels, height, width, self.block), prior.home)

@@ -12,7 +12,7 @@ from pscx.exact import ordered_mean, square_root
 from pscx.priors.base import Prior
 from pscx.priors.schedules import nearest
 from pscx.rows.base import ROWS, Proposal, RowRule, Situation
-from pscx.rows.orthonormal import fix_signs, orthonormalize
+from pscx.rows.orthonormal import eigen_work, fix_signs, orthonormalize
 from pscx.signal.measurements import DenseRows
 from pscx.signal.noise import Noise
 from pscx.signal.partition import Partition
@@ -89,6 +89,14 @@ class Tweedie(RowRule):
         rows = min(self.per_iteration * iterations, prod(shape))
         directions = min(self.per_iteration + self.extra, prod(shape))
         return 8 * prod(shape) * (2 * rows + 8 * directions + 4 * samples + 20 * min(self.batch, directions))
+
+    def work(self, shape: tuple[int, ...], samples: int, iterations: int, evaluations: int) -> float:
+        numbers = prod(shape)
+        rows = min(self.per_iteration * iterations, numbers)
+        directions = min(self.per_iteration + self.extra, numbers)
+        one_pass = numbers * directions * (4 * directions + 2 * (2 + self.corrections) * rows)
+        chosen = self.passes * one_pass + eigen_work(directions)
+        return iterations * chosen + 2 * evaluations * rows * numbers
 
     def start(self, prior: Prior, shape: tuple[int, ...]) -> DenseRows:
         channels, height, width = shape

@@ -195,7 +195,7 @@ def read_arrays(file: Path, key: str | None, names: Sequence[str]) -> list[NDArr
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
             kept, arrays = str(content["key"]), [content[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, RuntimeError):  # the last: by damaged flags
         return None
     return arrays if key in (None, kept) else None
 
@@ -236,6 +236,11 @@ def conclude(
 
 def caution(images: int, held_out: int | None) -> str:
     """A warning that the savings were measured on the images that were learnt from."""
+    if held_out is not None and images >= held_out:
+        return (
+            "what is saved is of the images that were learnt from, which flatters: nothing was measured on those held "
+            "out; use more images or smaller steps"
+        )
     remedy = "set held_out" if held_out is None else f"give at least {held_out}: one in {held_out} is held out"
     return f"what is saved is of the {images} images that were learnt from, which flatters: none was held out; {remedy}"
 

@@ -10,7 +10,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from pscx.codecs.paths.codebooks import BLOCK, Codebook, Place
+from pscx.codecs.paths.codebooks import BLOCK, Codebook, Place, Weights
 from pscx.codecs.paths.groups import Groups
 from pscx.codecs.paths.sides import Side
 from pscx.codecs.paths.walk import Sent, Step
@@ -77,13 +77,9 @@ class Atoms(ABC):
     def block(self, side: Side, place: Place, target: Tensor | None, shares: Sequence[int]) -> Tensor:
         """The noise of a block of groups, ``(groups, size)`` of variance 1, from ``shares`` atoms each."""
 
-    def zeros(self, groups: int) -> Tensor:
-        """A weight for each atom of each group, on the CPU."""
-        return torch.zeros(groups, self.codebook.entries, dtype=torch.float64)
-
-    def sums(self, weights: Tensor, place: Place) -> Tensor:
-        """:meth:`Codebook.sums` of weights on the CPU."""
-        return self.codebook.sums(weights.to(self.groups.order.device), place)
+    def sums(self, weights: Weights, place: Place) -> Tensor:
+        """:meth:`Codebook.sums` where the signal lives."""
+        return self.codebook.sums(weights, place, self.groups.order.device)
 
     def _with_fresh(self, total: Tensor, place: Place, shares: Sequence[int]) -> Tensor:
         """``total`` with fresh noise in the groups that have no atom."""
@@ -106,11 +102,11 @@ class Signed(Atoms):
         for atom in range(max(shares)):
             own = Place(place.step, atom, place.block)
             best = [0] * len(shares) if target is None else _best(self.codebook.scores(target, own))
-            weights = self.zeros(len(shares))
+            weights: list[dict[int, float]] = [{} for _ in shares]
             for group, share in enumerate(shares):
                 if share > atom:
                     sent = side.number(best[group], self.bits + 1)
-                    weights[group, sent >> 1] = -1.0 if sent & 1 else 1.0
+                    weights[group][sent >> 1] = -1.0 if sent & 1 else 1.0
             total += self.sums(weights, own)
         factors = [1 / sqrt(max(share, 1)) for share in shares]
         return total * torch.tensor(factors, dtype=torch.float64, device=device)[:, None]

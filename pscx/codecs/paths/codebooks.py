@@ -7,8 +7,10 @@ have codebooks of their own. An atom has ``size`` numbers of mean 0 and variance
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +27,9 @@ NAMES = ("gaussian", "hadamard")
 
 
 BLOCK = 16  # groups that are coded at once
+
+Weights: TypeAlias = Sequence[Mapping[int, float]]
+"""Whole-numbered weights of the atoms of each group, by their index; those of all others are zero."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,8 @@ class Codebook(ABC):
         """
 
     @abstractmethod
-    def sums(self, weights: Tensor, place: Place) -> Tensor:
-        """Sums of atoms with whole-numbered ``weights`` ``(groups, entries)``: ``(groups, size)``, bit-exact."""
+    def sums(self, weights: Weights, place: Place, device: torch.device) -> Tensor:
+        """Sums of atoms, bit-exact, ``(groups, size)`` on a device."""
 
 
 class GaussianCodebook(Codebook):
@@ -72,10 +77,11 @@ class GaussianCodebook(Codebook):
                 found[group, first : first + len(atoms)] = atoms @ one
         return found
 
-    def sums(self, weights: Tensor, place: Place) -> Tensor:
-        found = torch.zeros(len(weights), self.size, dtype=torch.float64, device=weights.device)
-        for group, entry in weights.nonzero().tolist():
-            found[group] += weights[group, entry] * self._atom(place, group, entry, weights.device)
+    def sums(self, weights: Weights, place: Place, device: torch.device) -> Tensor:
+        found = torch.zeros(len(weights), self.size, dtype=torch.float64, device=device)
+        for group, atoms in enumerate(weights):
+            for entry in sorted(atoms):
+                found[group] += atoms[entry] * self._atom(place, group, entry, device)
         return found
 
     def _atom(self, place: Place, group: int, entry: int, device: torch.device) -> Tensor:
@@ -103,10 +109,13 @@ class HadamardCodebook(Codebook):
         found: Tensor = hadamard(spread * inner)[:, : self.entries] * self._padded**-0.5
         return found
 
-    def sums(self, weights: Tensor, place: Place) -> Tensor:
-        inner, outer = self._signs(place, len(weights), weights.device)
-        spread = hadamard(functional.pad(weights.double(), (0, self._padded - self.entries))) * inner
-        root = square_root(torch.full((), float(self._padded), dtype=torch.float64)).to(weights.device)
+    def sums(self, weights: Weights, place: Place, device: torch.device) -> Tensor:
+        inner, outer = self._signs(place, len(weights), device)
+        dense = torch.zeros(len(weights), self._padded, dtype=torch.float64)
+        for group, atoms in enumerate(weights):
+            dense[group, list(atoms)] = torch.tensor(list(atoms.values()), dtype=torch.float64)
+        spread = hadamard(dense.to(device)) * inner
+        root = square_root(torch.full((), float(self._padded), dtype=torch.float64)).to(device)
         found: Tensor = (hadamard(spread) * outer / root)[:, : self.size]
         return found
 

@@ -43,10 +43,7 @@ class Pursuit(Atoms):
 
     def _atoms(self, side: Side, place: Place, picks: list[int]) -> Tensor:
         """One atom in each group."""
-        weights = self.zeros(len(picks))
-        for group, pick in enumerate(picks):
-            weights[group, side.number(pick, self.bits)] = 1.0
-        return self.sums(weights, place)
+        return self.sums([{side.number(pick, self.bits): 1.0} for pick in picks], place)
 
     def _best(self, place: Place, total: Tensor, along: Tensor, scores: Tensor) -> tuple[list[int], list[int]]:
         """Atom and number of the weight for each group, by the correlation of the mixture; only an encoder asks.

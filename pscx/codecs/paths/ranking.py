@@ -23,7 +23,7 @@ class Ranked(Atoms):
 
     def block(self, side: Side, place: Place, target: Tensor | None, shares: Sequence[int]) -> Tensor:
         scores = None if target is None else self.codebook.scores(target, place).cpu()
-        weights = self.zeros(len(shares))
+        weights = []
         for group, share in enumerate(shares):
             best = list(range(share))
             signs = 0
@@ -32,9 +32,7 @@ class Ranked(Atoms):
                 signs = sum(1 << place for place, atom in enumerate(best) if scores[group, atom] < 0)
             best = send_set(side, best, self.codebook.entries)
             signs = side.number(signs, share)
-            weights[group, best] = torch.tensor(
-                [-1.0 if signs >> place & 1 else 1.0 for place in range(share)]
-            ).double()
+            weights.append({atom: -1.0 if signs >> number & 1 else 1.0 for number, atom in enumerate(best)})
         return normalized(self.sums(weights, place))
 
 

@@ -108,9 +108,9 @@ def _candidates(indices: list[int], place: Place, chunks: Chunks) -> Tensor:
     entries, device = chunks.codebook.entries, chunks.groups.order.device
     total = torch.zeros(len(indices), chunks.groups.size, dtype=torch.float64, device=device)
     for book in sorted({index // (2 * entries) for index in indices}):
-        weights = torch.zeros(len(indices), entries, dtype=torch.float64)
-        for group, index in enumerate(indices):
-            if index // (2 * entries) == book:
-                weights[group, index % (2 * entries) >> 1] = -1.0 if index & 1 else 1.0
-        total += chunks.codebook.sums(weights.to(device), Place(place.step, book, place.block))
+        weights = [
+            {index % (2 * entries) >> 1: -1.0 if index & 1 else 1.0} if index // (2 * entries) == book else {}
+            for index in indices
+        ]
+        total += chunks.codebook.sums(weights, Place(place.step, book, place.block), device)
     return total

@@ -117,7 +117,6 @@ class PSC(PriorCodec):
         return self.quantizer.quality_range
 
     def with_parameter(self, parameter: float | None) -> PSC:
-        """This codec with the quantizer at another parameter. Raises ``ValueError`` if that is not allowed."""
         if parameter == self.quantizer.parameter:
             return self
         other = copy(self)
@@ -133,6 +132,9 @@ class PSC(PriorCodec):
         """Upper bound of the denoiser evaluations (NFE): those of the samples, the row rule and the restorations."""
         loop = self.iterations * (self.samples * self.sampler.evaluations + self.rows.evaluations)
         return self.prior.evaluations * (loop + restorations * self.restoration.draws * self.final_sampler.evaluations)
+
+    def work(self, shape: tuple[int, ...], restorations: int) -> float:
+        return self.rows.work(shape, self.samples, self.iterations, self.evaluations(restorations))
 
     def memory(self, shape: tuple[int, ...]) -> int:
         """Estimated peak memory in bytes: a micro-batch of signals, the prior and the row rule."""
@@ -175,11 +177,9 @@ class PSC(PriorCodec):
         return other
 
     def recorder(self, height: int, width: int) -> PSCRecorder:
-        """Records a decoding for a report."""
         return PSCRecorder(height, width, self.coder, self.quantizer)
 
     def first_rows(self) -> FirstRows:
-        """Draws the first rows of the block in the middle."""
         return FirstRows()
 
 
