@@ -30,7 +30,6 @@ from golden_streams import (
 from oracles import one_thread  # noqa: F401  # a fixture that applies by itself
 from reference_decoder import Decoder
 from reference_decoder import Prior as ReferencePrior
-from reference_paths import PathDecoder
 
 from pscx import Decompressor, StreamError, load_codec, stream_info
 from pscx.networks import NoiseExperts
@@ -103,35 +102,6 @@ def test_a_second_decoder_shows_the_same_pixels_with_the_prior_that_ships() -> N
     low = decoder.prior.table[decoder.times(decoder.spec["sampler"])] <= decoder.prior.border
     assert low.tolist() == [False, False, True]
     assert np.array_equal(decoder.image(), done.pixels)
-
-
-def test_a_second_decoder_of_another_family_shows_the_same_pixels(prior: str) -> None:
-    data = (GOLDEN / "turbo_ddcm.pscx").read_bytes()
-    pixels = PathDecoder(data, Path(prior)).image()
-    assert facts_of(data, np.ascontiguousarray(pixels)) == json.loads(FACTS.read_text())["turbo_ddcm"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"schedule": "kl", "group": 8, "entries": 6, "curve": [0.3 - 0.01 * place for place in range(27)]},
-        {"level": 2.0, "group": 6, "flow": 3, "seed": 9},
-    ],
-)
-def test_a_second_decoder_knows_other_options_of_a_path(options: dict[str, Any], prior: str, tmp_path: Path) -> None:
-    """Several groups, some without an atom; a curve of its own."""
-    form = {"name": "ddpm", "path": prior, "exact": True}
-    codec = {"name": "turbo_ddcm", "level": 1.0, "steps": 14, **options, "prior": form}
-    (tmp_path / "codec.yaml").write_text(json.dumps({"model": {"codec": codec}}))
-    done = load_codec(tmp_path / "codec.yaml").simulate(golden_image(16, 18))
-    assert np.array_equal(PathDecoder(done.data, Path(prior)).image(), done.pixels)
-
-
-def test_a_second_decoder_shows_the_same_pixels_of_the_recipe_turbo() -> None:
-    """With the prior that ships, so the header names the recipe alone."""
-    done = load_codec("turbo", level=2.0).simulate(golden_image(16, 16))
-    assert stream_info(done.data)["recipe"] == "turbo"
-    assert np.array_equal(PathDecoder(done.data, EMBEDDED).image(), done.pixels)
 
 
 def test_a_second_decoder_changes_networks_at_the_same_step(tmp_path: Path) -> None:
