@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pscx import Codec, Decompressor, PscxError, StreamError, load_codec
 from pscx.cli.main import main
-from pscx.codecs import PSC
+from pscx.codecs import PSC, DiffC
 from pscx.codecs.paths.codebooks import STEPS, GaussianCodebook, Place
 from pscx.codecs.psc.loop import finite
 from pscx.coders import Posterior
@@ -205,6 +205,13 @@ def test_rows_that_take_days_without_evaluations_are_refused(
     budget = float(str(told.value).split("--budget ")[1].rstrip(")"))
     with pytest.raises(pytest.fail.Exception, match="work began"):
         Decompressor(limits=Limits.of(budget, 1 << 33)).decompress(data)
+
+
+def test_many_chunks_that_take_next_to_no_bits_are_refused() -> None:
+    limits = Limits(memory=1 << 33)
+    limits.check(DiffC(PRIOR), 1024, 1024, (3, 1024, 1024), 1)
+    with pytest.raises(StreamError, match=r"multiply-adds beside its .* roughly \d+ hours"):
+        limits.check(DiffC(PRIOR, steps=4096, chunk=1), 1024, 1024, (3, 1024, 1024), 1)
 
 
 def test_atoms_cost_nothing_for_all_the_others_of_their_codebook() -> None:

@@ -13,12 +13,13 @@ from pscx.codecs.paths.codebooks import codebook, padded
 from pscx.codecs.paths.family import Book, PathCodec, check_range
 from pscx.codecs.paths.groups import Groups, random_order
 from pscx.codecs.paths.levels import Schedule
-from pscx.codecs.paths.reverse_coding import Chunks, OrderedCoding, chunk_count
+from pscx.codecs.paths.reverse_coding import Chunks, OrderedCoding, chunk_count, most_chunks
 from pscx.codecs.paths.sides import Side, Writer
 from pscx.codecs.paths.walk import Increments, Reached, Sent, Step
 from pscx.priors.base import Prior
 from pscx.signal.noise import Noise
 
+CHUNK_WORK = 1e6  # multiply-adds that take as long as to look up a small chunk
 IDEAL = 1 << 43  # noise index of the first step of :meth:`DiffC.ideal`
 
 
@@ -73,6 +74,10 @@ class DiffC(PathCodec):
     @property
     def most_entries(self) -> int:
         return 1 << (self.candidates - 1)
+
+    def work(self, shape: tuple[int, ...], restorations: int) -> float:
+        """Multiply-adds that take as long as looking up chunks that are as small as can be: few bits ask for them."""
+        return CHUNK_WORK * self.steps * most_chunks(prod(shape))
 
     def increments(self, shape: tuple[int, ...]) -> Increments:
         return _Samples(self, prod(shape))

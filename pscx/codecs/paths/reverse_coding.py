@@ -100,7 +100,12 @@ class OrderedCoding:
 def chunk_count(nats: float, count: int, bits: float, group: int) -> int:
     """How many chunks ``count`` numbers are cut into: of at most ``bits`` bits each and ``2^group`` numbers."""
     wanted = max(ceil(nats / log(2) / bits), -(-count // (1 << group)))
-    return min(wanted, max(count // 16, 1))
+    return min(wanted, most_chunks(count))
+
+
+def most_chunks(count: int) -> int:
+    """The most chunks that ``count`` numbers are cut into."""
+    return max(count // 16, 1)
 
 
 def _candidates(indices: list[int], place: Place, chunks: Chunks) -> Tensor:
