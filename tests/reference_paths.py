@@ -2,6 +2,7 @@
 
 It takes ``ddcm``, ``turbo_ddcm`` and ``diffc`` with all their options. The prior is ``ddpm``, exact. Container, noise,
 network and range coder are those of the other second decoder. What a step sends is in reference_atoms.py.
+Two tables are read from the files that the page names. What makes no stream, as ``DiffC.ideal``, is not here.
 """
 
 from __future__ import annotations
