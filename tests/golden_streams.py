@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from numpy.typing import NDArray
+from torch import nn
 
 from pscx import Codec, load_codec, read_image
 from pscx.codecs.specs import recipe_spec
@@ -220,14 +221,20 @@ PHOTOGRAPH_FACTS = PHOTOGRAPHS / "photograph.json"
 def save_golden_prior(folder: Path) -> str:
     """A small network that sees the image at half resolution, as a folder for ``prior: ddpm``; returns its name."""
     network = ResidualUNet(block_out_channels=(8, 12), blocks=(1, 1))
-    noise = Noise(20)
-    with torch.no_grad():
-        for number, weight in enumerate(network.parameters()):
-            gain = 2.0**-7 if weight.ndim == 1 else 2.0 ** -round(np.log2(weight[0].numel()) / 2)
-            weight.copy_(noise.normal(tuple(weight.shape), iteration=number, sample=0, step=0) * gain)
+    fill(network, 20)
     schedule = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
     PixelDenoiser(network, schedule).save(folder)
     return str(folder)
+
+
+def fill(network: nn.Module, seed: int) -> None:
+    """Weights that are the same on every machine: noise times powers of two, and about 1 in norms."""
+    noise = Noise(seed)
+    with torch.no_grad():
+        for number, (name, weight) in enumerate(network.named_parameters()):
+            gain = 2.0**-7 if weight.ndim == 1 else 2.0 ** -round(np.log2(weight[0].numel()) / 2)
+            values = noise.normal(tuple(weight.shape), iteration=number, sample=0, step=0) * gain
+            weight.copy_(values + 1 if weight.ndim == 1 and name.endswith("weight") else values)
 
 
 def golden_image(height: int, width: int) -> Pixels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, comb, sqrt
+from math import ceil, comb, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,10 @@ class Sender(ABC):
         found[self.order] = np.concatenate(blocks).ravel()[: self.n]
         return found
 
+    def after(self, p: float, error: float, placed: float) -> float:
+        """The precision at the end of a step, which the schedule would place at ``placed``."""
+        return placed
+
     @abstractmethod
     def send(self, step: Step) -> tuple[Array, int]:
         """The noise ``(n,)`` and the number of atoms."""
@@ -110,6 +114,9 @@ class Atoms(Sender):
         self.ranked = spec["name"] == "turbo_ddcm" and self.atoms is not None
         self.weight_bits = spec.get("weight_bits", 0)
         self.follows = spec["name"] == "ddcm" and spec["schedule"] == "kl"  # a step is as long as its atoms are worth
+
+    def after(self, p: float, error: float, placed: float) -> float:
+        return p + self.most * self.gain / error if self.follows else placed
 
     @property
     def most(self) -> int:
@@ -171,3 +178,47 @@ class Atoms(Sender):
             signs = self.words.number(share)
             weights.append({index: -1.0 if signs >> i & 1 else 1.0 for i, index in enumerate(indices[::-1])})
         return scaled(self.book.sums(weights, step, 0, b))
+
+
+class Chunks(Sender):
+    """``diffc``: one candidate a chunk; how the encoder chose it is nothing that a decoder knows."""
+
+    def __init__(self, words: Words, noise: Noise, spec: dict[str, Any], n: int) -> None:
+        super().__init__(words, noise, spec, n)
+        self.counts = [[0.5, 0.5] for _ in range(64)]  # of no and yes, by the bits that come before
+        self.learn(34, 4.0)
+
+    def send(self, step: Step) -> tuple[Array, int]:
+        bits = step.divergence / log(2)
+        wanted = max(ceil(bits / self.spec["chunk"]), ceil(self.n / 2 ** self.spec["group"]))
+        self.cut(min(wanted, max(self.n // 16, 1)), self.spec["candidates"] - 1)
+        expected = min(round(bits / self.groups), 31)
+        sizes = [min(self.groups - first, 16) for first in range(0, self.groups, 16)]
+        return self.joined([self.block(step.number, b, size, expected) for b, size in enumerate(sizes)]), self.groups
+
+    def block(self, step: int, b: int, size: int, expected: int) -> Array:
+        total, found = np.zeros((size, self.size)), [self.candidate(expected) for _ in range(size)]
+        for book in {candidate >> self.book.bits + 1 for candidate in found}:
+            weights: Weights = [{} for _ in found]
+            for group, candidate in enumerate(found):
+                if candidate >> self.book.bits + 1 == book:
+                    weights[group][candidate // 2 % (1 << self.book.bits)] = -1.0 if candidate % 2 else 1.0
+            total += self.book.sums(weights, step, book, b)
+        return total
+
+    def candidate(self, expected: int) -> int:
+        length = self.length() + expected - 32
+        assert 0 <= length <= self.spec["candidates"]
+        return length if length < 2 else 1 << length - 1 | self.words.number(length - 1)
+
+    def length(self) -> int:
+        node = 1
+        for _ in range(6):
+            no, yes = self.counts[node]
+            node = 2 * node + self.words.decision(yes / (no + yes))
+        self.learn(node - 64, 1.0)
+        return node - 64
+
+    def learn(self, value: int, weight: float) -> None:
+        for place in range(5, -1, -1):
+            self.counts[64 + value >> place + 1][value >> place & 1] += weight

@@ -1,7 +1,8 @@
-"""A second decoder of ``ddcm`` and ``turbo_ddcm``, written from docs/format.md alone: numpy and plain Python.
+"""A second decoder of the path families, written from docs/format.md alone: numpy and plain Python.
 
-It takes all options of these families. The prior is ``ddpm``, exact. Container, noise, network and range coder are
-those of the other second decoder. What a step sends is in reference_atoms.py.
+It takes ``ddcm``, ``turbo_ddcm`` and ``diffc`` with all their options. The prior is ``ddpm``, exact. Container, noise,
+network and range coder are those of the other second decoder. What a step sends is in reference_atoms.py.
+Two tables are read from the files that the page names. What makes no stream, as ``DiffC.ideal``, is not here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from math import sqrt
 from pathlib import Path
 
 import numpy as np
-from reference_atoms import Atoms, Step, Words
+from reference_atoms import Atoms, Chunks, Sender, Step, Words
 from reference_decoder import Array, Noise, Prior, read, table
 
 Measure = Callable[[float, float, float, float], float]
@@ -71,7 +72,8 @@ class PathDecoder:
         )
         self.shape, self.n = (3, height, width), 3 * height * width
         noise, self.words = Noise(self.stream.seed), Words(self.stream.payload)
-        self.sender = {"ddcm": Atoms, "turbo_ddcm": Atoms}[spec["name"]](self.words, noise, spec, self.n)
+        family = {"ddcm": Atoms, "turbo_ddcm": Atoms, "diffc": Chunks}[spec["name"]]
+        self.sender: Sender = family(self.words, noise, spec, self.n)
         self.curve = Curve(spec.get("curve") or table("codecs/paths/curve", "ERRORS"))
         self.end = 1 / (self.stream.step * self.stream.step)
         self.p, self.ends = self.placed(spec["schedule"])
@@ -119,19 +121,13 @@ class PathDecoder:
         self.follow()
         assert self.q is not None
         error = self.curve.error(p) * self.n * QUARTERS[self.q % 4] * 2.0 ** (self.q // 4)
-        after = min(self.after(error), self.end)
+        after = min(self.sender.after(p, error, self.ends[self.step]), self.end)
         divergence = (after - p) * error / 2
         self.paid += divergence
         noise, atoms = self.sender.send(Step(self.step, self.sent, divergence, self.paid))
         r = p / after
         self.state = (r * x + (1 - r) * e) + sqrt((1 - r) / after) * noise.reshape(self.shape)
         self.p, self.step, self.sent = after, self.step + 1, self.sent + atoms
-
-    def after(self, error: float) -> float:
-        """Where a step would end, if the path did not."""
-        if self.sender.follows:
-            return self.p + self.sender.most * self.sender.gain / error
-        return self.ends[self.step]
 
     def follow(self) -> None:
         """The factor of the error."""

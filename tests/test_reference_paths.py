@@ -21,7 +21,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_golden_prior(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.mark.parametrize("name", ["ddcm", "turbo_ddcm"])
+@pytest.mark.parametrize("name", ["ddcm", "turbo_ddcm", "diffc"])
 def test_it_shows_the_pixels_of_a_golden_stream(name: str, prior: str) -> None:
     data = (GOLDEN / f"{name}.pscx").read_bytes()
     pixels = PathDecoder(data, Path(prior)).image()
@@ -56,6 +56,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "level": 2.0,
         "curve": CURVE,
     },
+    "diffc, chunks of few numbers": {"chunk": 3, "candidates": 7, "schedule": "kl", "flow": 2},
+    "diffc, several codebooks a chunk": {"chunk": 8, "candidates": 10, "group": 5, "schedule": "even", "level": 0.125},
+    "diffc, Gaussian candidates": {"chunk": 5, "candidates": 6, "group": 8, "codebook": "gaussian", "seed": 3},
+    "diffc, as many chunks as there may be": {"chunk": 1, "candidates": 2, "curve": CURVE, "level": 0.25},
 }
 """By the family's name, a comma and what it is for."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from torch import nn
 
 from pscx.runtime.quiet import quiet, without_bars
 
@@ -19,13 +21,20 @@ WORDS = [*string.ascii_lowercase, *(f"{c}</w>" for c in string.ascii_lowercase),
 BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def save_stable_diffusion(folder: Path, seed: int = 0, prediction: str = "epsilon") -> str:
-    """Latents of 4 channels at a quarter of the side; sides are multiples of 8 pixels. Returns the folder's name."""
+def save_stable_diffusion(
+    folder: Path, seed: int = 0, prediction: str = "epsilon", fill: Callable[[nn.Module], None] | None = None
+) -> str:
+    """Latents of 4 channels at a quarter of the side; sides are multiples of 8 pixels. Returns the folder's name.
+
+    ``fill`` changes the weights of each network.
+    """
     with torch.random.fork_rng(devices=[]), quiet(), without_bars():
         torch.manual_seed(seed)
-        tiny_unet().save_pretrained(folder / "unet")
-        tiny_vae().save_pretrained(folder / "vae")
-        tiny_text_encoder().save_pretrained(folder / "text_encoder")
+        for part, make in (("unet", tiny_unet), ("vae", tiny_vae), ("text_encoder", tiny_text_encoder)):
+            network = make()
+            if fill is not None:
+                fill(network)
+            network.save_pretrained(folder / part)
     PNDMScheduler(**BETAS, prediction_type=prediction, skip_prk_steps=True).save_pretrained(folder / "scheduler")
     save_tokenizer(folder / "tokenizer")
     return str(folder)
