@@ -5,11 +5,11 @@
 
 Each entry is a command whose result becomes ``benchmarks/results/NAME``: files that the script writes, what it prints
 as ``table.md``, and ``about.json`` with commit, machine, versions, date, command and seconds. An entry is complete, and
-not run again, as long as its command, its script with the scripts that it imports, and ``pscx/`` are those of its
-``about.json``, and so are its images, where their folder is given. For entries whose figures follow from streams and
-pictures alone, which take hours, golden streams, metrics and BD-rate take the place of ``pscx/``: as long as they are
-the same, so are rates and pictures. A run that was killed goes on: scripts that keep their points find them in
-``runs/release``, under a digest of that code. Entries that need what is not given are left out. Exit code 1 where an
+not run again, as long as its command, its script with the scripts that it imports, and ``pscx/`` (but for its pages)
+are those of its ``about.json``, and so are its images, where their folder is given. For entries whose figures follow
+from streams and pictures alone, which take hours, golden streams, metrics and BD-rate take the place of ``pscx/``: as
+long as they are the same, so are rates and pictures. A run that was killed goes on: scripts that keep their points find
+them in ``runs/release``, under a digest of that code. Entries that need what is not given are left out. Exit code 1 where an
 entry failed; the others are run.
 """
 
@@ -55,6 +55,7 @@ OWN_ATOMS = ("diffc-chunks", "ddcm-one-atom")  # the slowest
 FITTED = ("fast", "default", "best", "perceptual", "turbo")
 COMPONENTS = "configs/ablations/components.yaml"
 CODE = (sys.executable, "-u")
+UNUSED = ("report", "demo", "comparison")  # folders of pscx that no benchmark uses (tests/test_release.py)
 BAR = "━"  # progress bars are printed too
 COMPLETE = "complete"
 
@@ -233,9 +234,10 @@ ENTRIES = (
 
 @cache
 def package() -> str:
-    """A digest of all that ``pscx/`` holds but its texts."""
-    files = (file for file in sorted((ROOT / "pscx").rglob("*")) if file.is_file())
-    return digest(file for file in files if "__pycache__" not in file.parts and file.suffix != ".md")
+    """A digest of what ``pscx/`` holds, but for its texts and the folders :data:`UNUSED`."""
+    files = (file for file in sorted((ROOT / "pscx").rglob("*")) if file.is_file() and file.suffix != ".md")
+    left_out = {"__pycache__", *UNUSED}
+    return digest(file for file in files if not left_out.intersection(file.relative_to(ROOT).parts))
 
 
 @cache

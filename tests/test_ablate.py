@@ -188,7 +188,7 @@ def test_a_second_run_does_nothing_and_writes_the_same(copied: Lab, capsys: pyte
     assert [(copied.run / name).read_bytes() for name in names] == before
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (3,), (4, 4, 2, 2), (2, 7, 4, 8), (9, 2), (20, 3, 2)])
+@pytest.mark.parametrize("sizes", [(1, 1), (3,), (20,), (40,), (4, 4, 2, 2), (2, 7, 4, 8), (9, 2), (20, 3, 2)])
 def test_no_two_curves_of_a_panel_look_alike(sizes: tuple[int, ...]) -> None:
     axes = [Axis(f"model.a{number}", {str(value): value for value in range(size)}) for number, size in enumerate(sizes)]
     keys = [axis.key for axis in axes]
@@ -238,11 +238,22 @@ def test_axes_that_are_varied_one_at_a_time_have_a_panel_each() -> None:
     assert not varied_alone(many, [drawn(many, *labels) for labels in ("00", "10", *(f"0{i}" for i in range(1, 9)))])
 
 
-def test_a_baseline_that_is_not_drawn_is_not_in_the_legend() -> None:
-    plan = plan_of(3)
-    for labels, last in (("012", "baseline"), ("12", "2")):
-        figure = crossed(plan, [drawn(plan, label) for label in labels], "psnr", PSNR["psnr"])
-        assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == last
+def legend_of(plan: Plan, *found: Sequence[str]) -> list[str]:
+    figure = crossed(plan, [drawn(plan, *labels) for labels in found], "psnr", PSNR["psnr"])
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_baseline_is_in_the_legend_if_it_is_drawn_and_several_axes_are_varied() -> None:
+    assert legend_of(plan_of(2, 2), "00", "01", "10", "11")[-1] == "baseline"
+    assert legend_of(plan_of(2, 2), "01", "10", "11")[-1] == "1"
+    assert legend_of(plan_of(3), "0", "1", "2")[1:] == ["0", "1", "2"]
+
+
+def test_an_axis_that_is_varied_alone_has_one_panel() -> None:
+    plan, labels = plan_of(20), [str(label) for label in range(20)]
+    assert legend_of(plan, *([label] for label in labels))[1:] == labels
+    figure = crossed(plan, [drawn(plan, label) for label in labels], "psnr", PSNR["psnr"])
+    assert len(figure.axes) == 1
 
 
 @pytest.mark.parametrize("rates", [(0.04, 0.5), (0.04, 0.6), (0.04, 2.2), (0.01, 5.0)])

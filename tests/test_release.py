@@ -106,6 +106,17 @@ def test_figures_of_streams_hold_as_long_as_golden_streams_do(
     assert release.state(entry, {}, tmp_path / "results", tmp_path / "work") == "of other code or images"
 
 
+def test_what_no_benchmark_uses_is_imported_by_its_command_alone() -> None:
+    """So that a figure cannot depend on a folder of :data:`release.UNUSED`: no script runs those commands."""
+    files = [*(release.ROOT / "pscx").rglob("*.py"), *(release.ROOT / "benchmarks").glob("*.py")]
+    folders = [release.ROOT / "pscx" / folder for folder in release.UNUSED]
+    assert all(folder.is_dir() for folder in folders)
+    outside = [file for file in files if not set(folders) & set(file.parents)]
+    users = [file for file in outside if re.search(rf"pscx\.({'|'.join(release.UNUSED)})\b", file.read_text("utf-8"))]
+    assert {file.parent for file in users} == {release.ROOT / "pscx" / "cli"}
+    assert all(entry.command[:3] == ("-m", "pscx", "ablate") for entry in ENTRIES if entry.command[0] == "-m")
+
+
 def test_promises_change_with_golden_streams_and_with_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release, "ROOT", tmp_path)
     names = ("tests/golden/recipes/fast.pscx", "pscx/metrics/psnr.py", "pscx/evaluation/bd.py")

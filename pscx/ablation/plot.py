@@ -31,6 +31,9 @@ PANELS_A_ROW = 3
 BASELINE = "baseline"
 WIDE = 16  # times the lowest rate of a panel; beyond, there are fewer labels
 
+Labels = Mapping[str, str]
+"""The label of a curve on each axis."""
+
 Drawn = tuple[Curve, Sequence[tuple[float, float]]]
 """A curve, and its points ``(rate, quality)``."""
 
@@ -47,8 +50,15 @@ class Look:
         return {**PLAIN, **{name: self.value(name, labels[axis.key]) for name, axis in self.axes.items()}}
 
     def value(self, name: str, label: str) -> Any:
-        """The colour, marker or line style of a label."""
-        return STYLES[name][list(self.axes[name].values).index(label)]
+        """The colour, marker or line style of a label; line styles tell apart what has one colour."""
+        place, values = list(self.axes[name].values).index(label), STYLES[name]
+        again = name == "linestyle" and self.axes.get("color") is self.axes[name]
+        return values[place // len(COLORS) if again else place % len(values)]
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one axis is told apart."""
+        return len({axis.key for axis in (*self.axes.values(), *self.panels)}) > 1
 
     def panel(self, labels: Mapping[str, str]) -> str:
         """The title of the panel that a curve is drawn in."""
@@ -77,8 +87,13 @@ def as_files(figures: Mapping[str, Callable[[], Figure]]) -> dict[str, bytes]:
 
 
 def look(axes: Sequence[Axis]) -> Look:
-    """The axis with the most values gets colour, the next ones marker and line style, as far as those suffice."""
+    """The axis with the most values gets colour, the next ones marker and line style, as far as those suffice.
+
+    An axis that is varied alone gets all three, if it has more values than there are colours.
+    """
     varied = sorted((axis for axis in axes if len(axis.values) > 1), key=lambda axis: -len(axis.values))
+    if len(varied) == 1 and len(COLORS) < len(varied[0].values) <= len(COLORS) * len(LINES):
+        return Look(dict.fromkeys(STYLES, varied[0]), [])
     free = dict(STYLES)
     taken: dict[str, Axis] = {}
     for axis in varied:
@@ -106,7 +121,7 @@ def one_at_a_time(plan: Plan, found: Sequence[Curve], column: str, measure: Meas
     for panel, axis in zip(panels, axes, strict=True):
         curves = [curve for curve in found if not _differences(plan, curve) - {axis.key}]
         own = Look({"color": axis, "marker": axis}, [])
-        _panel(panel, axis.name, [(curve, curve.of(column)) for curve in curves], plan, own, measure)
+        _panel(panel, axis.name, [(curve, curve.of(column)) for curve in curves], plan.baseline, own, measure)
         lines = [line for line in panel.get_lines() if line.get_gid() != BASELINE]
         panel.legend(lines, [_plain(curve.labels[axis.key]) for curve in curves], loc="lower right", fontsize=9)
     return figure
@@ -117,10 +132,11 @@ def crossed(plan: Plan, found: Sequence[Curve], column: str, measure: Measure) -
     shown = look([_drawn(axis, found) for axis in plan.curve_axes])
     titles = list(dict.fromkeys(shown.panel(curve.labels) for curve in found))
     figure, panels = _panels(len(titles), min(len(titles), PANELS_A_ROW))
+    marked = plan.baseline if shown.several else None
     for title, axes in zip(titles, panels, strict=True):
         own = [(curve, curve.of(column)) for curve in found if shown.panel(curve.labels) == title]
-        _panel(axes, title, own, plan, shown, measure)
-    baseline = any(curve.labels == plan.baseline for curve in found)
+        _panel(axes, title, own, marked, shown, measure)
+    baseline = any(curve.labels == marked for curve in found)
     figure.legend(handles=list(_legend(shown, baseline)), loc="outside right upper", frameon=False)
     return figure
 
@@ -150,10 +166,13 @@ def _drawn(axis: Axis, found: Sequence[Curve]) -> Axis:
     return Axis(axis.key, {label: value for label, value in axis.values.items() if label in labels})
 
 
-def _panel(axes: Axes, title: str, found: Sequence[Drawn], plan: Plan, shown: Look, measure: Measure) -> None:
+def _panel(
+    axes: Axes, title: str, found: Sequence[Drawn], baseline: Labels | None, shown: Look, measure: Measure
+) -> None:
+    """Draw curves, on a grey band the one with the labels of ``baseline``."""
     for curve, points in found:
         rates, qualities = [rate for rate, _ in points], [quality for _, quality in points]
-        if curve.labels == plan.baseline:
+        if curve.labels == baseline:
             axes.plot(rates, qualities, color="#cccccc", linewidth=7, solid_capstyle="round", zorder=1, gid=BASELINE)
         axes.plot(rates, qualities, markersize=5, linewidth=1.5, **shown.style(curve.labels))
     axes.set(title=_plain(title), ylabel=_plain(measure.label))
@@ -175,13 +194,16 @@ def over_rate(axes: Axes) -> None:
 
 
 def _legend(shown: Look, baseline: bool) -> Iterator[Any]:
-    """The axes one after the other, each value with the one property that stands for it; then the baseline if drawn."""
+    """The axes one after the other, each value with what stands for it; then the baseline if drawn."""
     from matplotlib.lines import Line2D
 
-    for name, axis in shown.axes.items():
+    for axis in {axis.key: axis for axis in shown.axes.values()}.values():
         yield Line2D([], [], linestyle="none", label=f"$\\bf{{{_bold(axis.name)}}}$")
+        own = {name: one for name, one in shown.axes.items() if one is axis}
+        name = next(iter(own))
         for label in axis.values:
-            style = {**PLAIN, **({"marker": ""} if name != "marker" else {}), name: shown.value(name, label)}
+            style = {**PLAIN, **({} if "marker" in own else {"marker": ""})}
+            style |= {one: shown.value(one, label) for one in own}
             yield Line2D([], [], label=_plain(label), markersize=5, linewidth=2 if name == "color" else 1.5, **style)
     if baseline:
         yield Line2D([], [], color="#cccccc", linewidth=7, label="baseline")

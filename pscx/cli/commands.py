@@ -550,7 +550,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"size            {facts['bytes']} bytes, of which payload {facts['payload_bytes']}; {facts['bpp']:.4f} bpp",
         f"codec           {_recipe(facts)}".rstrip(),
         *([] if facts["spec"] is None else _as_yaml(facts["spec"])),
-        f"prior           fingerprint {facts['fingerprint']}",
+        f"prior           {_prior(facts)}",
         *([] if facts["parameter"] is None else [f"{facts['parameter_name']:16}{facts['parameter']:g}"]),
         f"seed            {facts['seed']}",
         f"arithmetic      {facts['arithmetic'] or SAME.get(facts['signal'], SAME['pixels'])}",
@@ -559,6 +559,11 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     for number, one in enumerate(facts.get("segments", []), 1):
         lines.append(f"segment {number:<8}{one['bits']:.1f} bits, {one['rows']} rows, {one['nfe']} evaluations (NFE)")
     return lines
+
+
+def _prior(facts: dict[str, Any]) -> str:
+    """What a stream says of its prior; the fingerprint of none is zero."""
+    return f"fingerprint {facts['fingerprint']}" if facts["fingerprint"].strip("0") else "none"
 
 
 def _recipe(facts: dict[str, Any]) -> str:

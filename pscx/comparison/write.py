@@ -117,7 +117,7 @@ def _own_jpeg(curves: Sequence[Compared]) -> Compared | None:
 
 def _introduction(comparison: Comparison, wanted: Wanted, says: str) -> list[str]:
     own = comparison.measured
-    parts = [f"Measured here: means over {own[0].images} images, whole files."]
+    parts = [f"Measured here: means over {own[0].images} image{'s' * (own[0].images != 1)}, whole files."]
     if wanted.published is not None:
         title, images = SETS[wanted.published].title, SETS[wanted.published].images
         number = "the" if images is None else f"all {images}"

@@ -97,7 +97,8 @@ def left_out(failures: Mapping[str, str], verb: str) -> LeftOutError:
 
 def show(means: Record, root: Path) -> None:
     """Print the means as a table on stdout."""
-    title = Text(printable(f"{means['images']} images, in {root}"), style="table.title", justify="center")
+    count = f"{means['images']} image{'s' * (means['images'] != 1)}"
+    title = Text(printable(f"{count}, in {root}"), style="table.title", justify="center")
     table = Table("measure", Column("mean", justify="right"), title=title)
     for key in (key for key in means if key not in COUNTS):
         table.add_row(key.replace("_", " "), "-" if means[key] is None else f"{means[key]:.4g}")
