@@ -9,8 +9,8 @@ not run again, as long as its command, its script with the scripts that it impor
 are those of its ``about.json``, and so are its images, where their folder is given. For entries whose figures follow
 from streams and pictures alone, which take hours, golden streams, metrics and BD-rate take the place of ``pscx/``: as
 long as they are the same, so are rates and pictures. A run that was killed goes on: scripts that keep their points find
-them in ``runs/release``, under a digest of that code. Entries that need what is not given are left out. Exit code 1 where an
-entry failed; the others are run.
+them in ``runs/release``, under a digest of that code. Entries that need what is not given are left out. Exit code 1
+where an entry failed; the others are run.
 """
 
 from __future__ import annotations

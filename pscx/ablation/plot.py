@@ -202,7 +202,7 @@ def _legend(shown: Look, baseline: bool) -> Iterator[Any]:
         own = {name: one for name, one in shown.axes.items() if one is axis}
         name = next(iter(own))
         for label in axis.values:
-            style = {**PLAIN, **({} if "marker" in own else {"marker": ""})}
+            style: dict[str, Any] = {**PLAIN, **({} if "marker" in own else {"marker": ""})}
             style |= {one: shown.value(one, label) for one in own}
             yield Line2D([], [], label=_plain(label), markersize=5, linewidth=2 if name == "color" else 1.5, **style)
     if baseline:
