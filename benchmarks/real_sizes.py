@@ -296,6 +296,11 @@ def tiny_budget(prior: dict[str, Any]) -> pscx.Codec:
     )
 
 
+def shown(value: float) -> str:
+    """Two digits, as far as such measurements repeat; whole numbers from 100 on."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="+", choices=sorted(MODELS))
@@ -315,7 +320,7 @@ def main() -> None:
             figures = measured_exactly(name, side, place) if options.exact else measured(name, dtype, side, place)
         print(f"\n{name}")
         for what, value in figures.items():
-            print(f"  {what:44} {value:10.4f}", flush=True)
+            print(f"  {what:56} {shown(value):>6}", flush=True)
 
 
 if __name__ == "__main__":

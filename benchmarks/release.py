@@ -204,7 +204,7 @@ ENTRIES = (
             *("families", "{kodak}", *TO_OUTPUT, "--crop", "256", "--limit", "12", "--settings", "3"),
             *("--rows", *FAMILIES, *OWN_ATOMS),
         ),
-        ("docs/families.md", "docs/comparison.md"),
+        ("docs/families.md", "docs/comparison.md", "docs/results.md"),
         "some hours",
         files=POINTS,
         prints=False,
@@ -213,7 +213,7 @@ ENTRIES = (
     Entry(
         "rate_distortion",
         script("rate_distortion", "{kodak}", *TO_OUTPUT, *METRICS, "--crop", "256", *RANGES, *ON_CROPS),
-        ("README.md",),
+        ("docs/results.md",),
         "two hours",
         files=POINTS,
         prints=False,
@@ -222,7 +222,7 @@ ENTRIES = (
     Entry(
         "kodak",
         script("rate_distortion", "{kodak}", *TO_OUTPUT, *METRICS, "--protocol", "kodak", "--steps", *STEPS, *CODECS),
-        ("README.md",),
+        ("README.md", "docs/results.md"),
         "a day",
         files=POINTS,
         prints=False,
