@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MARGIN = 1.5  # how far beyond the measured rates published points are shown, as a factor
 SIZE = (9.0, 5.6)
 ENTRY = 0.16  # inches that an entry of the legend is high
+FEW = 4
 OWN = ("#000000", "#D0021B")
 COLORS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A5A2B")  # Okabe and Ito (2008), and a brown
 PUBLISHED = {"color": "#b4b4b4", "linewidth": 0.9, "marker": ".", "markersize": 2.5, "zorder": 2}
@@ -71,13 +72,13 @@ def _figure(comparison: Comparison, column: str, measure: Measure) -> Figure:
 def styles(measured: Sequence[Compared]) -> dict[str, Style]:
     """The lines of measured curves, by their keys.
 
-    Codecs of pscx are thick, the first black, the second red. Of the others each codec has a colour, and each of its
-    variants a line style.
+    Codecs of pscx are thick, if they are few, the first black, the second red. Of the others each codec has a colour,
+    and each of its variants a line style.
     """
     own = [curve for curve in measured if curve.own]
-    colors = [*OWN, *COLORS]
+    colors, width = [*OWN, *COLORS], 2.2 if len(own) <= FEW else 1.5
     found = {
-        curve.key: _style(colors[place % len(colors)], place, place // len(colors), 2.2, 5.5, 5)
+        curve.key: _style(colors[place % len(colors)], place, place // len(colors), width, 5.5, 5)
         for place, curve in enumerate(own)
     }
     variants: dict[str, list[Compared]] = {}
