@@ -16,7 +16,11 @@ from PIL import Image
 from pscx import load_plugins
 from pscx.cli.main import PUBLISHED, main
 from pscx.comparison import SETS, published
+from pscx.comparison.curve import Compared
+from pscx.comparison.figure import groups, in_order, styles
+from pscx.comparison.numbers import APART, BEYOND, spread
 from pscx.comparison.published import AV1, FOLDER, MEASURES
+from pscx.comparison.tables import Comparison
 from pscx.data.folder import BUNDLED
 from pscx.evaluation.bd import bd_rate, front
 
@@ -185,6 +189,54 @@ def test_a_table_of_rate_distortion_gives_a_curve_for_each_variant(tmp_path: Pat
     assert found["mine", "x 4:2:0 whole"] == pytest.approx(-50, abs=0.01)
     assert found["mine", "x 4:4:4 whole"] == pytest.approx(-75, abs=0.01)
     assert "x 4:2:0 against it" not in (root / "comparison.md").read_text()  # it is none of pscx
+
+
+def curve(key: str, *points: tuple[float, float], measured: bool = True, own: bool = False) -> Compared:
+    return Compared(key, f"title of {key}", "", 1, {"psnr": points}, measured, own)
+
+
+def test_pscx_is_black_and_red_and_other_codecs_have_a_colour_each() -> None:
+    keys = ["jpeg 4:2:0", "jpeg-here", "jpeg 4:4:4", "avif speed 4", "webp (here)", "jxl effort 7", "jxl effort 9"]
+    looks = styles([*(curve(key) for key in keys), curve("fast", own=True), curve("default", own=True)])
+    assert [looks[key]["color"] for key in ("fast", "default")] == ["#000000", "#D0021B"]
+    colors = [looks[key]["color"] for key in keys]
+    assert len(set(colors)) == 4
+    assert not {"#000000", "#D0021B"} & set(colors)
+    assert [looks[key]["linestyle"] for key in keys] == ["-", "--", ":", "-", "-", "-", "--"]
+    assert all(looks["fast"][part] > looks["webp (here)"][part] for part in ("linewidth", "markersize", "zorder"))
+    many = styles([curve(str(number), own=True) for number in range(30)])
+    assert len({(look["color"], look["linestyle"]) for look in many.values()}) == 30
+
+
+def test_published_curves_are_numbered_from_the_fewest_bits() -> None:
+    anchor = curve("x", (1, 30), (2, 33), (4, 36))
+    better = curve("a", (0.5, 30), (1, 33), (2, 36), measured=False)
+    worse = curve("b", (1.5, 30), (3, 33), (6, 36), measured=False)
+    far = curve("c", (1, 50), (2, 60), measured=False)
+    comparison = Comparison([anchor, far, worse, better], anchor, {"psnr": MEASURES["psnr"]}, {})
+    order = in_order(comparison, [far, worse, better], "psnr")
+    assert [one.key for one in order] == ["a", "b", "c"]
+    looks = styles([anchor])
+    entries = groups([anchor], looks, order)
+    assert list(entries) == ["others, measured here", "published"]
+    assert [label for label, _ in entries["published"]] == ["1  title of a", "2  title of b", "3  title of c"]
+    assert list(groups([anchor], looks, [])) == [""]
+
+
+def test_numbers_stand_on_their_lines_where_there_is_room() -> None:
+    fan = [np.array([[0.0, 0.0], [50.0, 0.0], [100.0, rise]]) for rise in (40.0, 0.0, -40.0)]
+    places = np.array(spread(fan, 3))
+    assert (places[:, 0] > 55).all()  # not where all three run together
+    assert places[0, 1] > 5
+    assert places[2, 1] < -5
+    same = np.array(spread([fan[1]] * 4, 4))
+    gaps = np.hypot(*(same[:, None] - same[None]).T)[~np.eye(4, dtype=bool)]
+    assert gaps.min() >= APART
+    assert same[:, 1] == pytest.approx(np.zeros(4))
+    assert (same[:, 0] >= -BEYOND).all()
+    assert (same[:, 0] <= 100 + BEYOND).all()
+    point = np.array([[3.0, 4.0]])
+    assert spread([point, fan[0]], 1) == [(3.0, 4.0 + BEYOND)]
 
 
 def test_curves_of_one_name_stay_apart(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def test_a_visit(address: str, lab: Path, chromium: Browser, width: int, tmp_pat
             box = pictures.nth(index).bounding_box()
             assert box is not None
             assert 0 <= box["x"] < box["x"] + box["width"] <= width
+            assert box["width"] <= 3 * 48
             assert box["width"] / box["height"] == pytest.approx(48 / 32, rel=0.05)
 
         data = saved(page, "compress")
@@ -148,6 +149,23 @@ def test_a_visit(address: str, lab: Path, chromium: Browser, width: int, tmp_pat
             np.testing.assert_array_equal(np.array(image), Decompressor().decompress(data))
         assert problems(visit) == []
         assert all(url.startswith((address, "data:", "blob:")) for url in visit.requests)
+
+
+def test_the_perception_is_hidden_until_it_is_asked_for(address: str, chromium: Browser) -> None:
+    with visited(chromium, address) as visit:
+        page = visit.page
+        for tab in ("Compress", "Decode"):
+            page.get_by_role("tab", name=tab).click()
+            choose = page.locator("input[type=checkbox]:visible").last
+            slider = page.get_by_role("slider", name="Perception").locator("visible=true")
+            choose.wait_for()
+            assert slider.count() == 0
+            choose.check()
+            slider.wait_for()
+            assert slider.is_enabled()
+            choose.uncheck()
+            assert slider.count() == 0
+        assert problems(visit) == []
 
 
 def test_a_wrong_file_is_one_sentence(address: str, chromium: Browser, tmp_path: Path) -> None:

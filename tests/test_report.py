@@ -18,12 +18,15 @@ from PIL import Image
 from tiny import CODEC, save_prior, write_codec
 
 from pscx import load_codec
-from pscx.ablation.results import read_results
+from pscx.ablation.results import Results, read_results
 from pscx.cli.main import main
 from pscx.codecs.replay import kept
 from pscx.data.folder import BUNDLED
 from pscx.evaluation.bd import bd_rate
 from pscx.format.container import unpack
+from pscx.report.curves import RunCurve
+from pscx.report.gallery import choose
+from pscx.report.runs import Run
 from pscx.signal.measurements import Coordinates, DenseRows, Measurements
 from pscx.signal.partition import Partition
 from pscx.signal.transforms import BlockDCT
@@ -166,6 +169,43 @@ def test_frames_are_few_and_the_last_is_among_them(segments: int, count: int) ->
     assert min(kept(segments)) >= 0
 
 
+def test_every_curve_has_a_picture_or_at_least_every_axis() -> None:
+    def curve(name: str, *axes: str, images: str = "ab") -> RunCurve:
+        records = [{"name": image} for image in images]
+        runs = [Run(Path(name), f"{name}{rate}", Results(records, {}, {}), {}, "") for rate in "12"]
+        return RunCurve(name, runs, axes)
+
+    coders = [curve(name, "coder") for name in ("raw", "static", "adaptive")]
+    curves = [curve("baseline"), *coders, curve("pca", "rows"), curve("elsewhere", "rows", images="c")]
+    for count, expected in (
+        (2, ["a baseline2", "a raw2"]),
+        (3, ["a baseline2", "a raw2", "a pca2"]),  # not the second coder
+        (6, ["a baseline2", "a raw2", "a static2", "a adaptive2", "a pca2", "c elsewhere2"]),
+        (7, ["a baseline2", "a raw2", "a static2", "a adaptive2", "a pca2", "a baseline1", "c elsewhere2"]),
+    ):
+        assert [f"{one.image} {one.run.name}" for one in choose(curves, count)] == expected
+    assert len(choose(curves, 99)) == 5 * 2 * 2 + 2
+    assert choose(curves, 0) == []
+
+
+def test_cells_are_called_by_their_curve_and_rate(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = report(lab, tmp_path / "page.html", "grid", options=("--images", "1"))
+    assert "1 of 8 streams, of 1 of 2 curves (--images 2: of each) shown" in capsys.readouterr().out
+    assert "<code>--images 2</code> shows one of each" in page.text
+    steps = ["baseline, quantizer.step=0.5", "baseline, quantizer.step=0.1", "coder=raw, quantizer.step=0.1"]
+    assert {steps[0], steps[2]} < {entry["run"] for entry in page.data["budget"]}
+    assert page.data["items"][0]["run"] == steps[1]
+    rows = [attrs["title"] for tag, attrs in page.tags if tag == "th" and "title" in attrs]
+    assert "coder=posterior, quantizer.step=0.5" in rows
+    assert len(rows) == 4
+    assert ">ms ssim" not in page.text  # which none of them has
+    page = report(lab, tmp_path / "all.html", "grid", options=("--images", "2"))
+    assert "shows one of each" not in page.text
+    assert {item["run"] for item in page.data["items"]} == set(steps[1:])
+
+
 def test_bd_rates_are_those_of_the_curves(lab: Path, tmp_path: Path) -> None:
     page = report(lab, tmp_path / "page.html", "grid", options=("--images", "1"))
     assert page.data["curves"] == ["baseline", "coder=raw"]
@@ -243,6 +283,22 @@ def test_a_prior_that_is_gone_is_one_sentence(lab: Path, tmp_path: Path, capsys:
     page = ["-o", str(tmp_path / "again.html")]
     assert "no diffusers pixel prior" in refused(capsys, str(tmp_path / "run"), *page)
     assert main(["report", str(tmp_path / "run"), *page, "--prior", str(tmp_path / "away")]) == 0
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_many_curves_in_a_browser(lab: Path, tmp_path: Path, chromium: Browser, width: int) -> None:
+    """Nothing is wider than the page, and each row of a table has the marker of its curve's points."""
+    report(lab, tmp_path / "page.html", "grid", options=("--images", "1"))
+    with visited(chromium, (tmp_path / "page.html").as_uri(), width=width, offline=True) as visit:
+        page = visit.page
+        page.wait_for_selector("#chart .scatterlayer .point")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator("#chart .legend").count() == (width > 600)  # else the table is the legend
+        shapes = page.evaluate(
+            "[...document.querySelectorAll('.swatch path:last-child')].map(path => path.getAttribute('d'))"
+        )
+        assert [shapes.index(shape) for shape in shapes] == [0, 1, 0, 0, 1, 1]  # of two curves, then of four runs
+        assert visit.problems == []
 
 
 @pytest.mark.parametrize("width", [1280, 400])

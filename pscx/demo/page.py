@@ -116,12 +116,13 @@ def build(views: Views) -> gradio.Blocks:
 
 
 def _restoration() -> list[gradio.components.Component]:
-    """How the picture is restored: whether the visitor chooses, and the perception."""
+    """How the picture is restored: whether the visitor chooses, and the perception, which is hidden until then."""
     import gradio as gr
 
-    with gr.Row():
+    with gr.Row(elem_classes="restored"):
         choose = gr.Checkbox(label="Choose how the picture is restored")
-        slider = gr.Slider(0, 1, value=0, step=0.05, label="Perception: 0 least error, 1 most realistic")
+        label = "Perception: 0 least error, 1 most realistic"
+        slider = gr.Slider(0, 1, value=0, step=0.05, label=label, elem_classes="perception")
     return [choose, slider]
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from pscx.rate_control.trials import Pixels
 
+LARGEST = 3  # times its size that a picture is enlarged to
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -23,7 +25,7 @@ class Picture:
 
 
 def gallery(pictures: Sequence[Picture]) -> str:
-    """Pictures side by side, wrapped to the width of the page."""
+    """Pictures side by side, wrapped to the width of the page, small ones not enlarged beyond ``LARGEST`` times."""
     return f'<div class="gallery">{"".join(map(_figure, pictures))}</div>'
 
 
@@ -55,5 +57,6 @@ def _figure(picture: Picture) -> str:
     height, width = picture.pixels.shape[:2]
     source = f"data:image/png;base64,{base64.b64encode(png(picture.pixels)).decode()}"
     title, says = escape(picture.title), escape(picture.says)
-    image = f'<img src="{source}" width="{width}" height="{height}" alt="{title}: {says}">'
+    size = f'width="{width}" height="{height}" style="max-width: min(100%, {LARGEST * width}px)"'
+    image = f'<img src="{source}" {size} alt="{title}: {says}">'
     return f"<figure>{image}<figcaption><strong>{title}</strong><br>{says}</figcaption></figure>"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Any
 
@@ -34,10 +34,14 @@ EXECUTION = (
 
 @dataclass(frozen=True)
 class RunCurve:
-    """Runs that differ only in the requested quality, by rising rate, and their difference from the other curves."""
+    """Runs that differ only in the requested quality, by rising rate, and their difference from the other curves.
+
+    ``axes`` are those of an ablation on which the curve is not its baseline's; none for other curves.
+    """
 
     name: str
     runs: Sequence[Run]
+    axes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def curves_of(sources: Sequence[Source]) -> list[RunCurve]:
     """The curves of all sources; the others are compared with the first.
 
     The cells of an ablation form the curves of its file, its baseline first. Evaluations form one curve if they differ
-    only in the parameter of rate control or in the value of the target.
+    only in the parameter of rate control or in the value of the target. The run of a cell is called by its curve and
+    the value that its rate is set by.
     """
     groups: dict[str, tuple[Source, list[Run]]] = {}
     for number, source in enumerate(sources):
@@ -67,7 +72,15 @@ def curves_of(sources: Sequence[Source]) -> list[RunCurve]:
     found = [(source, sorted(runs, key=lambda run: run.mean("bpp") or 0.0)) for source, runs in groups.values()]
     first = [source for source, _ in found]
     found.sort(key=lambda group: (first.index(group[0]), not _is_baseline(*group)))
-    return [RunCurve(name, runs) for name, (_, runs) in zip(_names(found), found, strict=True)]
+    return [
+        RunCurve(name, _named(source, runs, "" if len(found) == 1 else name), list(_differences(source, runs)))
+        for name, (source, runs) in zip(_names(found), found, strict=True)
+    ]
+
+
+def with_any(curves: Sequence[RunCurve], names: Collection[str]) -> int:
+    """How many curves have one of the runs called ``names``."""
+    return sum(any(run.name in names for run in curve.runs) for curve in curves)
 
 
 def views(curves: Sequence[RunCurve]) -> Iterator[View]:
@@ -148,6 +161,14 @@ def _differences(source: Source, runs: Sequence[Run]) -> dict[str, str]:
     """The labels of a curve of an ablation that are not its baseline's."""
     baseline = source.plan.baseline if source.plan else {}
     return {key: label for key, label in runs[0].labels.items() if baseline.get(key, label) != label}
+
+
+def _named(source: Source, runs: Sequence[Run], curve: str) -> list[Run]:
+    """The runs of a curve, those of cells under short names: ``coder=raw, quantizer.step=0.5``."""
+    if source.plan is None:
+        return list(runs)
+    rate = source.plan.rate
+    return [replace(run, name=", ".join(filter(None, [curve, in_words({rate: run.labels[rate]})]))) for run in runs]
 
 
 def _is_baseline(source: Source, runs: Sequence[Run]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from math import inf, isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from pscx.runtime.progress import Bar, Bars
 from pscx.runtime.quiet import quiet
 from pscx.runtime.safe_yaml import read_bounded
 
+T = TypeVar("T")
 ROOM = 8_000_000  # characters for all originals and reconstructions
 LEAST_ROOM = 60_000  # characters for one of them
 STREAM_BYTES = 1 << 30
@@ -75,11 +76,25 @@ class Others:
 
 
 def choose(curves: Sequence[RunCurve], count: int) -> list[Exhibit]:
-    """The first ``count`` streams: image by image, of each curve first the point with the highest rate."""
+    """At most ``count`` streams, image by image, of each curve first the point with the highest rate.
+
+    One of each curve is among them; where there are more curves than ``count``, the axes of an ablation take turns.
+    """
     images = list(dict.fromkeys(name for curve in curves for run in curve.runs for name in run.images))
-    by_rank = zip_longest(*(reversed(curve.runs) for curve in curves))
-    runs = [run for rank in by_rank for run in rank if run is not None]
-    return [Exhibit(run, image) for image in images for run in runs if image in run.images][:count]
+    runs = list(_in_turn([list(reversed(curve.runs)) for curve in curves]))
+    every = [Exhibit(run, image) for image in images for run in runs if image in run.images]
+    by_axes: dict[tuple[str, ...], list[RunCurve]] = {}
+    for curve in curves:
+        by_axes.setdefault(tuple(curve.axes), []).append(curve)
+    of_each = [[one for one in every if one.run in curve.runs][:1] for curve in _in_turn(list(by_axes.values()))]
+    first = [one for found in of_each for one in found]
+    chosen = [*first, *(one for one in every if one not in first)][:count]
+    return [one for one in every if one in chosen]
+
+
+def _in_turn(groups: Sequence[Sequence[T]]) -> Iterator[T]:
+    """The first of each group, then the second of each, and so on."""
+    return (one for rank in zip_longest(*groups) for one in rank if one is not None)
 
 
 class Gallery:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pscx import __version__
-from pscx.report.curves import RunCurve, View
+from pscx.report.curves import RunCurve, View, with_any
 from pscx.report.pictures import legend
 from pscx.report.runs import Run, Source
 
@@ -24,8 +24,6 @@ COSTS = {
 }
 """Columns of a run as the page calls them, their units and digits; those of its metrics stand between the two."""
 
-Columns = Mapping[str, tuple[str, str, int]]
-
 
 def page(
     sources: Sequence[Source], curves: Sequence[RunCurve], views: Sequence[View], items: Sequence[Mapping[str, Any]]
@@ -38,9 +36,8 @@ def page(
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    runs = [(curve, run) for curve in curves for run in curve.runs]
-    streams = sum(len(run.images) for _, run in runs)
-    found = {key: measure for _, run in runs for key, measure in run.results.measures.items()}
+    runs = [run for curve in curves for run in curve.runs]
+    found = {key: measure for run in runs for key, measure in run.results.measures.items()}
     metrics = {key: (measure.title, measure.unit, digits(key, runs)) for key, measure in found.items()}
     columns = {**RATE, **metrics, **COSTS}
     data = {
@@ -48,7 +45,7 @@ def page(
         "curves": [curve.name for curve in curves],
         "views": [asdict(view) for view in views],
         "items": list(items),
-        "budget": [_budget(run) for _, run in runs],
+        "budget": [_budget(run) for run in runs],
         "columns": columns,
         "metrics": [key for key, measure in found.items() if not measure.of_set],
     }
@@ -56,12 +53,14 @@ def page(
         title=", ".join(_title(source) for source in sources),
         version=__version__,
         data=data,
-        records=[_record(curve, run, columns) for curve, run in runs],
-        columns=columns,
+        columns={key: column for key, column in columns.items() if any(run.mean(key) is not None for run in runs)},
+        value=lambda run, key: shown(run.mean(key), *columns[key][1:]),
         titles={key: found[key].title for key in views[0].points},
-        runs=[run for _, run in runs],
+        runs=runs,
+        counts=sorted({len(run.images) for run in runs}),
         curves=curves,
-        streams=streams,
+        streams=sum(len(run.images) for run in runs),
+        seen=with_any(curves, [item["run"] for item in items]),
         legend=Markup(legend()),
         plotly=Markup(get_plotlyjs()),
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
@@ -73,15 +72,10 @@ def _title(source: Source) -> str:
     return source.runs[0].name if source.plan is None else source.plan.root.resolve().name
 
 
-def digits(key: str, runs: Sequence[tuple[RunCurve, Run]]) -> int:
+def digits(key: str, runs: Sequence[Run]) -> int:
     """Digits after the point that a metric is shown with: fewer where its values are large."""
-    values = [abs(value) for _, run in runs if (value := run.mean(key)) is not None]
+    values = [abs(value) for run in runs if (value := run.mean(key)) is not None]
     return 2 if max(values, default=0) >= LARGE else 4
-
-
-def _record(curve: RunCurve, run: Run, columns: Columns) -> dict[str, Any]:
-    means = [shown(run.mean(key), *columns[key][1:]) for key in columns]
-    return {"run": run.name, "curve": curve.name, "images": len(run.images), "means": means}
 
 
 def shown(value: float | None, unit: str, digits: int) -> str:

@@ -40,6 +40,11 @@ class Run:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def full_name(self) -> str:
+        """The name with the label on every axis."""
+        return in_words(self.labels) or self.name
+
+    @property
     def images(self) -> list[str]:
         """Names of its images, in order."""
         return [record["name"] for record in self.results.images]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pscx.errors import PscxError
 from pscx.format.limits import Limits
-from pscx.report.curves import curves_of, views
+from pscx.report.curves import curves_of, views, with_any
 from pscx.report.gallery import Gallery, Others, choose
 from pscx.report.originals import Originals
 from pscx.report.page import page
@@ -37,7 +37,7 @@ def write_report(
     say of where their images and priors are; ``budget`` bounds the work for a stream
     (:class:`pscx.format.limits.Limits`); ``device`` is where streams are decoded, and ``others`` what they are restored
     by beside their own restorations.
-    Returns the files, the page first, and how many streams it shows.
+    Returns the files, the page first, and how many streams it shows, and of how many curves where not of all.
 
     Raises :class:`PscxError` before anything is decoded where a folder holds no finished run, an output exists and
     ``force`` is off, or what pages are made with is not installed; then where a stream cannot be decoded.
@@ -60,4 +60,6 @@ def write_report(
     for name, data in {output: text.encode(), **files}.items():
         write_whole(name, data, force=force)
     streams = sum(len(run.images) for source in sources for run in source.runs)
-    return [output, *files], f"{len(items)} of {streams} streams"
+    seen = with_any(curves, [exhibit.run.name for exhibit in exhibits])
+    some = f", of {seen} of {len(curves)} curves (--images {len(curves)}: of each)" if seen < len(curves) else ""
+    return [output, *files], f"{len(items)} of {streams} streams{some}"

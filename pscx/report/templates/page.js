@@ -4,11 +4,21 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]; // Okabe and Ito (2008)
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star"];
+const SHAPES = { // the same, in a box of 12 by 12
+  circle: "M1 6a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
+  square: "M1.5 1.5h9v9h-9z",
+  diamond: "M6 0l6 6-6 6-6-6z",
+  "triangle-up": "M6 .5l6 10.5H0z",
+  x: "M3.5 1L6 3.5 8.5 1 11 3.5 8.5 6 11 8.5 8.5 11 6 8.5 3.5 11 1 8.5 3.5 6 1 3.5z",
+  star: "M6 0l1.5 4.2 4.3.1-3.4 2.7 1.2 4.3L6 8.8 2.4 11.3l1.2-4.3L.2 4.3l4.3-.1z",
+};
 const EVERY = "every";
 const PLOTLY = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
 
 const color = (curve) => COLORS[curve % COLORS.length];
 const symbol = (curve) => SYMBOLS[Math.floor(curve / COLORS.length + curve) % SYMBOLS.length];
+const swatch = (curve) => `<svg viewBox="0 0 28 12" aria-hidden="true"><path d="M0 6h28" stroke="${color(curve)}" stroke-width="2"/>`
+  + `<path d="${SHAPES[symbol(curve)]}" transform="translate(8)" fill="${color(curve)}"/></svg>`;
 const escaped = (text) => text.replace(/[&<>]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[sign]);
 const number = (value, digits) => value === null || value === undefined ? "-" : value.toLocaleString("en", {
   minimumFractionDigits: digits, maximumFractionDigits: digits,
@@ -61,7 +71,7 @@ function drawCurves() {
   const view = at("view").value;
   const many = data.curves.length > 1;
   Plotly.react("chart", traces(measure, view), layout({
-    showlegend: many,
+    showlegend: many && window.innerWidth >= 600, // there the table below is the legend
     xaxis: { title: { text: "rate (bits per pixel)" }, type: "log", tickmode: "auto", nticks: 8, dtick: "D1", tickformat: "~g" },
     yaxis: { title: { text: escaped(data.measures[measure]) } },
   }), PLOTLY);
@@ -114,7 +124,7 @@ function startCharts() {
   if (data.views.length > 1) view.add(new Option("every image", EVERY), 1);
   const single = data.views[0].points[at("measure").value].every((points) => points.length < 2);
   if (single && data.views.length > 1) view.value = EVERY;
-  document.querySelectorAll(".swatch").forEach((swatch) => { swatch.style.background = color(Number(swatch.dataset.curve)); });
+  document.querySelectorAll(".swatch").forEach((one) => { one.innerHTML = swatch(Number(one.dataset.curve)); });
   const draw = () => { drawCurves(); drawBudget(); };
   for (const id of ["measure", "view"]) at(id).addEventListener("change", drawCurves);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
