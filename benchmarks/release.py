@@ -148,7 +148,7 @@ ENTRIES = (
     ),
     Entry(
         "scaling",
-        script("scaling", "--side", "256", "--images", "4"),
+        script("scaling", "--recipe", "default", "--side", "256", "--images", "8"),
         ("docs/scaling.md",),
         "ten minutes on two idle cores",
     ),
