@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MARGIN = 1.5  # how far beyond the measured rates published points are shown, as a factor
 SIZE = (9.0, 5.6)
 ENTRY = 0.16  # inches that an entry of the legend is high
-FEW = 4
+FEW = 4  # curves of pscx that are thick
 OWN = ("#000000", "#D0021B")
 COLORS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A5A2B")  # Okabe and Ito (2008), and a brown
 PUBLISHED = {"color": "#b4b4b4", "linewidth": 0.9, "marker": ".", "markersize": 2.5, "zorder": 2}
@@ -84,7 +84,7 @@ def styles(measured: Sequence[Compared]) -> dict[str, Style]:
     variants: dict[str, list[Compared]] = {}
     for curve in measured:
         if not curve.own:
-            variants.setdefault(curve.key.split()[0].partition("-")[0], []).append(curve)
+            variants.setdefault(curve.key.partition(" ")[0].partition("-")[0], []).append(curve)
     for place, curves in enumerate(variants.values(), max(0, len(own) - len(OWN))):
         for line, curve in enumerate(curves):
             found[curve.key] = _style(COLORS[place % len(COLORS)], place, line + place // len(COLORS), 1.5, 4, 4)

@@ -61,5 +61,5 @@ def write_report(
         write_whole(name, data, force=force)
     streams = sum(len(run.images) for source in sources for run in source.runs)
     seen = with_any(curves, [exhibit.run.name for exhibit in exhibits])
-    some = f", of {seen} of {len(curves)} curves (--images {len(curves)}: of each)" if seen < len(curves) else ""
+    some = f", of {seen} of {len(curves)} curves (--images {len(curves)}: of each)" if 0 < seen < len(curves) else ""
     return [output, *files], f"{len(items)} of {streams} streams{some}"

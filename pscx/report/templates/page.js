@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]; // Okabe and Ito (2008)
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star"];
-const SHAPES = { // the same, in a box of 12 by 12
+const SHAPES = { // as paths in a box of 12 by 12
   circle: "M1 6a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
   square: "M1.5 1.5h9v9h-9z",
   diamond: "M6 0l6 6-6 6-6-6z",
@@ -71,7 +71,7 @@ function drawCurves() {
   const view = at("view").value;
   const many = data.curves.length > 1;
   Plotly.react("chart", traces(measure, view), layout({
-    showlegend: many && window.innerWidth >= 600, // there the table below is the legend
+    showlegend: many && window.innerWidth >= 600, // on narrow screens the table below is the legend
     xaxis: { title: { text: "rate (bits per pixel)" }, type: "log", tickmode: "auto", nticks: 8, dtick: "D1", tickformat: "~g" },
     yaxis: { title: { text: escaped(data.measures[measure]) } },
   }), PLOTLY);
