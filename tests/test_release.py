@@ -14,7 +14,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import release  # found through the line above
-from facts import facts
+from facts import RESULTS, ROOT, facts
 from release import ENTRIES, GIVEN, Entry
 
 PRINTED = "| rate |\\n|---|\\n| 0.5 |"
@@ -31,11 +31,11 @@ print("━━━ 100%\\n\\n{PRINTED}\\n\\n\\n\\nof", images)
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry.name))
 def test_every_entry_is_measured_and_named_where_it_is_shown(entry: Entry) -> None:
-    about = json.loads((release.ROOT / release.RESULTS / entry.name / release.ABOUT).read_text(encoding="utf-8"))
+    about = json.loads((ROOT / RESULTS / entry.name / release.ABOUT).read_text(encoding="utf-8"))
     assert about["command"] == entry.told()
     assert about["clean"]
     for page in entry.pages:
-        assert re.search(rf"{release.RESULTS}/{entry.name}\b", (release.ROOT / page).read_text(encoding="utf-8"))
+        assert re.search(rf"{RESULTS}/{entry.name}\b", (ROOT / page).read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -108,12 +108,12 @@ def test_figures_of_streams_hold_as_long_as_golden_streams_do(
 
 def test_what_no_benchmark_uses_is_imported_by_its_command_alone() -> None:
     """So that a figure cannot depend on a folder of :data:`release.UNUSED`: no script runs those commands."""
-    files = [*(release.ROOT / "pscx").rglob("*.py"), *(release.ROOT / "benchmarks").glob("*.py")]
-    folders = [release.ROOT / "pscx" / folder for folder in release.UNUSED]
+    files = [*(ROOT / "pscx").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    folders = [ROOT / "pscx" / folder for folder in release.UNUSED]
     assert all(folder.is_dir() for folder in folders)
     outside = [file for file in files if not set(folders) & set(file.parents)]
     users = [file for file in outside if re.search(rf"pscx\.({'|'.join(release.UNUSED)})\b", file.read_text("utf-8"))]
-    assert {file.parent for file in users} == {release.ROOT / "pscx" / "cli"}
+    assert {file.parent for file in users} == {ROOT / "pscx" / "cli"}
     assert all(entry.command[:3] == ("-m", "pscx", "ablate") for entry in ENTRIES if entry.command[0] == "-m")
 
 
